@@ -42,6 +42,9 @@ def found() -> list[str]:
     try:
         from galen import manifest
         from galen.errors import UsageError
+        from megatron_ext import bootstrap
+
+        bootstrap()
         from megatron_ext.data import tokenized  # noqa: F401  # all that a run imports
         from megatron_ext.hardware import platforms  # all that a run imports
         from megatron_ext.training import optimizer  # noqa: F401  # all that a run imports
@@ -51,7 +54,7 @@ def found() -> list[str]:
 
     try:
         torch.cuda.init()
-        platform = platforms.current()
+        platform = platforms.current_platform()
     except UsageError as error:
         raise Missing(str(error)) from None
     except (RuntimeError, AssertionError) as error:

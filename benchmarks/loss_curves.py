@@ -97,6 +97,9 @@ def measure(name: str, work: Path, arguments: argparse.Namespace) -> list[float]
 
 def one(arguments: argparse.Namespace) -> None:
     """Be that process."""
+    from megatron_ext import bootstrap
+
+    bootstrap()
     from synthetic_run import SyntheticRun, steps
     from train_gpu import LLAMA_3_8B, write_recipe
 

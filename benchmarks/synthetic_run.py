@@ -15,9 +15,9 @@ from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import parallel_groups, platforms
-from megatron_ext.pretrain import build_pieces
+from megatron_ext.pretrain import build_model_chunks
 from megatron_ext.training import optimizer
-from megatron_ext.training.train_step import Batches, GlobalBatch
+from megatron_ext.training.train_step import Batches, TrainStep
 
 # sequences count up, by 1 to 8 at a time: a model can learn that, and its loss falls from the start
 SPEEDS = 8
@@ -51,19 +51,19 @@ class SyntheticRun:
         weights: Path | None = None,
     ) -> None:
         self.recipe, self.architecture = load(Recipe, recipe, overrides), architecture
-        self.platform = platforms.current()
+        self.platform = platforms.current_platform()
         self.platform.check(self.recipe)
         self.platform.init_distributed()
         check_layout(self.recipe, architecture, torch.distributed.get_world_size())
         parallel_groups.initialize(self.recipe.parallel, self.recipe.training.seed)
         self.platform.start_tp_overlap(self.recipe, architecture.hidden_size)
-        pieces = build_pieces(self.platform, architecture, self.recipe)
+        chunks = build_model_chunks(self.platform, architecture, self.recipe)
         if weights is not None:
-            _share_weights(pieces[0], weights)
-        self.model = optimizer.wrap_model(pieces, self.recipe)
+            _share_weights(chunks[0], weights)
+        self.model = optimizer.wrap_model(chunks, self.recipe)
         self.optimizer = optimizer.build_optimizer(self.model, self.recipe)
         self.scheduler = optimizer.build_scheduler(self.optimizer, self.recipe)
-        self.batch = GlobalBatch(self.platform, self.recipe, self.model)
+        self.train_step = TrainStep(self.platform, self.recipe, self.model)
         self._batches = self._make_batches()
 
     @property
@@ -75,17 +75,17 @@ class SyntheticRun:
         """Take an optimizer step (collective)."""
         training = self.recipe.training
         start = time.perf_counter()
-        for piece in self.model:
-            piece.zero_grad_buffer()
+        for chunk in self.model:
+            chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         replicas = parallel_state.get_data_parallel_world_size()
-        outcome = self.batch.run(
+        result = self.train_step.run(
             self._batches, training.global_batch_size // (training.micro_batch_size * replicas), []
         )
         self.scheduler.step(training.global_batch_size)
         _, norm, _ = self.optimizer.step()
         torch.cuda.synchronize()
-        return Step(outcome.loss, float(norm), time.perf_counter() - start)
+        return Step(result.loss, float(norm), time.perf_counter() - start)
 
     def _make_batches(self) -> Batches:
         rank, size = parallel_state.get_data_parallel_rank(), self.recipe.training.micro_batch_size

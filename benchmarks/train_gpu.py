@@ -71,6 +71,10 @@ def main(argv: list[str] | None = None) -> None:
 def measure(arguments: argparse.Namespace) -> None:
     """Train, and print and write what was measured."""
     import torch
+
+    from megatron_ext import bootstrap
+
+    bootstrap()
     from synthetic_run import SyntheticRun, steps
 
     shape = architecture(arguments.model, arguments.layers)

@@ -1,4 +1,4 @@
-"""JSON files that a command reads: an object, or one message that names the file."""
+"""JSON files that a command reads: their content, or one message that names the file."""
 
 import contextlib
 import json
@@ -15,8 +15,19 @@ def check(path: str | Path) -> None:
     Raises:
         DataError: it does not, or cannot be read.
     """
+    read(path)
+
+
+def read(path: str | Path) -> Any:
+    """Read a file that holds JSON, of whatever kind.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    if Path(path).is_fifo():  # it would be waited for
+        raise DataError(f"cannot read {path}: it is a pipe")
     with _as_data_error(path):
-        json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
@@ -28,10 +39,8 @@ def read_object(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: it is missing or damaged, or holds something else.
     """
-    if Path(path).is_fifo():  # it would be waited for
-        raise DataError(f"cannot read {path}: it is a pipe")
+    value = read(path)
     with _as_data_error(path):
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     if not isinstance(value, dict):
         raise DataError(f"{path} should hold one JSON object")

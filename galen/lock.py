@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from galen import json_file
 from galen.errors import DataError
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
@@ -119,10 +120,10 @@ def holder(output: str | Path) -> dict[str, Any] | None:
     None without a record.
     """
     try:
-        record = json.loads(lock_file(output).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = json_file.read_object(lock_file(output))
+    except DataError:
         return None
-    return record if isinstance(record, dict) and {"pid", "host"} <= record.keys() else None
+    return record if {"pid", "host"} <= record.keys() else None
 
 
 def create_exclusively(path: Path) -> int:
@@ -221,9 +222,9 @@ def _own_record() -> dict[str, Any]:
 def _holder(path: Path) -> str:
     """Say in words who holds a lock."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json_file.read_object(path)
         job = f", Slurm job {record['slurm_job']}" if record["slurm_job"] else ""
         name = shlex.quote(str(record["command"]))
         return f"{name} (process {record['pid']} on {record['host']}{job}) since {record['since']}"
-    except (OSError, ValueError, KeyError, TypeError):  # just being written
+    except (DataError, KeyError):  # just being written
         return "another process"

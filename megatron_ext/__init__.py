@@ -4,11 +4,9 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 
-# Said by the core, or by PyTorch for the core's own calls, nothing that a user could change.
-_UNHELPFUL = (
+# Warnings of the core, or of PyTorch about the core's own calls: nothing that a user could change.
+_IGNORED_WARNINGS = (
     "Apex (is|are) not installed",  # `platforms` decides what runs where
     "full scope is deprecated",
     "load_state_dict. is deprecated",
@@ -20,26 +18,23 @@ _UNHELPFUL = (
     ".* is experimental and still under active development",
     "barrier\\(\\): using the device under current context",  # which `platforms` has set
 )
-for _message in _UNHELPFUL:
-    warnings.filterwarnings("ignore", message=f".*{_message}")
-logging.getLogger("megatron").setLevel(logging.ERROR)  # deprecations among its own parts
+_GPU_PACKAGES = ("transformer_engine", "apex")
 
 
-class _BeforeTheCore(MetaPathFinder):
-    """Prepares the process for Megatron Core the moment before it is imported."""
+def bootstrap() -> None:
+    """Prepare this process for Megatron Core; every entry point calls it before the core's import.
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> None:
-        """Find nothing, but see what is looked for."""
-        if name != "megatron.core":
-            return
-        import torch
+    Without a GPU (a login node, a container), packages whose kernels the core would call count as
+    not installed. Calling it again changes nothing.
+    """
+    import torch
 
-        # lets communication overlap with computation; read at CUDA's start
-        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
-        # a login node, a container: the core would call their kernels
-        if not torch.cuda.is_available():
-            for package in ("transformer_engine", "apex"):
-                sys.modules.setdefault(package, None)  # type: ignore[arg-type]  # as if it were not installed
-
-
-sys.meta_path.insert(0, _BeforeTheCore())
+    for message in _IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message=f".*{message}")
+    logging.getLogger("megatron").setLevel(logging.ERROR)  # deprecations within the core
+    # lets communication overlap with computation; read at CUDA's start
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    if not torch.cuda.is_available():
+        for package in _GPU_PACKAGES:
+            # an import of it fails, as if it were not installed
+            sys.modules.setdefault(package, None)  # type: ignore[arg-type]

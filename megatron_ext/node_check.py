@@ -180,7 +180,7 @@ def measure(report: dict[str, Any], megabytes: int) -> None:
 
     from megatron_ext.hardware import platforms
 
-    platform = platforms.plain()
+    platform = platforms.detect_platform()
     platform.init_distributed(timeout_minutes=_MEETING_SECONDS / 60)
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     told: list[Any] = [None] * ranks

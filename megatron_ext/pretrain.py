@@ -1,4 +1,4 @@
-r"""Train a model further on tokenised documents, on one process or thousands.
+r"""Continue pretraining a model on tokenized documents, on one process or thousands.
 
     python -m megatron_ext.pretrain --nproc-per-node 2 examples/demo/pretrain.yaml \
         training.train_iters=20
@@ -6,16 +6,16 @@ r"""Train a model further on tokenised documents, on one process or thousands.
     python -m megatron_ext.pretrain --nproc-per-node 8 --nnodes 4 \
         --rdzv-endpoint node0:29500 RECIPE.yaml
 
-Started again after a kill, the same command resumes from the last checkpoint in the run folder. It
-ends with the run's own exit code and nothing behind the run's last message. torchrun and srun can
-start the processes, too (docs/pretraining.md).
+After a kill, the same command resumes from the last checkpoint in the run folder. Its exit code is
+that of the run, and its last line the run's last message. torchrun and srun can start the
+processes, too (docs/pretraining.md).
 """
 
 import contextlib
 import dataclasses
 import json
+import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,19 @@ from galen.atomic import write_text
 from galen.errors import DataError, UsageError, raise_on_all_ranks
 from galen.run_folder import Identity
 from galen.stop_signals import EXIT_CODE
+from megatron_ext import bootstrap
 from megatron_ext.checkpoint import folder as checkpoint_folder
 from megatron_ext.config import architecture as architectures
 from megatron_ext.config.layout_checks import check_layout
-from megatron_ext.config.recipe import Recipe, of_run
+from megatron_ext.config.recipe import Recipe, from_run
 from megatron_ext.observability import wandb_logger
 from megatron_ext.resilience import watchdog
 from megatron_ext.resilience.launch import ADVICE, dead_processes
-from megatron_ext.resilience.signals import STOPPED, StopRequests
+from megatron_ext.resilience.signals import STOPPED, PreemptionHandler
 
 RECIPE = "recipe.yaml"
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,49 +56,51 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def pretrain(run: Recipe) -> int:
-    """Train as the recipe says.
+    """Train by a recipe.
 
-    Returns the exit code: 0 when the run is finished, 75 when it stopped early with a checkpoint.
+    Returns the exit code: 0 if the run is finished, 75 if it stopped early with a checkpoint.
 
     Raises:
         UsageError: the layout is impossible, or the platform lacks what the recipe asks for.
-        DataError: checkpoint, data and tokenizer do not fit each other, or the run folder holds
-            another run.
+        DataError: checkpoint, data and tokenizer do not match, or the run folder holds another
+            run.
     """
     output = Path(run.output)
     wandb_logger.check(run.wandb)
     weights = checkpoint_folder.newest(run.model.checkpoint)
     _verify_companions(run)
-    architecture = architectures.of_model(run.model.checkpoint, run.model.architecture)
+    architecture = architectures.from_model(run.model.checkpoint, run.model.architecture)
     check_layout(run, architecture, int(os.environ.get("WORLD_SIZE", "1")))
     _check_same_run(output, run)
     if (output / manifest.NAME).is_file():
-        _say(f"{output} is already complete")
+        logger.info(f"{output} is already complete")
         return 0
 
-    from megatron_ext.data import tokenized  # the heavy imports begin here
+    bootstrap()
+    from megatron_ext.data import tokenized
     from megatron_ext.hardware import platforms
 
     vocabulary = tokenized.check(tokenized.read_prefixes(run), architecture, _tokenizer(run))
     for key in ("eod_mask_loss", "reset_attention_mask"):
         if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
             raise DataError(
-                f"data.{key} needs an end-of-document token in all files: tokenise with"
+                f"data.{key} needs an end-of-document token in all files: tokenize with"
                 " data_prep/preprocess.py --append-eod"
             )
-    platforms.current().check(run)
-    platforms.current().check_memory(architecture, run)
+    platform = platforms.current_platform()
+    platform.check(run)
+    platform.check_memory(architecture, run)
     with (
         launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
-        contextlib.ExitStack() as held,
+        contextlib.ExitStack() as resources,
     ):
-        trainer = _prepare(run, architecture, vocabulary, held)
+        trainer = _prepare(run, architecture, vocabulary, resources)
         reason = trainer.run()
         if trainer.log:
             if reason is None:
                 _finish(run, weights, trainer.progress)
             else:
-                _stopped_early(run, reason, trainer.progress, trainer.stop)
+                _stopped_early(run, reason, trainer.progress, trainer.preemption)
             trainer.log.close()
     trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_CODE
@@ -105,20 +110,20 @@ def _tokenizer(run: Recipe) -> Path:
     return Path(run.model.checkpoint) / checkpoint_folder.HF / "tokenizer.json"
 
 
-def _stopped_early(run: Recipe, reason: str, progress: Any, stop: StopRequests) -> None:
-    """Leave word why the run stopped; a trigger file was obeyed and goes."""
+def _stopped_early(run: Recipe, reason: str, progress: Any, preemption: PreemptionHandler) -> None:
+    """Record why the run stopped, and remove the trigger file."""
     record = {"reason": reason, "iteration": progress.iteration, "exit_code": EXIT_CODE}
     write_text(Path(run.output) / STOPPED, json.dumps(record) + "\n")
-    stop.trigger_file.unlink(missing_ok=True)
+    preemption.trigger_file.unlink(missing_ok=True)
     if progress.iteration:
         checkpoint = checkpoint_folder.newest(Path(run.output) / "checkpoints")
-        done = (
+        message = (
             f"stopped after step {progress.iteration} ({reason}), checkpoint written: {checkpoint}"
         )
     else:
-        done = f"stopped before the first step ({reason}), so that there is nothing to keep yet"
-    cli.report_to_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE)
-    _say(f"{done}; to go on: {launch.command()}")
+        message = f"stopped before the first step ({reason}), with nothing to save yet"
+    cli.report_to_launcher(f"{message}; exit code {EXIT_CODE}", EXIT_CODE)
+    logger.info(f"{message}; to resume: {launch.command()}")
 
 
 def _check_same_run(output: Path, run: Recipe) -> None:
@@ -127,7 +132,7 @@ def _check_same_run(output: Path, run: Recipe) -> None:
     if not path.is_file():
         return
     identity = Identity(recipe.to_dict(run), may_change=recipe.resume_may_change(Recipe))
-    differences = identity.differences(Identity(recipe.to_dict(of_run(path))))
+    differences = identity.differences(Identity(recipe.to_dict(from_run(path))))
     if not differences:
         return
     paths = ("data.train", "data.validation", "model.checkpoint")
@@ -168,11 +173,11 @@ def _prepare(
     run: Recipe,
     architecture: architectures.Architecture,
     vocabulary: Any,
-    held: contextlib.ExitStack,
+    resources: contextlib.ExitStack,
 ) -> Any:
-    """Join the process group, build everything, restore its state and return the trainer.
+    """Join the process group, build and restore the training state, and return the trainer.
 
-    The run folder is locked until `held` is closed.
+    The run folder is locked until `resources` is closed.
     """
     import torch
 
@@ -184,13 +189,12 @@ def _prepare(
     from megatron_ext.training.trainer import Trainer
 
     output = Path(run.output)
-    platform = platforms.current()
-    # the watchdog comes first, it can say who is waited for
+    platform = platforms.current_platform()
+    # longer than the watchdog's, which can name the process that hangs
     timeout = 2 * run.resilience.distributed_timeout_minutes
     platform.init_distributed(timeout)
-    # Only now: a process that has begun nothing, perhaps waiting for others in vain, dies of a
-    # signal at once.
-    stop = StopRequests(
+    # only now: until all processes have met, a signal ends the process at once
+    preemption = PreemptionHandler(
         run.resilience.exit_duration_in_mins,
         Path(run.resilience.exit_trigger_file or output / "stop"),
     )
@@ -198,66 +202,66 @@ def _prepare(
     torch.distributed.all_gather_object(recipes, recipe.to_dict(run))
     check_same_everywhere(recipes)
     parallel_groups.initialize(run.parallel, run.training.seed, timeout)
-    first = torch.distributed.get_rank() == 0
-    _lock(output, held, first)
-    if first:
+    is_first_rank = torch.distributed.get_rank() == 0
+    _lock(output, resources, is_first_rank)
+    if is_first_rank:
         _start_folder(run)
-    wandb_run = wandb_logger.start(run.wandb, output) if first else None
+    wandb_run = wandb_logger.start(run.wandb, output) if is_first_rank else None
     torch.distributed.barrier()
     tokenized.check_ids(run.data.prefixes, architecture)
     platform.start_tp_overlap(run, architecture.hidden_size)
-    checkpoint = _checkpoint_to_go_on_from(output / "checkpoints", first)
+    checkpoint = _checkpoint_to_resume(output / "checkpoints", is_first_rank)
     fingerprints = data_identity.check(
         output, tokenized.read_prefixes(run), resumed=checkpoint is not None
     )
-    model = build_pieces(platform, architecture, run)
+    model = build_model_chunks(platform, architecture, run)
     if checkpoint is None:
-        _verify(run, first)
+        _verify(run, is_first_rank)
         training_state.load_weights(model, run.model.checkpoint)
     wrapped = optimization.wrap_model(model, run)
     optimizer = optimization.build_optimizer(wrapped, run)
-    state = training_state.Run(
+    state = training_state.TrainState(
         model=wrapped, optimizer=optimizer, scheduler=optimization.build_scheduler(optimizer, run)
     )
-    progress = (
-        training_state.Progress() if checkpoint is None else training_state.load(checkpoint, state)
-    )
+    progress = training_state.Progress()
+    if checkpoint is not None:
+        progress = training_state.load(checkpoint, state)
     data = tokenized.build(run, vocabulary, output / "data_cache", _tokenizer(run), fingerprints)
-    log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run) if first else None
-    if first:
-        sizes = "x".join(str(size) for size in parallel_groups.sizes())
-        _say(
+    log = None
+    if is_first_rank:
+        log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run)
+        sizes = "x".join(str(size) for size in parallel_groups.parallel_sizes())
+        logger.info(
             f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data"
             f" parallel = {sizes}"
         )
-        for note in data.notes:
-            _say(note)
+        data.log_epochs()
         if checkpoint is not None:
-            _say(f"going on after step {progress.iteration}")
+            logger.info(f"resuming from step {progress.iteration}")
     return Trainer(
         platform=platform,
         recipe=run,
         architecture=architecture,
-        run=state,
+        state=state,
         progress=progress,
         data=data,
-        stop=stop,
+        preemption=preemption,
         log=log,
     )
 
 
-def _lock(output: Path, held: contextlib.ExitStack, first: bool) -> None:
-    """Let the first process lock the run folder; all end when another run holds it (collective).
+def _lock(output: Path, resources: contextlib.ExitStack, is_first_rank: bool) -> None:
+    """Lock the run folder by the first process; all end if another run holds it (collective).
 
     Raises:
-        DataError: another run holds it; the other processes end with its exit code, without a word.
+        DataError: another run holds it; only the first process reports that.
     """
     import torch
 
     refusal: list[DataError | None] = [None]
-    if first:
+    if is_first_rank:
         try:
-            held.enter_context(lock.hold(output))
+            resources.enter_context(lock.hold(output))
         except DataError as error:
             refusal = [error]
     torch.distributed.broadcast_object_list(refusal, src=0)
@@ -266,10 +270,7 @@ def _lock(output: Path, held: contextlib.ExitStack, first: bool) -> None:
 
 
 def _verify_companions(run: Recipe) -> None:
-    """Compare the companion files of the initial checkpoint with its manifest, at each start.
-
-    These are the tokenizer and whatever else is beside the weights.
-    """
+    """Compare tokenizer and configuration of the initial checkpoint with its manifest."""
     folder = Path(run.model.checkpoint) / checkpoint_folder.HF
     if run.model.verify_checksums:
         checksums.verify(folder)
@@ -277,42 +278,45 @@ def _verify_companions(run: Recipe) -> None:
         checksums.log_skipped(folder)
 
 
-def _verify(run: Recipe, first: bool) -> None:
-    """Compare the initial checkpoint with its manifest or say that it is skipped (collective)."""
+def _verify(run: Recipe, is_first_rank: bool) -> None:
+    """Compare the initial checkpoint with its manifest, unless that is disabled (collective)."""
     from megatron_ext.checkpoint import integrity
 
     folder = checkpoint_folder.newest(run.model.checkpoint)
     if run.model.verify_checksums:
         integrity.verify(folder)
-    elif first:
+    elif is_first_rank:
         checksums.log_skipped(folder)
 
 
-def build_pieces(platform: Any, architecture: architectures.Architecture, run: Recipe) -> list[Any]:
-    """Return this process's pieces of the model: one, or several under an interleaved pipeline."""
+def build_model_chunks(
+    platform: Any, architecture: architectures.Architecture, run: Recipe
+) -> list[Any]:
+    """Return this process's model chunks: one, or several under an interleaved pipeline."""
     from megatron_ext.hardware import parallel_groups
     from megatron_ext.model.build import build_model
 
-    count = run.parallel.virtual_pipeline_model_parallel_size
+    chunks = run.parallel.virtual_pipeline_model_parallel_size
     options = parallel_groups.model_options(run)
-    numbers = range(count) if count else [None]
+    stages = range(chunks) if chunks else [None]
     return [
-        build_model(platform, architecture, run.data.seq_length, vp_stage=number, **options)
-        for number in numbers
+        build_model(platform, architecture, run.data.seq_length, vp_stage=stage, **options)
+        for stage in stages
     ]
 
 
-def _checkpoint_to_go_on_from(checkpoints: Path, first: bool) -> Path | None:
-    """Return the run's newest undamaged checkpoint, None if there is none yet (collective)."""
+def _checkpoint_to_resume(checkpoints: Path, is_first_rank: bool) -> Path | None:
+    """Return the run's newest intact checkpoint, None if there is none yet (collective)."""
     from megatron_ext.checkpoint import integrity
 
-    folder, damages = integrity.newest_whole(checkpoints)
-    for damage in damages if first else []:
-        _say(f"damaged checkpoint, set aside as damaged_iter_…: {damage}")
-    if damages and folder is None:
+    folder, problems = integrity.newest_intact(checkpoints)
+    if is_first_rank:
+        for problem in problems:
+            logger.warning(f"damaged checkpoint, renamed to damaged_iter_…: {problem}")
+    if problems and folder is None:
         raise_on_all_ranks(
             DataError(
-                f"all checkpoints in {checkpoints} are damaged ({damages[0]}); remove that folder"
+                f"all checkpoints in {checkpoints} are damaged ({problems[0]}); remove that folder"
                 " to start from the beginning"
             )
         )
@@ -320,13 +324,11 @@ def _checkpoint_to_go_on_from(checkpoints: Path, first: bool) -> Path | None:
 
 
 def _start_folder(run: Recipe) -> None:
-    """Create the run folder: the resolved recipe, and what an export needs beside the weights."""
+    """Create the run folder with the resolved recipe and the tokenizer."""
     output = Path(run.output)
     output.mkdir(parents=True, exist_ok=True)
-    source, target = (
-        Path(run.model.checkpoint) / checkpoint_folder.HF,
-        output / "checkpoints" / checkpoint_folder.HF,
-    )
+    source = Path(run.model.checkpoint) / checkpoint_folder.HF
+    target = output / "checkpoints" / checkpoint_folder.HF
     if source.is_dir():
         links.copy_folder(source, target)
     (output / STOPPED).unlink(missing_ok=True)
@@ -335,10 +337,10 @@ def _start_folder(run: Recipe) -> None:
 
 
 def _finish(run: Recipe, weights: Path, progress: Any) -> None:
-    """Write the manifest: its presence says that the run is finished."""
+    """Write the manifest, which marks the run as finished."""
     output = Path(run.output)
     checkpoint = checkpoint_folder.newest(output / "checkpoints")
-    # with their hashes: for one process a checkpoint of a terabyte is too much to read
+    # with their hashes: a checkpoint of a terabyte is too much to read for one process
     files = manifest.read(checkpoint)["outputs"]
     manifest.write(
         output / manifest.NAME,
@@ -352,14 +354,10 @@ def _finish(run: Recipe, weights: Path, progress: Any) -> None:
         ],
         counts=dataclasses.asdict(progress),
     )
-    _say(
+    logger.info(
         f"finished: {progress.iteration} steps, {progress.consumed_tokens:,} tokens in"
         f" {progress.seconds:,.0f} s; checkpoint {checkpoint}"
     )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

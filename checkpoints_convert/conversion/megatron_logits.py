@@ -35,6 +35,10 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
+    from megatron_ext import bootstrap
+
+    bootstrap()
+
     # Megatron Core must be imported before the CPU platform stands in
     import megatron_ext.training.state  # noqa: F401
     from megatron_ext.checkpoint.folder import find_iteration
@@ -44,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
     tokens = load_file(arguments.folder / "tokens.safetensors")["tokens"]
-    platforms.current().init_distributed()
+    platforms.current_platform().init_distributed()
     parallel_groups.initialize(
         Parallel(
             tensor_model_parallel_size=arguments.tp, pipeline_model_parallel_size=arguments.pp
@@ -93,7 +97,7 @@ def compute(
     from megatron_ext.training import state as training_state
 
     precision = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-    platform = platforms.current()
+    platform = platforms.current_platform()
     model = build_model(
         platform,
         architecture,

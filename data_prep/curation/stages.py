@@ -18,6 +18,7 @@ from data_prep.curation.writers import RecordWriter
 from data_prep.executors.local import TaskExecutor
 from data_prep.steps.base import PerSourceSettings, PreparedFilter, StepSettings
 from data_prep.steps.global_step import Context, GlobalStep
+from galen import json_file
 from galen.atomic import write_text
 from galen.progress import Progress
 
@@ -224,7 +225,7 @@ class Stages:
         if not path.exists():
             step.decide(context)
             write_text(path, json.dumps(context.report, ensure_ascii=False))
-        if report := json.loads(path.read_text(encoding="utf-8")):
+        if report := json_file.read_object(path):
             self._add_report(step.name, report)
 
     def _count(self, executor: TaskExecutor, steps: Sequence[PipelineStep], number: int) -> None:

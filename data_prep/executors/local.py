@@ -5,7 +5,6 @@ The tasks run on this machine, in their own processes.
 
 import contextlib
 import errno
-import json
 import multiprocessing
 import os
 import resource
@@ -23,6 +22,7 @@ from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 from tqdm import tqdm
 
+from galen import json_file
 from galen.errors import DataError
 from galen.main_guard import check_main_guard
 from galen.worker import exit_with_parent
@@ -93,7 +93,7 @@ class TaskExecutor(PipelineExecutor):
 
     def task_counts(self, rank: int) -> list[Counter[str]]:
         """Return the sums of one task's statistics, for each step in order."""
-        steps = json.loads((self.folder / f"stats/{rank:05d}.json").read_text(encoding="utf-8"))
+        steps = json_file.read(self.folder / f"stats/{rank:05d}.json")
         return [
             Counter({key: _total(value) for key, value in step["stats"].items()}) for step in steps
         ]

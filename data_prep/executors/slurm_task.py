@@ -3,12 +3,12 @@
 Usage: `python -m data_prep.executors.slurm_task FOLDER TASKS_A_JOB`.
 """
 
-import json
 import os
 import pickle
 import sys
 from pathlib import Path
 
+from galen import json_file
 from galen.atomic import write_text
 from galen.errors import GalenError
 
@@ -18,7 +18,8 @@ def main(folder: Path, size: int) -> int:
     # written by the command that submitted this job
     executor = pickle.loads((folder / "executor.pickle").read_bytes())
     job = int(os.environ["SLURM_ARRAY_TASK_ID"])
-    for rank in json.loads((folder / "ranks.json").read_text())[job * size : (job + 1) * size]:
+    ranks = json_file.read(folder / "ranks.json")
+    for rank in ranks[job * size : (job + 1) * size]:
         try:
             executor.run_task(rank)
         except GalenError as error:

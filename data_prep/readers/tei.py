@@ -13,7 +13,6 @@ from lxml import etree
 from data_prep.readers.base import SAMPLE_BYTES, SourceReader
 from data_prep.readers.license import license_name
 from data_prep.readers.markup import clean
-from data_prep.readers.raised import raised_text
 from data_prep.readers.record import Record, Refused, Why
 from data_prep.readers.rendering import (
     MarkupRenderer,
@@ -22,6 +21,7 @@ from data_prep.readers.rendering import (
     table_rows,
     tidy,
 )
+from data_prep.readers.superscripts import superscript_text
 from data_prep.readers.xml_tree import (
     LANGUAGE,
     Element,
@@ -235,7 +235,7 @@ class TeiText:
         if tag == "lb":
             return "" if child.get("break") == "no" else " "
         if _is_raised(child):
-            return raised_text(child, self._one, _is_raised, before)
+            return superscript_text(child, self._one, _is_raised, before)
         inner = inline_text(child, self._one, before)
         if tag in _APART:
             return _apart(inner, before, child.tail or "")

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from galen import recipe
+from galen import json_file, recipe
 from galen.atomic import write_text
 from galen.errors import DataError
 
@@ -79,14 +79,12 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self.stages: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            self.stages = {}
-        except ValueError:
-            raise DataError(
-                f"{path} is damaged; remove it (each stage then looks for itself what is done)"
-            ) from None
+        self.stages: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            try:
+                self.stages = json_file.read_object(path)
+            except DataError as error:
+                raise DataError(f"{error}; remove it: each stage then checks its output") from None
 
     def is_done(self, stage: Stage, folder: Path) -> bool:
         """Return whether the stage finished and its command and files are unchanged since."""

@@ -1,17 +1,15 @@
-"""Where things are in a Megatron checkpoint folder. No torch here.
+"""Layout of a Megatron checkpoint folder. No torch here.
 
-DIR/latest_checkpointed_iteration.txt   number of the newest complete iteration (Megatron-LM's name)
-DIR/iter_0000010/                       one iteration: torch_dist files, architecture.json,
-training_state.json,
-                                        manifest.json with the size and hash of each
-DIR/hf/                                 config.json and tokenizer of the Hugging Face model that it
-came from
+DIR/latest_checkpointed_iteration.txt    number of the newest complete iteration
+DIR/iter_0000010/     one iteration: torch_dist files, architecture.json, training_state.json,
+                      manifest.json with the size and hash of each
+DIR/hf/               config.json and tokenizer of the imported Hugging Face model
 """
 
 import itertools
+import logging
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +30,8 @@ __all__ = ["HF", "LATEST", "is_complete", "iteration_folder", "iterations", "lat
 
 HF = "hf"
 
+logger = logging.getLogger(__name__)
+
 
 def newest(checkpoint: str | Path) -> Path:
     """Return the folder of the newest complete iteration.
@@ -41,7 +41,9 @@ def newest(checkpoint: str | Path) -> Path:
     """
     iteration = latest_iteration(checkpoint)
     if iteration is None:
-        raise DataError(f"{checkpoint} is not a Megatron checkpoint: {_what(Path(checkpoint))}")
+        raise DataError(
+            f"{checkpoint} is not a Megatron checkpoint: {_what_it_is(Path(checkpoint))}"
+        )
     folder = iteration_folder(checkpoint, iteration)
     for name in LAST:
         if not (folder / name).is_file():
@@ -49,8 +51,8 @@ def newest(checkpoint: str | Path) -> Path:
     return folder
 
 
-def _what(folder: Path) -> str:
-    """Say what a folder is that was taken for a checkpoint."""
+def _what_it_is(folder: Path) -> str:
+    """Describe a folder that is not a checkpoint."""
     if not folder.is_dir():
         return "there is no such folder"
     if folder.name.startswith("iter_"):
@@ -70,8 +72,10 @@ def find_iteration(checkpoint: str | Path, iteration: int | None) -> Path:
     """
     folder = newest(checkpoint) if iteration is None else iteration_folder(checkpoint, iteration)
     if not folder.is_dir():
-        there = ", ".join(sorted(path.name for path in Path(checkpoint).glob("iter_*"))) or "none"
-        raise DataError(f"{folder} does not exist; iterations there: {there}")
+        existing = sorted(path.name for path in Path(checkpoint).glob("iter_*"))
+        raise DataError(
+            f"{folder} does not exist; iterations there: {', '.join(existing) or 'none'}"
+        )
     return folder
 
 
@@ -104,11 +108,13 @@ def partial_folder(checkpoint: str | Path, iteration: int, attempt: str = "") ->
     `attempt` distinguishes this start of a run from those before it.
     """
     final = iteration_folder(checkpoint, iteration)
-    return final.with_name(f".{final.name}{attempt and '.' + attempt}.partial")
+    if attempt:
+        final = final.with_name(f"{final.name}.{attempt}")
+    return atomic.partial_path(final)
 
 
 def remove_partial(checkpoint: str | Path) -> None:
-    """Remove what killed runs left unfinished.
+    """Remove partial iterations of killed runs.
 
     A writer that outlives its run may still be at work there: it fails, which does no harm.
     """
@@ -117,10 +123,10 @@ def remove_partial(checkpoint: str | Path) -> None:
 
 
 def publish(checkpoint: str | Path, iteration: int, attempt: str = "") -> None:
-    """Give an iteration that is whole its name, and move the tracker to it.
+    """Give a complete iteration its final name, and move the tracker to it.
 
-    One that has this name is replaced where its weights are the same (a run died before the tracker
-    moved), else set aside.
+    An existing one of this name is replaced if its weights are the same (a run died before the
+    tracker moved), else renamed.
     """
     final = iteration_folder(checkpoint, iteration)
     partial = partial_folder(checkpoint, iteration, attempt)
@@ -128,7 +134,7 @@ def publish(checkpoint: str | Path, iteration: int, attempt: str = "") -> None:
         if _weights(final) == _weights(partial) != {}:
             atomic.remove(final)
         else:
-            _set_aside(final)
+            _rename_replaced(final)
     partial.replace(final)
     set_latest(checkpoint, iteration)
 
@@ -147,19 +153,15 @@ def _weights(folder: Path) -> dict[str, str]:
     }
 
 
-def _set_aside(folder: Path) -> None:
-    """Rename an iteration so that another can have its name; nothing but a person removes it."""
+def _rename_replaced(folder: Path) -> None:
+    """Rename an iteration whose name another takes; only the user removes it."""
     names = (
         folder.with_name(f"replaced_{folder.name}{f'.{number}' if number else ''}")
         for number in itertools.count()
     )
-    aside = next(name for name in names if not name.exists())
-    folder.rename(aside)
-    print(
-        f"warning: {folder} was there with other weights; it is now {aside.name}",
-        file=sys.stderr,
-        flush=True,
-    )
+    new_name = next(name for name in names if not name.exists())
+    folder.rename(new_name)
+    logger.warning(f"{folder} existed with other weights; renamed to {new_name.name}")
 
 
 @contextmanager
@@ -178,19 +180,21 @@ def set_latest(checkpoint: str | Path, iteration: int | None) -> None:
         write_text(tracker, f"{iteration}\n")
 
 
-def prune(checkpoint: str | Path, keep: int, every: int | None = None) -> None:
-    """Remove what is older than the newest `keep` complete iterations.
+def prune(checkpoint: str | Path, keep_last: int, keep_every: int | None = None) -> None:
+    """Remove old iterations.
 
-    If `every` is given, its multiples stay.
+    The newest `keep_last` complete ones and the multiples of `keep_every` are kept.
     """
-    there = iterations(checkpoint)
-    kept = [number for number in there if is_complete(iteration_folder(checkpoint, number))]
-    for iteration in there:
-        if iteration < min(kept[-keep:], default=0) and (every is None or iteration % every):
-            folder = iteration_folder(checkpoint, iteration)
-            # a kill while it is removed must not leave half a checkpoint
-            doomed = folder.with_name(f".{folder.name}.removed")
-            folder.rename(doomed)
-            shutil.rmtree(doomed)
-    for left in Path(checkpoint).glob(".iter_*.removed"):
-        shutil.rmtree(left, ignore_errors=True)
+    existing = iterations(checkpoint)
+    complete = [n for n in existing if is_complete(iteration_folder(checkpoint, n))]
+    oldest = min(complete[-keep_last:], default=0)
+    for iteration in existing:
+        if iteration >= oldest or (keep_every is not None and iteration % keep_every == 0):
+            continue
+        folder = iteration_folder(checkpoint, iteration)
+        # a kill during the removal must not leave half a checkpoint
+        removed = folder.with_name(f".{folder.name}.removed")
+        folder.rename(removed)
+        shutil.rmtree(removed)
+    for removed in Path(checkpoint).glob(".iter_*.removed"):
+        shutil.rmtree(removed, ignore_errors=True)

@@ -1,10 +1,9 @@
-"""Finds truncated or altered checkpoints.
+"""Finds truncated or changed checkpoints by the sizes and SHA-256 in an iteration's manifest.json.
 
-An iteration's manifest.json has the sizes and SHA-256 of all files.
-
-Reading is shared among the processes, so that it takes as long as reading the checkpoint once.
+The processes divide the files among them, so that the checkpoint is read once.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,11 @@ def seal(folder: Path, iteration: int, layout: list[int]) -> None:
         for path in sorted(folder.iterdir())
         if path.name.startswith(own)
     ]
-    everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, records)
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, records)
     if rank == 0:
-        others = [path for path in sorted(folder.iterdir()) if not path.name.startswith("__")]
-        outputs = [record for part in everyone for record in part] + others
+        common_files = [path for path in sorted(folder.iterdir()) if not path.name.startswith("__")]
+        outputs = [*itertools.chain.from_iterable(gathered), *common_files]
         manifest.write(
             folder / manifest.NAME,
             stage=STAGE,
@@ -47,81 +46,80 @@ def seal(folder: Path, iteration: int, layout: list[int]) -> None:
 def damage(folder: Path) -> str | None:
     """Return why an iteration is damaged, or None (collective).
 
-    Each process reads its share of the files.
-
-    An iteration without a manifest, as another tool may have written it, is only looked at by the
-    reader itself.
+    Each process reads some of the files. An iteration without a manifest, as another tool may have
+    written it, is not checked here.
     """
-    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    found: list[Any] = [None] * ranks
-    torch.distributed.all_gather_object(found, _damage_of_share(folder, rank, ranks))
-    return next((what for what in found if what), None)
+    world_size = torch.distributed.get_world_size()
+    problems: list[Any] = [None] * world_size
+    own = _first_damage(folder, torch.distributed.get_rank(), world_size)
+    torch.distributed.all_gather_object(problems, own)
+    return next((problem for problem in problems if problem), None)
 
 
-def _damage_of_share(folder: Path, rank: int, ranks: int) -> str | None:
+def _first_damage(folder: Path, rank: int, world_size: int) -> str | None:
+    """Return the first problem in every `world_size`-th file of an iteration, from `rank` on."""
     try:
         records = sorted(manifest.recorded(folder).items())
     except DataError as error:
         return str(error)
-    found = (checksums.difference(path, record) for path, record in records[rank::ranks])
-    return next((wrong for wrong in found if wrong), None)
+    for path, record in records[rank::world_size]:
+        if problem := checksums.difference(path, record):
+            return problem
+    return None
 
 
 def verify(folder: Path) -> None:
     """Compare all files of an iteration with its manifest (collective).
 
-    Each process reads its share of them.
+    Each process reads some of them.
 
     Raises:
-        DataError: one is missing or was altered.
+        DataError: one is missing or was changed.
     """
-    if wrong := damage(folder):
+    if problem := damage(folder):
         raise DataError(
-            f"{wrong}; copy the checkpoint again (model.verify_checksums=false reads it as it is)"
+            f"{problem}; copy the checkpoint again (model.verify_checksums=false reads it as it is)"
         )
 
 
 def _candidates(checkpoint: Path) -> list[int] | str:
-    """Return the iterations that the tracker counts, or what is wrong with it."""
+    """Return the iterations up to the tracker's, or what is wrong with the tracker."""
     try:
         latest = checkpoint_folder.latest_iteration(checkpoint)
     except DataError as error:
         return str(error)
-    if latest is None and (
-        aside := sorted(folder.name for folder in checkpoint.glob("damaged_iter_*"))
-    ):
-        return (
-            f"{checkpoint} holds damaged checkpoints only ({', '.join(aside)}); remove that folder"
-            " to start from the beginning"
-        )
-    return [
-        iteration
-        for iteration in checkpoint_folder.iterations(checkpoint)
-        if latest is not None and iteration <= latest
-    ]
+    if latest is None:
+        damaged = sorted(folder.name for folder in checkpoint.glob("damaged_iter_*"))
+        if damaged:
+            return (
+                f"{checkpoint} holds damaged checkpoints only ({', '.join(damaged)}); remove that"
+                " folder to start from the beginning"
+            )
+        return []
+    return [number for number in checkpoint_folder.iterations(checkpoint) if number <= latest]
 
 
-def newest_whole(checkpoint: Path) -> tuple[Path | None, list[str]]:
-    """Return a run's newest undamaged iteration and what is wrong with later ones (collective).
+def newest_intact(checkpoint: Path) -> tuple[Path | None, list[str]]:
+    """Return a run's newest intact iteration, and the problems of later ones (collective).
 
     The iteration is None if there is none. A damaged one is renamed to `damaged_iter_…`, so that
-    nothing takes it for a complete one.
+    it is not mistaken for a complete one.
     """
-    first = torch.distributed.get_rank() == 0
-    reports: list[str] = []
-    candidates: list[Any] = [_candidates(checkpoint) if first else None]
+    is_first_rank = torch.distributed.get_rank() == 0
+    problems: list[str] = []
+    candidates: list[Any] = [_candidates(checkpoint) if is_first_rank else None]
     torch.distributed.broadcast_object_list(candidates, src=0)
     if isinstance(candidates[0], str):
         raise DataError(candidates[0])
     for iteration in reversed(candidates[0]):
         folder = checkpoint_folder.iteration_folder(checkpoint, iteration)
-        wrong = damage(folder)
-        if wrong is None:
-            return folder, reports
-        reports.append(wrong)
-        if first:
+        problem = damage(folder)
+        if problem is None:
+            return folder, problems
+        problems.append(problem)
+        if is_first_rank:
             folder.rename(folder.with_name(f"damaged_{folder.name}"))
             older = [other for other in candidates[0] if other < iteration]
             checkpoint_folder.set_latest(checkpoint, older[-1] if older else None)
         torch.distributed.barrier()
-    return None, reports
+    return None, problems

@@ -41,7 +41,7 @@ from galen.errors import DataError, one_line
 from galen.worker import exit_with_parent
 from megatron_ext.checkpoint import pickle_values, safe_pickle, torch_dist
 from megatron_ext.checkpoint.checked_reader import CheckedReader, used_by_megatron
-from megatron_ext.resilience.signals import held_back
+from megatron_ext.resilience.signals import block_signals
 
 _NEWER = "async_strategy" in inspect.signature(dist_checkpointing.save).parameters
 """Whether this is megatron-core 0.19."""
@@ -51,7 +51,7 @@ _OPTIONS: dict[str, Any] = {"async_strategy": "mcore"} if _NEWER else {}
 
 @contextmanager
 def writing(folder: str | Path) -> Iterator[None]:
-    """Say in one line what kept any process from writing its part of a checkpoint.
+    """Report in one line why a process could not write its shards of a checkpoint.
 
     Raises:
         DataError: most often the disk is full.
@@ -61,18 +61,16 @@ def writing(folder: str | Path) -> Iterator[None]:
     except CheckpointException as error:
         reasons = sorted({str(reason) for reason, _ in error.failures.values()})
         raise DataError(
-            f"cannot write the checkpoint {folder}: {'; '.join(reasons)}; mend that and start the"
-            " run again"
+            f"cannot write the checkpoint {folder}: {'; '.join(reasons)}; fix that and run the"
+            " same command again"
         ) from None
 
 
 class ShardedWriter:
-    """Writes sharded state dictionaries of one structure; the ranks share out replicas.
+    """Writes sharded state dictionaries of one structure, each shard by one of its replicas.
 
-    All its methods are collective.
-
-    Who writes what is settled and checked at the first one: each rank would else hear of every
-    tensor of all others again and again.
+    All its methods are collective. The distribution of shards among ranks is computed and validated
+    at the first save and then cached.
     """
 
     def __init__(self) -> None:
@@ -80,21 +78,21 @@ class ShardedWriter:
             get_default_save_sharded_strategy(), _replicas(), do_cache_distribution=True
         )
 
-    def save(self, state: dict[str, Any], folder: str | Path, aside: bool = False) -> Any:
-        """Write into the empty folder `folder`; `aside`, prepare that for a process of its own.
+    def save(self, state: dict[str, Any], folder: str | Path, asynchronous: bool = False) -> Any:
+        """Write into the empty folder `folder`, or prepare an asynchronous save.
 
         Returns:
-            `aside`, the request that Megatron's AsyncCallsQueue takes, else None.
+            The request for Megatron's AsyncCallsQueue if `asynchronous`, else None.
         """
-        with held_back(), writing(folder):
+        with block_signals(), writing(folder):
             _collect_results()
-            new = self._strategy.cached_distribution is None
+            first_save = self._strategy.cached_distribution is None
             return dist_checkpointing.save(
                 state,
                 str(folder),
                 self._strategy,
-                validate_access_integrity=new,
-                async_sharded_save=aside,
+                validate_access_integrity=first_save,
+                async_sharded_save=asynchronous,
                 **_OPTIONS,
             )
 
@@ -136,13 +134,13 @@ def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
         state, nonpersistent, factories = load_preprocess(state)
         common = torch_dist.common_state(folder, reader.read_metadata())
         loaded = merge(pickle_values.real(common, folder, inert=True), nonpersistent)
-        wanted, _ = extract_sharded_base(state)
-        own, everyone = determine_global_metadata(wanted)
-        wanted, _, _ = validate_integrity_and_strict_load(
-            wanted, StrictHandling.ASSUME_OK_UNEXPECTED, True, own, everyone
+        requested, _ = extract_sharded_base(state)
+        local_metadata, global_metadata = determine_global_metadata(requested)
+        requested, _, _ = validate_integrity_and_strict_load(
+            requested, StrictHandling.ASSUME_OK_UNEXPECTED, True, local_metadata, global_metadata
         )
         with used_by_megatron(reader):
-            loaded = merge(loaded, strategy.load(wanted, folder))
+            loaded = merge(loaded, strategy.load(requested, folder))
         return apply_factory_merges(loaded, factories)
     except CheckpointException as error:
         reasons = sorted({one_line(reason) for reason, _ in error.failures.values()})
@@ -162,30 +160,30 @@ def _checked(folder: Path) -> Metadata:
     One process looks for all, since there are pickles of each process that wrote the checkpoint;
     the others get what it found.
     """
-    wrong: str | None = None
+    problem: str | None = None
     metadata: Metadata | None = None
     if torch.distributed.get_rank() == 0:
         try:
-            _check_form(folder)
+            _check_format(folder)
             metadata = safe_pickle.check_checkpoint(folder)
             if not _NEWER and not (folder / "common.pt").is_file():
-                wrong = (
+                problem = (
                     f"{folder} was written by a newer megatron-core, which this one cannot read;"
                     " use megatron-core 0.19 (Python 3.12)"
                 )
         except (DataError, OSError) as error:
-            wrong = str(error)
-    found: list[Any] = [wrong, metadata]
-    torch.distributed.broadcast_object_list(found, src=0)
-    if found[0]:
-        raise DataError(found[0])
-    return found[1]
+            problem = str(error)
+    result: list[Any] = [problem, metadata]
+    torch.distributed.broadcast_object_list(result, src=0)
+    if result[0]:
+        raise DataError(result[0])
+    return result[1]
 
 
-def _check_form(folder: Path) -> None:
-    """Check that a checkpoint is of the one form that is read here."""
+def _check_format(folder: Path) -> None:
+    """Check that a checkpoint has the supported format."""
     path = folder / "metadata.json"
     if not path.exists():
         raise DataError(f"{folder} is not a distributed checkpoint: {path.name} is missing")
     if json_file.read_object(path).get("sharded_backend") != torch_dist.BACKEND["sharded_backend"]:
-        raise DataError(f"{path} does not speak of a torch_dist checkpoint")
+        raise DataError(f"{path} does not describe a torch_dist checkpoint")

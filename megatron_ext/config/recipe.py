@@ -54,7 +54,7 @@ class Recipe:
         recipe_checks.check_schedule(self.optimizer, self.training)
 
 
-def of_run(path: Path) -> Recipe:
+def from_run(path: Path) -> Recipe:
     """Return the recipe that a run has noted in its folder.
 
     Raises:

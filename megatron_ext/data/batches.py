@@ -1,4 +1,4 @@
-"""From a dataset to what a process computes on: which samples, and which part of them."""
+"""Micro-batches of a process: sampler, loader, packing, context parallelism."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from megatron.core.packed_seq_params import PackedSeqParams
 from torch import Tensor
 
 from megatron_ext.model.attention import context_parallel_positions
-from megatron_ext.resilience.signals import held_back
+from megatron_ext.resilience.signals import block_signals
 
 
 class BatchSampler:
@@ -43,7 +43,7 @@ def loader(
     """
     # a SIGTERM to all processes of a job would kill the workers, and with them the run before its
     # checkpoint
-    with held_back():
+    with block_signals():
         return iter(
             torch.utils.data.DataLoader(
                 dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=pin_memory
@@ -51,8 +51,8 @@ def loader(
         )
 
 
-def part_of_sequence(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return this context-parallel process's part, [micro batch, sequence / processes]."""
+def context_parallel_slice(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return this context-parallel process's tokens, [micro batch, sequence / processes]."""
     ranks = parallel_state.get_context_parallel_world_size()
     if ranks == 1:
         return batch

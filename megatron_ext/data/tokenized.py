@@ -1,6 +1,7 @@
 """Indexed datasets, checked against the model first, then read by Megatron Core's GPTDataset."""
 
 import dataclasses
+import logging
 import os
 import struct
 from functools import partial
@@ -24,6 +25,8 @@ from megatron_ext.data.sft import Conversations, InstructionSamples, role_prefix
 _HEADER = struct.Struct("<9sQBQQ")  # magic, version, dtype code, sequences, document boundaries
 _NO_EOD = -2  # an id that no data hold; -1 is the core's id of padding
 _DTYPES = {4: numpy.int32, 8: numpy.uint16}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,8 +221,21 @@ class Datasets:
     """A dataset for each source that has one; without sources the only one is "validation"."""
     weights: dict[str, float]
     """How much each validation counts in the loss of all."""
-    notes: list[str]
-    """What people are told of it: how often the data are read."""
+    epochs: list["EpochCount"]
+    """How often the run reads each source."""
+
+    def log_epochs(self) -> None:
+        """Log how often the run reads each source; warn above the recipe's limit."""
+        for count in self.epochs:
+            logger.log(logging.WARNING if count.exceeds_limit else logging.INFO, count.message)
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochCount:
+    """How often a run reads a source."""
+
+    message: str
+    exceeds_limit: bool
 
 
 def build(
@@ -274,14 +290,13 @@ def build(
         for name, prefixes in (validated.items() if wanted else ())
     }
     weights = {name: data.sources[name].weight if data.sources else 1.0 for name in validation}
-    notes = [
-        _passes_note(recipe, name, prefixes, dataset) for name, (prefixes, dataset) in read.items()
+    epochs = [
+        _epoch_count(recipe, name, prefixes, dataset) for name, (prefixes, dataset) in read.items()
     ]
-    notes += [
-        f"{name}: {len(dataset):,} of {dataset.available:,} sequences, each read once"
-        for name, dataset in validation.items()
-    ]
-    return Datasets(train=train, validation=validation, weights=weights, notes=notes)
+    for name, dataset in validation.items():
+        message = f"{name}: {len(dataset):,} of {dataset.available:,} sequences, each read once"
+        epochs.append(EpochCount(message, exceeds_limit=False))
+    return Datasets(train=train, validation=validation, weights=weights, epochs=epochs)
 
 
 def _remove_unreadable(cache: Path) -> None:
@@ -308,22 +323,24 @@ def _is_array(path: Path) -> bool:
     return True
 
 
-def _passes_note(recipe: Recipe, name: str, prefixes: list[str], dataset: Any) -> str:
-    """Report how often the run reads some files; warn if it exceeds the recipe's limit."""
-    data, tokens = recipe.data, sum(token_count(prefix) for prefix in prefixes)
-    # not by tokens: a sequence may be filled up with padding
+def _epoch_count(recipe: Recipe, name: str, prefixes: list[str], dataset: Any) -> EpochCount:
+    """Return how often the run reads some files."""
+    data = recipe.data
+    tokens = sum(token_count(prefix) for prefix in prefixes)
+    # not by tokens: a sequence may contain padding
     epochs = len(dataset) / dataset.per_pass
-    said = (
+    message = (
         f"{name}: {len(dataset):,} sequences of {data.seq_length:,} tokens are read, where"
         f" {dataset.per_pass:,} hold all {tokens:,} tokens: {epochs:,.2f} epochs"
     )
     if epochs <= data.warn_above_epochs:
-        return said
-    return (
-        f"warning: {said}, more than data.warn_above_epochs = {data.warn_above_epochs:g}; the model"
-        " will learn these texts by heart: take more data or fewer steps (training.train_iters),"
-        " and look at the validation loss"
+        return EpochCount(message, exceeds_limit=False)
+    message += (
+        f", more than data.warn_above_epochs = {data.warn_above_epochs:g}; the model will memorize"
+        " these texts: use more data or fewer steps (training.train_iters), and check the"
+        " validation loss"
     )
+    return EpochCount(message, exceeds_limit=True)
 
 
 def samples_needed(recipe: Recipe) -> int:

@@ -33,7 +33,7 @@ def initialize(parallel: Parallel, seed: int, timeout_minutes: float = 10) -> No
     tensor_parallel.model_parallel_cuda_manual_seed(stage_seed)
 
 
-def sizes() -> list[int]:
+def parallel_sizes() -> list[int]:
     """Return tensor, pipeline and data parallel sizes; the last includes context parallelism."""
     return [
         parallel_state.get_tensor_model_parallel_world_size(),
@@ -42,8 +42,8 @@ def sizes() -> list[int]:
     ]
 
 
-def ranks() -> list[int]:
-    """Return this process's place in each of `sizes`."""
+def parallel_ranks() -> list[int]:
+    """Return this process's rank in each of `parallel_sizes`."""
     return [
         parallel_state.get_tensor_model_parallel_rank(),
         parallel_state.get_pipeline_model_parallel_rank(),

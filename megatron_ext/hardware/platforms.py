@@ -22,7 +22,7 @@ from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import host_memory
 from megatron_ext.planner.gpus import peak_bf16_flops
-from megatron_ext.resilience.signals import interruptible
+from megatron_ext.resilience.signals import allow_interrupt
 
 _APEX_KERNEL = "fused_weight_gradient_mlp_cuda"
 
@@ -213,7 +213,7 @@ class Platform:
                 " of them"
             )
         try:
-            with interruptible():
+            with allow_interrupt():
                 torch.distributed.init_process_group(
                     backend=self.backend,
                     rank=0 if alone else int(os.environ["RANK"]),
@@ -236,9 +236,9 @@ class Platform:
 
 
 @cache
-def current() -> Platform:
-    """Return this process's platform and make it ready for Megatron; the first call decides."""
-    platform = plain()
+def current_platform() -> Platform:
+    """Return this process's platform, prepared for Megatron; cached."""
+    platform = detect_platform()
     if platform.transformer_engine:
         _check_transformer_engine()
     if platform.device.type == "cpu":
@@ -267,8 +267,8 @@ def _check_transformer_engine() -> None:
         ) from error
 
 
-def plain() -> Platform:
-    """Return this process's platform as it is, which is enough to communicate."""
+def detect_platform() -> Platform:
+    """Return this process's platform, unprepared, which is enough to communicate."""
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from galen import json_file, lock, manifest
 from galen.errors import DataError
 from megatron_ext.checkpoint import folder as checkpoint_folder
-from megatron_ext.config.recipe import of_run
+from megatron_ext.config.recipe import from_run
 from megatron_ext.resilience import watchdog
 from megatron_ext.resilience.signals import STOPPED
 
@@ -102,7 +102,7 @@ def read(folder: str | Path) -> RunState:
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():
         raise DataError(f"{folder} is not the folder of a pretraining run: recipe.yaml is missing")
-    total = of_run(folder / "recipe.yaml").training.train_iters
+    total = from_run(folder / "recipe.yaml").training.train_iters
     records = _records(folder / LOG)
     train = [record for record in records if record["kind"] == "train"]
     status, ended = _status(folder, train)

@@ -19,7 +19,9 @@ from typing import Any
 
 import psutil
 
+from galen import json_file
 from galen.atomic import write_text
+from galen.errors import DataError
 
 FOLDER = "heartbeats"
 _START_TIME_TOLERANCE = 60.0
@@ -159,8 +161,8 @@ def heartbeats(run: Path) -> list[dict[str, Any]]:
     found = []
     for path in (run / FOLDER).glob("rank_*.json"):
         try:
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # just being replaced on a network file system
+            found.append(json_file.read_object(path))
+        except DataError:  # just being replaced on a network file system
             continue
     return sorted(found, key=lambda heartbeat: heartbeat["rank"])
 

@@ -1,4 +1,4 @@
-"""Writes a run's checkpoints atomically, if wanted in a process of its own during training."""
+"""Writes a run's checkpoints atomically, asynchronously on request."""
 
 import dataclasses
 import json
@@ -17,26 +17,29 @@ from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.sections import Training
 from megatron_ext.hardware import parallel_groups
 from megatron_ext.training import state as training_state
-from megatron_ext.training.state import Progress, Run
+from megatron_ext.training.state import Progress, TrainState
 
 
 class CheckpointWriter:
-    """All its methods are collective.
+    """Writes, publishes and prunes checkpoints. All its methods are collective.
 
     Args:
         checkpoint: the folder of all iterations.
-        architecture: the model's shape, written beside the weights.
+        architecture: the model's configuration, written beside the weights.
         training: its async_save, keep_last and keep_every_n_steps.
     """
 
     def __init__(self, checkpoint: Path, architecture: Architecture, training: Training) -> None:
-        self.checkpoint, self.architecture, self.training = checkpoint, architecture, training
-        self.first = torch.distributed.get_rank() == 0
+        self.checkpoint = checkpoint
+        self.architecture = architecture
+        self.training = training
+        self.is_first_rank = torch.distributed.get_rank() == 0
         self._attempt = _new_attempt()
-        self._sharded, self._queue = ShardedWriter(), AsyncCallsQueue()
+        self._sharded = ShardedWriter()
+        self._queue = AsyncCallsQueue()
         self._pending: int | None = None
 
-    def save(self, progress: Progress, run: Run) -> None:
+    def save(self, progress: Progress, train_state: TrainState) -> None:
         """Write a checkpoint under its iteration's name.
 
         With `async_save`, only start writing, once the previous one is finished.
@@ -44,46 +47,47 @@ class CheckpointWriter:
         self.finish(wait=True)
         iteration = progress.iteration
         folder = checkpoint_folder.partial_folder(self.checkpoint, iteration, self._attempt)
-        if self.first:
+        if self.is_first_rank:
             checkpoint_folder.remove_partial(self.checkpoint)
             folder.mkdir(parents=True)
         torch.distributed.barrier()
-        training_state.gather_weights(run.model)
-        state = training_state.sharded_state(run, loading=False)
-        request = self._sharded.save(state, folder, aside=self.training.async_save)
+        training_state.gather_weights(train_state.model)
+        state = training_state.sharded_state(train_state, loading=False)
+        request = self._sharded.save(state, folder, asynchronous=self.training.async_save)
         if request is not None:
             self._queue.schedule_async_request(request)
-        if self.first:
+        if self.is_first_rank:
             self.architecture.write(folder)
-            written = {
+            content = {
                 "progress": dataclasses.asdict(progress),
-                "scheduler": run.scheduler.state_dict(),
-                "layout": parallel_groups.sizes(),
+                "scheduler": train_state.scheduler.state_dict(),
+                "layout": parallel_groups.parallel_sizes(),
             }
-            write_text(folder / training_state.STATE, json.dumps(written, indent=1) + "\n")
+            write_text(folder / training_state.STATE, json.dumps(content, indent=1) + "\n")
         self._pending = iteration
         if not self.training.async_save:
             self._publish()
 
     def finish(self, wait: bool) -> None:
-        """Rename a checkpoint that is being written once it is complete.
+        """Publish the checkpoint that is being written, if it is complete.
 
-        With `wait`, wait for that; else only check whether it is.
+        Args:
+            wait: wait until it is.
         """
         if self._pending is None:
             return
         with writing(self.checkpoint):
-            whole = self._queue.maybe_finalize_async_calls(blocking=wait)
-        if whole:
+            complete = self._queue.maybe_finalize_async_calls(blocking=wait)
+        if complete:
             self._publish()
 
     def _publish(self) -> None:
         assert self._pending is not None
         folder = checkpoint_folder.partial_folder(self.checkpoint, self._pending, self._attempt)
         torch.distributed.barrier()
-        integrity.seal(folder, self._pending, parallel_groups.sizes())
+        integrity.seal(folder, self._pending, parallel_groups.parallel_sizes())
         torch.distributed.barrier()
-        if self.first:
+        if self.is_first_rank:
             checkpoint_folder.publish(self.checkpoint, self._pending, self._attempt)
             checkpoint_folder.prune(
                 self.checkpoint, self.training.keep_last, self.training.keep_every_n_steps
@@ -93,10 +97,10 @@ class CheckpointWriter:
 
 
 def _new_attempt() -> str:
-    """Return a name for this start of the run, the same on all its processes (collective).
+    """Return an id of this start of the run, the same on all processes (collective).
 
-    The processes that write an iteration may outlive a trainer that is killed. They must not find
-    the files of the next start.
+    The processes that write an iteration may outlive a killed trainer. They must not find the files
+    of the next start.
     """
     name: list[Any] = [secrets.token_hex(4)]
     torch.distributed.broadcast_object_list(name, src=0)

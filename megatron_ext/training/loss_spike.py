@@ -1,36 +1,37 @@
-"""Tells a spike of the loss from its noise."""
+"""Detects spikes of the training loss."""
 
 import math
 import statistics
 
 
-class LossGuard:
-    """Watches the losses of a run.
+class LossSpikeDetector:
+    """Compares each loss with the median of the last ones.
 
     Args:
-        threshold: a loss above this many times the median of the last ones is a spike; None to see
-            none.
-        window: how many losses the median is taken of; no spike is seen before there are half as
-            many.
-        recent: the last losses, of a run that goes on.
+        threshold: a loss above this multiple of the median is a spike; None disables detection.
+        window: number of losses in the median; no spike is detected before half of them are known.
+        recent: the last losses, of a run that resumes.
     """
 
     def __init__(self, threshold: float | None, window: int, recent: list[float]) -> None:
-        self.threshold, self.window = threshold, window
+        self.threshold = threshold
+        self.window = window
         self.recent = recent[-window:]
 
-    def spike(self, loss: float) -> float | None:
-        """Return the median when `loss` is a spike over it, else None."""
-        if (
-            self.threshold is None
-            or len(self.recent) < max(1, self.window // 2)
-            or not math.isfinite(loss)
-        ):
-            return None
-        median = statistics.median(self.recent)
-        return median if loss > self.threshold * median else None
+    @property
+    def median(self) -> float:
+        """Median of the last losses; NaN before the first."""
+        return statistics.median(self.recent) if self.recent else math.nan
 
-    def accept(self, loss: float) -> None:
-        """Take a loss among those that the next ones are compared with."""
+    def is_spike(self, loss: float) -> bool:
+        """Return whether `loss` is a spike; a loss that is not finite is none."""
+        if self.threshold is None or not math.isfinite(loss):
+            return False
+        if len(self.recent) < max(1, self.window // 2):
+            return False
+        return loss > self.threshold * self.median
+
+    def update(self, loss: float) -> None:
+        """Add a loss to the window."""
         if self.threshold is not None:
             self.recent = [*self.recent, loss][-self.window :]

@@ -35,7 +35,7 @@ def data_parallel_config(recipe: Recipe) -> DistributedDataParallelConfig:
 def optimizer_options(recipe: Recipe) -> dict[str, Any]:
     """Return the fields of Megatron's OptimizerConfig that a recipe decides."""
     options = recipe.optimizer
-    names: tuple[str, ...] = (
+    names = (
         "lr",
         "min_lr",
         "weight_decay",
@@ -43,8 +43,6 @@ def optimizer_options(recipe: Recipe) -> dict[str, Any]:
         "adam_beta2",
         "adam_eps",
         "clip_grad",
-    )
-    names += (
         "use_precision_aware_optimizer",
         "optimizer_cpu_offload",
         "overlap_cpu_optimizer_d2h_h2d",
@@ -66,39 +64,38 @@ def optimizer_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def wrap_model(model: Sequence[LanguageModel], recipe: Recipe) -> list[DistributedDataParallel]:
-    """Return the model's pieces in Megatron's data-parallel wrapper, with sharded gradients."""
+    """Return the model chunks in Megatron's data-parallel wrapper, with sharded gradients."""
     config = data_parallel_config(recipe)
     return [
-        # with an interleaved pipeline the other pieces' gradients come early enough to go in one
+        # with an interleaved pipeline the other chunks' gradients come early enough to go in one
         # bucket, as in Megatron-LM
         DistributedDataParallel(
-            config=piece.config, ddp_config=config, module=piece, disable_bucketing=number > 0
+            config=chunk.config, ddp_config=config, module=chunk, disable_bucketing=number > 0
         )
-        for number, piece in enumerate(model)
+        for number, chunk in enumerate(model)
     ]
 
 
 def build_optimizer(model: Sequence[DistributedDataParallel], recipe: Recipe) -> MegatronOptimizer:
     """Return the distributed optimizer, its state allocated, hooked into the pipeline schedule.
 
-    The model's gradients are summed over the tokens of the whole global batch and divided by their
-    number once.
+    Gradients are summed over the tokens of the global batch and divided by their number once.
     """
     optimizer = get_megatron_optimizer(
         OptimizerConfig(**optimizer_options(recipe)), list(model), use_gloo_process_groups=False
     )
-    for piece in model:
-        piece.config.finalize_model_grads_func = finalize_model_grads
-        piece.config.grad_scale_func = optimizer.scale_loss
+    no_sync = [chunk.no_sync for chunk in model]
+    for chunk in model:
+        chunk.config.finalize_model_grads_func = finalize_model_grads
+        chunk.config.grad_scale_func = optimizer.scale_loss
         if recipe.parallel.overlap_grad_reduce:
-            no_sync = [other.no_sync for other in model]
-            piece.config.no_sync_func = no_sync if len(model) > 1 else no_sync[0]
+            chunk.config.no_sync_func = no_sync if len(model) > 1 else no_sync[0]
     _allocate_state(optimizer)
     _load_remainders(optimizer)
     return optimizer
 
 
-def _parts(optimizer: MegatronOptimizer) -> Sequence[Any]:
+def _chained(optimizer: MegatronOptimizer) -> Sequence[Any]:
     """Return the optimizers that Megatron chains into one, or the one."""
     return getattr(optimizer, "chained_optimizers", [optimizer])
 
@@ -110,9 +107,9 @@ def _load_remainders(optimizer: MegatronOptimizer) -> None:
     integer. Megatron stores these integers in float32, which holds them exactly, and returns them
     so; Transformer Engine takes only integers.
     """
-    for part in _parts(optimizer):
-        if getattr(part.optimizer, "store_param_remainders", False):
-            part.optimizer.set_scaled_state = partial(_set_state, part.optimizer.set_scaled_state)
+    for one in _chained(optimizer):
+        if getattr(one.optimizer, "store_param_remainders", False):
+            one.optimizer.set_scaled_state = partial(_set_state, one.optimizer.set_scaled_state)
 
 
 def _set_state(original: Callable, weight: torch.Tensor, name: str, state: torch.Tensor) -> None:
@@ -126,8 +123,8 @@ def _allocate_state(optimizer: MegatronOptimizer) -> None:
     A checkpoint's layout is derived from the state. Transformer Engine's optimizer has a method for
     it which Megatron calls itself; PyTorch's allocates in its first step only.
     """
-    for part in _parts(optimizer):
-        inner = part.optimizer
+    for one in _chained(optimizer):
+        inner = one.optimizer
         if not isinstance(inner, torch.optim.AdamW):
             continue
         for group in inner.param_groups:
@@ -145,9 +142,9 @@ def complete_groups(optimizer: MegatronOptimizer) -> None:
 
     PyTorch's has no `bias_correction`, Transformer Engine's no `fused`.
     """
-    for part in _parts(optimizer):
-        for group in part.optimizer.param_groups:
-            group |= part.optimizer.defaults | group
+    for one in _chained(optimizer):
+        for group in one.optimizer.param_groups:
+            group |= one.optimizer.defaults | group
 
 
 def build_scheduler(optimizer: MegatronOptimizer, recipe: Recipe) -> OptimizerParamScheduler:
@@ -155,14 +152,13 @@ def build_scheduler(optimizer: MegatronOptimizer, recipe: Recipe) -> OptimizerPa
 
     Its unit is the sample, as in Megatron-LM, so that a change of batch size keeps its position.
     """
-    options, training = recipe.optimizer, recipe.training
+    options = recipe.optimizer
+    training = recipe.training
     samples = BatchSchedule(training).samples_after
     decay = options.lr_decay_iters or training.train_iters
-    fall = (
-        None
-        if options.lr_wsd_decay_iters is None
-        else samples(decay) - samples(decay - options.lr_wsd_decay_iters)
-    )
+    wsd_decay = None
+    if options.lr_wsd_decay_iters is not None:
+        wsd_decay = samples(decay) - samples(decay - options.lr_wsd_decay_iters)
     return OptimizerParamScheduler(
         optimizer,
         init_lr=0.0,
@@ -175,6 +171,6 @@ def build_scheduler(optimizer: MegatronOptimizer, recipe: Recipe) -> OptimizerPa
         end_wd=options.weight_decay,
         wd_incr_steps=samples(training.train_iters),
         wd_incr_style="constant",
-        wsd_decay_steps=fall,
-        lr_wsd_decay_style=options.lr_wsd_decay_style if fall else None,
+        wsd_decay_steps=wsd_decay,
+        lr_wsd_decay_style=options.lr_wsd_decay_style if wsd_decay else None,
     )

@@ -1,6 +1,6 @@
-"""The state that a run needs to resume, saved by `checkpoint_writer` and restored here.
+"""The state that a run resumes from: weights, optimizer, schedule, progress and random states.
 
-It consists of weights, optimizer, schedule, progress and random states.
+`checkpoint_writer` saves it; it is restored here.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from megatron_ext.model.build import LanguageModel
 from megatron_ext.training import optimizer as optimization
 
 STATE = "training_state.json"
-# The form that lets tensor, pipeline and data parallelism change between save and load.
+# Tensor, pipeline and data parallelism may change between save and load.
 _METADATA = {
     "distrib_optim_sharding_type": "fully_reshardable",
     "singleton_local_shards": False,
@@ -38,34 +38,34 @@ _METADATA = {
 
 @dataclasses.dataclass(kw_only=True)
 class Progress:
-    """How far a run is."""
+    """Counters of a run."""
 
     iteration: int = 0
     consumed_samples: int = 0
-    """Samples of the steps so far; the place in the schedules of batch size and learning rate."""
+    """Samples of the steps so far; the schedules of batch size and learning rate depend on it."""
     skipped_samples: int = 0
-    """Samples that no step took, because the loss had a spike in them."""
+    """Samples that were skipped after a loss spike."""
     consumed_tokens: int = 0
-    """Tokens that took part in the loss."""
+    """Tokens in the loss."""
     skipped_steps: int = 0
-    """Steps without an update, and steps undone after a spike of the loss."""
+    """Steps without an update, and steps undone by a rollback."""
     recent_losses: list[float] = dataclasses.field(default_factory=list)
-    """What the next loss is compared with, to tell a spike."""
+    """Window of the loss spike detector."""
     seconds: float = 0.0
     """Time spent training, over all restarts."""
 
     @property
-    def position(self) -> int:
-        """The next sample of the data."""
+    def next_sample(self) -> int:
+        """Index of the next sample in the data."""
         return self.consumed_samples + self.skipped_samples
 
 
 @dataclasses.dataclass(kw_only=True)
-class Run:
-    """What a checkpoint holds, this process's part of it."""
+class TrainState:
+    """Model, optimizer and schedule of this process."""
 
     model: list[DistributedDataParallel]
-    """Its pieces: one, or several under an interleaved pipeline."""
+    """Model chunks: one, or several under an interleaved pipeline."""
     optimizer: MegatronOptimizer
     scheduler: OptimizerParamScheduler
 
@@ -77,24 +77,26 @@ def load_weights(model: LanguageModel | list[LanguageModel], checkpoint: str | P
 
 def load_weights_from(model: LanguageModel | list[LanguageModel], folder: str | Path) -> None:
     """Fill the model's weights, and nothing else, from the folder of one iteration (collective)."""
-    pieces = model if isinstance(model, list) else [model]
-    wanted = {name: _without_extra_state(part) for name, part in _sharded_weights(pieces).items()}
+    chunks = model if isinstance(model, list) else [model]
+    requested = {
+        name: _without_extra_state(weights) for name, weights in _sharded_weights(chunks).items()
+    }
     # megatron-core 0.19 would read into FP8, and the optimizer's copy be made of rounded weights
-    force_all_tensors_to_non_fp8(wanted)
-    names = {name: set(part) for name, part in wanted.items()}
-    loaded = load_sharded(wanted, folder)
-    for name, piece in zip(_sharded_names(pieces), pieces, strict=True):
+    force_all_tensors_to_non_fp8(requested)
+    keys = {name: set(weights) for name, weights in requested.items()}
+    loaded = load_sharded(requested, folder)
+    for name, chunk in zip(_chunk_names(chunks), chunks, strict=True):
         # a file may add some for a module to unpickle
-        weights = {key: value for key, value in loaded[name].items() if key in names[name]}
-        piece.load_state_dict(weights, strict=False)
-        for key, weight in piece.named_parameters():
-            # kept in FP8: what the optimizer will start from, random so far
+        weights = {key: value for key, value in loaded[name].items() if key in keys[name]}
+        chunk.load_state_dict(weights, strict=False)
+        for key, weight in chunk.named_parameters():
+            # of a weight kept in FP8, the optimizer's initial copy is still random
             if hasattr(weight, "get_high_precision_init_val"):
                 weight.get_high_precision_init_val().copy_(loaded[name][key])
 
 
-def load(folder: Path, run: Run) -> Progress:
-    """Restore a run from the folder of one iteration and return how far it was (collective).
+def load(folder: Path, train_state: TrainState) -> Progress:
+    """Restore a run from the folder of one iteration and return its progress (collective).
 
     The layout may have changed since; random states are restored only into the layout that saved
     them.
@@ -103,20 +105,22 @@ def load(folder: Path, run: Run) -> Progress:
         DataError: the checkpoint is incomplete or was written by no training run.
     """
     saved = _saved(folder)
-    same_layout = saved["layout"] == parallel_groups.sizes()
+    same_layout = saved["layout"] == parallel_groups.parallel_sizes()
     with torch.no_grad():
-        state = load_sharded(sharded_state(run, loading=True, with_random=same_layout), folder)
+        state = load_sharded(
+            sharded_state(train_state, loading=True, with_random=same_layout), folder
+        )
         _repickle_fp8_history(state, folder)
-        for name, piece in zip(_sharded_names(run.model), run.model, strict=True):
-            piece.module.load_state_dict(state[name], strict=False)
-        run.optimizer.load_state_dict(state["optimizer"])
-        optimization.complete_groups(run.optimizer)
-    run.scheduler.num_steps = 0  # loading adds to it
+        for name, chunk in zip(_chunk_names(train_state.model), train_state.model, strict=True):
+            chunk.module.load_state_dict(state[name], strict=False)
+        train_state.optimizer.load_state_dict(state["optimizer"])
+        optimization.complete_groups(train_state.optimizer)
+    train_state.scheduler.num_steps = 0  # loading adds to it
     try:
-        run.scheduler.load_state_dict(saved["scheduler"])
+        train_state.scheduler.load_state_dict(saved["scheduler"])
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise DataError(
-            f"cannot go on from {folder / STATE}: scheduler: {one_line(error)}"
+            f"cannot resume from {folder / STATE}: scheduler: {one_line(error)}"
         ) from None
     if same_layout:
         _restore_random(state["random"], folder)
@@ -124,7 +128,7 @@ def load(folder: Path, run: Run) -> Progress:
 
 
 def _saved(folder: Path) -> dict[str, Any]:
-    """Return what the checkpoint writer put beside the weights.
+    """Return the content of the checkpoint writer's file beside the weights.
 
     Raises:
         DataError: it is missing, damaged, or of another iteration.
@@ -134,75 +138,79 @@ def _saved(folder: Path) -> dict[str, Any]:
     fields = {field.name: field.type for field in dataclasses.fields(Progress)}
     if not isinstance(progress, dict):
         progress = {}
-    sound = (
+    intact = (
         "iteration" in progress
         and all(name in fields and _is_a(value, fields[name]) for name, value in progress.items())
         and isinstance(saved.get("layout"), list)
         and isinstance(saved.get("scheduler"), dict)
     )
-    if not sound or folder != checkpoint_folder.iteration_folder(
-        folder.parent, progress["iteration"]
-    ):
+    if intact:
+        iteration = progress["iteration"]
+        intact = folder == checkpoint_folder.iteration_folder(folder.parent, iteration)
+    if not intact:
         raise DataError(
-            f"cannot go on from {folder}: {STATE} is not what the run wrote there; copy it again,"
-            " or remove that folder"
+            f"cannot resume from {folder}: {STATE} was changed since the run wrote it; copy it"
+            " again, or remove that folder"
         )
     return saved
 
 
-def _is_a(value: Any, kind: Any) -> bool:
-    """Say whether a value of JSON is of the type of a field of `Progress`."""
-    if kind is int:
+def _is_a(value: Any, field_type: Any) -> bool:
+    """Return whether a JSON value has the type of a field of `Progress`."""
+    if field_type is int:
         return type(value) is int and value >= 0
-    numbers = value if kind == list[float] else [value]
+    numbers = value if field_type == list[float] else [value]
     return isinstance(numbers, list) and all(type(number) in (int, float) for number in numbers)
 
 
 def gather_weights(model: Sequence[DistributedDataParallel]) -> None:
-    """Make the weights of each replica whole, as a checkpoint needs them (collective).
+    """Complete the weights of each replica, as a checkpoint needs them (collective).
 
-    With overlap_param_gather an optimizer step renews a replica's own share; the others' arrive in
-    the next forward pass.
+    With overlap_param_gather an optimizer step updates only a replica's own shard; the others
+    arrive in the next forward pass.
     """
-    for piece in model:
-        if piece.ddp_config.overlap_param_gather:
-            for group in piece.bucket_groups:
+    for chunk in model:
+        if chunk.ddp_config.overlap_param_gather:
+            for group in chunk.bucket_groups:
                 group.finish_param_sync(skip_next_bucket_dispatch=True)
 
 
-def sharded_state(run: Run, loading: bool, with_random: bool = True) -> dict[str, Any]:
-    """Return what a checkpoint holds of this process, each tensor with its place in the whole."""
-    weights = _sharded_weights([piece.module for piece in run.model])
-    optimizer = run.optimizer.sharded_state_dict(
-        weights if len(run.model) > 1 else weights["model"],
+def sharded_state(
+    train_state: TrainState, loading: bool, with_random: bool = True
+) -> dict[str, Any]:
+    """Return this process's sharded state, each shard with its offset in the global tensor."""
+    weights = _sharded_weights([chunk.module for chunk in train_state.model])
+    optimizer = train_state.optimizer.sharded_state_dict(
+        weights if len(train_state.model) > 1 else weights["model"],
         is_loading=loading,
         metadata=dict(_METADATA),
     )
-    if loading and not _keeps_fp8_history(run.model[0].config):
-        weights = {name: _without_extra_state(part) for name, part in weights.items()}
+    if loading and not _keeps_fp8_history(train_state.model[0].config):
+        weights = {name: _without_extra_state(chunk) for name, chunk in weights.items()}
     state = {**weights, "optimizer": optimizer}
     if with_random:
         state["random"] = _sharded_random()
     return state
 
 
-def _sharded_names(pieces: Sequence[Any]) -> list[str]:
-    return ["model"] if len(pieces) == 1 else [f"model{number}" for number in range(len(pieces))]
+def _chunk_names(chunks: Sequence[Any]) -> list[str]:
+    """Return the keys of the model chunks in a state dictionary, Megatron-LM's."""
+    return ["model"] if len(chunks) == 1 else [f"model{number}" for number in range(len(chunks))]
 
 
-def _sharded_weights(pieces: Sequence[LanguageModel]) -> dict[str, Any]:
-    """Return the sharded weights of each piece.
+def _sharded_weights(chunks: Sequence[LanguageModel]) -> dict[str, Any]:
+    """Return the sharded weights of each model chunk.
 
-    In the files they have the names of the entire model, whatever the pieces.
+    In the files they have the names of the complete model, for any chunks.
     """
     return {
-        name: piece.sharded_state_dict(metadata=dict(_METADATA))
-        for name, piece in zip(_sharded_names(pieces), pieces, strict=True)
+        name: chunk.sharded_state_dict(metadata=dict(_METADATA))
+        for name, chunk in zip(_chunk_names(chunks), chunks, strict=True)
     }
 
 
 def _keeps_fp8_history(config: TransformerConfig) -> bool:
-    """Whether a step depends on the scales of the steps before it.
+    """Return whether a step depends on the scales of earlier steps.
 
     Otherwise the FP8 state that Transformer Engine stores is empty.
     """
@@ -215,7 +223,9 @@ def _repickle_fp8_history(state: dict[str, Any], folder: Path) -> None:
     Transformer Engine refuses to unpickle unless it is allowed to; it is allowed for what was read
     and pickled here.
     """
-    for weights in (part for name, part in state.items() if name.startswith("model")):
+    for chunk_name, weights in state.items():
+        if not chunk_name.startswith("model"):
+            continue
         for name in (name for name in weights if name.endswith("_extra_state")):
             history = weights[name]
             if history is None or (type(history) is torch.Tensor and not history.numel()):
@@ -239,7 +249,7 @@ def _without_extra_state(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sharded_random() -> ShardedObject:
-    """Return this rank's random states, placed by its position in the layout."""
+    """Return this rank's random states, sharded by its ranks in the layout."""
     states = {
         **random_states.get(),
         "device": torch.cuda.get_rng_state(),
@@ -248,8 +258,8 @@ def _sharded_random() -> ShardedObject:
     return ShardedObject(
         "random_states",
         states,
-        tuple(parallel_groups.sizes()),
-        tuple(parallel_groups.ranks()),
+        tuple(parallel_groups.parallel_sizes()),
+        tuple(parallel_groups.parallel_ranks()),
         replica_id=0,
     )
 

@@ -1,4 +1,4 @@
-"""One global batch through the pipeline: forward, backward, and sums over all processes."""
+"""Forward and backward passes of one global batch, and its sums over all processes."""
 
 import dataclasses
 import itertools
@@ -15,115 +15,133 @@ from torch import Tensor
 
 from galen.errors import DataError
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.data.batches import pack_documents, part_of_sequence
+from megatron_ext.data.batches import context_parallel_slice, pack_documents
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.training.stragglers import WorkTimer
 
 Batches = Iterator[dict[str, Tensor]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What came of a global batch."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """Figures of a global batch, the same on all processes but for `losses`."""
 
     loss: float
     """Mean over its tokens, in nats."""
     tokens: int
-    """Tokens that took part in the loss."""
-    flags: list[float]
-    """Sums of the flags that the processes gave."""
-    rows: list[Tensor]
-    """On the last stage, per micro-batch the summed loss of each of its sequences [micro batch]."""
+    """Tokens in the loss."""
+    stop_flags: list[float]
+    """Sums of the processes' flags."""
+    losses: list[Tensor]
+    """On the last stage, for each micro-batch the summed loss of each sequence [micro batch]."""
 
 
-class GlobalBatch:
-    """Runs global batches. All its methods are collective.
+class TrainStep:
+    """Runs global batches through the pipeline. All its methods are collective.
 
     Args:
-        platform: what the process runs on.
+        platform: of this process.
         recipe: the run's configuration.
-        model: this process's pieces of the model.
+        model: this process's model chunks.
     """
 
     def __init__(
         self, platform: Platform, recipe: Recipe, model: list[DistributedDataParallel]
     ) -> None:
-        self.platform, self.model = platform, model
-        self.timer = WorkTimer(platform, on=recipe.resilience.straggler_interval > 0)
-        self.seconds = 0.0
-        """That this process computed in training, until someone sets it back."""
-        self.length, self.micro_batch_size = (
-            recipe.data.seq_length,
-            recipe.training.micro_batch_size,
-        )
+        self.platform = platform
+        self.model = model
+        self.seq_length = recipe.data.seq_length
+        self.micro_batch_size = recipe.training.micro_batch_size
         self.packed = recipe.data.reset_attention_mask
-        self._schedule = get_forward_backward_func()
+        self._timer = WorkTimer(platform, enabled=recipe.resilience.straggler_interval > 0)
+        self._compute_seconds = 0.0
+        self._forward_backward = get_forward_backward_func()
+
+    def take_compute_seconds(self) -> float:
+        """Return the seconds that this process computed in training since the last call."""
+        seconds = self._compute_seconds
+        self._compute_seconds = 0.0
+        return seconds
 
     def run(
-        self, batches: Batches, micro_batches: int, flags: list[float], forward_only: bool = False
-    ) -> Outcome:
-        """Run `micro_batches` of this process's micro-batches, in step with all its replicas.
+        self,
+        batches: Batches,
+        micro_batches: int,
+        stop_flags: list[float],
+        forward_only: bool = False,
+    ) -> StepResult:
+        """Run `micro_batches` micro-batches on each replica.
 
         Args:
-            batches: where they come from.
-            micro_batches: how many each replica takes.
-            flags: figures of this process that are summed over all on the way.
+            batches: this replica's micro-batches.
+            micro_batches: of each replica.
+            stop_flags: of this process; they are summed over all in the same collective.
             forward_only: compute losses, no gradients.
 
         Raises:
             DataError: no token of the batch counts.
         """
-        pieces = len(self.model)
-        reports = self._schedule(
+        chunks = len(self.model)
+        reports = self._forward_backward(
             forward_step_func=self._forward_step,
-            data_iterator=list(itertools.tee(batches, pieces)) if pieces > 1 else batches,
+            data_iterator=list(itertools.tee(batches, chunks)) if chunks > 1 else batches,
             model=self.model,
             num_microbatches=micro_batches,
-            seq_length=self.length * self.micro_batch_size if self.packed else self.length,
+            seq_length=self.seq_length * self.micro_batch_size if self.packed else self.seq_length,
             micro_batch_size=1 if self.packed else self.micro_batch_size,
             forward_only=forward_only,
         )
-        total = torch.zeros(2, dtype=torch.float64, device=self.platform.device)
-        if parallel_state.get_tensor_model_parallel_rank() == 0:  # the others hold the same figures
-            for report in reports:  # empty on all but the last pipeline stage
-                total += report["sums"]
-        total = torch.cat(
-            [total, torch.tensor(flags, dtype=torch.float64, device=self.platform.device)]
-        )
-        torch.distributed.all_reduce(total)
-        loss_sum, tokens, *summed = total.tolist()  # waits for the device
-        seconds = self.timer.take()
-        self.seconds += 0.0 if forward_only else seconds
+        loss_sum, tokens, *summed_flags = self._sum_over_processes(reports, stop_flags)
+        seconds = self._timer.take()
+        if not forward_only:
+            self._compute_seconds += seconds
         if tokens == 0:
             raise DataError(
-                "a whole batch has no token to learn from: every label is masked; check"
+                "a global batch has no token in the loss: every label is masked; check"
                 " data.eod_mask_loss and the data"
             )
-        return Outcome(
-            loss_sum / tokens, int(tokens), summed, [report["rows"] for report in reports]
+        return StepResult(
+            loss=loss_sum / tokens,
+            tokens=int(tokens),
+            stop_flags=summed_flags,
+            losses=[report["losses"] for report in reports],
         )
+
+    def _sum_over_processes(
+        self, reports: list[dict[str, Tensor]], stop_flags: list[float]
+    ) -> list[float]:
+        """Return the loss, its number of tokens and the flags, summed; waits for the device."""
+        total = torch.zeros(2, dtype=torch.float64, device=self.platform.device)
+        # the other tensor-parallel ranks hold the same figures
+        if parallel_state.get_tensor_model_parallel_rank() == 0:
+            for report in reports:  # empty on all but the last pipeline stage
+                total += report["sums"]
+        flags = torch.tensor(stop_flags, dtype=torch.float64, device=self.platform.device)
+        total = torch.cat([total, flags])
+        torch.distributed.all_reduce(total)
+        return total.tolist()  # type: ignore[no-any-return]
 
     def _forward_step(
         self, batches: Batches, model: DistributedDataParallel
     ) -> tuple[Tensor, Callable]:
         """Run one micro-batch through this stage; return its output and loss function.
 
-        The function makes the loss from the last stage's output.
+        The function computes the loss from the last stage's output.
         """
-        batch, packed = next(batches), None
+        batch = next(batches)
+        extra: dict[str, Any] = {}
         if self.packed:
-            batch, packed = pack_documents(batch, self.platform.device)
-        batch = part_of_sequence(batch)
+            batch, extra["packed_seq_params"] = pack_documents(batch, self.platform.device)
+        batch = context_parallel_slice(batch)
         batch = {
             name: tensor.to(self.platform.device, non_blocking=True)
             for name, tensor in batch.items()
         }
-        self.timer.start()
-        extra: dict[str, Any] = {} if packed is None else {"packed_seq_params": packed}
+        self._timer.start()
         output = model(
             batch["tokens"], batch["position_ids"], None, labels=batch["labels"], **extra
         )
-        self.timer.stop()
+        self._timer.stop()
         return output, partial(_loss, batch["loss_mask"], self.micro_batch_size)
 
 
@@ -136,31 +154,35 @@ def _loss(
 
     Args:
         loss_mask: [batch, sequence], 1 where a label counts.
-        sequences: how many the micro-batch holds.
+        sequences: number of them in the micro-batch.
         losses: [batch, sequence], cross entropy in nats.
     """
-    rows = (losses.float() * loss_mask).view(sequences, -1).sum(1)
-    loss, tokens = rows.sum(), loss_mask.sum()
-    report = {"sums": torch.stack([loss.detach(), tokens]).double(), "rows": rows.detach()}
+    by_sequence = (losses.float() * loss_mask).view(sequences, -1).sum(1)
+    loss = by_sequence.sum()
+    tokens = loss_mask.sum()
+    sums = torch.stack([loss.detach(), tokens]).double()
+    report = {"sums": sums, "losses": by_sequence.detach()}
     return loss, tokens.to(torch.int), report
 
 
-def samples_not_finite(outcome: Outcome, first: int, micro_batch_size: int) -> list[int]:
+def non_finite_samples(result: StepResult, first: int, micro_batch_size: int) -> list[int]:
     """Return the samples of a global batch whose own loss is not finite (collective).
 
-    The batch begins at sample `first`. Empty when the losses are finite and only a gradient is not:
-    it belongs to all samples.
+    Empty when the losses are finite and only a gradient is not: it belongs to all samples.
+
+    Args:
+        result: of the batch.
+        first: its first sample.
+        micro_batch_size: sequences in each of `result.losses`.
     """
-    rank, ranks = (
-        parallel_state.get_data_parallel_rank(),
-        parallel_state.get_data_parallel_world_size(),
-    )
-    found = [
-        first + (number * ranks + rank) * micro_batch_size + row
-        for number, rows in enumerate(outcome.rows)
-        for row, loss in enumerate(rows.tolist())
-        if not math.isfinite(loss)
-    ]
-    everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, found)
-    return sorted({sample for part in everyone for sample in part})
+    rank = parallel_state.get_data_parallel_rank()
+    replicas = parallel_state.get_data_parallel_world_size()
+    own = []
+    for number, losses in enumerate(result.losses):
+        start = first + (number * replicas + rank) * micro_batch_size
+        for offset, loss in enumerate(losses.tolist()):
+            if not math.isfinite(loss):
+                own.append(start + offset)
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, own)
+    return sorted(set(itertools.chain.from_iterable(gathered)))

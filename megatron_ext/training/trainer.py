@@ -1,6 +1,5 @@
 """The training loop: optimizer steps, validation, checkpoints, and handling of failed steps."""
 
-import dataclasses
 import gc
 import math
 import time
@@ -21,27 +20,27 @@ from megatron_ext.data.passes import ReadOnce
 from megatron_ext.data.tokenized import Datasets
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.observability.metrics_logger import RunLog
-from megatron_ext.resilience.signals import StopRequests
+from megatron_ext.resilience.signals import PreemptionHandler
 from megatron_ext.resilience.watchdog import Watchdog
 from megatron_ext.training import state as training_state
 from megatron_ext.training.checkpoint_writer import CheckpointWriter
-from megatron_ext.training.loss_spike import LossGuard
-from megatron_ext.training.state import Progress, Run
+from megatron_ext.training.loss_spike import LossSpikeDetector
+from megatron_ext.training.state import Progress, TrainState
 from megatron_ext.training.stragglers import StragglerReport
-from megatron_ext.training.train_step import Batches, GlobalBatch, Outcome, samples_not_finite
+from megatron_ext.training.train_step import Batches, StepResult, TrainStep, non_finite_samples
 
 
 class Trainer:
-    """A run between two restarts. All its methods are collective.
+    """Trains from one start of a run to its end or the next stop. All its methods are collective.
 
     Args:
-        platform: what the process runs on.
+        platform: of this process.
         recipe: the run's configuration.
-        architecture: the model's shape.
-        run: this process's model, optimizer and schedule, restored to `progress`.
-        progress: how far the run is.
-        data: what is read.
-        stop: reasons to stop early.
+        architecture: the model's configuration.
+        state: this process's model, optimizer and schedule, restored to `progress`.
+        progress: counters at the start.
+        data: training and validation datasets.
+        preemption: requests to stop early.
         log: rank 0's log, None on the others.
     """
 
@@ -51,45 +50,44 @@ class Trainer:
         platform: Platform,
         recipe: Recipe,
         architecture: Architecture,
-        run: Run,
+        state: TrainState,
         progress: Progress,
         data: Datasets,
-        stop: StopRequests,
+        preemption: PreemptionHandler,
         log: RunLog | None,
     ) -> None:
-        self.platform, self.recipe, self.architecture, self.state = (
-            platform,
-            recipe,
-            architecture,
-            run,
-        )
-        self.progress, self.data, self.stop, self.log = progress, data, stop, log
-        self.rank, self.checkpoints = (
-            torch.distributed.get_rank(),
-            Path(recipe.output) / "checkpoints",
-        )
+        self.platform = platform
+        self.recipe = recipe
+        self.architecture = architecture
+        self.state = state
+        self.data = data
+        self.preemption = preemption
+        self.log = log
+        self.rank = torch.distributed.get_rank()
+        self.checkpoints = Path(recipe.output) / "checkpoints"
         self.writer = CheckpointWriter(self.checkpoints, architecture, recipe.training)
         self.schedule = BatchSchedule(recipe.training)
-        self.batch = GlobalBatch(platform, recipe, run.model)
-        limit = 60 * recipe.resilience.distributed_timeout_minutes
+        self.train_step = TrainStep(platform, recipe, state.model)
         self.watchdog = Watchdog(
-            Path(recipe.output), self.rank, torch.distributed.get_world_size(), limit
+            Path(recipe.output),
+            self.rank,
+            torch.distributed.get_world_size(),
+            limit=60 * recipe.resilience.distributed_timeout_minutes,
         )
         self.stragglers = StragglerReport(recipe.resilience.straggler_ratio)
-        self.reason: str | None = None
-        """Why to stop early."""
-        self.broken_off = False
-        """Whether a request to stop came before a validation was done."""
+        self.stop_reason: str | None = None
+        self.validation_interrupted = False
+        """Whether a request to stop came before the end of a validation."""
         self._start_from(progress)
 
     def _start_from(self, progress: Progress) -> None:
         resilience = self.recipe.resilience
         self.progress = progress
-        self.guard = LossGuard(
+        self.spike_detector = LossSpikeDetector(
             resilience.loss_spike_threshold, resilience.loss_spike_window, progress.recent_losses
         )
         self.batches = self._batches(
-            self.data.train, progress.position, self.recipe.data.num_workers
+            self.data.train, progress.next_sample, self.recipe.data.num_workers
         )
 
     def run(self) -> str | None:
@@ -99,154 +97,153 @@ class Trainer:
             Why the run stopped early, its checkpoint written; None when it is finished.
 
         Raises:
-            DataError: too many steps went wrong.
+            DataError: too many steps were skipped.
         """
         options = self.recipe.training
         if options.manual_gc_interval:
             gc.disable()  # a collection on one process would make all others wait
         if self._validation_is_missing():
             self._validate()
-        if self.progress.iteration == 0 and not self.broken_off:
-            self.reason = None  # a first step, so that there is something to keep
-        while self.progress.iteration < options.train_iters and self.reason is None:
-            self.reason = self.stop.reason(self._step())
-            step, last = self.progress.iteration, self.progress.iteration == options.train_iters
+        if self.progress.iteration == 0 and not self.validation_interrupted:
+            self.stop_reason = None  # take a first step, so that there is something to save
+        while self.progress.iteration < options.train_iters and self.stop_reason is None:
+            self.stop_reason = self.preemption.reason(self._step())
+            step = self.progress.iteration
+            last = step == options.train_iters
             if last or step % options.eval_interval == 0:
                 self._validate()
-            if last or self.reason or step % options.save_interval == 0:
+            if last or self.stop_reason or step % options.save_interval == 0:
                 self.save()
-            self._look_around(step)
+            self._run_periodic_tasks(step)
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         self.writer.finish(wait=True)
         self.watchdog.close()
-        return (
-            self.reason
-            if self.progress.iteration < options.train_iters or self.broken_off
-            else None
-        )
+        finished = self.progress.iteration == options.train_iters
+        return None if finished and not self.validation_interrupted else self.stop_reason
 
     def save(self) -> None:
-        """Write a checkpoint of the present state."""
+        """Write a checkpoint of the current state."""
         self.watchdog.enter(self.progress.iteration, "checkpoint")
-        self.progress.recent_losses = self.guard.recent
+        self.progress.recent_losses = self.spike_detector.recent
         self.writer.save(self.progress, self.state)
 
     def _step(self) -> list[float]:
-        """Take one step, or find that it must be skipped.
-
-        Returns the sums of the processes' requests to stop.
-        """
-        progress, start = self.progress, time.monotonic()
+        """Take one step, or skip it; return the sums of the processes' stop flags."""
+        progress = self.progress
+        start = time.monotonic()
         self.watchdog.enter(progress.iteration, "forward and backward")
-        for piece in self.state.model:
-            piece.train()
-            piece.zero_grad_buffer()
+        for chunk in self.state.model:
+            chunk.train()
+            chunk.zero_grad_buffer()
         optimizer = self.state.optimizer
         optimizer.zero_grad()
-        size = self.schedule.size(progress.consumed_samples)
-        outcome = self.batch.run(
-            self.batches, self._micro_batches(size), self.stop.flags(look_at_file=self.rank == 0)
-        )
+        batch_size = self.schedule.size(progress.consumed_samples)
+        flags = self.preemption.stop_flags(check_trigger_file=self.rank == 0)
+        result = self.train_step.run(self.batches, self._micro_batches(batch_size), flags)
         self.watchdog.enter(progress.iteration, "optimizer step")
         optimizer.prepare_grads()
-        norm = float(optimizer.get_grad_norm())
-        if (median := self.guard.spike(outcome.loss)) is not None and self._go_back(
-            outcome, size, median
-        ):
-            return outcome.flags
+        grad_norm = float(optimizer.get_grad_norm())
+        spike = self.spike_detector.is_spike(result.loss)
+        if spike and self._rollback(result, batch_size):
+            return result.stop_flags
         # before the step: the first has a rate above 0, the last min_lr
-        self.state.scheduler.step(size)
-        if math.isfinite(outcome.loss) and math.isfinite(norm) and median is None:
+        self.state.scheduler.step(batch_size)
+        if math.isfinite(result.loss) and math.isfinite(grad_norm) and not spike:
             optimizer.step()
-            self.guard.accept(outcome.loss)
+            self.spike_detector.update(result.loss)
         else:
-            self._leave_out(outcome, norm, size, median)
+            self._skip_update(result, grad_norm, batch_size)
         seconds = time.monotonic() - start
         progress.iteration += 1
-        progress.consumed_samples += size
-        progress.consumed_tokens += outcome.tokens
+        progress.consumed_samples += batch_size
+        progress.consumed_tokens += result.tokens
         progress.seconds += seconds
-        self._log_step(outcome, norm, size, seconds)
-        return outcome.flags
+        self._log_step(result, grad_norm, batch_size, seconds)
+        return result.stop_flags
 
-    def _leave_out(self, outcome: Outcome, norm: float, size: int, median: float | None) -> None:
-        """Count a step whose update would have done harm, and say which samples caused it."""
-        first = self.progress.position
-        culprits = samples_not_finite(outcome, first, self.recipe.training.micro_batch_size)
-        what = "spike of the loss"
-        if not math.isfinite(outcome.loss):
-            what = "loss"
-        elif not math.isfinite(norm):
-            what = "gradient"
-        record = {"reason": what, "first_sample": first, "samples": size, "not_finite": culprits}
-        self._count_skipped(
-            1,
-            f"{what} of step {self.progress.iteration + 1} (samples"
-            f" {culprits or f'{first} to {first + size - 1}'})",
-        )
+    def _skip_update(self, result: StepResult, grad_norm: float, batch_size: int) -> None:
+        """Record a step without an update, and the samples that caused it."""
+        first = self.progress.next_sample
+        samples = non_finite_samples(result, first, self.recipe.training.micro_batch_size)
+        if not math.isfinite(result.loss):
+            reason = "loss"
+        elif not math.isfinite(grad_norm):
+            reason = "gradient"
+        else:
+            reason = "loss spike"
+        step = self.progress.iteration + 1
+        shown = samples or f"{first} to {first + batch_size - 1}"
+        self._count_skipped(1, f"{reason} of step {step} (samples {shown})")
         if self.log:
-            self.log.event("skipped", self.progress.iteration + 1, record)
+            record = {
+                "reason": reason,
+                "first_sample": first,
+                "samples": batch_size,
+                "not_finite": samples,
+            }
+            self.log.event("skipped", step, record)
 
-    def _go_back(self, outcome: Outcome, size: int, median: float) -> bool:
-        """Return to the last checkpoint and skip the data from there to here.
+    def _rollback(self, result: StepResult, batch_size: int) -> bool:
+        """Load the last checkpoint and skip the data between it and the loss spike.
 
         Returns False when there is no checkpoint yet.
         """
         self.watchdog.enter(self.progress.iteration, "checkpoint")
-        before, end = self.progress, self.progress.position + size
+        before = self.progress
+        median = self.spike_detector.median
+        end = before.next_sample + batch_size
         self.writer.finish(wait=True)
-        folder, _ = integrity.newest_whole(self.checkpoints)
+        folder, _ = integrity.newest_intact(self.checkpoints)
         if folder is None:
             return False
         progress = training_state.load(folder, self.state)
-        window = {
-            "loss": outcome.loss,
+        step = before.iteration + 1
+        record = {
+            "loss": result.loss,
             "median": median,
-            "from_step": before.iteration + 1,
+            "from_step": step,
             "to_step": progress.iteration,
+            "first_sample": progress.next_sample,
+            "samples": end - progress.next_sample,
         }
-        window |= {"first_sample": progress.position, "samples": end - progress.position}
-        undone = before.iteration + 1 - progress.iteration
-        skipped = before.skipped_steps
         progress.skipped_samples = end - progress.consumed_samples
-        self._start_from(
-            dataclasses.replace(progress, skipped_steps=skipped, seconds=before.seconds)
-        )
+        progress.skipped_steps = before.skipped_steps
+        progress.seconds = before.seconds
+        self._start_from(progress)
         if self.log:
             self.log.rewind(progress.iteration)
-            self.log.event("rolled_back", progress.iteration, window)
-        self._count_skipped(
-            undone,
-            f"spike of the loss at step {window['from_step']}: {outcome.loss:.3f}, median"
-            f" {median:.3f}",
-        )
+            self.log.event("rolled_back", progress.iteration, record)
+        reason = f"loss spike at step {step}: {result.loss:.3f}, median {median:.3f}"
+        self._count_skipped(step - progress.iteration, reason)
         return True
 
-    def _count_skipped(self, steps: int, last: str) -> None:
+    def _count_skipped(self, steps: int, reason: str) -> None:
         self.progress.skipped_steps += steps
-        allowed = self.recipe.resilience.max_skipped_steps
-        if self.progress.skipped_steps > allowed:
+        limit = self.recipe.resilience.max_skipped_steps
+        if self.progress.skipped_steps > limit:
             self.watchdog.close()
             raise DataError(
-                f"{self.progress.skipped_steps} steps were left out, more than"
-                f" resilience.max_skipped_steps = {allowed}; the last: {last}. If log.jsonl names"
-                " the same samples again and again, look at them; if the gradient's norm grew"
-                " before, lower optimizer.lr or lengthen the warm-up; if one rank or node stands"
-                " out, check its hardware"
+                f"{self.progress.skipped_steps} steps were skipped, more than"
+                f" resilience.max_skipped_steps = {limit}; the last: {reason}. If log.jsonl names"
+                " the same samples repeatedly, inspect them; if the gradient norm grew before,"
+                " lower optimizer.lr or lengthen the warm-up; if one rank or node stands out, check"
+                " its hardware"
             )
 
-    def _log_step(self, outcome: Outcome, norm: float, size: int, seconds: float) -> None:
+    def _log_step(
+        self, result: StepResult, grad_norm: float, batch_size: int, seconds: float
+    ) -> None:
         progress = self.progress
         if not self.log or progress.iteration % self.recipe.training.log_interval:
             return
-        rate = size * self.recipe.data.seq_length / seconds
+        rate = batch_size * self.recipe.data.seq_length / seconds
         self.log.train(
             {
                 "step": progress.iteration,
-                "loss": outcome.loss,
+                "loss": result.loss,
                 "lr": self.state.optimizer.param_groups[0]["lr"],
-                "grad_norm": norm,
-                "global_batch_size": size,
+                "grad_norm": grad_norm,
+                "global_batch_size": batch_size,
                 "consumed_samples": progress.consumed_samples,
                 "tokens": progress.consumed_tokens,
                 "tokens_per_second": rate,
@@ -257,108 +254,110 @@ class Trainer:
         )
 
     def _mfu(self, tokens_per_second: float) -> float | None:
-        """Return the model FLOPs utilization, by the devices' peak bf16 rate where it is known."""
+        """Return the model FLOPs utilization; None where the devices' bf16 peak is unknown."""
         if self.platform.peak_flops is None:
             return None
-        needed = tokens_per_second * self.architecture.flops_per_token(self.recipe.data.seq_length)
-        return needed / (self.platform.peak_flops * torch.distributed.get_world_size())
+        flops = tokens_per_second * self.architecture.flops_per_token(self.recipe.data.seq_length)
+        return flops / (self.platform.peak_flops * torch.distributed.get_world_size())
 
-    def _look_around(self, step: int) -> None:
-        """Collect garbage and compare the processes' speed at their intervals.
-
-        Also check whether a checkpoint has been written.
-        """
+    def _run_periodic_tasks(self, step: int) -> None:
+        """Publish a written checkpoint, collect garbage, compare the processes' speed."""
         self.writer.finish(wait=False)
-        options, every = self.recipe.training, self.recipe.resilience.straggler_interval
-        if options.manual_gc_interval and step % options.manual_gc_interval == 0:
+        gc_interval = self.recipe.training.manual_gc_interval
+        if gc_interval and step % gc_interval == 0:
             gc.collect()
-        if every and step % every == 0:
-            slow = self.stragglers.slow(self.batch.seconds / every, self.platform.device)
-            self.batch.seconds = 0.0
+        straggler_interval = self.recipe.resilience.straggler_interval
+        if straggler_interval and step % straggler_interval == 0:
+            seconds = self.train_step.take_compute_seconds() / straggler_interval
+            slow = self.stragglers.slow(seconds, self.platform.device)
             if slow and self.log:
                 self.log.event("slow_ranks", step, {"ranks": slow})
 
     def _validation_is_missing(self) -> bool:
-        """Return whether the validation of this step is due and not yet made.
+        """Return whether the validation of this step is due and not yet logged.
 
-        So it is before the first step, or if a request to stop interrupted it.
+        So it is before the first step, and where a request to stop interrupted it.
         """
-        step, options = self.progress.iteration, self.recipe.training
-        due = bool(self.data.validation) and (
-            step % options.eval_interval == 0 or step == options.train_iters
-        )
-        made = self.log is not None and any(
-            one["kind"] == "validation" and one["step"] == step for one in self.log.records
-        )
-        missing = [due and not made]
+        step = self.progress.iteration
+        options = self.recipe.training
+        missing = [False]
+        if self.log is not None and self.data.validation:
+            due = step % options.eval_interval == 0 or step == options.train_iters
+            logged = any(
+                record["kind"] == "validation" and record["step"] == step
+                for record in self.log.records
+            )
+            missing = [due and not logged]
         torch.distributed.broadcast_object_list(missing, src=0)
         return missing[0]
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """Measure the loss of each source over the same validation sequences each time.
+        """Compute and log the loss of each source, always over the same sequences.
 
-        With a reason to stop, there before or found on the way, it is broken off and nothing is
-        logged: the next start makes up for it.
+        A request to stop interrupts it and nothing is logged; the next start repeats it.
         """
         if not self.data.validation:
             return
-        self.broken_off = True
-        for piece in self.state.model:
-            piece.eval()
-        losses, tokens = {}, 0
+        self.validation_interrupted = True
+        for chunk in self.state.model:
+            chunk.eval()
+        losses = {}
+        tokens = 0
         for name, dataset in self.data.validation.items():
-            if (measured := self._loss_over(dataset)) is None:
+            measured = self._validation_loss(dataset)
+            if measured is None:
                 return
             losses[name] = measured[0]
             tokens += measured[1]
-        self.broken_off = False
+        self.validation_interrupted = False
         if self.log:
-            share = sum(self.data.weights.values())
-            mean = sum(losses[name] * self.data.weights[name] / share for name in losses)
+            total = sum(self.data.weights.values())
+            mean = sum(losses[name] * self.data.weights[name] / total for name in losses)
             self.log.validation(
                 self.progress.iteration, mean, tokens, losses if len(losses) > 1 else None
             )
 
-    def _breaks_off(self) -> bool:
-        """Return whether to break off a validation.
+    def _interrupts_validation(self) -> bool:
+        """Return whether to interrupt a validation.
 
-        Before the first step, when there is nothing to keep yet, only a signal does.
+        Before the first step, when there is nothing to save yet, only a signal does.
         """
-        return self.reason is not None and (self.progress.iteration > 0 or self.reason in NAMES)
+        if self.stop_reason is None:
+            return False
+        return self.progress.iteration > 0 or self.stop_reason in NAMES
 
-    def _loss_over(self, dataset: ReadOnce) -> tuple[float, int] | None:
+    def _validation_loss(self, dataset: ReadOnce) -> tuple[float, int] | None:
         """Return the mean loss over a validation dataset and its number of tokens.
 
-        None if it was stopped before its end.
+        None if a request to stop interrupted it.
         """
-        together = self._samples_together()
-        pieces, stages = (
-            self.recipe.parallel.virtual_pipeline_model_parallel_size,
-            self.recipe.parallel.pipeline_model_parallel_size,
-        )
-        multiple = stages if pieces else 1  # an interleaved pipeline takes so many at a time
-        left = -(-len(dataset) // (together * multiple)) * multiple  # micro-batches of each replica
-        source, most = (
-            self._batches(dataset, 0, 0, total=left * together),
-            self._micro_batches(self.recipe.training.global_batch_size),
-        )
-        outcomes = []
-        while left:
-            if self._breaks_off():
+        samples = self._samples_per_micro_batch()
+        multiple = 1
+        if self.recipe.parallel.virtual_pipeline_model_parallel_size:
+            # an interleaved pipeline takes so many micro-batches at a time
+            multiple = self.recipe.parallel.pipeline_model_parallel_size
+        remaining = -(-len(dataset) // (samples * multiple)) * multiple  # micro-batches per replica
+        source = self._batches(dataset, 0, 0, total=remaining * samples)
+        at_once = self._micro_batches(self.recipe.training.global_batch_size)
+        results = []
+        while remaining:
+            if self._interrupts_validation():
                 return None
             self.watchdog.enter(self.progress.iteration, "validation")
-            flags = self.stop.flags(look_at_file=self.rank == 0)
-            outcomes.append(self.batch.run(source, min(most, left), flags, forward_only=True))
-            left -= min(most, left)
-            self.reason = self.stop.reason(outcomes[-1].flags)
-        tokens = sum(outcome.tokens for outcome in outcomes)
-        return sum(outcome.loss * outcome.tokens for outcome in outcomes) / tokens, tokens
+            flags = self.preemption.stop_flags(check_trigger_file=self.rank == 0)
+            count = min(at_once, remaining)
+            results.append(self.train_step.run(source, count, flags, forward_only=True))
+            remaining -= count
+            self.stop_reason = self.preemption.reason(results[-1].stop_flags)
+        tokens = sum(result.tokens for result in results)
+        return sum(result.loss * result.tokens for result in results) / tokens, tokens
 
-    def _micro_batches(self, size: int) -> int:
-        return size // self._samples_together()
+    def _micro_batches(self, batch_size: int) -> int:
+        """Return the micro-batches of each replica in a global batch."""
+        return batch_size // self._samples_per_micro_batch()
 
-    def _samples_together(self) -> int:
+    def _samples_per_micro_batch(self) -> int:
         """Return the samples of one micro-batch of all replicas."""
         return self.recipe.training.micro_batch_size * parallel_state.get_data_parallel_world_size()
 

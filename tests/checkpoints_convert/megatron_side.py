@@ -25,7 +25,7 @@ def main(argv):
     action, *arguments = argv
     if action == "verify":
         return megatron_logits.main(arguments)
-    platforms.current().init_distributed()
+    platforms.current_platform().init_distributed()
     parallel_groups.initialize(Parallel(), seed=1)
     return {"logits": write_logits, "save": save}[action](*arguments)
 
@@ -43,7 +43,7 @@ def write_logits(tokens, target, *checkpoints):
 
 def save(checkpoint, target):
     model = build_model(
-        platforms.current(), architecture.read(checkpoint_folder.newest(checkpoint)), 128
+        platforms.current_platform(), architecture.read(checkpoint_folder.newest(checkpoint)), 128
     )
     training_state.load_weights(model, checkpoint)
     Path(target).mkdir()

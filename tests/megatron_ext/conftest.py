@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy
 import pytest
 
+from megatron_ext import bootstrap
 from tests.conftest import ROOT, import_model
+
+bootstrap()
 
 RECIPE = """
 output: {output}

@@ -22,9 +22,11 @@ from functools import partial
 from pathlib import Path
 
 from galen import cli
+from megatron_ext import bootstrap
 
 
 def main():
+    bootstrap()
     for name in sys.argv[1:]:
         importlib.import_module(name)
     answer(["ready"])

@@ -18,9 +18,9 @@ from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
 from megatron_ext.hardware import parallel_groups, platforms
 from megatron_ext.planner import memory as memory_model
-from megatron_ext.pretrain import build_pieces
+from megatron_ext.pretrain import build_model_chunks
 from megatron_ext.training import optimizer as optimization
-from megatron_ext.training.train_step import GlobalBatch
+from megatron_ext.training.train_step import TrainStep
 
 SHAPE = Architecture(
     family="llama",
@@ -181,14 +181,14 @@ def batches(run):
 
 
 def measure(run, shape):
-    platform = platforms.current()
+    platform = platforms.current_platform()
     parallel_groups.initialize(run.parallel, run.training.seed)
-    model = optimization.wrap_model(build_pieces(platform, shape, run), run)
+    model = optimization.wrap_model(build_model_chunks(platform, shape, run), run)
     optimizer = optimization.build_optimizer(model, run)
     parameters = [weight for piece in model for weight in piece.parameters()]
     held = Held({weight.untyped_storage().data_ptr() for weight in parameters})
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda holder: holder.tensor):
-        GlobalBatch(platform, run, model).run(batches(run), memory_model.micro_batches(run, 2), [])
+        TrainStep(platform, run, model).run(batches(run), memory_model.micro_batches(run, 2), [])
     optimizer.prepare_grads()
     state = [
         tensor
@@ -210,7 +210,7 @@ def measure(run, shape):
     # an int64 and a bool
     tokens = memory_model.micro_batch_tokens(run)
     kept_logits = memory_model.logits_bytes(shape, run)["logits"] + 17 * tokens
-    moments = memory_model.moments(shape, run, 2, stage, fused=False)
+    candidates = memory_model.peak_candidates(shape, run, 2, stage, fused=False)
     measured = {
         "parameters": sum(weight.numel() for weight in parameters),
         "weights": size(parameters),
@@ -219,7 +219,7 @@ def measure(run, shape):
         "activations": held.most,
     }
     parallel_state.destroy_model_parallel()
-    kept = max(activations + (kept_logits if logits else 0) for activations, logits in moments)
+    kept = max(activations + (kept_logits if logits else 0) for activations, logits in candidates)
     return {
         "stage": stage,
         "measured": measured,
@@ -232,7 +232,7 @@ def size(tensors):
 
 
 def main(_):
-    platforms.current().init_distributed()
+    platforms.current_platform().init_distributed()
     for name, options in (LAYOUTS | HELD_OUT).items():
         found = measure(recipe(options), OTHER_SHAPE if "other shape" in name else SHAPE)
         line = json.dumps(
@@ -244,4 +244,4 @@ def main(_):
             }
         )
         print(line, flush=True)
-    platforms.current().leave_distributed()
+    platforms.current_platform().leave_distributed()

@@ -24,7 +24,7 @@ def compute(platform, checkpoint, tokens):
 def main(argv):
     """Run with the arguments IN.pt (CHECKPOINT OUT.pt)…"""
     source, *pairs = argv
-    platform = platforms.current()
+    platform = platforms.current_platform()
     platform.init_distributed()
     parallel_groups.initialize(Parallel(), seed=1)
     for checkpoint, target in zip(pairs[::2], pairs[1::2], strict=True):

@@ -306,7 +306,7 @@ def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
         sharded.load_sharded({"weight": weight}, folder / ITERATION)
 
     def all_attacks():
-        platforms.current()
+        platforms.current_platform()
         torch.distributed.init_process_group(
             "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
         )

@@ -46,7 +46,7 @@ def test_the_one_before_is_taken(tmp_path, pretrain_forked):
     codes, written = pretrain_forked(2, *STEPS, f"output={damaged}", output=damaged, check=False)
     assert codes == [0, 0], written[-3000:]
     assert all(message in written for message in messages)
-    assert "going on after step 2" in written
+    assert "resuming from step 2" in written
     assert (damaged / "checkpoints/damaged_iter_0000006").is_dir()
     assert_same_losses(damaged, undisturbed)
 
@@ -72,12 +72,12 @@ def test_what_is_kept(tmp_path):
         complete(tmp_path, iteration)
     (tmp_path / ".iter_0000005.removed").mkdir()
     (tmp_path / "iter_saved").mkdir()  # someone else's
-    checkpoint_folder.prune(tmp_path, keep=2, every=30)
+    checkpoint_folder.prune(tmp_path, keep_last=2, keep_every=30)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == [
         *(f"iter_00000{n}" for n in (30, 60, 80, 90)),
         "iter_saved",
     ]
-    checkpoint_folder.prune(tmp_path, keep=1)
+    checkpoint_folder.prune(tmp_path, keep_last=1)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["iter_0000090", "iter_saved"]
 
 
@@ -86,11 +86,11 @@ def test_an_incomplete_iteration_is_not_kept_instead_of_a_good_one(tmp_path):
         complete(tmp_path, iteration)
     for iteration in (1, 5, 7):
         checkpoint_folder.iteration_folder(tmp_path, iteration).mkdir()
-    checkpoint_folder.prune(tmp_path, keep=2)
+    checkpoint_folder.prune(tmp_path, keep_last=2)
     assert checkpoint_folder.iterations(tmp_path) == [4, 5, 6, 7]
     shutil.rmtree(tmp_path / "iter_0000004")
     shutil.rmtree(tmp_path / "iter_0000006")
-    checkpoint_folder.prune(tmp_path, keep=1)
+    checkpoint_folder.prune(tmp_path, keep_last=1)
     assert checkpoint_folder.iterations(tmp_path) == [5, 7]  # none is good: none is removed
 
 
@@ -105,7 +105,7 @@ def test_a_run_without_its_pointer_goes_on(tmp_path, pretrain_forked):
     codes, written = pretrain_forked(2, *STEPS, f"output={lost}", output=lost, check=False)
     assert codes == [0, 0], written[-3000:]
     assert written.count("taking the newest complete iteration, 4") == 1
-    assert "going on after step 4" in written
+    assert "resuming from step 4" in written
     assert_same_losses(lost, undisturbed)
 
 

@@ -8,7 +8,7 @@ from megatron_ext.config import architecture as architectures
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import parallel_groups
-from megatron_ext.planner.gpus import KINDS
+from megatron_ext.planner.gpus import GPUS
 from megatron_ext.planner.layout_search import estimate
 from megatron_ext.training import optimizer
 from tests.conftest import ROOT
@@ -24,7 +24,7 @@ SIZES = {
     "mmed_llama3_70b": ("70b", 70_553_706_496),
     "biomistral_7b": ("7b", 7_241_740_288),
 }
-KIND = {"h100": KINDS["h100-80gb"], "a100": KINDS["a100-80gb"], "h200": KINDS["h200"]}
+KIND = {"h100": GPUS["h100-80gb"], "a100": GPUS["a100-80gb"], "h200": GPUS["h200"]}
 GPUS = {"2b": (8, 64), "7b": (8, 32), "70b": (64, 128)}
 PAIRS = [
     (model, f"{size}_{gpu}", count)
@@ -47,7 +47,7 @@ def load_pair(model, spread):
 def test_the_architectures_are_the_published_models(model):
     recipe = load(Recipe, EXAMPLES / f"{model}.yaml")
     assert (
-        architectures.of_model(recipe.model.checkpoint, recipe.model.architecture).parameters
+        architectures.from_model(recipe.model.checkpoint, recipe.model.architecture).parameters
         == SIZES[model][1]
     )
 
@@ -55,7 +55,7 @@ def test_the_architectures_are_the_published_models(model):
 @pytest.mark.parametrize(("model", "spread", "gpus"), PAIRS)
 def test_every_layout_fits(model, spread, gpus):
     recipe = load_pair(model, spread)
-    shape = architectures.of_model(recipe.model.checkpoint, recipe.model.architecture)
+    shape = architectures.from_model(recipe.model.checkpoint, recipe.model.architecture)
     check_layout(recipe, shape, gpus)
     # into the memory of that GPU, as planned
     assert estimate(shape, recipe, gpus, KIND[spread.split("_")[1]]).fits

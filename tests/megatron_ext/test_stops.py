@@ -61,7 +61,7 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
     assert stopped["reason"] == number.name
     kept = output / "checkpoints" / f"iter_{stopped['iteration']:07d}"
     assert (kept / "manifest.json").is_file()
-    assert f"({number.name}), checkpoint written: {kept}; to go on: " in written
+    assert f"({number.name}), checkpoint written: {kept}; to resume: " in written
     assert log(output, "train")[-1]["step"] == stopped["iteration"]
     slow = [record for event in log(output, "slow_ranks") for record in event["ranks"]]
     assert slow and all(
@@ -120,8 +120,7 @@ def test_a_stop_in_the_first_validation_leaves_nothing(start_forked, tmp_path, c
     codes, written = run.wait()
     assert codes == [75], written[-3000:]
     assert (
-        "stopped before the first step (SIGINT), so that there is nothing to keep yet; to go on: "
-        in written
+        "stopped before the first step (SIGINT), with nothing to save yet; to resume: " in written
     )
     assert not log(output, "train") and not list((output / "checkpoints").glob("iter_*"))
 

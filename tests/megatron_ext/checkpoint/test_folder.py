@@ -113,7 +113,7 @@ def test_no_iteration_is_complete(tmp_path):
         checkpoint_folder.latest_iteration(tmp_path)
 
 
-def test_an_iteration_with_other_weights_is_set_aside(tmp_path, capsys):
+def test_an_iteration_with_other_weights_is_set_aside(tmp_path, caplog):
     def partial(content):
         folder = checkpoint_folder.partial_folder(tmp_path, 4)
         folder.mkdir()
@@ -137,4 +137,4 @@ def test_an_iteration_with_other_weights_is_set_aside(tmp_path, capsys):
         "replaced_iter_0000004.1": "two",
         "iter_0000004": "three",
     }
-    assert capsys.readouterr().err.count("was there with other weights") == 2
+    assert caplog.text.count("existed with other weights") == 2

@@ -155,14 +155,15 @@ def test_later_passes_have_another_order(built):
     assert data.train[size]["labels"].tolist() == list(orders[1][0])
 
 
-def test_how_often_is_told(built):
-    notes = built([[1] * 100]).notes
-    assert notes[0].startswith(
-        "warning: the training data: 32 sequences of 32 tokens are read, where 4 hold all 100"
+def test_epochs_are_counted(built):
+    epochs = built([[1] * 100]).epochs
+    assert epochs[0].exceeds_limit and epochs[0].message.startswith(
+        "the training data: 32 sequences of 32 tokens are read, where 4 hold all 100"
         " tokens: 8.00 epochs, more than data.warn"
     )
-    assert notes[1] == "validation: 4 of 4 sequences, each read once"
-    assert built([[1] * 100], "data.warn_above_epochs=8").notes[0].endswith("8.00 epochs")
+    assert epochs[1].message == "validation: 4 of 4 sequences, each read once"
+    below = built([[1] * 100], "data.warn_above_epochs=8").epochs[0]
+    assert not below.exceeds_limit and below.message.endswith("8.00 epochs")
 
 
 def test_padding_counts_to_no_epoch(built):
@@ -172,7 +173,7 @@ def test_padding_counts_to_no_epoch(built):
         "training.global_batch_size=1",
         "training.micro_batch_size=1",
     ]
-    said = built([[1] * 20], *smallest).notes[0]
+    said = built([[1] * 20], *smallest).epochs[0].message
     assert (
         said
         == "the training data: 1 sequences of 32 tokens are read, where 1 hold all 20 tokens: 1.00"

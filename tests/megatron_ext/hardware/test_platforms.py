@@ -13,7 +13,7 @@ import torch
 
 from galen.errors import DataError, UsageError
 from galen.recipe import load
-from megatron_ext import _BeforeTheCore
+from megatron_ext import bootstrap
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import platforms
 from tests.megatron_ext.config.test_recipe import SHAPE, TEXT
@@ -32,8 +32,7 @@ def test_without_a_gpu_megatron_does_not_see_gpu_packages(monkeypatch, gpu):
     packages = ("transformer_engine", "apex")
     for name in packages:
         monkeypatch.delitem(sys.modules, name, raising=False)
-    assert any(isinstance(finder, _BeforeTheCore) for finder in sys.meta_path)
-    _BeforeTheCore().find_spec("megatron.core", None)
+    bootstrap()
     assert [name in sys.modules for name in packages] == [not gpu, not gpu]
 
 
@@ -100,7 +99,7 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
                 r" in use"
             ),
         ):
-            platforms.plain().init_distributed()
+            platforms.detect_platform().init_distributed()
 
 
 def test_half_a_description_of_the_processes_is_refused(monkeypatch):
@@ -112,4 +111,4 @@ def test_half_a_description_of_the_processes_is_refused(monkeypatch):
         UsageError,
         match="RANK is set, MASTER_ADDR and MASTER_PORT not: start the run with torchrun",
     ):
-        platforms.plain().init_distributed()
+        platforms.detect_platform().init_distributed()

@@ -77,6 +77,6 @@ def test_two_machines_and_one_launcher_is_asked_to_end(checkpoint, data, tmp_pat
         f" {tmp_path / 'r.yaml'}"
     )
     assert (
-        f"iter_{stopped['iteration']:07d}; to go on: " in said.splitlines()[-1]
+        f"iter_{stopped['iteration']:07d}; to resume: " in said.splitlines()[-1]
         and command_line in said.splitlines()[-1]
     ), said

@@ -53,7 +53,7 @@ def test_checkpoints_written_on_the_side_are_the_same(tmp_path, pretrain_forked)
     assert_same_losses(aside, at_once)
 
 
-def test_a_full_disk_is_told_in_one_line():
+def test_a_full_disk_is_reported_in_one_line():
     from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
 
     from megatron_ext.checkpoint.sharded import writing
@@ -64,7 +64,7 @@ def test_a_full_disk_is_told_in_one_line():
     }
     told = (
         r"cannot write the checkpoint run: Worker failure: \[Errno 28\] No space left on device;"
-        r" mend"
+        r" fix that"
     )
     with pytest.raises(DataError, match=told), writing("run"):
         raise CheckpointException("write", failures)

@@ -51,7 +51,7 @@ def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch
 def test_the_history_of_fp8_is_asked_for_where_there_is_one(fp8, recipe, loading, expected):
     piece = SimpleNamespace(config=SimpleNamespace(fp8=fp8, fp8_recipe=recipe), module=Piece(3, 2))
     optimizer = SimpleNamespace(sharded_state_dict=lambda *_, **__: {})
-    run = training_state.Run(model=[piece], optimizer=optimizer, scheduler=None)
+    run = training_state.TrainState(model=[piece], optimizer=optimizer, scheduler=None)
     assert training_state.sharded_state(run, loading, with_random=False)["model"].keys() == expected
 
 
