@@ -124,7 +124,7 @@ def _parser() -> cli.ArgumentParser:
     built_in = ", ".join(sorted(path.stem for path in task.BUILT_IN.glob("*.yaml")))
     tasks = textwrap.fill(f"built-in tasks: {built_in}", 100, break_on_hyphens=False)
     epilog = f"{tasks}\n\nkeys of RECIPE.yaml:\n{recipe.describe(Recipe)}"
-    parser = cli.ArgumentParser(__doc__, epilog)
+    parser = cli.ArgumentParser(__doc__, epilog=epilog)
     parser.add_argument(
         "--model",
         type=Path,

@@ -240,8 +240,9 @@ def _write_results(
         "versions": manifest.versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+    text = json.dumps(results, indent=1, ensure_ascii=False)
     write_text(plan.output / RECIPE, plan.recipe)
-    write_text(plan.output / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(plan.output / RESULTS, text + "\n")
     manifest.write(
         plan.output / manifest.NAME,
         stage="evaluate",
@@ -251,7 +252,8 @@ def _write_results(
         counts={"samples": {name: len(samples[name]) for name in plan.tasks}},
         seconds=round(seconds, 1),
     )
-    return results
+    read_back: dict[str, Any] = json.loads(text)
+    return read_back
 
 
 def table(results: dict[str, Any]) -> str:
