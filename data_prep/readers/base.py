@@ -24,9 +24,9 @@ from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.record import (
     START,
     TOO_MUCH_MEMORY,
-    BadRecord,
     Outcome,
     Place,
+    QuarantinedRecord,
     Record,
     Refused,
     Watch,
@@ -76,7 +76,7 @@ class SourceReader(BaseDiskReader):
         super().__init__(folder, add_file_path=False)
         self.options = options or self.Options()
         self.raw: BinaryIO | None = None
-        self.on_bad: Callable[[BadRecord], None] = lambda bad: None
+        self.on_bad: Callable[[QuarantinedRecord], None] = lambda bad: None
         self.watch = Watch()
         self._outcome = Outcome(START)
 
@@ -278,7 +278,9 @@ class SourceReader(BaseDiskReader):
         text = sample[:SAMPLE_BYTES]
         text = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
         self._outcome.bad.append(
-            BadRecord(self.path_of(filepath), *map(printable, (position, reason, detail, text)))
+            QuarantinedRecord(
+                self.path_of(filepath), *map(printable, (position, reason, detail, text))
+            )
         )
 
     def document(self, text: str, identifier: str, filepath: str, /, **known: Any) -> Document:

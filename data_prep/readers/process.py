@@ -35,9 +35,9 @@ from data_prep.readers.limits import NEARLY, Limits
 from data_prep.readers.record import (
     START,
     TOO_MUCH_MEMORY,
-    BadRecord,
     Outcome,
     Place,
+    QuarantinedRecord,
     Why,
     documents_of,
     is_of_system,
@@ -64,7 +64,7 @@ class Batch:
     """The last of the records."""
     documents: list[Document] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    bad: list[BadRecord] = field(default_factory=list)
+    bad: list[QuarantinedRecord] = field(default_factory=list)
     position: int = 0
     """Bytes of the file read so far."""
     broken: str | None = None
@@ -194,7 +194,7 @@ def _received(message: dict[str, Any]) -> Batch:
     message["documents"] = [
         document for rows in message["documents"] for document in documents_of(rows)
     ]
-    message["bad"] = [BadRecord(**bad) for bad in message["bad"]]
+    message["bad"] = [QuarantinedRecord(**bad) for bad in message["bad"]]
     return Batch(**message)
 
 

@@ -44,7 +44,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class BadRecord:
+class QuarantinedRecord:
     """A record, or the rest of a file, that could not be read."""
 
     file: str
@@ -82,7 +82,7 @@ class Outcome:
     data: bytes = b"[]"
     """The documents as a JSON list of [text, id, metadata], which is what a corpus can hold."""
     counts: Counter[str] = field(default_factory=Counter)
-    bad: list[BadRecord] = field(default_factory=list)
+    bad: list[QuarantinedRecord] = field(default_factory=list)
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents."""
