@@ -2,8 +2,8 @@
 
     python benchmarks/planner_fit.py
 
-Five shares of the hardware's peaks (`megatron_ext.planner.throughput.Shares`) stand for what
-kernels reach. With so few published figures they are not determined by them: each is fitted by
+Five fractions of the hardware's peaks (`megatron_ext.planner.throughput.Efficiencies`) stand for
+what kernels reach. With so few published figures they are not determined by them: each is fitted by
 least squares with a pull towards a round value that was written down before, 0.6 of the peak for
 products, 0.5 for attention, 0.8 for bandwidth and for what overlap hides, of a tenth's width. Each
 line fits them to all other figures and predicts the one that is named.
@@ -21,12 +21,14 @@ from megatron_ext.config import architecture as architectures
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
-from megatron_ext.planner.gpus import KINDS
+from megatron_ext.planner.gpus import GPUS
 from megatron_ext.planner.layout_search import Estimate, estimate
-from megatron_ext.planner.throughput import SHARES, Shares
+from megatron_ext.planner.throughput import EFFICIENCIES, Efficiencies
 
 ROOT = Path(__file__).parents[1]
-BEFORE = Shares(gemm_bf16=0.6, gemm_fp8=0.6, attention=0.5, bandwidth=0.8, hidden=0.8)
+BEFORE = Efficiencies(
+    gemm_bf16=0.6, gemm_fp8=0.6, attention=0.5, bandwidth=0.8, overlap_fraction=0.8
+)
 WIDTH = 0.1  # of the pull towards BEFORE
 ERROR = 0.03  # of a published figure, as the fit weighs it
 
@@ -42,13 +44,13 @@ class Published:
     tokens: float
     """Tokens/s/GPU."""
 
-    def error(self, shares: Shares) -> float:
+    def error(self, efficiencies: Efficiencies) -> float:
         """Return how far the model is off, relative."""
-        return self.estimate(shares).tokens_per_second_per_gpu / self.tokens - 1
+        return self.estimate(efficiencies).tokens_per_second_per_gpu / self.tokens - 1
 
-    def estimate(self, shares: Shares = SHARES) -> Estimate:
+    def estimate(self, efficiencies: Efficiencies = EFFICIENCIES) -> Estimate:
         """Return what the planner says of the run."""
-        return estimate(self.architecture, self.recipe, self.gpus, KINDS[self.gpu], shares)
+        return estimate(self.architecture, self.recipe, self.gpus, GPUS[self.gpu], efficiencies)
 
 
 def llama3(layers: int, hidden: int, mlp: int, heads: int) -> Architecture:
@@ -144,7 +146,7 @@ def published() -> dict[str, Published]:
             architecture=large,
             recipe=bf16,
             gpus=64,
-            tokens=0.475 * KINDS["h100-80gb"].bf16_flops / large.flops_per_token(8192),
+            tokens=0.475 * GPUS["h100-80gb"].bf16_flops / large.flops_per_token(8192),
         ),
         "MEDITRON-70B, bf16, 128 A100": Published(
             architecture=architectures.read(
@@ -158,23 +160,23 @@ def published() -> dict[str, Published]:
     }
 
 
-def fit(figures: list[Published]) -> Shares:
-    """Return the shares that come nearest to the figures and to BEFORE."""
+def fit(figures: list[Published]) -> Efficiencies:
+    """Return the efficiencies that come nearest to the figures and to BEFORE."""
     import numpy
     from scipy.optimize import least_squares
 
     start = numpy.array(dataclasses.astuple(BEFORE))
 
     def residuals(values: Any) -> Any:
-        shares = Shares(**dict(zip(names, values, strict=True)))
+        efficiencies = Efficiencies(**dict(zip(names, values, strict=True)))
         return [
-            *(math.log1p(one.error(shares)) / ERROR for one in figures),
+            *(math.log1p(one.error(efficiencies)) / ERROR for one in figures),
             *((values - start) / WIDTH),
         ]
 
-    names = [field.name for field in dataclasses.fields(Shares)]
+    names = [field.name for field in dataclasses.fields(Efficiencies)]
     found = least_squares(residuals, start, bounds=(0.05, 0.99)).x
-    return Shares(**dict(zip(names, map(float, found), strict=True)))
+    return Efficiencies(**dict(zip(names, map(float, found), strict=True)))
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -191,11 +193,11 @@ def main(argv: list[str] | None = None) -> int | None:
         result.append(
             {
                 "figure": name,
-                "planner": one.error(SHARES),
+                "planner": one.error(EFFICIENCIES),
                 "nothing fitted": one.error(BEFORE),
                 "all fitted": one.error(everything),
                 "fitted to the others": one.error(others),
-                "shares": dataclasses.asdict(others),
+                "efficiencies": dataclasses.asdict(others),
             }
         )
     if arguments.json:

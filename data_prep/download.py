@@ -18,8 +18,8 @@ downloads.jsonl. docs/sources.md says under which license each source may be use
 import argparse
 import concurrent.futures
 import fnmatch
+import logging
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -27,10 +27,12 @@ from typing import TypeVar
 
 from data_prep.fetching import benchmarks, listings, pmc
 from data_prep.fetching.record import Record
-from data_prep.fetching.transfer import LARGEST, Item, Transfer, public, trouble_with
+from data_prep.fetching.transfer import MAX_FILE_BYTES, Item, Transfer, public, trouble_with
 from galen import cli, lock
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 SOURCES = (
     "medline-baseline",
@@ -52,13 +54,13 @@ def main(argv: list[str] | None = None) -> int:
         )
     rates = [
         options.requests_per_second,
-        options.largest,
+        options.max_file_size,
         *([] if options.max_rate is None else [options.max_rate]),
     ]
     if min(rates) <= 0 or options.connections < 1:
         raise UsageError(
-            "--requests-per-second, --max-rate and --largest must be above 0, --connections at"
-            " least 1"
+            "--requests-per-second, --max-rate and --max-file-size must be above 0, --connections"
+            " at least 1"
         )
     if options.base_url is not None and not options.base_url.startswith(("http://", "https://")):
         raise UsageError(
@@ -67,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     transfer = Transfer(
         options.requests_per_second,
         options.max_rate and options.max_rate * 1e6,
-        int(options.largest * 1e9),
+        int(options.max_file_size * 1e9),
     )
     if options.dry_run:
         for name, _ in _jobs(transfer, options):
@@ -82,9 +84,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.ArgumentParser(__doc__)
     parser.add_argument("source", metavar="SOURCE", help=f"{', '.join(SOURCES)} or hf:OWNER/NAME")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="where the files go"
-    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument(
         "--include",
         action="append",
@@ -118,11 +118,11 @@ def _parser() -> argparse.ArgumentParser:
         help="megabytes a second over all connections [no limit]",
     )
     parser.add_argument(
-        "--largest",
+        "--max-file-size",
         type=float,
-        default=LARGEST / 1e9,
+        default=MAX_FILE_BYTES / 1e9,
         metavar="GB",
-        help="of files whose size is not published [%(default)g]",
+        help="limit for files whose size is not published [%(default)g]",
     )
     parser.add_argument(
         "--connections", type=int, default=2, metavar="N", help="files at a time [2]"
@@ -138,7 +138,7 @@ Job = tuple[str, Callable[[], None]]
 
 
 def _jobs(transfer: Transfer, options: argparse.Namespace) -> Iterator[Job]:
-    """Return what is left to do."""
+    """Return the downloads left to do."""
     record = Record(options.output)
     return (
         _pmc_jobs(transfer, record, options)
@@ -154,7 +154,7 @@ def _listing(transfer: Transfer, options: argparse.Namespace) -> Iterator[Item]:
     base = {} if options.base_url is None else {"base": options.base_url.rstrip("/")}
     if options.source.startswith("medline-"):
         part = "baseline" if options.source == "medline-baseline" else "updatefiles"
-        return listings.medline(transfer, part, partial(_wanted, options.include), **base)
+        return listings.medline(transfer, part, partial(_is_included, options.include), **base)
     if options.source.startswith("hf:"):
         return listings.hub(transfer, options.source[3:], revision=options.revision, **base)
     if options.source in benchmarks.FILES:
@@ -164,7 +164,7 @@ def _listing(transfer: Transfer, options: argparse.Namespace) -> Iterator[Item]:
 
 
 def _file_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) -> Iterator[Job]:
-    """Yield what is left to do for sources that publish whole files."""
+    """Yield the downloads left to do for sources that publish files."""
 
     def fetch(item: Item) -> None:
         record.add(item.name, url=item.public_url, **transfer.file(item, options.output))
@@ -173,7 +173,7 @@ def _file_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) 
         raise DataError(f"{name} is the name of two files; the first one is fetched")
 
     names: set[str] = set()
-    for item in _chosen(_listing(transfer, options), options.include):
+    for item in _included(_listing(transfer, options), options.include):
         if trouble_with(item.name) is not None:
             yield repr(item.name[:100]), partial(fetch, item)  # which says what the trouble is
         elif item.name in names:
@@ -185,7 +185,7 @@ def _file_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) 
 
 def _pmc_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) -> Iterator[Job]:
     base = (options.base_url or pmc.BUCKET).rstrip("/")
-    for package in _chosen(pmc.packages(transfer, base), options.include):
+    for package in _included(pmc.packages(transfer, base), options.include):
         if not pmc.is_there(package, options.license, options.output, record):
             yield (
                 package.name,
@@ -195,25 +195,27 @@ def _pmc_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) -
             )
 
 
-def _chosen(published: Iterator[Published], patterns: Iterable[str] | None) -> Iterator[Published]:
+def _included(
+    published: Iterator[Published], patterns: Iterable[str] | None
+) -> Iterator[Published]:
     found = False
-    for thing in published:
-        if _wanted(patterns, thing.name):
+    for item in published:
+        if _is_included(patterns, item.name):
             found = True
-            yield thing
+            yield item
     if patterns and not found:
         raise DataError(f"the name of no published file fits --include {' '.join(patterns)}")
 
 
-def _wanted(patterns: Iterable[str] | None, name: str) -> bool:
+def _is_included(patterns: Iterable[str] | None, name: str) -> bool:
     return patterns is None or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def _run(jobs: Iterator[Job], transfer: Transfer, options: argparse.Namespace) -> None:
-    """Do all jobs, some at a time; a file that fails does not stop the others.
+    """Run all jobs, some at a time; a file that fails does not stop the others.
 
     Raises:
-        DataError: some files could not be had.
+        DataError: some files could not be downloaded.
     """
     failed: list[str] = []
     done = 0
@@ -234,7 +236,7 @@ def _run(jobs: Iterator[Job], transfer: Transfer, options: argparse.Namespace) -
                     done += 1
                 except (DataError, OSError) as error:
                     failed.append(str(error))
-                    print(f"failed: {name}: {error}", file=sys.stderr)
+                    logger.error(f"failed: {name}: {error}")
 
         try:
             for name, job in jobs:
@@ -246,12 +248,14 @@ def _run(jobs: Iterator[Job], transfer: Transfer, options: argparse.Namespace) -
             transfer.stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    print(f"{done} files came, {len(failed)} failed; list: {options.output / 'downloads.jsonl'}")
+    print(
+        f"{done} files downloaded, {len(failed)} failed; list: {options.output / 'downloads.jsonl'}"
+    )
     if failed:
         shown = "\n       ".join(failed[:5])
         raise DataError(
-            f"{len(failed)} files could not be had; the same command tries them again:\n      "
-            f" {shown}"
+            f"{len(failed)} files could not be downloaded; start the same command again to"
+            f" retry:\n       {shown}"
         )
 
 

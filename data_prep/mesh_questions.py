@@ -13,6 +13,7 @@ number of the others.
 
 import argparse
 import gzip
+import logging
 import re
 import zlib
 from collections import Counter
@@ -30,6 +31,8 @@ from galen.atomic import atomic_file
 from galen.errors import DataError, UsageError, one_line
 from galen.progress import Progress
 from galen.run_folder import Identity, RunFiles, finished
+
+logger = logging.getLogger(__name__)
 
 QUESTION = "Which of these MeSH headings is a major topic of this abstract?"
 LETTERS = "ABCD"
@@ -117,7 +120,7 @@ class Companions:
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     arguments = _parser().parse_args(argv)
-    for name, least in (("count", 1), ("max_context_words", 1), ("neighbours", 3)):
+    for name, least in (("count", 1), ("max_context_words", 1), ("neighbors", 3)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} {value}: at least {least}")
@@ -130,7 +133,7 @@ def _make(arguments: argparse.Namespace, corpus: Path, output: Path) -> None:
     splits = manifest.read(corpus, stage="curate")["counts"]["splits"]
     config = {
         name: getattr(arguments, name)
-        for name in ("split", "count", "seed", "max_context_words", "neighbours", "literal")
+        for name in ("split", "count", "seed", "max_context_words", "neighbors", "literal")
     }
     inputs = [manifest.describe_file(corpus / manifest.NAME)]
     identity = Identity(config, inputs)
@@ -153,9 +156,9 @@ def _make(arguments: argparse.Namespace, corpus: Path, output: Path) -> None:
         )
     print("\n".join(f"{label:<32}{count:>8,}" for label, count in counts.items()))
     if arguments.count and counts["questions"] < arguments.count:
-        print(
-            f"only {counts['questions']:,} questions could be made, {arguments.count:,} were"
-            " asked for"
+        logger.warning(
+            f"only {counts['questions']:,} of the requested {arguments.count:,} questions could be"
+            " made"
         )
 
 
@@ -192,7 +195,7 @@ def _write_questions(
 
 
 def make_question(
-    record: dict[str, Any], companions: Companions, seed: int, limit: int | None, neighbours: int
+    record: dict[str, Any], companions: Companions, seed: int, limit: int | None, neighbors: int
 ) -> dict[str, Any] | None:
     """Return the question of a record, or None if it has none.
 
@@ -200,23 +203,23 @@ def make_question(
 
     A heading whose words do not stand in the context is preferred; then no wrong option's words
     stand there either, so that the presence of the words never gives the answer away. Among its
-    `neighbours` companions the wrong options are drawn with a weight that makes them about as
+    `neighbors` companions the wrong options are drawn with a weight that makes them about as
     common as right ones: else the more common option would more often be the right one.
     """
     every, major = topics(record)
     if "pmid" not in record["metadata"]:
         return None
-    identifier, context = record["id"], _cut(record["text"], limit)
+    record_id, context = record["id"], _cut(record["text"], limit)
     present = words(context)
     candidates = sorted(
         (name for name in major if name in companions),
-        key=lambda name: (stands_in(name, present), unit_hash(seed, identifier, name)),
+        key=lambda name: (stands_in(name, present), unit_hash(seed, record_id, name)),
     )
     for right in candidates:
         literal = stands_in(right, present)
         near = [
             name
-            for name in companions.nearest(right, neighbours, every)
+            for name in companions.nearest(right, neighbors, every)
             if literal or not stands_in(name, present)
         ]
         if len(near) < 3:
@@ -224,14 +227,14 @@ def make_question(
         # weighted sampling without replacement by sorting u^(1/w): Efraimidis and Spirakis, 2006
         near.sort(
             key=lambda name: (
-                -(unit_hash(seed, identifier, name) ** (companions.counts[name] ** -COMMONNESS))
+                -(unit_hash(seed, record_id, name) ** (companions.counts[name] ** -COMMONNESS))
             )
         )
         options = near[:3]
-        place = stable_hash(seed, identifier, "place") % 4
+        place = stable_hash(seed, record_id, "place") % 4
         options.insert(place, right)
         return {
-            "id": f"mesh-{identifier}",
+            "id": f"mesh-{record_id}",
             "context": context,
             "question": QUESTION,
             "options": dict(zip(LETTERS, options, strict=True)),
@@ -258,7 +261,7 @@ def _questions(
     found = []
     for record in _records(corpus, arguments.split, progress):
         question = make_question(
-            record, companions, arguments.seed, arguments.max_context_words, arguments.neighbours
+            record, companions, arguments.seed, arguments.max_context_words, arguments.neighbors
         )
         if question is not None and (arguments.literal != "never" or not question["literal"]):
             found.append(question)
@@ -307,7 +310,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         required=True,
         metavar="F.jsonl",
-        help="the questions; F.manifest.json stands beside",
+        help="the questions; F.manifest.json is written beside it",
     )
     parser.add_argument("--count", type=int, metavar="N", help="at most so many [all]")
     parser.add_argument(
@@ -317,10 +320,10 @@ def _parser() -> argparse.ArgumentParser:
         "--max-context-words",
         type=int,
         metavar="W",
-        help="cut the abstract after so many words [whole]",
+        help="truncate the abstract to so many words [no limit]",
     )
     parser.add_argument(
-        "--neighbours",
+        "--neighbors",
         type=int,
         default=50,
         metavar="K",
@@ -330,8 +333,8 @@ def _parser() -> argparse.ArgumentParser:
         "--literal",
         choices=["fill", "never"],
         default="fill",
-        help="questions whose answer stands word for word in the context: only to fill up to N,"
-        " after all others, or never [fill]",
+        help="questions whose answer is verbatim in the context: only to fill up to N, after all"
+        " others, or never [fill]",
     )
     return parser
 

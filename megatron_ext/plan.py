@@ -22,7 +22,7 @@ from megatron_ext.config import architecture as architectures
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.planner import memory as memory_model
-from megatron_ext.planner.gpus import KINDS
+from megatron_ext.planner.gpus import GPUS
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
 
 GIB = 2**30
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int | None:
     parser = cli.recipe_parser(__doc__ or "", Recipe)
     parser.add_argument("--gpus", type=int, required=True, metavar="N", help="GPUs of the run")
     parser.add_argument(
-        "--gpu", default="h100-80gb", choices=sorted(KINDS), help="their kind [h100-80gb]"
+        "--gpu", default="h100-80gb", choices=sorted(GPUS), help="their type [h100-80gb]"
     )
     parser.add_argument(
         "--best", type=int, default=5, metavar="N", help="fastest layouts to show [5]"
@@ -48,13 +48,13 @@ def main(argv: list[str] | None = None) -> int | None:
         raise UsageError(f"--gpus {arguments.gpus}: at least 1")
     run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
     architecture = architectures.from_model(run.model.checkpoint, run.model.architecture)
-    kind = KINDS[arguments.gpu]
+    gpu = GPUS[arguments.gpu]
     try:
-        found: Estimate | None = estimate(architecture, run, arguments.gpus, kind)
+        found: Estimate | None = estimate(architecture, run, arguments.gpus, gpu)
         refused = None
     except UsageError as error:
         found, refused = None, str(error)
-    possible = search(architecture, run, arguments.gpus, kind)
+    possible = search(architecture, run, arguments.gpus, gpu)
     if arguments.json:
         print(
             json.dumps(_as_json(arguments, architecture, run, found, refused, possible), indent=1)
@@ -97,7 +97,7 @@ def _figures(one: Estimate, run: Recipe) -> dict[str, Any]:
         "tokens_per_second_per_gpu": one.tokens_per_second_per_gpu,
         "mfu": one.mfu,
         "days": one.days,
-        "sent_per_step": dataclasses.asdict(one.volumes),
+        "sent_per_step": dataclasses.asdict(one.comm_volume),
     }
 
 
@@ -176,7 +176,7 @@ def _count(number: int) -> str:
 def _recipe_lines(
     architecture: Architecture, one: Estimate, arguments: argparse.Namespace
 ) -> list[str]:
-    kind = KINDS[arguments.gpu]
+    gpu = GPUS[arguments.gpu]
     heads = [
         "stage",
         "layers",
@@ -211,19 +211,19 @@ def _recipe_lines(
         for name, seconds in dataclasses.asdict(one.step).items()
         if seconds >= 0.005 * one.step.total
     }
-    sent = {name: size for name, size in dataclasses.asdict(one.volumes).items() if size}
-    volumes = [f"{name} parallel {size / GIB:.1f}" for name, size in sent.items()]
+    sent = {name: size for name, size in dataclasses.asdict(one.comm_volume).items() if size}
+    comm_volume = [f"{name} parallel {size / GIB:.1f}" for name, size in sent.items()]
     verdict = "fits" if one.fits else "DOES NOT FIT"
     checkpoint = memory_model.checkpoint_bytes(architecture, one.recipe)
     staging = memory_model.checkpoint_staging(architecture, one.recipe) * min(
-        kind.per_node, arguments.gpus
+        gpu.per_node, arguments.gpus
     )
     return [
         "Memory of each rank, by pipeline stage (GiB):",
         *table(heads, rows),
         (
             f"{one.memory / GIB:.1f} GiB on the fullest rank with {memory_model.RESERVE / GIB:.0f}"
-            f" GiB for CUDA and NCCL: {verdict} into {kind.memory / GIB:.1f} GiB"
+            f" GiB for CUDA and NCCL: {verdict} into {gpu.memory / GIB:.1f} GiB"
         ),
         "",
         (
@@ -234,7 +234,7 @@ def _recipe_lines(
             f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}, {one.days:,.1f}"
             " days to the last step"
         ),
-        f"Sent by a rank in a step, GiB: {', '.join(volumes) or 'nothing'}",
+        f"Sent by a rank in a step, GiB: {', '.join(comm_volume) or 'nothing'}",
         (
             f"A checkpoint has {checkpoint / GIB:,.1f} GiB, and takes {staging / GIB:,.1f} GiB of a"
             " node's memory while it is written"

@@ -4,12 +4,14 @@ The site's own hosts, and of these no private address that the site file does no
 """
 
 import ipaddress
-import sys
+import logging
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from data_prep.crawling.website import Site
+
+logger = logging.getLogger(__name__)
 
 
 def is_public(address: str) -> bool:
@@ -42,7 +44,7 @@ class Addresses:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def allows(self, host: str, address: str) -> bool:
         """Say whether to connect to this address of a host.
@@ -51,9 +53,9 @@ class Addresses:
         """
         if is_public(address) or may_be_private(self._site, host):
             return True
-        if host not in self._told:
-            self._told.add(host)
-            print(f"not fetched: {refusal(host, address)}", file=sys.stderr)
+        if host not in self._reported:
+            self._reported.add(host)
+            logger.warning(f"not fetched: {refusal(host, address)}")
         return False
 
 

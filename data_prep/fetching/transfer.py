@@ -4,10 +4,10 @@ import contextlib
 import email.utils
 import gzip
 import hashlib
+import logging
 import os
 import re
 import socket
-import sys
 import threading
 import time
 import zlib
@@ -23,6 +23,8 @@ import urllib3
 from galen import __version__, keys
 from galen.atomic import partial_path
 from galen.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 FIRST_WAIT = 1.0
 """Seconds before the second attempt; each further wait is twice as long, up to a minute."""
@@ -42,12 +44,15 @@ _NO_ADDRESS = (
     UnicodeError,
 )
 """What is raised for an address that no repetition makes one."""
-_TOLD = 4.0  # seconds; of longer waits the user is told
+_REPORTED_WAIT = 4.0  # seconds; longer waits are logged
 _TIMEOUT = (30, 120)  # connect, read: seconds
 _BLOCK = 2**18
 _MARGIN = 2**16
-"""Bytes behind a file's published size before it is given up: what is too long is told as such."""
-LARGEST = 64 * 10**9
+"""Bytes behind a file's published size before the download is stopped.
+
+A file that is too long is so reported as such.
+"""
+MAX_FILE_BYTES = 64 * 10**9
 """Bytes of a file whose size is not published."""
 _MOST_REDIRECTS = 10
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
@@ -86,13 +91,18 @@ def public(url: str) -> str:
 class Transfer:
     """Makes requests, at most `per_second` of them and `bytes_per_second` bytes, over all threads.
 
-    A file whose size is not published may have `largest` bytes.
+    A file whose size is not published may have `max_file_bytes`.
     """
 
     def __init__(
-        self, per_second: float = 3.0, bytes_per_second: float | None = None, largest: int = LARGEST
+        self,
+        per_second: float = 3.0,
+        bytes_per_second: float | None = None,
+        max_file_bytes: int = MAX_FILE_BYTES,
     ) -> None:
-        self.gap, self.bytes_per_second, self.largest = 1 / per_second, bytes_per_second, largest
+        self.gap = 1 / per_second
+        self.bytes_per_second = bytes_per_second
+        self.max_file_bytes = max_file_bytes
         self.on_bytes: Callable[[int], None] = lambda count: None
         self.stopped = threading.Event()
         """When set, waits end and no further request is made."""
@@ -236,10 +246,10 @@ class Transfer:
                 mark.unlink(missing_ok=True)
             length = response.headers.get("Content-Length")
             position = have if status == 206 else 0
-            most = self.largest if item.size is None else item.size + _MARGIN
+            most = self.max_file_bytes if item.size is None else item.size + _MARGIN
             announced = int(length) if length is not None and length.isdecimal() else None
             if position + (announced or 0) > most:
-                raise WrongContent(_too_long(item, self.largest))
+                raise WrongContent(_too_long(item, self.max_file_bytes))
             with partial.open("ab" if status == 206 else "wb") as file:
                 for block in response.raw.stream(_BLOCK, decode_content=False):
                     try:
@@ -249,7 +259,7 @@ class Transfer:
                     position += len(block)
                     self._count(len(block))
                     if position > most:
-                        raise WrongContent(_too_long(item, self.largest))
+                        raise WrongContent(_too_long(item, self.max_file_bytes))
                     if self.stopped.is_set():
                         raise DataError(f"{item.name}: stopped")
         return announced is None or position == (have if status == 206 else 0) + announced
@@ -314,10 +324,9 @@ class Transfer:
 
     def _pause(self, failures: int, asked: float | None, problem: str) -> None:
         wait = asked if asked is not None else min(60.0, FIRST_WAIT * 2 ** max(0, failures - 1))
-        if wait >= _TOLD:
-            print(
-                f"{problem}; tried again in {wait:.0f} s (attempt {failures + 1} of {ATTEMPTS})",
-                file=sys.stderr,
+        if wait >= _REPORTED_WAIT:
+            logger.warning(
+                f"{problem}; next attempt in {wait:.0f} s (attempt {failures + 1} of {ATTEMPTS})"
             )
         self.stopped.wait(wait)
 
@@ -400,7 +409,7 @@ def trouble_with(name: str) -> str | None:
 def _too_long(item: Item, largest: int) -> str:
     if item.size is not None:
         return f"more than the {item.size:,} bytes come that are published"
-    return f"more than {largest:,} bytes come; is it that large, raise --largest"
+    return f"more than {largest:,} bytes come; is it that large, raise --max-file-size"
 
 
 class _Refused(Exception):

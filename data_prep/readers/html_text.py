@@ -15,8 +15,8 @@ from lxml import etree
 
 from data_prep.readers.markup import clean, math
 from data_prep.readers.page_encoding import decode_page
-from data_prep.readers.raised import superscript
 from data_prep.readers.rendering import heading, table_rows
+from data_prep.readers.superscripts import superscript
 from data_prep.readers.word_lists import clean_word, is_word_export
 from data_prep.readers.xml_tree import MATHML, Element, tag_of
 

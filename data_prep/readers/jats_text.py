@@ -14,7 +14,6 @@ from typing import Any
 from lxml import etree
 
 from data_prep.readers.markup import clean, math
-from data_prep.readers.raised import raised_text
 from data_prep.readers.rendering import (
     MarkupRenderer,
     MarkupTableOptions,
@@ -22,6 +21,7 @@ from data_prep.readers.rendering import (
     table_rows,
     tidy,
 )
+from data_prep.readers.superscripts import superscript_text
 from data_prep.readers.tex import tex_formula
 from data_prep.readers.xml_tree import HREF, MATHML, Element, inline_text, tag_of
 
@@ -303,7 +303,7 @@ class JatsText:
     def _sup(self, element: Element, before: str) -> str:
         kinds = {xref.get("ref-type") for xref in element.iter("xref")}
         if not kinds & ({"bibr"} | _PRINTED_NOTES):
-            return raised_text(element, self._one, _is_plain_sup, before)
+            return superscript_text(element, self._one, _is_plain_sup, before)
         raised = inline_text(element, self._one)
         bare = self.options.citations == "marker" or "bibr" not in kinds
         if (

@@ -3,7 +3,7 @@
 The rules, so that a number never changes its value and nothing is lost:
 - bold, italic, underlined: their text.
 - subscript: its text ("CO2", "log10"); superscript: its text ("CD4+", "18F"), but with a caret when
-  it is a power ("10^3", "m^2", "s^-1"): data_prep/readers/raised.py.
+  it is a power ("10^3", "m^2", "s^-1"): data_prep/readers/superscripts.py.
 - MathML: the same for scripts, a/b for fractions, √(x) for roots, the rest in reading order without
   layout spaces.
 - entities that were escaped twice ("&amp;lt;") become their character; white space of any kind
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from lxml import etree
 
-from data_prep.readers.raised import JOINED, raised_text, superscript
+from data_prep.readers.superscripts import JOINED, superscript, superscript_text
 from data_prep.readers.xml_tree import MATHML, inline_text, tag_of
 
 _ESCAPED = re.compile(r"&(#\d+|#x[0-9a-fA-F]+|[a-zA-Z]+\d*);")
@@ -55,7 +55,7 @@ def _one(child: etree._Element, before: str) -> str:
     if child.tag.startswith(MATHML):
         return math(child)
     if child.tag == "sup":
-        return raised_text(child, _one, _is_sup, before)
+        return superscript_text(child, _one, _is_sup, before)
     return inline_text(child, _one, before)
 
 

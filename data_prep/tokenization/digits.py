@@ -1,6 +1,6 @@
 """Byte-level tokenizers that make each digit a token, as SmolLM2 and StarCoder do.
 
-They are rewritten to the form that `gigatoken` reads.
+They are rewritten so that `gigatoken` can read them.
 """
 
 import re
@@ -10,35 +10,31 @@ from typing import Any
 import orjson
 
 
-def without_digit_step(form: str) -> str | None:
+def without_digit_step(tokenizer_json: str) -> str | None:
     """Return a tokenizer.json with digits as added tokens in place of the step that isolates them.
 
     None if it has no such step.
     """
-    whole = orjson.loads(form)
-    steps = (whole.get("pre_tokenizer") or {}).get("pretokenizers") or []
-    vocab = whole["model"].get("vocab")
-    if [step["type"] for step in steps] != ["Digits", "ByteLevel"] or not steps[0][
-        "individual_digits"
-    ]:
+    content = orjson.loads(tokenizer_json)
+    steps = (content.get("pre_tokenizer") or {}).get("pretokenizers") or []
+    vocab = content["model"].get("vocab")
+    if [step["type"] for step in steps] != ["Digits", "ByteLevel"]:
         return None
-    if (
-        whole.get("normalizer") is not None
-        or not isinstance(vocab, dict)
-        or not all(digit in vocab for digit in "0123456789")
-    ):
+    if not steps[0]["individual_digits"] or content.get("normalizer") is not None:
         return None
-    added = {token["content"] for token in whole["added_tokens"]}
-    whole["pre_tokenizer"] = steps[1]
-    whole["added_tokens"] += [
+    if not isinstance(vocab, dict) or not all(digit in vocab for digit in "0123456789"):
+        return None
+    added = {token["content"] for token in content["added_tokens"]}
+    content["pre_tokenizer"] = steps[1]
+    content["added_tokens"] += [
         _as_added(digit, vocab[digit]) for digit in "0123456789" if digit not in added
     ]
-    return orjson.dumps(whole).decode()
+    return orjson.dumps(content).decode()
 
 
-def _as_added(content: str, identifier: int) -> dict[str, Any]:
+def _as_added(text: str, token_id: int) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-    return {"id": identifier, "content": content, **flags}
+    return {"id": token_id, "content": text, **flags}
 
 
 def cut_at_numerals(text: str) -> list[str] | None:
@@ -49,8 +45,8 @@ def cut_at_numerals(text: str) -> list[str] | None:
     """
     if text.isascii():
         return [text]
-    kinds = {char: unicodedata.category(char) for char in set(text) if char > "\x7f"}
-    if "Cn" in kinds.values():
+    categories = {char: unicodedata.category(char) for char in set(text) if char > "\x7f"}
+    if "Cn" in categories.values():
         return None
-    numerals = "".join(sorted(char for char, kind in kinds.items() if kind[0] == "N"))
+    numerals = "".join(sorted(char for char, category in categories.items() if category[0] == "N"))
     return re.split(f"([{numerals}])", text) if numerals else [text]

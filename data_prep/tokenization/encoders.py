@@ -1,10 +1,10 @@
 """Faster ways to the reference tokenizer's ids, used only where they are the same ids.
 
 Two encoders. `gigatoken` (byte-level BPE and SentencePiece BPE, in Rust). For SentencePiece BPE
-without it, remembered words: no piece of such a vocabulary goes from a non-space on to a space, so
-a word with the spaces before it is encoded the same wherever it stands, and most words have been
-seen before. Either is compared with the reference on difficult strings and on a sample of the input
-at every start, and on a document now and then while it works.
+without it, a word cache: no token of such a vocabulary has a space behind a non-space, so a word
+with the spaces before it is encoded the same in any context, and most words have been seen before.
+Either is compared with the reference on difficult strings and on a sample of the input at every
+start, and on a document now and then while it works.
 """
 
 import os
@@ -25,16 +25,16 @@ from data_prep.tokenization.tokenizer import (
 )
 
 CACHE_BYTES = 256 << 20
-"""Bytes of remembered words in a process, at most; gigatoken 0.10 has no bound of its own."""
+"""Bytes of the word cache of a process, at most; gigatoken 0.10 has no bound of its own."""
 
 TOTAL_CACHE_BYTES = 640 << 20
 """The same for all processes together, but at least `MIN_CACHE_BYTES` for each."""
 
 MIN_CACHE_BYTES = 64 << 20
-"""With less, gigatoken, which takes half a second to forget, would forget too often."""
+"""With less, gigatoken, which takes half a second to clear its cache, would do so too often."""
 
 CACHED_WORD_BYTES = 512
-"""Bytes of memory of a remembered word, in Python's objects."""
+"""Bytes of memory of a cached word, in Python's objects."""
 
 PROBES = (
     *(
@@ -113,27 +113,27 @@ class GigatokenEncoder:
     name = "gigatoken"
 
     def __init__(
-        self, tokenizer: TextTokenizer, avoid_added: bool = False, memory: int = CACHE_BYTES
+        self, tokenizer: TextTokenizer, avoid_added: bool = False, cache_bytes: int = CACHE_BYTES
     ) -> None:
-        self._memory = memory
+        self._cache_bytes = cache_bytes
         self._reference = ReferenceEncoder(tokenizer)
         self._splitter: Any = getattr(tokenizer, "splitter", None)
         self._special = {
-            token: np.array([identifier], dtype=np.uint32)
-            for token, identifier in tokenizer.special.items()
+            token: np.array([token_id], dtype=np.uint32)
+            for token, token_id in tokenizer.special.items()
         }
         self._beyond: int | None = None
         self._numerals: dict[str, Ids] | None = None
         """Ids of numerals at which the text is cut."""
         if isinstance(tokenizer, SentencePieceTokenizer):
-            self._form, self.added = _sentencepiece_form(tokenizer)
+            self._json, self.added = _sentencepiece_json(tokenizer)
         else:
             assert isinstance(tokenizer, HuggingFaceTokenizer)
-            self._form, self.added = tokenizer.to_json(), tokenizer.added_tokens()
+            self._json, self.added = tokenizer.to_json(), tokenizer.added_tokens()
             self._isolate_digits()
             if tokenizer.lacks_bytes():
                 self._beyond = tokenizer.vocab_size
-                self._form = _complete_bytes(self._form, tokenizer.vocab_size)
+                self._json = _complete_bytes(self._json, tokenizer.vocab_size)
         self._avoid = (
             re.compile("|".join(map(re.escape, self.added))) if avoid_added and self.added else None
         )
@@ -143,7 +143,7 @@ class GigatokenEncoder:
     def encode(self, texts: Sequence[str]) -> Iterator[Ids]:
         """Return the ids of each text, one after the other, so that they need not be held."""
         self._calls += 1
-        if self._calls % 8 == 0 and _resident() > self._resident + self._memory:
+        if self._calls % 8 == 0 and _resident() > self._resident + self._cache_bytes:
             self._load()
         if self._avoid is not None or self._beyond is not None or self._numerals is not None:
             return map(self._encode_or_refer, texts)
@@ -152,11 +152,12 @@ class GigatokenEncoder:
     def _isolate_digits(self) -> None:
         """Prepare for a tokenizer that makes each digit a token.
 
-        gigatoken gets that step in another form, and the rest is done here.
+        gigatoken gets that step in another way, and the rest is done here.
         """
-        form = digits.without_digit_step(self._form)
-        if form is not None:
-            self._form, self._numerals = form, {}
+        rewritten = digits.without_digit_step(self._json)
+        if rewritten is not None:
+            self._json = rewritten
+            self._numerals = {}
 
     def _encode_numerals(self, text: str) -> Ids | None:
         """Return the ids of a text cut at numerals, None if the reference is to encode it."""
@@ -187,7 +188,7 @@ class GigatokenEncoder:
         from gigatoken import Tokenizer
 
         self._encode: Any = None  # let go of the old one first
-        self._encode = Tokenizer.from_json(self._form).backend.encode
+        self._encode = Tokenizer.from_json(self._json).backend.encode
         self._resident = _resident()
 
     def _encode_split(self, text: str) -> Ids:
@@ -203,25 +204,25 @@ class GigatokenEncoder:
 
 
 class CachedBpeEncoder:
-    """A SentencePiece BPE model with a memory of words.
+    """A SentencePiece BPE model with a word cache.
 
     Raises:
-        ValueError: its vocabulary or its normalisation does not allow it.
+        ValueError: its vocabulary or its normalization does not allow it.
     """
 
     name = "cached_bpe"
 
-    def __init__(self, tokenizer: TextTokenizer, memory: int = CACHE_BYTES) -> None:
+    def __init__(self, tokenizer: TextTokenizer, cache_bytes: int = CACHE_BYTES) -> None:
         if not isinstance(tokenizer, SentencePieceTokenizer):
             raise ValueError("this is no SentencePiece model")
         self._processor, self._special = tokenizer.processor, tokenizer.special
         self._splitter: Any = tokenizer.splitter
         pieces = [self._processor.id_to_piece(n) for n in range(self._processor.vocab_size())]
         if any("▁" in piece.lstrip("▁") for piece in pieces):
-            raise ValueError("its vocabulary has pieces that go from one word on to the next")
+            raise ValueError("its vocabulary has tokens across words")
         self._space = self._processor.piece_to_id("▁")
-        self._memory: dict[str, list[int]] = {}
-        self._most = memory // CACHED_WORD_BYTES
+        self._cache: dict[str, list[int]] = {}
+        self._max_words = cache_bytes // CACHED_WORD_BYTES
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Return the ids of each text."""
@@ -239,16 +240,16 @@ class CachedBpeEncoder:
         if not text:
             return []
         result: list[int] = []
-        memory = self._memory
+        cache = self._cache
         for word in _WORD.findall(f"▁{text.replace(' ', '▁')}"):
-            ids = memory.get(word)
+            ids = cache.get(word)
             if ids is None:
                 # the model puts a space before each text: give it the word without its first one
                 ids = self._processor.encode(word[1:]) if len(word) > 1 else [self._space]
-                if len(memory) >= self._most:
-                    memory.clear()
+                if len(cache) >= self._max_words:
+                    cache.clear()
                 if len(word) < 100:
-                    memory[word] = ids
+                    cache[word] = ids
             result += ids
         return result
 
@@ -257,7 +258,7 @@ _WORD = re.compile("▁+[^▁]*")
 
 
 def choose_encoder(
-    tokenizer: TextTokenizer, sample: Sequence[str], wanted: str = "auto", processes: int = 1
+    tokenizer: TextTokenizer, sample: Sequence[str], name: str = "auto", processes: int = 1
 ) -> tuple[Encoder, str | None]:
     """Return the fastest encoder that gives the reference's ids, and why it is no faster one.
 
@@ -267,42 +268,43 @@ def choose_encoder(
     share the memory of the word cache. The second value is None when the first choice is taken.
     """
     reference = ReferenceEncoder(tokenizer)
-    if wanted == "reference":
+    if name == "reference":
         return reference, None
     reasons: list[str] = []
     texts = [*PROBES, *_added_probes(tokenizer), *sample]
     expected = reference.encode(texts)
-    for name, make in _candidates(
-        tokenizer, max(min(CACHE_BYTES, TOTAL_CACHE_BYTES // processes), MIN_CACHE_BYTES)
-    ):
-        if wanted not in ("auto", name):
+    cache_bytes = max(min(CACHE_BYTES, TOTAL_CACHE_BYTES // processes), MIN_CACHE_BYTES)
+    for candidate, make in _candidates(tokenizer, cache_bytes):
+        if name not in ("auto", candidate):
             continue
         try:
             encoder = make()
             text = _difference(encoder, texts, expected)
         except (ImportError, ValueError, RuntimeError, OSError, KeyError) as error:
-            reasons.append(
-                f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-            )
+            message = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reasons.append(f"{candidate}: {message}")
             continue
         if text is None:
             return encoder, "; ".join(dict.fromkeys(reasons)) or None
-        reasons.append(f"{name} gives other ids for {text[:40]!r}")
-    return reference, "; ".join(dict.fromkeys(reasons)) or "there is none for this kind"
+        reasons.append(f"{candidate} gives other ids for {text[:40]!r}")
+    return reference, "; ".join(dict.fromkeys(reasons)) or "there is none for this tokenizer"
 
 
-def _candidates(tokenizer: TextTokenizer, memory: int) -> Iterator[tuple[str, Any]]:
-    yield "gigatoken", lambda: GigatokenEncoder(tokenizer, memory=memory)
+def _candidates(tokenizer: TextTokenizer, cache_bytes: int) -> Iterator[tuple[str, Any]]:
+    yield "gigatoken", lambda: GigatokenEncoder(tokenizer, cache_bytes=cache_bytes)
     if isinstance(tokenizer, HuggingFaceTokenizer):
-        yield "gigatoken", lambda: GigatokenEncoder(tokenizer, avoid_added=True, memory=memory)
+        yield (
+            "gigatoken",
+            lambda: GigatokenEncoder(tokenizer, avoid_added=True, cache_bytes=cache_bytes),
+        )
     else:
-        yield "cached_bpe", lambda: CachedBpeEncoder(tokenizer, memory)
+        yield "cached_bpe", lambda: CachedBpeEncoder(tokenizer, cache_bytes)
 
 
 def _difference(encoder: Encoder, texts: Sequence[str], expected: Sequence[Ids]) -> str | None:
     """Return the first text for which an encoder gives other ids."""
-    for text, ids, wanted in zip(texts, encoder.encode(texts), expected, strict=True):
-        if not np.array_equal(ids, wanted):
+    for text, ids, reference in zip(texts, encoder.encode(texts), expected, strict=True):
+        if not np.array_equal(ids, reference):
             return text
     return None
 
@@ -326,19 +328,20 @@ def _added_probes(tokenizer: TextTokenizer) -> Iterable[str]:
         )
 
 
-def _sentencepiece_form(tokenizer: SentencePieceTokenizer) -> tuple[str, list[str]]:
+def _sentencepiece_json(tokenizer: SentencePieceTokenizer) -> tuple[str, list[str]]:
     """Return a SentencePiece model as a tokenizer.json, and its added tokens.
 
     Control pieces written out in a text are text there.
     """
     from gigatoken._load.sentencepiece import sentencepiece_to_tokenizer_json
 
-    form = orjson.loads(sentencepiece_to_tokenizer_json(tokenizer.path.read_bytes()))
-    form["added_tokens"] = [token for token in form["added_tokens"] if not token["special"]]
-    return orjson.dumps(form).decode(), [token["content"] for token in form["added_tokens"]]
+    converted = orjson.loads(sentencepiece_to_tokenizer_json(tokenizer.path.read_bytes()))
+    added = [token for token in converted["added_tokens"] if not token["special"]]
+    converted["added_tokens"] = added
+    return orjson.dumps(converted).decode(), [token["content"] for token in added]
 
 
-def _complete_bytes(form: str, vocab_size: int) -> str:
+def _complete_bytes(tokenizer_json: str, vocab_size: int) -> str:
     """Add the missing bytes to a byte-level vocabulary, with ids from `vocab_size` on.
 
     gigatoken wants all. A text that gets such an id goes to the reference, which leaves these bytes
@@ -346,11 +349,11 @@ def _complete_bytes(form: str, vocab_size: int) -> str:
     """
     from tokenizers import pre_tokenizers
 
-    whole = orjson.loads(form)
-    vocab = whole["model"]["vocab"]
+    content = orjson.loads(tokenizer_json)
+    vocab = content["model"]["vocab"]
     missing = sorted(byte for byte in pre_tokenizers.ByteLevel.alphabet() if byte not in vocab)
     vocab.update({byte: vocab_size + n for n, byte in enumerate(missing)})
-    return orjson.dumps(whole).decode()
+    return orjson.dumps(content).decode()
 
 
 def _resident() -> int:

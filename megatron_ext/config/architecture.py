@@ -1,4 +1,4 @@
-"""The shape of a Llama-like model, independent of Hugging Face and of Megatron's many options.
+"""The architecture of a Llama-like model, independent of Hugging Face and of Megatron's options.
 
 A checkpoint carries it as `architecture.json`; recipes never repeat it.
 """
@@ -70,41 +70,61 @@ class Architecture:
         return -(-self.vocab_size // multiple) * multiple
 
     @property
+    def query_size(self) -> int:
+        """Columns of all query heads."""
+        return self.num_attention_heads * self.kv_channels
+
+    @property
+    def key_value_size(self) -> int:
+        """Columns of all key heads, and as many of all value heads."""
+        return self.num_query_groups * self.kv_channels
+
+    @property
+    def layer_matrix_parameters(self) -> int:
+        """Weights of a layer's matrices, which tensor parallelism divides."""
+        attention = self.hidden_size * (2 * self.query_size + 2 * self.key_value_size)
+        mlp = 3 * self.hidden_size * self.ffn_hidden_size
+        return attention + mlp
+
+    @property
+    def layer_bias_parameters(self) -> int:
+        """Biases of a layer, which tensor parallelism divides like the matrices."""
+        return self.query_size + 2 * self.key_value_size if self.add_qkv_bias else 0
+
+    @property
+    def layer_norm_parameters(self) -> int:
+        """Weights of a layer's norms, which every tensor-parallel rank holds."""
+        return 2 * self.hidden_size + (2 * self.kv_channels if self.qk_layernorm else 0)
+
+    @property
     def parameters(self) -> int:
         """Number of weights, tied ones counted once, padding not counted."""
-        attention = (
-            self.hidden_size
-            * self.kv_channels
-            * 2
-            * (self.num_attention_heads + self.num_query_groups)
-        )
-        layer = attention + 3 * self.hidden_size * self.ffn_hidden_size + 2 * self.hidden_size
-        layer += (
-            self.kv_channels * (self.num_attention_heads + 2 * self.num_query_groups)
-            if self.add_qkv_bias
-            else 0
-        )
-        layer += 2 * self.kv_channels if self.qk_layernorm else 0
-        embeddings = (
-            self.vocab_size
-            * self.hidden_size
-            * (1 if self.share_embeddings_and_output_weights else 2)
-        )
+        layer = self.layer_matrix_parameters + self.layer_bias_parameters
+        layer += self.layer_norm_parameters
+        embeddings = self.vocab_size * self.hidden_size
+        if not self.share_embeddings_and_output_weights:
+            embeddings *= 2
         return self.num_layers * layer + embeddings + self.hidden_size
+
+    def attention_flops_per_token(self, seq_length: int) -> int:
+        """Return a layer's FLOPs of causal attention for one token, forward and backward.
+
+        6 x heads x head size x sequence (Narayanan et al. 2021, arXiv 2104.04473, halved because
+        half of the scores are masked).
+        """
+        return 6 * self.query_size * seq_length
 
     def flops_per_token(self, seq_length: int) -> float:
         """Return model FLOPs for one token, forward and backward, attention included.
 
         6 per weight of the matrix products (2 forward, 4 backward; Kaplan et al. 2020, arXiv
-        2001.08361) plus 6 x layers x heads x head size x sequence for causal attention (Narayanan
-        et al. 2021, arXiv 2104.04473, halved because half of the scores are masked). The embedding
-        look-up is no product; the output layer is.
+        2001.08361) plus attention. The embedding look-up is no product; the output layer is.
         """
-        looked_up = (
-            0 if self.share_embeddings_and_output_weights else self.vocab_size * self.hidden_size
-        )
-        attention = 6 * self.num_layers * self.num_attention_heads * self.kv_channels * seq_length
-        return 6.0 * (self.parameters - looked_up) + attention
+        multiplied = self.parameters
+        if not self.share_embeddings_and_output_weights:
+            multiplied -= self.vocab_size * self.hidden_size
+        attention = self.num_layers * self.attention_flops_per_token(seq_length)
+        return 6.0 * multiplied + attention
 
     def transformer_config(self, **options: Any) -> "TransformerConfig":
         """Return Megatron's configuration of this model.
@@ -140,57 +160,60 @@ class Architecture:
         write_text(Path(folder) / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
 
-def read(place: str | Path) -> Architecture:
-    """Read the architecture beside the weights of a checkpoint's iteration, or a JSON file.
+def read(path: str | Path) -> Architecture:
+    """Read an architecture.
 
-    The latter is given by its own name.
+    Args:
+        path: a JSON file, or the folder of a checkpoint's iteration.
 
     Raises:
         DataError: the file is missing or does not describe a model.
     """
-    is_file = str(place).endswith(".json")
-    path = shipped.resolve(place) if is_file else Path(place) / NAME
-    if not path.exists():
+    is_file = str(path).endswith(".json")
+    file = shipped.resolve(path) if is_file else Path(path) / NAME
+    if not file.exists():
         raise DataError(
-            f"cannot read {path}: there is none; checkpoints_convert/hf_to_megatron.py writes it"
+            f"cannot read {file}: there is none; checkpoints_convert/hf_to_megatron.py writes it"
             " beside the weights"
         )
-    fields = json_file.read_object(path)
+    fields = json_file.read_object(file)
     try:
         return TypeAdapter(Architecture).validate_python(fields)
     except ValueError as error:
-        raise DataError(f"{path} does not describe a model: {one_line(error)}") from None
+        raise DataError(f"{file} does not describe a model: {one_line(error)}") from None
 
 
-def from_model(checkpoint: str | Path, described: str | Path | None) -> Architecture:
+def from_model(checkpoint: str | Path, json_path: str | Path | None) -> Architecture:
     """Return a recipe's architecture: its checkpoint's, or before there is one, its file's.
 
     Args:
-        checkpoint: `model.checkpoint` of a recipe; it need not exist where `described` is given.
-        described: `model.architecture` of a recipe.
+        checkpoint: `model.checkpoint` of a recipe; it need not exist if `json_path` is given.
+        json_path: `model.architecture` of a recipe.
 
     Raises:
         DataError: neither can be read, or the two differ.
     """
-    if described is None or checkpoint_folder.latest_iteration(checkpoint) is not None:
-        found = read(checkpoint_folder.newest(checkpoint))
-        if described is not None:
-            _check_same(found, checkpoint, read(described), described)
-        return found
-    return read(described)
+    if json_path is not None and checkpoint_folder.latest_iteration(checkpoint) is None:
+        return read(json_path)
+    architecture = read(checkpoint_folder.newest(checkpoint))
+    if json_path is not None:
+        _check_same(architecture, checkpoint, read(json_path), json_path)
+    return architecture
 
 
 def _check_same(
-    found: Architecture, checkpoint: str | Path, expected: Architecture, described: str | Path
+    actual: Architecture, checkpoint: str | Path, expected: Architecture, json_path: str | Path
 ) -> None:
-    differences = [
-        f"{field.name}: {getattr(found, field.name)} in the checkpoint,"
-        f" {getattr(expected, field.name)} described"
-        for field in dataclasses.fields(Architecture)
-        if getattr(found, field.name) != getattr(expected, field.name)
-    ]
+    differences = []
+    for field in dataclasses.fields(Architecture):
+        in_checkpoint = getattr(actual, field.name)
+        in_file = getattr(expected, field.name)
+        if in_checkpoint != in_file:
+            differences.append(
+                f"{field.name}: {in_checkpoint} in the checkpoint, {in_file} described"
+            )
     if differences:
         raise DataError(
-            f"{checkpoint} is not the model that model.architecture = {described} describes"
+            f"{checkpoint} is not the model that model.architecture = {json_path} describes"
             f" ({'; '.join(differences)})"
         )

@@ -1,6 +1,6 @@
 """GPUs with the figures of NVIDIA's data sheets (dense, no sparsity).
 
-The peaks are the base of MFU; the kinds are those that a run can be planned for.
+The peaks are the base of MFU; `GPUS` are the types that a run can be planned for.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ PEAK_BF16_FLOPS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GpuKind:
-    """One GPU of a node of eight, and its share of the network."""
+class GpuSpec:
+    """One GPU of a node of eight, and its network adapter."""
 
     memory: float
-    """Bytes that a program can use, as nvidia-smi shows them."""
+    """Usable bytes, as shown by nvidia-smi."""
     bf16_flops: float
     """Peak FLOP/s of bf16 matrix products."""
     fp8_flops: float | None
@@ -38,8 +38,8 @@ class GpuKind:
     per_node: int = 8
 
 
-KINDS = {
-    "a100-80gb": GpuKind(
+GPUS = {
+    "a100-80gb": GpuSpec(
         memory=81920 * 2**20,
         bf16_flops=PEAK_BF16_FLOPS["A100"],
         fp8_flops=None,
@@ -47,7 +47,7 @@ KINDS = {
         nvlink=300e9,
         network=25e9,
     ),
-    "h100-80gb": GpuKind(
+    "h100-80gb": GpuSpec(
         memory=81559 * 2**20,
         bf16_flops=PEAK_BF16_FLOPS["H100"],
         fp8_flops=1979e12,
@@ -55,7 +55,7 @@ KINDS = {
         nvlink=450e9,
         network=50e9,
     ),
-    "h200": GpuKind(
+    "h200": GpuSpec(
         memory=143771 * 2**20,
         bf16_flops=PEAK_BF16_FLOPS["H200"],
         fp8_flops=1979e12,

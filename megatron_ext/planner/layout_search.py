@@ -1,4 +1,4 @@
-"""What a layout costs, and the layouts of a run that are the fastest among those that fit."""
+"""Cost of a layout, and the fastest layouts of a run that fit into memory."""
 
 import dataclasses
 import itertools
@@ -11,11 +11,11 @@ from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.planner import memory as memory_model
 from megatron_ext.planner import throughput as throughput_model
-from megatron_ext.planner.gpus import GpuKind
+from megatron_ext.planner.gpus import GpuSpec
 from megatron_ext.planner.memory import StageMemory
-from megatron_ext.planner.throughput import SHARES, Shares, StepTime, Volumes
+from megatron_ext.planner.throughput import EFFICIENCIES, CommVolume, Efficiencies, StepTime
 
-_LAYOUT = {  # what the words of a layout always tell
+_LAYOUT = {  # keys that the overrides of a layout always contain
     "parallel": (
         "tensor_model_parallel_size",
         "sequence_parallel",
@@ -31,7 +31,7 @@ _LAYOUT = {  # what the words of a layout always tell
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a run would need and reach under one layout."""
+    """Memory and throughput of a run under one layout."""
 
     recipe: Recipe
     stages: list[StageMemory]
@@ -39,7 +39,7 @@ class Estimate:
     """Bytes on the fullest rank, the reserve included."""
     fits: bool
     step: StepTime
-    volumes: Volumes
+    comm_volume: CommVolume
     tokens_per_second_per_gpu: float
     mfu: float
     """Of the bf16 peak, also in FP8, as is usual."""
@@ -48,58 +48,62 @@ class Estimate:
 
 
 def estimate(
-    architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind, shares: Shares = SHARES
+    architecture: Architecture,
+    recipe: Recipe,
+    gpus: int,
+    gpu: GpuSpec,
+    efficiencies: Efficiencies = EFFICIENCIES,
 ) -> Estimate:
-    """Return what a run over `gpus` GPUs would need and reach.
+    """Estimate memory and throughput of a run over `gpus` GPUs.
 
     Raises:
-        UsageError: the model and the batch cannot be spread like this.
+        UsageError: the layout cannot divide the model and the batch.
     """
     check_layout(recipe, architecture, gpus)
-    if recipe.training.fp8_format and kind.fp8_flops is None:
+    if recipe.training.fp8_format and gpu.fp8_flops is None:
         raise UsageError(
-            "training.fp8_format: this kind of GPU multiplies no FP8; plan with"
+            "training.fp8_format: this GPU has no FP8 matrix products; plan with"
             " training.fp8_format=null"
         )
     stages = memory_model.all_stages(architecture, recipe, gpus)
     memory = max(stage.total for stage in stages) + memory_model.RESERVE
-    step = throughput_model.step_time(architecture, recipe, gpus, kind, shares)
+    step = throughput_model.step_time(architecture, recipe, gpus, gpu, efficiencies)
     length = recipe.data.seq_length
     rate = recipe.training.global_batch_size * length / step.total / gpus
     return Estimate(
         recipe=recipe,
         stages=stages,
         memory=memory,
-        fits=memory <= kind.memory,
+        fits=memory <= gpu.memory,
         step=step,
-        volumes=throughput_model.volumes(architecture, recipe, gpus),
+        comm_volume=throughput_model.comm_volume(architecture, recipe, gpus),
         tokens_per_second_per_gpu=rate,
-        mfu=rate * architecture.flops_per_token(length) / kind.bf16_flops,
+        mfu=rate * architecture.flops_per_token(length) / gpu.bf16_flops,
         days=step.total * recipe.training.train_iters / 86400,
     )
 
 
-def search(architecture: Architecture, recipe: Recipe, gpus: int, kind: GpuKind) -> list[Estimate]:
-    """Return all layouts over which model and batch can be spread, the fastest first.
+def search(architecture: Architecture, recipe: Recipe, gpus: int, gpu: GpuSpec) -> list[Estimate]:
+    """Return the estimates of all possible layouts, the fastest first.
 
     The batch, its tokens and the precision are kept.
     """
-    found = []
-    for candidate in candidates(architecture, recipe, kind):
+    estimates = []
+    for candidate in candidates(architecture, recipe, gpu):
         try:
-            found.append(estimate(architecture, candidate, gpus, kind))
+            estimates.append(estimate(architecture, candidate, gpus, gpu))
         except UsageError:
             continue
-    return sorted(found, key=lambda one: one.step.total)
+    return sorted(estimates, key=lambda one: one.step.total)
 
 
-def best(found: list[Estimate], count: int) -> list[Estimate]:
+def best(estimates: list[Estimate], count: int) -> list[Estimate]:
     """Return the first `count` that fit.
 
     Of those with equal tensor, pipeline and context parallel sizes, only the first is kept.
     """
     chosen: dict[tuple[int, int, int], Estimate] = {}
-    for one in found:
+    for one in estimates:
         parallel = one.recipe.parallel
         if one.fits:
             sizes = (
@@ -111,20 +115,20 @@ def best(found: list[Estimate], count: int) -> list[Estimate]:
     return list(chosen.values())[:count]
 
 
-def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Iterator[Recipe]:
-    """Yield the recipe under every layout worth a look: tensor parallelism stays within a node."""
+def candidates(architecture: Architecture, recipe: Recipe, gpu: GpuSpec) -> Iterator[Recipe]:
+    """Yield the recipe under every plausible layout: tensor parallelism stays within a node."""
     layers = architecture.num_layers
-    tensors = [n for n in (1, 2, 4, 8) if n <= kind.per_node]
+    tensors = [n for n in (1, 2, 4, 8) if n <= gpu.per_node]
     pipelines = [n for n in range(1, min(layers, 32) + 1) if layers % n == 0]
-    # cutting short sequences makes small, slow products
+    # dividing short sequences makes matrix products small and slow
     contexts = (1,) if recipe.data.seq_length <= 8192 else (1, 2, 4, 8)
     recomputes: tuple[Literal["full"] | None, ...] = (None, "full")
-    plain = memory_model.without_recompute(recipe).training
+    training_options = memory_model.without_recompute(recipe).training
     for tensor, pipeline, context, micro, recompute in itertools.product(
         tensors, pipelines, contexts, (1, 2, 4), recomputes
     ):
-        pieces = [n for n in range(2, 11) if pipeline > 1 and layers % (pipeline * n) == 0]
-        for virtual in (None, *pieces):
+        chunks = [n for n in range(2, 11) if pipeline > 1 and layers % (pipeline * n) == 0]
+        for virtual in (None, *chunks):
             parallel = dataclasses.replace(
                 recipe.parallel,
                 tensor_model_parallel_size=tensor,
@@ -139,7 +143,7 @@ def candidates(architecture: Architecture, recipe: Recipe, kind: GpuKind) -> Ite
                 tp_comm_overlap=tensor > 1 and recipe.parallel.tp_comm_overlap,
             )
             training = dataclasses.replace(
-                plain, micro_batch_size=micro, recompute_granularity=recompute
+                training_options, micro_batch_size=micro, recompute_granularity=recompute
             )
             try:
                 yield dataclasses.replace(recipe, parallel=parallel, training=training)

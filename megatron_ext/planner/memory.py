@@ -1,9 +1,9 @@
-"""How much memory each rank of a run needs, by pipeline stage; no torch here.
+"""Memory of each rank of a run, by pipeline stage; no torch here.
 
 Weights, gradients and optimizer state are counted as Megatron Core allocates them. Activations are
 the tensors that the backward pass needs, after Korthikanti et al. 2022 (arXiv 2205.05198, section
-4), counted anew for RMSNorm, rotary positions, grouped-query fused attention and a gated MLP,
-without dropout.
+4), recounted for RMSNorm, rotary positions, grouped-query fused attention and a gated MLP, without
+dropout.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ class StageMemory:
     gradients: float
     optimizer: float
     activations: float
-    """At the fullest moment of a step."""
+    """At the peak of a step."""
     logits: float
-    """Those of one micro-batch and the loss's copies, if held at that moment (last stage only)."""
+    """Of one micro-batch, with the loss's copies, if held at the peak (last stage only)."""
 
     @property
     def total(self) -> float:
@@ -45,12 +45,10 @@ def stage_layers(recipe: Recipe, layers: int) -> list[int]:
     """Return the number of layers of each pipeline stage."""
     parallel = recipe.parallel
     stages = parallel.pipeline_model_parallel_size
-    first, last = (
-        parallel.num_layers_in_first_pipeline_stage,
-        parallel.num_layers_in_last_pipeline_stage,
-    )
-    given = [n for n in (first, last) if n is not None]
-    even = (layers - sum(given)) // max(stages - len(given), 1)
+    first = parallel.num_layers_in_first_pipeline_stage
+    last = parallel.num_layers_in_last_pipeline_stage
+    set_by_recipe = [n for n in (first, last) if n is not None]
+    even = (layers - sum(set_by_recipe)) // max(stages - len(set_by_recipe), 1)
     result = [even] * stages
     if last is not None:
         result[-1] = last
@@ -61,25 +59,19 @@ def stage_layers(recipe: Recipe, layers: int) -> list[int]:
 
 def stage_parameters(architecture: Architecture, recipe: Recipe, stage: int) -> int:
     """Return the weights on one rank of a stage, padded rows of the vocabulary included."""
-    shape, parallel = architecture, recipe.parallel
-    tensor, stages = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
-    queries, keys = (
-        shape.num_attention_heads * shape.kv_channels,
-        shape.num_query_groups * shape.kv_channels,
-    )
-    layer = (
-        shape.hidden_size * (2 * queries + 2 * keys) + 3 * shape.hidden_size * shape.ffn_hidden_size
-    ) // tensor
-    layer += (queries + 2 * keys) // tensor if shape.add_qkv_bias else 0
-    # norms: on every rank
-    layer += 2 * shape.hidden_size + (2 * shape.kv_channels if shape.qk_layernorm else 0)
-    rows = shape.padded_vocab_size(tensor) * shape.hidden_size // tensor
-    total = stage_layers(recipe, shape.num_layers)[stage] * layer
+    tensor = recipe.parallel.tensor_model_parallel_size
+    stages = recipe.parallel.pipeline_model_parallel_size
+    layer = architecture.layer_matrix_parameters // tensor
+    layer += architecture.layer_bias_parameters // tensor
+    layer += architecture.layer_norm_parameters
+    embedding = architecture.padded_vocab_size(tensor) * architecture.hidden_size // tensor
+    total = stage_layers(recipe, architecture.num_layers)[stage] * layer
     if stage == 0:
-        total += rows
+        total += embedding
     if stage == stages - 1:
-        shared_here = shape.share_embeddings_and_output_weights and stages == 1
-        total += shape.hidden_size + (0 if shared_here else rows)
+        total += architecture.hidden_size  # the final norm
+        if not architecture.share_embeddings_and_output_weights or stages > 1:
+            total += embedding  # the output layer
     return total
 
 
@@ -120,61 +112,69 @@ def without_recompute(recipe: Recipe) -> Recipe:
 def layer_activations(
     architecture: Architecture, recipe: Recipe, fused: bool = True
 ) -> dict[str, float]:
-    """Return the bytes that one layer keeps of one micro-batch on one rank, by what they are.
+    """Return the bytes of one layer's activations of one micro-batch on one rank, by tensor.
 
     Args:
         architecture: the model.
-        recipe: its layout, precision and what it recomputes.
-        fused: whether norms and SwiGLU are kernels that keep their input alone (CUDA), or PyTorch's
-            parts, which keep more (CPU).
+        recipe: its layout, precision and recompute.
+        fused: whether norms and SwiGLU are fused kernels that keep only their input (CUDA), or
+            PyTorch's functions, which keep more (CPU).
     """
-    shape, parallel, training = architecture, recipe.parallel, recipe.training
+    parallel = recipe.parallel
+    training = recipe.training
     tensor = parallel.tensor_model_parallel_size
     size = BYTES[training.precision]
-    tokens = micro_batch_tokens(recipe)
-    # rows on this rank outside the matrix products
-    outside = tokens / (tensor if parallel.sequence_parallel else 1)
-    hidden = size * outside * shape.hidden_size
-    if training.recompute_granularity == "full":
-        return {"layer input": hidden}
-    modules = (
-        (training.recompute_modules or ["core_attn"])
-        if training.recompute_granularity == "selective"
-        else []
-    )
-    queries, keys = (
-        shape.num_attention_heads * shape.kv_channels,
-        shape.num_query_groups * shape.kv_channels,
-    )
-    wide = tokens * shape.ffn_hidden_size / tensor
     # Transformer Engine keeps the input of an FP8 product in FP8
-    entering = 1 if training.fp8_format else size
-    parts = {
-        "norm inputs": 2 * hidden,
-        "norm outputs": 2 * hidden * entering / size,
-        "norm statistics": 2 * 4 * outside,
+    gemm_input_size = 1 if training.fp8_format else size
+    tokens = micro_batch_tokens(recipe)
+    # tokens on this rank outside the tensor-parallel products
+    sequence_tokens = tokens / (tensor if parallel.sequence_parallel else 1)
+    hidden_states = size * sequence_tokens * architecture.hidden_size
+    if training.recompute_granularity == "full":
+        return {"layer input": hidden_states}
+    queries = architecture.query_size
+    keys = architecture.key_value_size
+    mlp_entries = tokens * architecture.ffn_hidden_size / tensor
+    attention_output_size = size + (1 if training.fp8_format else 0)
+    activations = {
+        "norm inputs": 2 * hidden_states,
+        "norm outputs": 2 * hidden_states * gemm_input_size / size,
+        "norm statistics": 2 * 4 * sequence_tokens,
+        "queries, keys, values": size * tokens * (queries + 2 * keys) / tensor,
+        "attention output": attention_output_size * tokens * queries / tensor,
+        "attention statistics": 4 * tokens * architecture.num_attention_heads / tensor,
+        "MLP gate and up": 2 * size * mlp_entries,
+        "MLP product": gemm_input_size * mlp_entries,
     }
-    parts["queries, keys, values"] = size * tokens * (queries + 2 * keys) / tensor
-    parts["attention output"] = (
-        (size + (1 if training.fp8_format else 0)) * tokens * queries / tensor
-    )
-    parts["attention statistics"] = 4 * tokens * shape.num_attention_heads / tensor
-    parts["MLP gate and up"] = 2 * size * wide
-    parts["MLP product"] = entering * wide
     if not fused:
-        # in float32, and once more normalised
-        parts["norm inputs"] = 2 * 2 * 4 * outside * shape.hidden_size
-        # the values keep the whole they are a part of
-        parts["queries, keys, values"] += size * tokens * (queries + keys) / tensor
-        parts["rotary factors"] = 4 * size * tokens / training.micro_batch_size * shape.kv_channels
-        parts["MLP product"] = 3 * size * wide
-    if "core_attn" in modules:
-        parts["attention statistics"] = 0
-    if "layernorm" in modules:
-        parts["norm outputs"] = 0
-    if "mlp" in modules:
-        parts["MLP gate and up"] = parts["MLP product"] = 0
-    return parts
+        # in float32, and once more normalized
+        activations["norm inputs"] = 2 * 2 * 4 * sequence_tokens * architecture.hidden_size
+        # the values keep the fused tensor that they are a view of
+        activations["queries, keys, values"] += size * tokens * (queries + keys) / tensor
+        activations["rotary factors"] = (
+            4 * size * tokens / training.micro_batch_size * architecture.kv_channels
+        )
+        activations["MLP product"] = 3 * size * mlp_entries
+    for name in _recomputed_activations(recipe):
+        activations[name] = 0
+    return activations
+
+
+_RECOMPUTED = {
+    "core_attn": ("attention statistics",),
+    "layernorm": ("norm outputs",),
+    "mlp": ("MLP gate and up", "MLP product"),
+}
+"""Activations that selective recompute of a module saves."""
+
+
+def _recomputed_activations(recipe: Recipe) -> list[str]:
+    """Return the names of the activations that selective recompute saves."""
+    training = recipe.training
+    if training.recompute_granularity != "selective":
+        return []
+    modules = training.recompute_modules or ["core_attn"]
+    return [name for module in modules for name in _RECOMPUTED[module]]
 
 
 def layers_in_flight(recipe: Recipe, layers: list[int], stage: int, batches: int) -> float:
@@ -182,15 +182,15 @@ def layers_in_flight(recipe: Recipe, layers: list[int], stage: int, batches: int
 
     A layer counts once for each micro-batch.
 
-    1F1B: stage p of P holds P - p micro-batches. Interleaved in V pieces: 2 (P - p - 1) + (V - 1) P
-    + 1 pieces (Narayanan et al. 2021, arXiv 2104.04473, section 2.2; Megatron Core's warm-up).
+    1F1B: stage p of P holds P - p micro-batches. Interleaved in V chunks: 2 (P - p - 1) + (V - 1) P
+    + 1 chunks (Narayanan et al. 2021, arXiv 2104.04473, section 2.2; Megatron Core's warm-up).
     """
     stages = recipe.parallel.pipeline_model_parallel_size
-    pieces = recipe.parallel.virtual_pipeline_model_parallel_size or 1
-    if pieces == 1:
+    chunks = recipe.parallel.virtual_pipeline_model_parallel_size or 1
+    if chunks == 1:
         return min(stages - stage, batches) * layers[stage]
-    held = min(2 * (stages - stage - 1) + (pieces - 1) * stages + 1, batches * pieces)
-    return held * layers[stage] / pieces
+    in_flight = min(2 * (stages - stage - 1) + (chunks - 1) * stages + 1, batches * chunks)
+    return in_flight * layers[stage] / chunks
 
 
 def logits_bytes(architecture: Architecture, recipe: Recipe) -> dict[str, float]:
@@ -207,8 +207,10 @@ def logits_bytes(architecture: Architecture, recipe: Recipe) -> dict[str, float]
 def stage_memory(
     architecture: Architecture, recipe: Recipe, gpus: int, stage: int, fused: bool = True
 ) -> StageMemory:
-    """Return what one rank of a pipeline stage needs, in bytes."""
-    parallel, training, options = recipe.parallel, recipe.training, recipe.optimizer
+    """Return the memory of one rank of a pipeline stage."""
+    parallel = recipe.parallel
+    training = recipe.training
+    options = recipe.optimizer
     layers = stage_layers(recipe, architecture.num_layers)
     parameters = stage_parameters(architecture, recipe, stage)
     size = BYTES[training.precision]
@@ -218,7 +220,7 @@ def stage_memory(
     # fp32 weights are their own copy
     state += 0 if training.precision == "fp32" else BYTES[options.main_params_dtype]
     on_device = 1 - options.optimizer_offload_fraction if options.optimizer_cpu_offload else 1
-    activations, logits = max(moments(architecture, recipe, gpus, stage, fused), key=sum)
+    activations, logits = max(peak_candidates(architecture, recipe, gpus, stage, fused), key=sum)
     return StageMemory(
         layers=layers[stage],
         parameters=parameters,
@@ -230,28 +232,28 @@ def stage_memory(
     )
 
 
-def moments(
+def peak_candidates(
     architecture: Architecture, recipe: Recipe, gpus: int, stage: int, fused: bool = True
 ) -> list[tuple[float, float]]:
     """Return a stage's possible memory peaks in a step: bytes of activations and of logits.
 
-    One is the loss (on other stages than the last, the end of the forward passes in flight); with
-    recompute the other is the backward pass of what is computed again, when the logits are gone.
+    One is the loss (on other stages than the last, the end of the forward passes in flight); the
+    other, with recompute, is the backward pass of recomputed layers, after the logits are freed.
     """
     parallel, training = recipe.parallel, recipe.training
     layers = stage_layers(recipe, architecture.num_layers)
     in_flight = layers_in_flight(recipe, layers, stage, micro_batches(recipe, gpus))
-    kept, again = _kept_activations(architecture, recipe, fused, layers[stage], in_flight)
-    found = [(kept, 0.0)]
-    # the final norm's and the output layer's inputs
+    kept, recomputed = _kept_activations(architecture, recipe, fused, layers[stage], in_flight)
+    candidates = [(kept, 0.0)]
     if stage == parallel.pipeline_model_parallel_size - 1:
-        rows = micro_batch_tokens(recipe) / (
+        tokens = micro_batch_tokens(recipe) / (
             parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
         )
         size = BYTES[training.precision]
-        final = rows * ((2 * size if fused else 8 + size) * architecture.hidden_size + 4)
-        found = [(kept + final, sum(logits_bytes(architecture, recipe).values()))]
-    return [*found, (kept + again, 0.0)]
+        # the inputs of the final norm and of the output layer
+        inputs = tokens * ((2 * size if fused else 8 + size) * architecture.hidden_size + 4)
+        candidates = [(kept + inputs, sum(logits_bytes(architecture, recipe).values()))]
+    return [*candidates, (kept + recomputed, 0.0)]
 
 
 def _kept_activations(
@@ -268,25 +270,26 @@ def _kept_activations(
         layers: of the stage.
         in_flight: layers whose activations are held at once, one counted for each micro-batch.
     """
-    training, pieces = recipe.training, recipe.parallel.virtual_pipeline_model_parallel_size or 1
+    training = recipe.training
+    chunks = recipe.parallel.virtual_pipeline_model_parallel_size or 1
     kept = sum(layer_activations(architecture, recipe, fused).values())
-    whole = sum(layer_activations(architecture, without_recompute(recipe), fused).values())
+    full = sum(layer_activations(architecture, without_recompute(recipe), fused).values())
     # selective: one layer's modules at a time, nothing without
     if training.recompute_granularity != "full":
-        return in_flight * kept, whole - kept
+        return in_flight * kept, full - kept
     number = training.recompute_num_layers or 1
-    # PyTorch's norm keeps a float32 copy of a layer's input besides
+    # PyTorch's norm also keeps a float32 copy of a layer's input
     shared = kept if fused or training.precision == "fp32" else 0.0
-    # the first `number` layers of each piece, one at a time, when the others are gone
+    # the first `number` layers of each chunk, one at a time, after the others are freed
     if training.recompute_method == "block":
-        piece = layers // pieces
-        rest = max(piece - number, 0)
+        chunk_layers = layers // chunks
+        others = max(chunk_layers - number, 0)
         return (
-            in_flight * ((piece - rest) * kept + rest * whole) / piece,
-            whole - shared - rest * whole,
+            in_flight * ((chunk_layers - others) * kept + others * full) / chunk_layers,
+            full - shared - others * full,
         )
-    # the group whose backward pass runs is whole
-    return in_flight / number * kept, number * whole - shared
+    # the group whose backward pass runs is complete
+    return in_flight / number * kept, number * full - shared
 
 
 def checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> float:

@@ -80,7 +80,7 @@ def test_files_come_once_and_are_listed(site, tmp_path, capsys):
             and entry["url"].startswith(base)
             for entry in found
         )
-        assert "3 files came, 0 failed" in capsys.readouterr().out
+        assert "3 files downloaded, 0 failed" in capsys.readouterr().out
         before = len(bodies(site))
         run(base, tmp_path / "raw")
         assert len(bodies(site)) == before, "what is there is not fetched again"
@@ -93,8 +93,8 @@ def test_files_come_once_and_are_listed(site, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "raw").iterdir()} == {*NAMES, "downloads.jsonl"}
 
 
-def test_broken_connections_are_resumed(site, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(transfer, "_TOLD", 0)
+def test_broken_connections_are_resumed(site, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(transfer, "_REPORTED_WAIT", 0)
     path = f"/pubmed/baseline/{NAMES[0]}"
     site.break_after[path] = [100_000, 0, 50_000]
     with site.running() as base:
@@ -106,7 +106,7 @@ def test_broken_connections_are_resumed(site, tmp_path, monkeypatch, capsys):
         "bytes=100000-",
         "bytes=150000-",
     ]
-    assert capsys.readouterr().err.count(f"{NAMES[0]}: the connection broke off") == 3
+    assert caplog.text.count(f"{NAMES[0]}: the connection broke off") == 3
     assert [path for path, _ in site.requests if path.endswith(".md5")] == [f"{path}.md5"], (
         "no request for files that are not wanted"
     )
@@ -121,7 +121,7 @@ def test_killed_in_a_file_goes_on_inside_it(site, tmp_path, monkeypatch):
     path = f"/pubmed/baseline/{NAMES[0]}"
     site.break_after[path] = [120_000] + [0] * transfer.ATTEMPTS
     with site.running() as base:
-        with pytest.raises(DataError, match="1 files could not be had"):
+        with pytest.raises(DataError, match="1 files could not be downloaded"):
             run(base, tmp_path, "--include", NAMES[0])
         assert not (tmp_path / NAMES[0]).exists()
         site.requests.clear()
@@ -179,7 +179,7 @@ def test_small_resources_count_too(site):
     assert time.monotonic() - start >= 0.3, "300 kB at 1 MB/s"
 
 
-def test_a_wrong_checksum_keeps_nothing_and_the_others_come(site, tmp_path, capsys):
+def test_a_wrong_checksum_keeps_nothing_and_the_others_come(site, tmp_path, caplog):
     path = f"/pubmed/baseline/{NAMES[1]}"
     site.files[f"{path}.md5"] = b"0" * 32
     with (
@@ -191,12 +191,12 @@ def test_a_wrong_checksum_keeps_nothing_and_the_others_come(site, tmp_path, caps
         run(base, tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == {NAMES[0], NAMES[2], "downloads.jsonl"}
     assert bodies(site).count((NAMES[1], None)) == 2
-    assert f"failed: {NAMES[1]}" in capsys.readouterr().err
+    assert f"failed: {NAMES[1]}" in caplog.text
 
 
-def test_messages(site, tmp_path, monkeypatch, capsys):
+def test_messages(site, tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("S2_API_KEY", raising=False)
-    monkeypatch.setattr(transfer, "_TOLD", 0)
+    monkeypatch.setattr(transfer, "_REPORTED_WAIT", 0)
     del site.files[f"/pubmed/baseline/{NAMES[2]}"]
     with site.running() as base:
         with pytest.raises(DataError, match=rf"{NAMES[2]}: HTTP 404"):
@@ -207,11 +207,11 @@ def test_messages(site, tmp_path, monkeypatch, capsys):
             run(base, tmp_path / "c", source="medline-updates")
         with pytest.raises(UsageError, match="no source 'medlin'"):
             run(base, tmp_path / "d", source="medlin")
-    capsys.readouterr()
+    caplog.clear()
     with pytest.raises(DataError, match="cannot be had: connection refused, 8 times"):
         run(base, tmp_path / "e")
-    told = capsys.readouterr().err
-    assert told.count("connection refused; tried again in") == 7, (
+    told = caplog.text
+    assert told.count("connection refused; next attempt in") == 7, (
         "nobody waits behind the last attempt"
     )
     assert "(attempt 2 of 8)" in told

@@ -33,7 +33,7 @@ def ask(corpus, output, *options, split="train"):
             split,
             "--output",
             str(output),
-            "--neighbours",
+            "--neighbors",
             "6",
             *options,
         ]

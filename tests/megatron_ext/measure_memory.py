@@ -210,7 +210,7 @@ def measure(run, shape):
     # an int64 and a bool
     tokens = memory_model.micro_batch_tokens(run)
     kept_logits = memory_model.logits_bytes(shape, run)["logits"] + 17 * tokens
-    moments = memory_model.moments(shape, run, 2, stage, fused=False)
+    candidates = memory_model.peak_candidates(shape, run, 2, stage, fused=False)
     measured = {
         "parameters": sum(weight.numel() for weight in parameters),
         "weights": size(parameters),
@@ -219,7 +219,7 @@ def measure(run, shape):
         "activations": held.most,
     }
     parallel_state.destroy_model_parallel()
-    kept = max(activations + (kept_logits if logits else 0) for activations, logits in moments)
+    kept = max(activations + (kept_logits if logits else 0) for activations, logits in candidates)
     return {
         "stage": stage,
         "measured": measured,

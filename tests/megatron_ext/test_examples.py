@@ -8,7 +8,7 @@ from megatron_ext.config import architecture as architectures
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import parallel_groups
-from megatron_ext.planner.gpus import KINDS
+from megatron_ext.planner.gpus import GPUS
 from megatron_ext.planner.layout_search import estimate
 from megatron_ext.training import optimizer
 from tests.conftest import ROOT
@@ -24,7 +24,7 @@ SIZES = {
     "mmed_llama3_70b": ("70b", 70_553_706_496),
     "biomistral_7b": ("7b", 7_241_740_288),
 }
-KIND = {"h100": KINDS["h100-80gb"], "a100": KINDS["a100-80gb"], "h200": KINDS["h200"]}
+KIND = {"h100": GPUS["h100-80gb"], "a100": GPUS["a100-80gb"], "h200": GPUS["h200"]}
 GPUS = {"2b": (8, 64), "7b": (8, 32), "70b": (64, 128)}
 PAIRS = [
     (model, f"{size}_{gpu}", count)

@@ -6,20 +6,20 @@ It uses its own constants, and constants fitted to the other figures.
 import pytest
 
 from benchmarks.planner_fit import BEFORE, fit, published
-from megatron_ext.planner.throughput import SHARES
+from megatron_ext.planner.throughput import EFFICIENCIES
 
 FIGURES = published()
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_published_figures(name):
-    assert abs(FIGURES[name].error(SHARES)) < 0.05
+    assert abs(FIGURES[name].error(EFFICIENCIES)) < 0.05
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_that_the_constants_were_not_fitted_to(name):
-    shares = fit([one for other, one in FIGURES.items() if other != name])
-    assert abs(FIGURES[name].error(shares)) < 0.12
+    efficiencies = fit([one for other, one in FIGURES.items() if other != name])
+    assert abs(FIGURES[name].error(efficiencies)) < 0.12
 
 
 def test_with_constants_written_down_before():

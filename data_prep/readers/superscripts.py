@@ -161,7 +161,7 @@ def _is_power(inner: str, base: str, element: Element | None) -> bool:
     return inner in ("2", "3", "4") and _UNIT.search(base) is not None
 
 
-def raised_text(
+def superscript_text(
     element: Element,
     one: Callable[[Element, str], str],
     is_raised: Callable[[Element], bool],
