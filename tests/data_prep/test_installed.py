@@ -1,4 +1,4 @@
-"""The package as a user installs it: a wheel, in an environment of its own, without the checkout."""
+"""The package as a user installs it: a wheel, in an environment of its own."""
 
 import os
 import subprocess
@@ -8,7 +8,6 @@ import zipfile
 import pytest
 
 from tests.conftest import ROOT
-from tests.data_prep.conftest import medline_folder, tokenizer_folder  # noqa: F401 (fixtures)
 
 LIBRARIES = "import sys\nfor name in ('torch', 'megatron'):\n    sys.modules[name] = None\n"
 
@@ -41,7 +40,7 @@ def data_stages(galen, folder, environment, medline, tokenizer):
     def verb(*words):
         return run(*galen, *words, cwd=folder, env=environment)
 
-    recipe = "examples/corpora/pubmed_small.yaml"
+    recipe = "examples/corpora/pubmed_sample.yaml"
     assert recipe in verb("examples").splitlines()
     settings = (f"sources.0.path={medline}", "output=corpus")
     verb("curate", recipe, *settings)
@@ -66,7 +65,10 @@ def test_the_wheel_has_recipes_tasks_and_templates(wheel):
 
 
 def test_data_stages_of_an_installed_wheel_need_no_torch(
-    tmp_path, wheel, medline_folder, tokenizer_folder  # noqa: F811 (fixtures)
+    tmp_path,
+    wheel,
+    medline_folder,
+    tokenizer_folder,
 ):
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
@@ -84,7 +86,10 @@ def test_data_stages_of_an_installed_wheel_need_no_torch(
 
 @pytest.mark.slow
 def test_data_stages_in_a_fresh_environment(
-    tmp_path, wheel, medline_folder, tokenizer_folder  # noqa: F811 (fixtures)
+    tmp_path,
+    wheel,
+    medline_folder,
+    tokenizer_folder,
 ):
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
