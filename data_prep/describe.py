@@ -1,12 +1,12 @@
-"""What is in a token file: documents as text, damage, differences.
+"""Inspect a token file: documents as text, damage, differences.
 
     python data_prep/describe.py data/train_text_document --documents 0 5 --tokenizer-model model/
     python data_prep/describe.py data/train_text_document --check
     python data_prep/describe.py data/train_text_document --compare other/train_text_document
 
-Without more options it tells the numbers and shows the first document; the tokenizer is taken from
-the manifest beside the file, if there is one. Ends with 1 when --check finds damage or --compare
-finds a difference.
+Without more options it prints the counts and the first document; the tokenizer is that of the
+manifest beside the file, if there is one. Exits with 1 when --check finds damage or --compare finds
+a difference.
 """
 
 import argparse
@@ -22,13 +22,17 @@ from galen import cli, manifest
 from galen.errors import DataError, UsageError
 
 SHOWN = 2000
+"""Characters of a sequence that are shown without --all."""
+
+Sequences = list[np.ndarray[Any, Any]]
+"""The ids of a document, sequence by sequence."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     arguments = _parser().parse_args(argv)
     file = IndexedFile(arguments.prefix)
-    print(_numbers(file))
+    print(_counts(file))
     if arguments.check:
         for line in check(file):
             print(line)
@@ -37,9 +41,10 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.check:
         return 0
     tokenizer = _tokenizer(file, arguments.tokenizer_model)
-    for number in (
-        arguments.documents if arguments.documents is not None else [0] if file.documents else []
-    ):
+    numbers = arguments.documents
+    if numbers is None:
+        numbers = [0] if file.documents else []
+    for number in numbers:
         if not -file.documents <= number < file.documents:
             raise UsageError(f"--documents {number}: there are {file.documents:,}, from 0")
         print(show(file, number % file.documents, tokenizer, arguments.all))
@@ -47,115 +52,130 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def check(file: IndexedFile) -> list[str]:
-    """Look at the whole index, the highest id, and the hash in the manifest.
+    """Check the index, the highest id, and the hash in the manifest.
 
-    Return what was found to be right.
+    Return what was verified.
 
     Raises:
-        DataError: something is wrong.
+        DataError: the file is damaged.
     """
     file.check()
-    found = [f"the index is whole: {file.sequences:,} sequences follow each other without a gap"]
-    note = _manifest(file)
-    highest, digest = -1, hashlib.sha256()
-    first = 0
-    with file.bin.open("rb") as ids:  # read, not mapped, so that the memory stays small
-        while len(part := np.fromfile(ids, dtype=file.dtype, count=CHUNK)):
-            digest.update(part.data)
-            highest = max(highest, int(part.max()))
-            if part.dtype != np.uint16 and int(part.min()) < 0:
-                raise DataError(
-                    f"{file.bin}: an id below 0 behind id number {first:,}: it is damaged"
-                )
-            first += len(part)
-    if note is None:
-        return [
-            *found,
-            (
-                "no manifest beside it: nothing to compare its bytes with; the highest id is"
-                f" {highest:,}"
-            ),
-        ]
-    size = note["tokenizer"]["vocab_size"]
+    verified = [f"the index is complete: {file.sequences:,} sequences without a gap"]
+    highest, sha256 = _scan_ids(file)
+    record = _manifest(file)
+    if record is None:
+        verified.append(
+            "no manifest beside it: nothing to compare its bytes with; the highest id is"
+            f" {highest:,}"
+        )
+        return verified
+    size = record["tokenizer"]["vocab_size"]
     if highest >= size:
         raise DataError(
             f"{file.bin} holds the id {highest:,}; its tokenizer has {size:,}: it is damaged"
         )
-    for record in note["outputs"]:
-        path = Path(file.prefix).parent / Path(record["path"]).name
+    for output in record["outputs"]:
+        path = Path(file.prefix).parent / Path(output["path"]).name
         if path in (file.bin, file.idx):
-            now = digest.hexdigest() if path == file.bin else manifest.sha256(path)
-            if now != record["sha256"]:
+            actual = sha256 if path == file.bin else manifest.sha256(path)
+            if actual != output["sha256"]:
                 raise DataError(
                     f"{path} does not have the SHA-256 that its manifest names: it is damaged or"
                     " was changed"
                 )
-            found.append(f"{path.name} has the SHA-256 of its manifest")
-    return [*found, f"all ids are below {size:,}"]
+            verified.append(f"{path.name} has the SHA-256 of its manifest")
+    verified.append(f"all ids are below {size:,}")
+    return verified
+
+
+def _scan_ids(file: IndexedFile) -> tuple[int, str]:
+    """Return the highest id of a file, -1 for none, and the SHA-256 of its ids.
+
+    Raises:
+        DataError: an id is negative.
+    """
+    highest = -1
+    digest = hashlib.sha256()
+    first = 0
+    with file.bin.open("rb") as stream:  # read, not mapped, so that the memory stays small
+        while len(ids := np.fromfile(stream, dtype=file.dtype, count=CHUNK)):
+            digest.update(ids.data)
+            highest = max(highest, int(ids.max()))
+            if ids.dtype != np.uint16 and int(ids.min()) < 0:
+                raise DataError(
+                    f"{file.bin}: an id below 0 behind id number {first:,}: it is damaged"
+                )
+            first += len(ids)
+    return highest, digest.hexdigest()
 
 
 def compare(first: IndexedFile, second: IndexedFile) -> int:
-    """Print where two files differ; return 0 when they are the same, else 1."""
-    for what, here, there in (
-        ("type", first.dtype, second.dtype),
-        ("documents", first.documents, second.documents),
-        ("sequences", first.sequences, second.sequences),
-        ("tokens", first.tokens, second.tokens),
-    ):
-        if here != there:
-            print(f"{what}: {here} and {there}")
-    pairs = ((first.ends, second.ends), (first.lengths, second.lengths), (first.ids, second.ids))
-    if first.dtype == second.dtype and all(
-        _first_difference(one, other) is None for one, other in pairs
-    ):
+    """Print the first difference of two files; return 0 when they are the same, else 1."""
+    for name in ("dtype", "documents", "sequences", "tokens"):
+        values = (getattr(first, name), getattr(second, name))
+        if values[0] != values[1]:
+            print(f"{'type' if name == 'dtype' else name}: {values[0]} and {values[1]}")
+    if _is_same(first, second):
         print(f"{first.prefix} and {second.prefix} are the same")
         return 0
     for number in range(min(first.documents, second.documents)):
-        one, other = first.document(number), second.document(number)
-        if len(one) != len(other) or any(
-            not np.array_equal(a, b) for a, b in zip(one, other, strict=False)
-        ):
-            flat_one, flat_other = (
-                np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-                for parts in (one, other)
-            )
-            place = _first_difference(flat_one, flat_other)
-            what = "the same tokens in other sequences"
-            if place is not None:
-                near = (
-                    f"ids {flat_one[place : place + 5].tolist()} and"
-                    f" {flat_other[place : place + 5].tolist()}"
-                )
-                what = (
-                    f"at its token {place:,}: {near} (lengths {len(flat_one):,} and"
-                    f" {len(flat_other):,})"
-                )
-            print(f"the first difference is in document {number:,}, {what}")
+        difference = _document_difference(first.document(number), second.document(number))
+        if difference is not None:
+            print(f"the first difference is in document {number:,}, {difference}")
             return 1
     more = "; one file has more" if first.documents != second.documents else ""
     print(f"the first {min(first.documents, second.documents):,} documents are the same{more}")
     return 1
 
 
-def show(file: IndexedFile, number: int, tokenizer: TextTokenizer | None, whole: bool) -> str:
-    """Return a document as text, or its ids when there is no tokenizer; sequences apart."""
-    parts = file.document(number)
+def _is_same(first: IndexedFile, second: IndexedFile) -> bool:
+    """Return whether two files have the same type, documents, sequences and ids."""
+    if first.dtype != second.dtype:
+        return False
+    for name in ("ends", "lengths", "ids"):
+        if _first_difference(getattr(first, name), getattr(second, name)) is not None:
+            return False
+    return True
+
+
+def _document_difference(first: Sequences, second: Sequences) -> str | None:
+    """Return the first difference of two documents in words, None for none."""
+    if len(first) == len(second) and all(map(np.array_equal, first, second)):
+        return None
+    flat_first = np.concatenate(first) if first else np.zeros(0, dtype=np.int32)
+    flat_second = np.concatenate(second) if second else np.zeros(0, dtype=np.int32)
+    position = _first_difference(flat_first, flat_second)
+    if position is None:
+        return "the same tokens in other sequences"
+    end = position + 5
+    return (
+        f"at its token {position:,}: ids {flat_first[position:end].tolist()} and"
+        f" {flat_second[position:end].tolist()} (lengths {len(flat_first):,} and"
+        f" {len(flat_second):,})"
+    )
+
+
+def show(file: IndexedFile, number: int, tokenizer: TextTokenizer | None, full: bool) -> str:
+    """Return a document as text, or its ids when there is no tokenizer.
+
+    Each sequence is a line; long ones are truncated unless `full`.
+    """
+    sequences = file.document(number)
+    plural = "" if len(sequences) == 1 else "s"
     lines = [
-        f"--- document {number:,}: {sum(map(len, parts)):,} tokens in {len(parts)}"
-        f" sequence{'s' * (len(parts) != 1)}"
+        f"--- document {number:,}: {sum(map(len, sequences)):,} tokens in {len(sequences)}"
+        f" sequence{plural}"
     ]
-    for part in parts:
-        text = tokenizer.decode(part.tolist()) if tokenizer else " ".join(map(str, part.tolist()))
-        lines.append(
-            text
-            if whole or len(text) <= SHOWN
-            else f"{text[:SHOWN]} … ({len(text) - SHOWN:,} characters more; --all shows them)"
-        )
+    for ids in sequences:
+        text = tokenizer.decode(ids.tolist()) if tokenizer else " ".join(map(str, ids.tolist()))
+        if not full and len(text) > SHOWN:
+            text = f"{text[:SHOWN]} … ({len(text) - SHOWN:,} characters more; --all shows them)"
+        lines.append(text)
     return "\n".join(lines)
 
 
 def _first_difference(one: Any, other: Any) -> int | None:
-    """Return the first place where two arrays differ, which may be behind the end of one.
+    """Return the first index where two arrays differ, which may be behind the end of one.
 
     None when they are equal.
     """
@@ -168,16 +188,17 @@ def _first_difference(one: Any, other: Any) -> int | None:
     return None if len(one) == len(other) else size
 
 
-def _numbers(file: IndexedFile) -> str:
-    shortest, longest, empty = None, 0, 0
+def _counts(file: IndexedFile) -> str:
+    shortest: int | None = None
+    longest = 0
+    empty = 0
     for lengths in file.document_lengths():
         filled = lengths[lengths > 0]
         empty += len(lengths) - len(filled)
         if len(filled):
-            shortest, longest = (
-                min(int(filled.min()), shortest or int(filled.min())),
-                max(int(filled.max()), longest),
-            )
+            smallest = int(filled.min())
+            shortest = smallest if shortest is None else min(smallest, shortest)
+            longest = max(int(filled.max()), longest)
     mean = file.tokens / max(file.documents, 1)
     return (
         f"{file.prefix}: {file.documents:,} documents, {file.sequences:,} sequences,"
@@ -189,21 +210,35 @@ def _numbers(file: IndexedFile) -> str:
 def _manifest(file: IndexedFile) -> dict[str, Any] | None:
     """Return the manifest that names this file, if there is one beside it."""
     for path in sorted(file.bin.parent.glob("*_manifest.json")):
-        if file.bin.name.startswith(path.name.removesuffix("manifest.json")):
-            note = manifest.read(path)
-            if any(Path(record["path"]).name == file.bin.name for record in note["outputs"]):
-                return note
+        if not file.bin.name.startswith(path.name.removesuffix("manifest.json")):
+            continue
+        record = manifest.read(path)
+        if any(Path(output["path"]).name == file.bin.name for output in record["outputs"]):
+            return record
     return None
 
 
-def _tokenizer(file: IndexedFile, given: str | None) -> TextTokenizer | None:
-    note = _manifest(file)
-    role_file = note is not None and note["config"].get("instruction") and "_role_" in file.bin.name
-    path = given or (note["tokenizer"]["path"] if note else None)
-    if path is None or role_file or (given is None and not Path(path).exists()):
+def _tokenizer(file: IndexedFile, path: str | None) -> TextTokenizer | None:
+    """Return the tokenizer of a file, None without one.
+
+    Args:
+        file: of token ids.
+        path: of the tokenizer; None takes that of the manifest, where it exists.
+
+    Raises:
+        DataError: the file was made with another tokenizer.
+    """
+    record = _manifest(file)
+    if record is None:
+        return load_tokenizer(path, []) if path else None
+    if record["config"].get("instruction") and "_role_" in file.bin.name:
         return None
-    tokenizer = load_tokenizer(path, list((note or {}).get("tokenizer", {}).get("added", {})))
-    if note and tokenizer.fingerprint() != note["tokenizer"]["sha256"]:
+    if path is None:
+        path = record["tokenizer"]["path"]
+        if path is None or not Path(path).exists():
+            return None
+    tokenizer = load_tokenizer(path, list(record["tokenizer"].get("added", {})))
+    if tokenizer.fingerprint() != record["tokenizer"]["sha256"]:
         raise DataError(
             f"{path} is not the tokenizer that {file.bin} was made with (its vocabulary has another"
             " SHA-256)"
@@ -226,14 +261,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tokenizer-model", metavar="T", help="show text with this tokenizer [the manifest's]"
     )
-    parser.add_argument("--all", action="store_true", help="show documents whole, however long")
+    parser.add_argument("--all", action="store_true", help="do not truncate long documents")
     parser.add_argument(
         "--check",
         action="store_true",
         help="look for damage: the index, the ids, the hashes of the manifest",
     )
     parser.add_argument(
-        "--compare", metavar="PREFIX", help="tell the first difference from this file"
+        "--compare", metavar="PREFIX", help="print the first difference from this file"
     )
     return parser
 

@@ -35,9 +35,10 @@ from evaluation.question_sets.question import Question
 from evaluation.reporting import sheet
 from evaluation.scoring import answer_extraction
 from evaluation.scoring.sample_log import SampleLog
-from galen import cli, lock
+from galen import cli, lock, run_folder
 from galen.errors import UsageError
 from galen.progress import Progress
+from galen.run_folder import Identity
 
 EXPLAIN = (
     "Here is a medical examination question with its correct answer. Explain in {language}, step by"
@@ -198,11 +199,9 @@ def _build(
     ):
         for record in (*kept.samples.values(), *refused.samples.values()):
             made = record.get("provenance", {})
-            if any(made.get(key) != value for key, value in provenance.items()):
-                raise UsageError(
-                    f"{output} was begun with another model, instruction or file of questions;"
-                    " choose another --output"
-                )
+            earlier = Identity({key: made.get(key) for key in provenance})
+            if differences := Identity(provenance).differences(earlier):
+                raise run_folder.conflict(output, differences)
         for item in questions:
             if item.id not in kept.samples and item.id not in refused.samples:
                 found, reasons = _tried(item, attempt, tries)

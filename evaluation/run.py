@@ -1,5 +1,9 @@
 """Score models on tasks: perplexity on documents, questions under the published protocols.
 
+    python evaluation/run.py RECIPE.yaml [key=value …]
+
+or, the short way, with an option for each key of the recipe:
+
     python evaluation/run.py --model MODEL --tasks medqa,pubmedqa --protocol meditron \\
         --data DATA --output scores/base
     python evaluation/run.py --model MODEL --adapter RUN/adapter --tasks medqa \\
@@ -7,34 +11,33 @@
     python evaluation/run.py --model A B C --tasks mmedbench_french --protocol mmedbench \\
         --data DATA --output scores --processes 8
 
-Each scored sample is written to OUTPUT/samples/TASK.jsonl at once: started again after a kill, the
-command goes on where it stopped. Results with 95 % intervals are in OUTPUT/results.json, the
-prompts in OUTPUT/prompts/. Several models have a folder each below OUTPUT. A Megatron checkpoint is
-exported to OUTPUT.models once and scored from there, at several iterations if asked. On Slurm,
-`srun` with several tasks shares the work between them.
+Each scored sample is appended to OUTPUT/samples/TASK.jsonl at once: after a kill, the same command
+resumes. Results with 95% intervals are in OUTPUT/results.json, the prompts in OUTPUT/prompts/, and
+the recipe that reproduces them in OUTPUT/recipe.yaml. Several models have a folder each below
+OUTPUT. A Megatron checkpoint is exported to OUTPUT.models once and scored from there, at several
+iterations if asked. On Slurm, `srun` with several tasks shares the work between them.
 """
 
 import argparse
 import contextlib
-import importlib.util
-import logging
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.backends import model_folder
-from evaluation.metrics import contamination
-from evaluation.protocols import few_shot, protocol
-from evaluation.scoring import evaluator, megatron_export, run_task
+from evaluation.protocols import protocol
+from evaluation.scoring import evaluator, preparation
+from evaluation.scoring.evaluator import Plan
+from evaluation.scoring.preparation import Preparation
+from evaluation.scoring.recipe import Recipe
 from evaluation.tasks import task
-from galen import checksums, cli, lock, manifest, recipe, worker
-from galen.errors import DataError, MissingInputError, UsageError, install
-
-logger = logging.getLogger(__name__)
+from galen import checksums, cli, lock, recipe, worker
+from galen.errors import DataError, UsageError
 
 _PART = "GALEN_EVALUATION_PART"
 """Environment variable with a child's rank and the number of `--processes`: `1/4`."""
@@ -42,182 +45,86 @@ _PART = "GALEN_EVALUATION_PART"
 
 def main(argv: list[str] | None = None) -> int | None:
     """Score what the command line asks for."""
-    argv = sys.argv[1:] if argv is None else argv
-    arguments = _parser().parse_args(argv)
-    rank, of = _part(arguments.processes)
-    # what the command line names is checked and read before the first model is exported, hashed or
-    # loaded: a mistake is told at once
-    settings, tasks = _asked(arguments)
-    models = _models(arguments)
-    contaminated = (
-        contamination.read(arguments.contamination, arguments.contamination_threshold)
-        if arguments.contamination
-        else None
-    )
-    files = {name: run_task.input_files(task_, arguments.data) for name, task_ in tasks.items()}
-    samples = {
-        name: run_task.read_samples(task_, arguments.data, arguments.limit)
-        for name, task_ in tasks.items()
-    }
-    examples = {
-        name: _shots(name, task_, arguments.data, settings, samples[name])
-        for name, task_ in tasks.items()
-    }
-    samples = {
-        name: run_task.limited(tasks[name], found, arguments.limit)
-        for name, found in samples.items()
-    }
-    with contextlib.ExitStack() as locks:
-        for output in _outputs(arguments, [name for name, _, _ in models]):
-            locks.enter_context(
-                lock.hold(output if rank == 0 else output.with_name(f"{output.name}.rank{rank}"))
-            )
-        exported = _exported(arguments, models, rank)
-        if rank == 0:
-            logger.info("hashing the models and the data")
-        plans = _plans(arguments, exported, settings, tasks, files, contaminated)
-        _score(plans, samples, examples, argv, (rank, of), arguments.processes)
+    for plan, results in _scores(_options(sys.argv[1:] if argv is None else argv)):
+        print(evaluator.table(results))
+        print(f"results: {plan.output / evaluator.RESULTS}")
     return 0
 
 
-def _outputs(arguments: argparse.Namespace, names: list[str]) -> list[Path]:
-    """Return the folder of each model's scores."""
-    return [arguments.output / name for name in names] if len(names) > 1 else [arguments.output]
+def evaluate(options: Recipe) -> list[dict[str, Any]]:
+    """Score models on tasks and return the contents of each model's `results.json`.
 
+    Finished models are not scored again, unfinished ones are resumed. Of several processes only
+    the first returns results.
 
-def _score(
-    plans: list[evaluator.Plan],
-    samples: dict[str, list[Any]],
-    examples: dict[str, dict[int, few_shot.FewShotExamples]],
-    argv: list[str],
-    part: tuple[int, int],
-    processes: int,
-) -> None:
-    """Score each plan with this machine's processes, and print the results.
-
-    This is process `part[0]` of `part[1]`; it starts the others of `processes`.
+    Raises:
+        UsageError, DataError: a value, a model or a file is wrong; checked before any work.
     """
-    rank, of = part
-    children: list[subprocess.Popen[bytes]] = []
-    if _PART not in os.environ:  # else the process that started this one has done it
-        for plan in plans:
-            evaluator.claim(plan, rank)
-        children = _start_children(argv, processes)
-    try:
-        for plan in plans:
-            results = evaluator.evaluate(
-                plan, samples, examples, rank, of, lambda: _check_children(children)
-            )
-            if results is not None:
-                print(evaluator.table(results))
-                print(f"results: {plan.output / evaluator.RESULTS}")
-        for child in children:
-            child.wait()
-    finally:
-        for child in children:
-            child.terminate()  # nothing where it has ended already
+    return [results for _, results in _scores(options)]
 
 
-def _asked(arguments: argparse.Namespace) -> tuple[protocol.Protocol, dict[str, task.Task]]:
-    """Return the protocol and tasks of the command line; check numbers, backend, adapter."""
-    counts = ("limit", "num_samples", "max_new_tokens", "max_batch_tokens")
-    for name in (*counts, "processes", "tensor_parallel"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-    settings = protocol.protocol(
-        arguments.protocol,
-        num_fewshot=arguments.num_fewshot,
-        fewshot_seeds=arguments.fewshot_seeds,
-        num_samples=arguments.num_samples,
-        max_new_tokens=arguments.max_new_tokens,
-    )
-    _check_backend(arguments)
-    if arguments.adapter is not None:
-        model_folder.check_adapter(arguments.adapter)
-    return settings, _tasks(arguments.tasks, arguments.fewshot_examples)
+def _scores(options: Recipe) -> Iterator[tuple[Plan, dict[str, Any]]]:
+    """Yield each model's plan and results as soon as it is scored."""
+    rank, of = _part(options.processes)
+    is_child = _PART in os.environ
+    prepared = preparation.prepare(options)
+    with contextlib.ExitStack() as locks:
+        for output in preparation.outputs(options, prepared.models):
+            name = output.name if rank == 0 else f"{output.name}.rank{rank}"
+            locks.enter_context(lock.hold(output.with_name(name)))
+        plans = preparation.plans(options, prepared, rank, is_child)
+        if not is_child:  # else the process that started this one has done it
+            for plan in plans:
+                evaluator.claim(plan, rank)
+        with _children(options, 1 if is_child else options.processes) as children:
+            yield from _results(plans, prepared, (rank, of), children)
 
 
-def _shots(
-    name: str, task_: task.Task, data: Path, settings: protocol.Protocol, samples: list[Any]
-) -> dict[int, few_shot.FewShotExamples]:
-    """Return the few-shot examples of a task by run; documents have none."""
-    runs = run_task.runs(task_, settings)
-    if isinstance(task_, task.PerplexityTask):
-        return {run: {} for run in runs}
-    return few_shot.choose(name, task_, data, settings, runs, samples)
-
-
-def _plans(
-    arguments: argparse.Namespace,
-    models: list[tuple[str, Path]],
-    settings: protocol.Protocol,
-    tasks: dict[str, task.Task],
-    files: dict[str, list[Path]],
-    contaminated: contamination.Contaminated | None,
-) -> list[evaluator.Plan]:
-    """Return what each model, given by name and folder, is scored on."""
-    for _, model in models:
-        length = model_folder.context_length(model)
-        for name, task_ in tasks.items():
-            run_task.check_length(name, task_, length)
-    return [
-        evaluator.Plan(
-            model=model,
-            output=output,
-            name=name,
-            adapter=arguments.adapter,
-            protocol_name=arguments.protocol,
-            protocol=settings,
-            tasks=tasks,
-            max_batch_tokens=arguments.max_batch_tokens,
-            dtype=arguments.dtype,
-            device=arguments.device,
-            backend=arguments.backend,
-            tensor_parallel=arguments.tensor_parallel,
-            contaminated=contaminated,
-            configuration=(
-                {}
-                if _PART in os.environ
-                else _configuration(arguments, model, name, settings, tasks, files)
-            ),
-            files=[path for paths in files.values() for path in paths],
+def _results(
+    plans: list[Plan],
+    prepared: Preparation,
+    part: tuple[int, int],
+    children: Sequence[subprocess.Popen[bytes]],
+) -> Iterator[tuple[Plan, dict[str, Any]]]:
+    """Score each plan as process `part[0]` of `part[1]`; yield the results, in the first one."""
+    for plan in plans:
+        results = evaluator.evaluate(
+            plan, prepared.samples, prepared.examples, *part, lambda: _check_children(children)
         )
-        for (name, model), output in zip(
-            models, _outputs(arguments, [name for name, _ in models]), strict=True
-        )
-    ]
+        if results is not None:
+            yield plan, results
 
 
-def _check_backend(arguments: argparse.Namespace) -> None:
-    if arguments.backend != "vllm" and arguments.tensor_parallel > 1:
-        raise UsageError("--tensor-parallel goes with --backend vllm")
-    if arguments.backend == "vllm":
-        if len(arguments.model) > 1 or arguments.iterations:
-            raise UsageError(
-                "--backend vllm scores one model a call: vLLM does not give a GPU's memory back"
-                " before it ends"
-            )
-        if arguments.processes > 1 or arguments.device:
-            raise UsageError(
-                "--backend vllm chooses its GPUs itself: leave out --processes and --device, and"
-                " see --tensor-parallel"
-            )
-        if arguments.adapter is not None:
-            raise UsageError(
-                "--backend vllm takes no --adapter; train with lora.merge=true and score RUN/model"
-            )
-        if importlib.util.find_spec("vllm") is None:
-            raise UsageError(f"--backend vllm: vLLM is not installed; {install('vllm')}")
+def _options(argv: list[str]) -> Recipe:
+    """Return the recipe of a command line: of its file, or of its options.
+
+    Raises:
+        UsageError: a key or value of the recipe is wrong.
+    """
+    if _names_recipe(argv):
+        parsed = cli.recipe_parser(__doc__ or "", Recipe).parse_args(argv)
+        return recipe.load(Recipe, parsed.recipe, parsed.overrides)
+    values = vars(_parser().parse_args(argv))
+    values.pop("log_level")
+    values["tasks"] = [name.strip() for name in values["tasks"].split(",") if name.strip()]
+    return Recipe(**values)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _names_recipe(argv: Sequence[str]) -> bool:
+    """Return whether the first argument, but for `--log-level`, is a recipe and no option."""
+    words = list(argv)
+    if words[:1] == ["--log-level"]:
+        words = words[2:]
+    elif words and words[0].startswith("--log-level="):
+        words = words[1:]
+    return bool(words) and not words[0].startswith("-")
+
+
+def _parser() -> cli.ArgumentParser:
     built_in = ", ".join(sorted(path.stem for path in task.BUILT_IN.glob("*.yaml")))
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=textwrap.fill(f"built-in tasks: {built_in}", 100, break_on_hyphens=False),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    tasks = textwrap.fill(f"built-in tasks: {built_in}", 100, break_on_hyphens=False)
+    epilog = f"{tasks}\n\nkeys of RECIPE.yaml:\n{recipe.describe(Recipe)}"
+    parser = cli.ArgumentParser(__doc__, epilog=epilog)
     parser.add_argument(
         "--model",
         type=Path,
@@ -292,7 +199,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for samples and results; of several models, one each",
     )
-    parser.add_argument("--no-verify", action="store_true", help=checksums.HELP)
+    parser.add_argument(
+        "--no-verify", action="store_false", dest="verify_checksums", help=checksums.HELP
+    )
     parser.add_argument(
         "--name",
         help=(
@@ -359,114 +268,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _integers(text: str) -> tuple[int, ...]:
+def _integers(text: str) -> list[int]:
     try:
-        found = tuple(int(part) for part in text.split(","))
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"numbers with commas are wanted, not {text!r}") from None
-    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"expected numbers with commas, not {text!r}") from None
+    if len(set(numbers)) < len(numbers):
         raise argparse.ArgumentTypeError(
             f"{text} names a seed twice, which would be the same run again"
         )
-    return found
-
-
-def _tasks(names: str, shown: Path | None) -> dict[str, task.Task]:
-    tasks: dict[str, task.Task] = {}
-    for part in filter(None, (part.strip() for part in names.split(","))):
-        name, specification = task.load(part)
-        if name in tasks:
-            raise UsageError(f"--tasks names {name!r} twice")
-        if shown is not None and isinstance(specification, task.MultipleChoiceTask):
-            specification = replace(specification, fewshot_examples=str(shown.resolve()))
-        tasks[name] = specification
-    if shown is not None and not shown.is_file():
-        raise MissingInputError(f"--fewshot-examples: there is no file {shown}")
-    if not tasks:
-        raise UsageError("--tasks names no task")
-    return tasks
-
-
-def _models(arguments: argparse.Namespace) -> list[tuple[str, Path, int | None]]:
-    """Return name and folder of each model, and of a Megatron checkpoint the iteration."""
-    found: list[tuple[str, Path, int | None]] = []
-    for model in arguments.model:
-        if megatron_export.is_checkpoint(model):
-            numbers = megatron_export.wanted_iterations(model, arguments.iterations)
-            found += [(f"iter_{number:07d}", model, number) for number in numbers]
-        elif arguments.iterations is not None:
-            raise UsageError(f"--iterations is for Megatron checkpoints; {model} is none")
-        else:
-            found.append((model.resolve().name, model_folder.check_model(model), None))
-    names = [name for name, _, _ in found]
-    if len(found) > 1 and arguments.adapter is not None:
-        raise UsageError("--adapter goes with one --model")
-    if len(found) > 1 and (arguments.name or len(set(names)) < len(names)):
-        raise UsageError(
-            f"several models are named by their folders, which must differ ({', '.join(names)}),"
-            " not by --name"
-        )
-    return found
-
-
-def _exported(
-    arguments: argparse.Namespace, models: list[tuple[str, Path, int | None]], rank: int
-) -> list[tuple[str, Path]]:
-    """Return name and folder of each model; exports Megatron checkpoints to OUTPUT.models."""
-    exports = arguments.output.with_name(f"{arguments.output.name}.models")
-    folders = [
-        (
-            folder
-            if iteration is None
-            else megatron_export.export(
-                folder, iteration, exports / name, rank, not arguments.no_verify
-            )
-        )
-        for name, folder, iteration in models
-    ]
-    names = (
-        [name for name, _, _ in models]
-        if len(models) > 1
-        else [arguments.name or arguments.output.name]
-    )
-    return list(zip(names, folders, strict=True))
-
-
-def _configuration(
-    arguments: argparse.Namespace,
-    model: Path,
-    name: str,
-    settings: protocol.Protocol,
-    tasks: dict[str, task.Task],
-    files: dict[str, list[Path]],
-) -> dict[str, Any]:
-    """Return all that decides the scores, with the hashes of all files read."""
-    adapter: Path | None = arguments.adapter
-    verify = not arguments.no_verify
-    return {
-        "model": {
-            "name": name,
-            "path": str(model.resolve()),
-            "files": model_folder.hashes(model, verify),
-        },
-        "adapter": (
-            {"path": str(adapter), "files": model_folder.hashes(adapter, verify)}
-            if adapter
-            else None
-        ),
-        "protocol": arguments.protocol,
-        "settings": asdict(settings),
-        "dtype": arguments.dtype,
-        "backend": arguments.backend,
-        "limit": arguments.limit,
-        "tasks": {
-            name: {
-                **recipe.to_dict(specification),
-                "files": {path.name: manifest.sha256(path) for path in files[name]},
-            }
-            for name, specification in tasks.items()
-        },
-    }
+    return numbers
 
 
 def _part(processes: int) -> tuple[int, int]:
@@ -486,26 +297,39 @@ def _part(processes: int) -> tuple[int, int]:
     return 0, processes
 
 
-def _start_children(argv: list[str], processes: int) -> list[subprocess.Popen[bytes]]:
-    """Start this machine's other processes with the same command, each on the GPU of its number."""
-    command = [sys.executable, str(Path(__file__).resolve()), *argv]
-    environments = [
-        {**os.environ, _PART: f"{rank}/{processes}", "LOCAL_RANK": str(rank)}
-        for rank in range(1, processes)
-    ]
-    return [
-        subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, preexec_fn=worker.die_with_parent
-        )
-        for environment in environments
-    ]
+@contextlib.contextmanager
+def _children(options: Recipe, processes: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start this machine's other processes on the same recipe, each on the GPU of its number.
+
+    They are waited for, and terminated after an error.
+    """
+    with tempfile.TemporaryDirectory(prefix="galen-evaluation-") as folder:
+        path = Path(folder) / "recipe.yaml"
+        path.write_text(recipe.dump(options), encoding="utf-8")
+        command = [sys.executable, str(Path(__file__).resolve()), str(path)]
+        children: list[subprocess.Popen[bytes]] = []
+        try:
+            for rank in range(1, processes):
+                child = subprocess.Popen(
+                    command,
+                    env={**os.environ, _PART: f"{rank}/{processes}", "LOCAL_RANK": str(rank)},
+                    stdout=subprocess.DEVNULL,
+                    preexec_fn=worker.die_with_parent,
+                )
+                children.append(child)
+            yield children
+            for child in children:
+                child.wait()
+        finally:
+            for child in children:
+                child.terminate()  # nothing where it has ended already
 
 
-def _check_children(children: list[subprocess.Popen[bytes]]) -> None:
+def _check_children(children: Sequence[subprocess.Popen[bytes]]) -> None:
     if any(child.poll() for child in children):
         raise DataError(
-            "another process of this run has failed, its message stands above; start the same"
-            " command again to go on"
+            "another process of this run has failed, see its message above; start the same"
+            " command again to resume"
         )
 
 

@@ -2,8 +2,8 @@
 
 Documents are dealt to buckets by a hash, and each bucket is sorted by it.
 
-The hash is that of the seed, the identifier and the number of the copy, so the order of the corpus
-depends on nothing else: not on the order of the input, not on workers.
+The hash is that of the seed, the identifier and the number of the repeat, so the order of the
+corpus depends on nothing else: not on the order of the input, not on workers.
 """
 
 import gzip
@@ -33,12 +33,10 @@ class Scatter(PipelineStep):
 
     def __init__(self, ordered: str, scattered: str, buckets: int, seed: int) -> None:
         super().__init__()
-        self.ordered, self.scattered, self.buckets, self.seed = (
-            Path(ordered),
-            Path(scattered),
-            buckets,
-            seed,
-        )
+        self.ordered = Path(ordered)
+        self.scattered = Path(scattered)
+        self.buckets = buckets
+        self.seed = seed
 
     def run(
         self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
@@ -51,19 +49,21 @@ class Scatter(PipelineStep):
         yield from ()
 
     def _deal(self, path: Path, split: str, rank: int) -> None:
-        files, last, copy = {}, "", 0
+        files = {}
+        last_id = ""
+        repeat = 0
         with gzip.open(path, "rb") as lines:
             for line in lines:
-                identifier = orjson.loads(line)["id"]
-                copy = copy + 1 if identifier == last else 0  # copies follow each other
-                last = identifier
-                place = stable_hash("shuffle", self.seed, identifier, copy)
-                bucket = place * self.buckets >> 64
+                id = orjson.loads(line)["id"]
+                repeat = repeat + 1 if id == last_id else 0  # repeats follow each other
+                last_id = id
+                position = stable_hash("shuffle", self.seed, id, repeat)
+                bucket = position * self.buckets >> 64
                 if bucket not in files:
                     folder = self.scattered / f"{bucket:05d}" / split
                     folder.mkdir(parents=True, exist_ok=True)
                     files[bucket] = open_gzip(folder / f"{rank:05d}.jsonl.gz", level=1)
-                files[bucket].write(b"%016x" % place + line)
+                files[bucket].write(b"%016x" % position + line)
         for file in files.values():
             file.close()
 
@@ -76,7 +76,8 @@ class Gather(PipelineStep):
 
     def __init__(self, scattered: str, corpus: str) -> None:
         super().__init__()
-        self.scattered, self.corpus = Path(scattered), Path(corpus)
+        self.scattered = Path(scattered)
+        self.corpus = Path(corpus)
 
     def run(
         self, data: Iterator[Document] | None = None, rank: int = 0, world_size: int = 1
@@ -98,10 +99,8 @@ class Gather(PipelineStep):
 def shuffle(settings: Shuffle, size: int, tasks: int, folder: Path, stages: Stages) -> None:
     """Shuffle `folder/ordered` into `folder/corpus`; `size` is the bytes of its text."""
     buckets = max(1, math.ceil(size / (settings.bucket_megabytes * 1e6)))
-    ordered, scattered, corpus = (
-        str(folder / "ordered"),
-        str(folder / "scattered"),
-        str(folder / "corpus"),
-    )
+    ordered = str(folder / "ordered")
+    scattered = str(folder / "scattered")
+    corpus = str(folder / "corpus")
     stages.run_tasks("scatter", [Scatter(ordered, scattered, buckets, settings.seed)], tasks)
     stages.run_tasks("gather", [Gather(scattered, corpus)], buckets)

@@ -18,7 +18,9 @@ from data_prep.readers import READERS
 from data_prep.readers.base import SourceReader
 from data_prep.readers.medline import MedlineReader
 from data_prep.readers.process import read_files
-from data_prep.readers.record import BadRecord, printable
+from data_prep.readers.record import QuarantinedRecord, printable
+
+_PROGRESS_SECONDS = 0.5
 
 
 class SourceFiles(PipelineStep):
@@ -27,7 +29,7 @@ class SourceFiles(PipelineStep):
     The content of a task never depends on the number of workers.
 
     Bad records, and the rest of a file that breaks off, go to `<rank>.jsonl` in the folder
-    `quarantine`, with file and position; reading goes on. About twice a second it notes in
+    `quarantine`, with file and position, and reading continues. About twice a second it writes to
     `progress/` of `logging_dir` how many bytes are read. Names in its statistics, besides those of
     the readers: `input_files`, `broken files`.
 
@@ -53,7 +55,7 @@ class SourceFiles(PipelineStep):
         super().__init__()
         self.tasks = [list(files) for files in tasks]
         self.logging_dir: DataFolder = get_datafolder(logging_dir)
-        self.bad_folder: DataFolder | None = (
+        self.quarantine_folder: DataFolder | None = (
             None if quarantine is None else get_datafolder(quarantine)
         )
         self.decision_folder: DataFolder | None = (
@@ -65,38 +67,34 @@ class SourceFiles(PipelineStep):
     ) -> Iterator[Document]:
         """Yield the documents of this task's files."""
         self._rank = rank
-        self._bad: list[BadRecord] = []
-        self._noted = time.monotonic()
-        done = 0
+        self._invalid: list[QuarantinedRecord] = []
+        self._last_progress = time.monotonic()
         files = self.tasks[rank]
         for library in READERS[files[0].reader].libraries:
             importlib.import_module(library)
-        before = 0
-        for batch in read_files(
-            [(partial(self._reader, file), name_of(file.path)) for file in files], files[0].options
-        ):
+        readers = [(partial(self._reader, file), name_of(file.path)) for file in files]
+        bytes_before = 0  # of the files before the current one
+        records_before = 0
+        for batch in read_files(readers, files[0].options):
             file = files[batch.file]
             for label, count in batch.counts.items():
                 self.stat_update(label, value=count)
-            self._bad += batch.bad
-            if time.monotonic() - self._noted > 0.5:
-                self._note(done + batch.position)
+            self._invalid += batch.bad
+            if time.monotonic() - self._last_progress > _PROGRESS_SECONDS:
+                self._write_progress(bytes_before + batch.position)
             yield from batch.documents
             if batch.broken is not None:
                 self.stat_update("broken files")
-                self._bad.append(
-                    BadRecord(
-                        printable(file.path),
-                        f"after record {self._count() - before}",
-                        "broken file",
-                        batch.broken,
-                    )
+                position = f"after record {self._num_records() - records_before}"
+                self._invalid.append(
+                    QuarantinedRecord(printable(file.path), position, "broken file", batch.broken)
                 )
             if batch.whole:
                 self.stat_update("input_files")
-                before, done = self._count(), done + file.size
-                self._note(done)
-        self._write_bad()
+                records_before = self._num_records()
+                bytes_before += file.size
+                self._write_progress(bytes_before)
+        self._write_quarantine()
 
     def _reader(self, file: InputFile) -> SourceReader:
         """Return the reader of a file; called in its process."""
@@ -116,18 +114,18 @@ class SourceFiles(PipelineStep):
             decisions: Any = np.load(stored, allow_pickle=False)
         return list(decisions.tolist())
 
-    def _count(self) -> int:
-        """Return how many records this task has read."""
+    def _num_records(self) -> int:
+        """Return the number of records that this task has read."""
         return int(self.stats["total"].total)
 
-    def _write_bad(self) -> None:
-        if self._bad and self.bad_folder is not None:
-            with self.bad_folder.open(f"{self._rank:05d}.jsonl", "w", encoding="utf-8") as file:
-                file.writelines(
-                    json.dumps(asdict(bad), ensure_ascii=False) + "\n" for bad in self._bad
-                )
+    def _write_quarantine(self) -> None:
+        if not self._invalid or self.quarantine_folder is None:
+            return
+        with self.quarantine_folder.open(f"{self._rank:05d}.jsonl", "w", encoding="utf-8") as file:
+            for record in self._invalid:
+                file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
 
-    def _note(self, position: int) -> None:
-        self._noted = time.monotonic()
+    def _write_progress(self, bytes_read: int) -> None:
+        self._last_progress = time.monotonic()
         with self.logging_dir.open(f"progress/{self._rank:05d}", "w") as file:
-            file.write(str(position))
+            file.write(str(bytes_read))

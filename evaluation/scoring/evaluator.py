@@ -27,6 +27,8 @@ from galen.errors import DataError
 from galen.run_folder import Identity
 
 RESULTS = "results.json"
+RECIPE = "recipe.yaml"
+"""The recipe that reproduces the results."""
 logger = logging.getLogger(__name__)
 
 
@@ -53,6 +55,8 @@ class Plan:
     Empty in a process that another one of this machine has started.
     """
     files: list[Path]
+    recipe: str
+    """The recipe as YAML, written beside the results."""
 
 
 def claim(plan: Plan, rank: int) -> None:
@@ -236,7 +240,9 @@ def _write_results(
         "versions": manifest.versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_text(plan.output / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(results, indent=1, ensure_ascii=False)
+    write_text(plan.output / RECIPE, plan.recipe)
+    write_text(plan.output / RESULTS, text + "\n")
     manifest.write(
         plan.output / manifest.NAME,
         stage="evaluate",
@@ -246,7 +252,8 @@ def _write_results(
         counts={"samples": {name: len(samples[name]) for name in plan.tasks}},
         seconds=round(seconds, 1),
     )
-    return results
+    read_back: dict[str, Any] = json.loads(text)
+    return read_back
 
 
 def table(results: dict[str, Any]) -> str:

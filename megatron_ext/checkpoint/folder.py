@@ -108,7 +108,9 @@ def partial_folder(checkpoint: str | Path, iteration: int, attempt: str = "") ->
     `attempt` distinguishes this start of a run from those before it.
     """
     final = iteration_folder(checkpoint, iteration)
-    return final.with_name(f".{final.name}{attempt and '.' + attempt}.partial")
+    if attempt:
+        final = final.with_name(f"{final.name}.{attempt}")
+    return atomic.partial_path(final)
 
 
 def remove_partial(checkpoint: str | Path) -> None:

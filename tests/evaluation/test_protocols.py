@@ -113,7 +113,6 @@ def test_fewshot_examples_stand_in_the_order_of_their_file(arguments, tmp_path):
         DataError,
         match=(
             r"9 few-shot examples with a rationale are needed, .*chain_of_thought\.jsonl holds 5"
-            r" for it"
         ),
     ):
         run.main([*arguments, *options, "--num-fewshot", "9", "--output", str(tmp_path / "more")])

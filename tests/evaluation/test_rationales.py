@@ -272,9 +272,7 @@ def test_rationales_are_kept_when_they_lead_to_the_answer(questions, server, tmp
     server.asked.clear()
     build.main(arguments)
     assert not server.asked
-    with pytest.raises(
-        UsageError, match="was begun with another model, instruction or file of questions"
-    ):
+    with pytest.raises(UsageError, match=r"out\.jsonl belongs to another run \(.*instruction.*: "):
         build.main(["translate", "--to", "French", *arguments[1:]])
 
 

@@ -3,15 +3,18 @@
 import hashlib
 import json
 import math
+import re
 import shutil
 import subprocess
 
 import pytest
 
 from evaluation import run
-from galen import manifest
+from evaluation.scoring.recipe import Recipe, check
+from evaluation.tasks.task import load as load_task
+from galen import manifest, recipe
 from galen.errors import DataError, UsageError
-from tests.conftest import command
+from tests.conftest import ROOT, command
 
 TASKS = "mesh_topics,pubmed_perplexity"
 
@@ -280,3 +283,68 @@ def test_a_mistake_is_one_line_on_the_command_line(arguments):
         done.stderr.startswith("error: unknown task 'mesh'; known: biomistral_arabic, ")
         and done.stderr.count("\n") == 1
     )
+
+
+def test_a_recipe_gives_the_scores_of_its_options_and_is_saved(
+    arguments, tiny_llama, data, tmp_path
+):
+    run.main([*arguments, "--limit", "3", "--name", "tiny"])
+    recipe_path = tmp_path / "recipe.yaml"
+    recipe_path.write_text(
+        f"model: {tiny_llama}\ntasks: [mesh_topics, pubmed_perplexity]\ndata: {data}\n"
+        f"output: {tmp_path / 'of_recipe'}\ndevice: cpu\nlimit: 5\nname: tiny\n"
+    )
+    run.main([str(recipe_path), "limit=3"])
+    saved = tmp_path / "of_recipe" / "recipe.yaml"
+    run.main(["--log-level", "warning", str(saved), f"output={tmp_path / 'again'}"])
+    for name in ("results.json", *(f"samples/{task}.jsonl" for task in TASKS.split(","))):
+        contents = []
+        for folder in ("scores", "of_recipe", "again"):
+            text = (tmp_path / folder / name).read_text()
+            contents.append(json.loads(text)["tasks"] if name == "results.json" else text)
+        assert contents[0] == contents[1] == contents[2]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("limt=3", "unknown key 'limt'; did you mean 'limit'"),
+        ("limit=0", "--limit must be at least 1"),
+        ("backend=vlm", "backend: "),
+        ("protocol=lm_evl", "did you mean 'lm_eval'"),
+        ("fewshot_seeds=[1,1]", "--fewshot-seeds must name"),
+        ("tasks=[mesh_topics,mesh_topics]", "twice"),
+        ("model=missing", "there is no model folder missing"),
+    ],
+)
+def test_mistakes_of_a_recipe_are_found_before_any_work(
+    override, message, tiny_llama, data, tmp_path
+):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"model: {tiny_llama}\ntasks: mesh_topics\ndata: {data}\noutput: {tmp_path / 'scores'}\n"
+    )
+    with pytest.raises(UsageError, match=re.escape(message)):
+        run.main([str(path), override])
+    assert not (tmp_path / "scores").exists()
+
+
+def test_the_examples_are_recipes():
+    for path in (ROOT / "examples" / "evaluate").glob("*.yaml"):
+        options = recipe.load(Recipe, path)
+        check(options)
+        for name in options.tasks:
+            load_task(name)
+
+
+def test_evaluate_returns_the_results(tiny_llama, data, tmp_path):
+    options = Recipe(
+        model=[tiny_llama],
+        tasks=["mesh_topics"],
+        data=data,
+        output=tmp_path / "scores",
+        device="cpu",
+        limit=2,
+    )
+    [results] = run.evaluate(options)
+    assert results == json.loads((tmp_path / "scores" / "results.json").read_text())

@@ -93,8 +93,8 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield name, value
     elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from _texts(f"{name}.{key}", part)
+        for key, inner in value.items():
+            yield from _texts(f"{name}.{key}", inner)
     elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _texts(f"{name}.{number}", part)
+        for number, inner in enumerate(value):
+            yield from _texts(f"{name}.{number}", inner)

@@ -24,8 +24,8 @@ from data_prep.text.words import (
 )
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_REMEMBERED = 1_000_000
-_MOST_PARTS = 8
+_MAX_CACHED_WORDS = 1_000_000
+_MAX_PARTS = 8
 """Parts of which a word is put together where several words touch at zero-width spaces."""
 
 _WORD_OR_MARKUP = re.compile(f"{SPACE_MARKUP.pattern}|{WHOLE_WORD.pattern}")
@@ -36,7 +36,7 @@ Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 class WordHasher:
-    """Hashes of the words of texts, with a memory of words.
+    """Hashes of the words of texts, with a cache of words.
 
     Invisible characters inside a word do not hide it. A hyphen at a line's end may belong to the
     word ("follow-up") or not ("daugh-ter"), one before a space, too, and a zero-width space may
@@ -48,7 +48,7 @@ class WordHasher:
     """
 
     def __init__(self, words: Collection[int] | None = None) -> None:
-        self._known: dict[str, list[int]] = {}
+        self._cache: dict[str, list[int]] = {}
         self._words = words
 
     def __call__(self, text: str) -> tuple[Hashes, list[tuple[int, int]]]:
@@ -58,7 +58,7 @@ class WordHasher:
         """
         hashes: list[int] = []
         spans: list[tuple[int, int]] = []
-        known = self._known
+        cache = self._cache
         words = (
             self._words_of(text)
             if is_hidden(text)
@@ -66,7 +66,7 @@ class WordHasher:
         )
         for word, span in words:
             # a ligature or fraction may give several words
-            for value in known.get(word) or self._hash(word):
+            for value in cache.get(word) or self._hash(word):
                 hashes.append(value)
                 spans.append(span)
         return np.array(hashes, dtype=np.uint64), spans
@@ -77,14 +77,18 @@ class WordHasher:
             if found[0][0] in "<&":
                 continue
             parts = parts_of(found[0])
-            if (
-                len(parts) == 1
-                or (self._words is None and not is_broken_in_line(found[0]))
-                or self._is_known("".join(part for part, _ in parts))
-            ):
+            if self._is_one_word(found[0], parts):
                 yield found[0], found.span()
             else:
                 yield from self._words_in(parts, found.start())
+
+    def _is_one_word(self, written: str, parts: Sequence[tuple[str, int]]) -> bool:
+        """Return whether a word as it is written, with hidden breaks, is one word."""
+        if len(parts) == 1:
+            return True
+        if self._words is None and not is_broken_in_line(written):
+            return True
+        return self._is_known(_join(parts))
 
     def _words_in(
         self, parts: list[tuple[str, int]], start: int
@@ -92,17 +96,12 @@ class WordHasher:
         """Yield the words of which parts consist: the longest that are known, else single parts."""
         first = 0
         while first < len(parts):
-            size = next(
-                (
-                    size
-                    for size in range(min(_MOST_PARTS, len(parts) - first), 1, -1)
-                    if self._is_known("".join(part for part, _ in parts[first : first + size]))
-                ),
-                1,
-            )
-            word = "".join(part for part, _ in parts[first : first + size])
-            last, place = parts[first + size - 1]
-            yield word, (start + parts[first][1], start + place + len(last))
+            size = min(_MAX_PARTS, len(parts) - first)
+            while size > 1 and not self._is_known(_join(parts[first : first + size])):
+                size -= 1
+            last, offset = parts[first + size - 1]
+            span = (start + parts[first][1], start + offset + len(last))
+            yield _join(parts[first : first + size]), span
             first += size
 
     def _is_known(self, word: str) -> bool:
@@ -110,13 +109,19 @@ class WordHasher:
         return words is not None and all(value in words for value in self._hash(word))
 
     def _hash(self, word: str) -> list[int]:
-        known = self._known.get(word)
-        if known is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            whole = "".join(part for part, _ in parts_of(word))
-            known = self._known[word] = [stable_hash(part) for part in WORD.findall(plain(whole))]
-        return known
+        hashes = self._cache.get(word)
+        if hashes is None:
+            if len(self._cache) >= _MAX_CACHED_WORDS:
+                self._cache.clear()
+            joined = _join(parts_of(word))
+            hashes = [stable_hash(part) for part in WORD.findall(plain(joined))]
+            self._cache[word] = hashes
+        return hashes
+
+
+def _join(parts: Iterable[tuple[str, int]]) -> str:
+    """Return the word of which parts, with their offsets, consist."""
+    return "".join(part for part, _ in parts)
 
 
 def normal_form(text: str) -> str:
@@ -144,7 +149,7 @@ class Index:
 
     `fields` are (file, item, field, words) in order; `words` are the hashes of all their words,
     sorted. `grams[length]` is (hashes sorted, start of each in the entries, entries), an entry
-    being (number of the field, place of the sequence in it), both uint32.
+    being (number of the field, position of the sequence in it), both uint32.
     """
 
     fields: list[tuple[str, str, str, int]]
@@ -152,7 +157,7 @@ class Index:
     words: Hashes
 
     def hasher(self) -> WordHasher:
-        """Return what makes the hashes of a document's words."""
+        """Return the hasher of a document's words."""
         return WordHasher(frozenset(self.words.tolist()))
 
     def save(self, path: Path) -> None:
@@ -195,57 +200,73 @@ def build_index(
     """Return the index of items.
 
     A field of `n_grams` words or more is looked for by all its sequences of that many; one with
-    fewer, down to `min_words`, as a whole. In a field that is mostly in an unspaced script both
-    numbers are 1.5 times as many characters. Sequences that stand in `max_item_frequency` different
+    fewer, down to `min_words`, completely. In a field that is mostly in an unspaced script both
+    numbers are 1.5 times as many characters. Sequences in `max_item_frequency` different
     items, and those of which phrases make up more than half, are left out.
     """
-    hasher, fields = WordHasher(), []
-    known: set[int] = set()
-    found: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
-    common = [hasher(normal_form(phrase))[0] for phrase in phrases]
+    hasher = WordHasher()
+    phrase_hashes = [hasher(normal_form(phrase))[0] for phrase in phrases]
+    fields: list[tuple[str, str, str, int]] = []
+    known_words: set[int] = set()
+    entries: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
         text = normal_form(item.text)
         words, spans = hasher(text)
-        factor = (
-            UNSPACED_FACTOR
-            if 2 * sum(UNSPACED.match(text, start) is not None for start, _ in spans) > len(spans)
-            else 1.0
-        )
+        factor = UNSPACED_FACTOR if _is_mostly_unspaced(text, spans) else 1.0
         length = min(round(n_grams * factor), len(words))
         if length < round(min_words * factor):
             continue
-        known.update(words.tolist())
+        known_words.update(words.tolist())
+        number = len(fields)
         fields.append((item.file, item.item, item.field, len(words)))
-        covered = np.concatenate([[0], np.cumsum(_covered(words, common))])
-        for place, gram in enumerate(windows(words, length).tolist()):
-            if 2 * (covered[place + length] - covered[place]) <= length:
-                found[length][gram].append((len(fields) - 1, place))
+        covered = np.concatenate([[0], np.cumsum(_covered(words, phrase_hashes))])
+        for position, gram in enumerate(windows(words, length).tolist()):
+            if 2 * (covered[position + length] - covered[position]) <= length:
+                entries[length][gram].append((number, position))
     grams = {}
-    for length, entries_of in sorted(found.items()):
-        kept = {
-            gram: entries
-            for gram, entries in entries_of.items()
-            if len({fields[n][:2] for n, _ in entries}) < max_item_frequency
+    for length, entries_of in sorted(entries.items()):
+        rare = {
+            gram: gram_entries
+            for gram, gram_entries in entries_of.items()
+            if len({fields[number][:2] for number, _ in gram_entries}) < max_item_frequency
         }
-        hashes = np.array(sorted(kept), dtype=np.uint64)
-        counts = [len(kept[gram]) for gram in hashes.tolist()]
-        entries = np.array(
-            [entry for gram in hashes.tolist() for entry in kept[gram]], dtype=np.uint32
-        ).reshape(-1, 2)
-        grams[length] = (hashes, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), entries)
-    kept_grams = {length: arrays for length, arrays in grams.items() if len(arrays[0])}
-    return Index(fields, kept_grams, np.array(sorted(known), dtype=np.uint64))
+        if rare:
+            grams[length] = _arrays(rare)
+    return Index(fields, grams, np.array(sorted(known_words), dtype=np.uint64))
+
+
+def _is_mostly_unspaced(text: str, spans: Sequence[tuple[int, int]]) -> bool:
+    """Return whether more than half of a text's words are in an unspaced script."""
+    num_unspaced = sum(UNSPACED.match(text, start) is not None for start, _ in spans)
+    return 2 * num_unspaced > len(spans)
+
+
+def _arrays(
+    entries_of: dict[int, list[tuple[int, int]]],
+) -> tuple[Hashes, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the arrays of `Index.grams` for sequences of one length."""
+    hashes = np.array(sorted(entries_of), dtype=np.uint64)
+    starts = [0]
+    entries: list[tuple[int, int]] = []
+    for gram in hashes.tolist():
+        entries += entries_of[gram]
+        starts.append(len(entries))
+    return (
+        hashes,
+        np.array(starts, dtype=np.int64),
+        np.array(entries, dtype=np.uint32).reshape(-1, 2),
+    )
 
 
 def _covered(words: Hashes, phrases: Sequence[Hashes]) -> np.ndarray[Any, Any]:
-    """Say of each word whether it stands in one of the phrases (their hashes)."""
+    """Return for each word whether it is in one of the phrases (their hashes)."""
     covered = np.zeros(len(words), dtype=np.int64)
     for phrase in phrases:
-        for place in (
-            np.flatnonzero(words[: max(0, len(words) - len(phrase) + 1)] == phrase[0]).tolist()
-            if len(phrase)
-            else ()
-        ):
-            if np.array_equal(words[place : place + len(phrase)], phrase):
-                covered[place : place + len(phrase)] = 1
+        size = len(phrase)
+        if size == 0:
+            continue
+        candidates = words[: max(0, len(words) - size + 1)]
+        for position in np.flatnonzero(candidates == phrase[0]).tolist():
+            if np.array_equal(words[position : position + size], phrase):
+                covered[position : position + size] = 1
     return covered

@@ -1,0 +1,230 @@
+"""Preparation of an evaluation: everything that is named is read and checked before any work."""
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evaluation.backends import model_folder
+from evaluation.metrics import contamination
+from evaluation.protocols import few_shot
+from evaluation.protocols.protocol import Protocol
+from evaluation.scoring import evaluator, megatron_export, run_task
+from evaluation.scoring import recipe as evaluation_recipe
+from evaluation.scoring.recipe import Recipe
+from evaluation.tasks import task
+from evaluation.tasks.task import Task
+from galen import manifest, recipe
+from galen.errors import MissingInputError, UsageError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that is named: a Hugging Face folder, or an iteration of a Megatron checkpoint."""
+
+    name: str
+    folder: Path
+    iteration: int | None
+    """None for a Hugging Face folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preparation:
+    """What the models are scored on, read and checked."""
+
+    protocol: Protocol
+    tasks: dict[str, Task]
+    models: list[ModelSource]
+    contaminated: contamination.Contaminated | None
+    files: dict[str, list[Path]]
+    """Each task's input files."""
+    samples: dict[str, list[Any]]
+    """Each task's questions or documents."""
+    examples: dict[str, dict[int, few_shot.FewShotExamples]]
+    """Each task's few-shot examples by run."""
+
+
+def prepare(options: Recipe) -> Preparation:
+    """Read and check all that a recipe names, before a model is exported, hashed or loaded.
+
+    Raises:
+        UsageError, DataError: something is wrong or missing.
+    """
+    protocol = evaluation_recipe.check(options)
+    tasks = _tasks(options.tasks, options.fewshot_examples)
+    models = _models(options)
+    contaminated = None
+    if options.contamination is not None:
+        contaminated = contamination.read(options.contamination, options.contamination_threshold)
+    files: dict[str, list[Path]] = {}
+    samples: dict[str, list[Any]] = {}
+    examples: dict[str, dict[int, few_shot.FewShotExamples]] = {}
+    for name, specification in tasks.items():
+        files[name] = run_task.input_files(specification, options.data)
+    for name, specification in tasks.items():
+        samples[name] = run_task.read_samples(specification, options.data, options.limit)
+    for name, specification in tasks.items():
+        # before the limit: it changes no few-shot examples
+        examples[name] = _few_shot(name, specification, options.data, protocol, samples[name])
+        samples[name] = run_task.limited(specification, samples[name], options.limit)
+    return Preparation(
+        protocol=protocol,
+        tasks=tasks,
+        models=models,
+        contaminated=contaminated,
+        files=files,
+        samples=samples,
+        examples=examples,
+    )
+
+
+def outputs(options: Recipe, models: list[ModelSource]) -> list[Path]:
+    """Return the folder of each model's scores."""
+    if len(models) == 1:
+        return [options.output]
+    return [options.output / model.name for model in models]
+
+
+def plans(
+    options: Recipe, prepared: Preparation, rank: int, is_child: bool
+) -> list[evaluator.Plan]:
+    """Return the plan of each model; exports Megatron checkpoints and hashes what is read.
+
+    Args:
+        options: the recipe.
+        prepared: what it names, checked.
+        rank: this process' number.
+        is_child: whether another process of this machine has started this one.
+
+    Raises:
+        DataError: an export fails, or a file differs from its recorded hash.
+    """
+    folders = [_exported(options, model, rank) for model in prepared.models]
+    if rank == 0:
+        logger.info("hashing the models and the data")
+    for folder in folders:
+        length = model_folder.context_length(folder)
+        for name, specification in prepared.tasks.items():
+            run_task.check_length(name, specification, length)
+    result = []
+    for model, folder, output in zip(
+        prepared.models, folders, outputs(options, prepared.models), strict=True
+    ):
+        name = model.name
+        if len(prepared.models) == 1:
+            name = options.name or options.output.name
+        configuration = {} if is_child else _configuration(options, prepared, folder, name)
+        plan = evaluator.Plan(
+            model=folder,
+            output=output,
+            name=name,
+            adapter=options.adapter,
+            protocol_name=options.protocol,
+            protocol=prepared.protocol,
+            tasks=prepared.tasks,
+            max_batch_tokens=options.max_batch_tokens,
+            dtype=options.dtype,
+            device=options.device,
+            backend=options.backend,
+            tensor_parallel=options.tensor_parallel,
+            contaminated=prepared.contaminated,
+            configuration=configuration,
+            files=[path for paths in prepared.files.values() for path in paths],
+            recipe=recipe.dump(options),
+        )
+        result.append(plan)
+    return result
+
+
+def _tasks(names: list[str], fewshot_examples: Path | None) -> dict[str, Task]:
+    """Return the tasks by name; commas in a name separate several."""
+    tasks: dict[str, Task] = {}
+    parts = [part.strip() for name in names for part in name.split(",")]
+    for part in filter(None, parts):
+        name, specification = task.load(part)
+        if name in tasks:
+            raise UsageError(f"--tasks names {name!r} twice")
+        if fewshot_examples is not None and isinstance(specification, task.MultipleChoiceTask):
+            path = str(fewshot_examples.resolve())
+            specification = replace(specification, fewshot_examples=path)
+        tasks[name] = specification
+    if fewshot_examples is not None and not fewshot_examples.is_file():
+        raise MissingInputError(f"--fewshot-examples: there is no file {fewshot_examples}")
+    if not tasks:
+        raise UsageError("--tasks names no task")
+    return tasks
+
+
+def _few_shot(
+    name: str, specification: Task, data: Path, protocol: Protocol, samples: list[Any]
+) -> dict[int, few_shot.FewShotExamples]:
+    """Return the few-shot examples of a task by run; documents have none."""
+    runs = run_task.runs(specification, protocol)
+    if isinstance(specification, task.PerplexityTask):
+        return {run: {} for run in runs}
+    return few_shot.choose(name, specification, data, protocol, runs, samples)
+
+
+def _models(options: Recipe) -> list[ModelSource]:
+    models: list[ModelSource] = []
+    for folder in options.model:
+        if megatron_export.is_checkpoint(folder):
+            iterations = None if options.iterations is None else str(options.iterations)
+            for number in megatron_export.wanted_iterations(folder, iterations):
+                models.append(ModelSource(f"iter_{number:07d}", folder, number))
+        elif options.iterations is not None:
+            raise UsageError(f"--iterations is for Megatron checkpoints; {folder} is none")
+        else:
+            checked = model_folder.check_model(folder)
+            models.append(ModelSource(folder.resolve().name, checked, None))
+    if len(models) == 1:
+        return models
+    names = [model.name for model in models]
+    if options.adapter is not None:
+        raise UsageError("--adapter goes with one --model")
+    if options.name or len(set(names)) < len(names):
+        raise UsageError(
+            f"several models are named by their folders, which must differ ({', '.join(names)}),"
+            " not by --name"
+        )
+    return models
+
+
+def _exported(options: Recipe, model: ModelSource, rank: int) -> Path:
+    """Return a model's folder; exports an iteration of a Megatron checkpoint to OUTPUT.models."""
+    if model.iteration is None:
+        return model.folder
+    exports = options.output.with_name(f"{options.output.name}.models")
+    return megatron_export.export(
+        model.folder, model.iteration, exports / model.name, rank, options.verify_checksums
+    )
+
+
+def _configuration(
+    options: Recipe, prepared: Preparation, model: Path, name: str
+) -> dict[str, Any]:
+    """Return all that decides the scores, with the hashes of all files read."""
+    adapter: dict[str, Any] | None = None
+    if options.adapter is not None:
+        hashes = model_folder.hashes(options.adapter, options.verify_checksums)
+        adapter = {"path": str(options.adapter), "files": hashes}
+    tasks: dict[str, Any] = {}
+    for task_name, specification in prepared.tasks.items():
+        files = {path.name: manifest.sha256(path) for path in prepared.files[task_name]}
+        tasks[task_name] = {**recipe.to_dict(specification), "files": files}
+    return {
+        "model": {
+            "name": name,
+            "path": str(model.resolve()),
+            "files": model_folder.hashes(model, options.verify_checksums),
+        },
+        "adapter": adapter,
+        "protocol": options.protocol,
+        "settings": asdict(prepared.protocol),
+        "dtype": options.dtype,
+        "backend": options.backend,
+        "limit": options.limit,
+        "tasks": tasks,
+    }
