@@ -1,4 +1,4 @@
-"""Pictures of the corpus report, as inline SVG with text as text."""
+"""Figures of the corpus report, as inline SVG with text as text."""
 
 from collections.abc import Sequence
 
@@ -18,18 +18,18 @@ _STYLE = {
     "grid.color": "#dddddd",
     "axes.axisbelow": True,
 }
-_COLOUR = "#2a6f97"
+_COLOR = "#2a6f97"
 
 
 def columns(values: Sequence[tuple[str, int]], unit: str) -> Markup:
-    """Return upright columns in the order given, for years and lengths."""
+    """Return vertical bars in the order of the values, for years and lengths."""
     with svg.style(_STYLE):
         figure = Figure(figsize=(6.4, 2.6))
         axes = figure.subplots()
-        places = range(len(values))
-        axes.bar(places, [count for _, count in values], color=_COLOUR)
+        positions = range(len(values))
+        axes.bar(positions, [count for _, count in values], color=_COLOR)
         step = max(1, len(values) // 12)
-        axes.set_xticks(list(places)[::step], [label for label, _ in values][::step])
+        axes.set_xticks(list(positions)[::step], [label for label, _ in values][::step])
         axes.grid(axis="x", visible=False)
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
@@ -38,11 +38,11 @@ def columns(values: Sequence[tuple[str, int]], unit: str) -> Markup:
 
 
 def bars(values: Sequence[tuple[str, int]], unit: str) -> Markup:
-    """Return lying bars, the first at the top, each with its number."""
+    """Return horizontal bars, the first at the top, each with its number."""
     with svg.style(_STYLE):
         figure = Figure(figsize=(6.4, 0.5 + 0.24 * len(values)))
         axes = figure.subplots()
-        drawn = axes.barh(range(len(values)), [count for _, count in values], color=_COLOUR)
+        drawn = axes.barh(range(len(values)), [count for _, count in values], color=_COLOR)
         axes.bar_label(drawn, [f" {count:,}" for _, count in values])
         axes.set_yticks(range(len(values)), [label for label, _ in values])
         axes.invert_yaxis()
