@@ -209,11 +209,11 @@ def make_question(
     every, major = topics(record)
     if "pmid" not in record["metadata"]:
         return None
-    identifier, context = record["id"], _cut(record["text"], limit)
+    record_id, context = record["id"], _cut(record["text"], limit)
     present = words(context)
     candidates = sorted(
         (name for name in major if name in companions),
-        key=lambda name: (stands_in(name, present), unit_hash(seed, identifier, name)),
+        key=lambda name: (stands_in(name, present), unit_hash(seed, record_id, name)),
     )
     for right in candidates:
         literal = stands_in(right, present)
@@ -227,14 +227,14 @@ def make_question(
         # weighted sampling without replacement by sorting u^(1/w): Efraimidis and Spirakis, 2006
         near.sort(
             key=lambda name: (
-                -(unit_hash(seed, identifier, name) ** (companions.counts[name] ** -COMMONNESS))
+                -(unit_hash(seed, record_id, name) ** (companions.counts[name] ** -COMMONNESS))
             )
         )
         options = near[:3]
-        place = stable_hash(seed, identifier, "place") % 4
+        place = stable_hash(seed, record_id, "place") % 4
         options.insert(place, right)
         return {
-            "id": f"mesh-{identifier}",
+            "id": f"mesh-{record_id}",
             "context": context,
             "question": QUESTION,
             "options": dict(zip(LETTERS, options, strict=True)),

@@ -7,7 +7,7 @@ import zlib
 
 import brotli
 
-from data_prep.readers.record import Refused
+from data_prep.readers.record import RecordRejectedError
 
 _KNOWN = ("gzip", "x-gzip", "deflate", "br")
 _OTHERS = ("zstd", "compress", "x-compress", "dcb", "dcz")
@@ -24,12 +24,12 @@ def decompressed(data: bytes, header: str, limit: int) -> bytes:
     A word that names none is skipped.
 
     Raises:
-        Refused: it is damaged or breaks off, is longer than `limit`, or is compressed in an
-            unsupported way.
+        RecordRejectedError: it is damaged or breaks off, is longer than `limit`, or is compressed
+            in an unsupported way.
     """
     for compression in reversed([name.strip().lower() for name in header.split(",")]):
         if compression in _OTHERS:
-            raise Refused(
+            raise RecordRejectedError(
                 "unknown compression",
                 f"the page is compressed with {compression}, which is not supported",
             )
@@ -40,11 +40,11 @@ def decompressed(data: bytes, header: str, limit: int) -> bytes:
         except (zlib.error, brotli.error, EOFError) as error:
             if data.lstrip().startswith(_PLAIN):
                 continue
-            raise Refused(
+            raise RecordRejectedError(
                 "damaged compression", f"the page is not complete {compression} data ({error})"
             ) from None
         if len(whole) > limit:
-            raise Refused("too long", f"longer than {limit:,} bytes (max_record_bytes)")
+            raise RecordRejectedError("too long", f"longer than {limit:,} bytes (max_record_bytes)")
         data = whole
     return data
 

@@ -14,7 +14,7 @@ from data_prep.readers.base import SourceReader, UnreadMembers
 from data_prep.readers.jats_text import JatsText
 from data_prep.readers.license import OTHER, license_name
 from data_prep.readers.markup import plain_text
-from data_prep.readers.record import Record, Refused, Why
+from data_prep.readers.record import Record, RecordRejectedError, Rejection
 from data_prep.readers.rendering import MarkupTableOptions
 from data_prep.readers.tar_stream import files_of
 from data_prep.readers.xml_tree import HREF, LANGUAGE, Element, parse_xml, strip_namespaces, tag_of
@@ -85,7 +85,7 @@ class JatsReader(SourceReader):
         if member.issparse():
             return Record(
                 f"member {member.name}",
-                refused=Why("sparse file", "a sparse file in a tar archive is not read"),
+                rejection=Rejection("sparse file", "a sparse file in a tar archive is not read"),
             )
         return self.member(file, member.name)
 
@@ -98,7 +98,7 @@ class JatsReader(SourceReader):
             root = parse_xml(record.content)
         except etree.XMLSyntaxError as error:
             record.position += f", line {error.lineno}"
-            raise Refused("broken XML", error.msg) from None
+            raise RecordRejectedError("broken XML", error.msg) from None
         strip_namespaces(root)
         name = (
             record.position.removeprefix("member ")
@@ -119,20 +119,20 @@ class JatsReader(SourceReader):
             return Record(record.position, (None, ""))
         parent = element.getparent()
         if parent is None:
-            why = Why(
+            why = Rejection(
                 "not JATS",
                 f"the root element is <{tag_of(element)}>, not an <article> with front matter or a"
                 " body, and holds none",
             )
-            return Record(record.position, sample=record.sample, refused=why)
-        why = Why(
+            return Record(record.position, sample=record.sample, rejection=why)
+        why = Rejection(
             "not JATS",
             f"<{tag_of(element)}> in <{tag_of(parent)}> is no JATS article and holds none",
         )
         return Record(
             f"{record.position}, line {element.sourceline}",
             sample=f"<{tag_of(element)}>",
-            refused=why,
+            rejection=why,
         )
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
@@ -171,8 +171,8 @@ class JatsReader(SourceReader):
         writer.rest(article)
         known["full_text"] = body is not None and len(body) > 0
         text = "\n\n".join([block for block in [known["title"], *writer.blocks] if block])
-        identifier = known["pmcid"] or known["doi"] or known["pmid"] or self.content_id(name, text)
-        return self.document(text, identifier, filepath, **known)
+        document_id = known["pmcid"] or known["doi"] or known["pmid"] or self.content_id(name, text)
+        return self.document(text, document_id, filepath, **known)
 
 
 def _metadata(article: Element) -> dict[str, Any]:

@@ -36,9 +36,9 @@ from data_prep.readers.record import (
     START,
     TOO_MUCH_MEMORY,
     Outcome,
-    Place,
     QuarantinedRecord,
-    Why,
+    RecordIndex,
+    Rejection,
     documents_of,
     is_of_system,
     printable,
@@ -56,11 +56,11 @@ Readers = Sequence[tuple[Callable[[], SourceReader], str]]
 
 @dataclass(slots=True)
 class Batch:
-    """What came of some records of one file that follow each other."""
+    """Results of consecutive records of one file."""
 
     file: int
     """Which file."""
-    last: Place
+    last: RecordIndex
     """The last of the records."""
     documents: list[Document] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Batch:
 
 
 def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
-    """Yield what comes of the records of some files, in order, read in processes of their own.
+    """Yield the results of files, in order, read in processes of their own.
 
     Args:
         files: the files.
@@ -99,14 +99,14 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
                     number, start = batch.file + 1, START
                     watch.next_file()
                 else:
-                    number, start = batch.file, Place(batch.last.record, batch.last.part + 1)
+                    number, start = batch.file, RecordIndex(batch.last.record, batch.last.part + 1)
                 last = batch
                 yield batch
             status, peak = child.wait()
         # all is read, or its memory was used up, which must not be the fault of the next record
         if status == 0:
             continue
-        broken = watch.blame(_why(status, peak, options), start)
+        broken = watch.blame(_rejection_for(status, peak, options), start)
         if broken is not None:
             position = last.position if last.file == number else 0
             yield Batch(number, start, position=position, broken=broken, whole=True)
@@ -114,7 +114,7 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
             watch.next_file()
 
 
-def _why(status: int, peak: int, options: ReaderOptions) -> Why:
+def _rejection_for(status: int, peak: int, options: ReaderOptions) -> Rejection:
     """Return why a reader's process ended.
 
     Raises:
@@ -122,7 +122,7 @@ def _why(status: int, peak: int, options: ReaderOptions) -> Why:
     """
     code = os.waitstatus_to_exitcode(status)
     if code == -signal.SIGPROF:
-        return Why(
+        return Rejection(
             "too long a time",
             f"took more than {options.max_record_seconds:g} s of processor time"
             " (max_record_seconds)",
@@ -138,17 +138,17 @@ def _why(status: int, peak: int, options: ReaderOptions) -> Why:
             " the worker"
         )
     if peak > options.max_record_memory * NEARLY:
-        return Why(
+        return Rejection(
             TOO_MUCH_MEMORY,
             f"took more than {options.max_record_memory:,} bytes of memory (max_record_memory)",
         )
-    return Why("crash", f"crashed the library that reads it ({signal.Signals(-code).name})")
+    return Rejection("crash", f"crashed the library that reads it ({signal.Signals(-code).name})")
 
 
 class _Child:
-    """A process that reads files from a place on and sends what comes of them."""
+    """A process that reads files from a record on and sends the results."""
 
-    def __init__(self, files: Readers, number: int, start: Place, watch: Limits) -> None:
+    def __init__(self, files: Readers, number: int, start: RecordIndex, watch: Limits) -> None:
         near, far = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -190,7 +190,7 @@ class _Child:
 
 
 def _received(message: dict[str, Any]) -> Batch:
-    message["last"] = Place(*message["last"])
+    message["last"] = RecordIndex(*message["last"])
     message["documents"] = [
         document for rows in message["documents"] for document in documents_of(rows)
     ]
@@ -199,7 +199,7 @@ def _received(message: dict[str, Any]) -> Batch:
 
 
 def _serve(
-    parent: int, pipe: int, files: Readers, number: int, start: Place, watch: Limits
+    parent: int, pipe: int, files: Readers, number: int, start: RecordIndex, watch: Limits
 ) -> None:
     """In the child: read, send, and end the process."""
     code = 70
@@ -211,8 +211,8 @@ def _serve(
         gc.freeze()  # the collector would write to, and so copy, what is shared
         with os.fdopen(pipe, "wb", buffering=0) as file:
             sender = _Sender(file, number, watch)
-            for place in range(number, len(files)):
-                _read(files[place], start, watch, sender)
+            for index in range(number, len(files)):
+                _read(files[index], start, watch, sender)
                 start = START
                 watch.next_file()
         code = 0
@@ -225,13 +225,16 @@ def _serve(
 
 
 def _read(
-    file: tuple[Callable[[], SourceReader], str], start: Place, watch: Limits, sender: "_Sender"
+    file: tuple[Callable[[], SourceReader], str],
+    start: RecordIndex,
+    watch: Limits,
+    sender: "_Sender",
 ) -> None:
-    """Read one file from a place on and send what comes of it."""
+    """Read one file from a record on and send the results."""
     make, name = file
     broken = None
     try:
-        watch.looks(start)
+        watch.before_search(start)
         watch.limit_memory()
         reader = make()
         reader.watch = watch
@@ -283,7 +286,7 @@ class _Sender:
         self._pipe, self._number, self._watch = pipe, number, watch
         self._begin(START)
 
-    def _begin(self, last: Place) -> None:
+    def _begin(self, last: RecordIndex) -> None:
         self._last = last
         self._documents: list[orjson.Fragment] = []
         self._counts: Counter[str] = Counter()
@@ -293,7 +296,7 @@ class _Sender:
 
     def add(self, outcome: Outcome, reader: SourceReader) -> None:
         """Take what came of one record."""
-        self._last = outcome.place
+        self._last = outcome.index
         self._documents.append(orjson.Fragment(outcome.data))
         self._counts.update(outcome.counts)
         self._bad += map(asdict, outcome.bad)

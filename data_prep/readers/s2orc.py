@@ -61,10 +61,10 @@ class S2orcReader(JsonReader):
         whole = "\n\n".join(block for block in [known["title"], *blocks] if block)
         if not whole:
             return None
-        identifier = known["pmcid"] or (
+        document_id = known["pmcid"] or (
             f"s2:{known['corpusid']}" if known["corpusid"] else self.content_id(filepath, whole)
         )
-        return self.document(whole, identifier, filepath, **known)
+        return self.document(whole, document_id, filepath, **known)
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, Any]:

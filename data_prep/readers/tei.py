@@ -13,7 +13,7 @@ from lxml import etree
 from data_prep.readers.base import SAMPLE_BYTES, SourceReader
 from data_prep.readers.license import license_name
 from data_prep.readers.markup import clean
-from data_prep.readers.record import Record, Refused, Why
+from data_prep.readers.record import Record, RecordRejectedError, Rejection
 from data_prep.readers.rendering import (
     MarkupRenderer,
     MarkupTableOptions,
@@ -82,13 +82,13 @@ class TeiReader(SourceReader):
             root = parse_xml(record.content)
         except etree.XMLSyntaxError as error:
             record.position = f"line {error.lineno}"
-            raise Refused("broken XML", error.msg) from None
+            raise RecordRejectedError("broken XML", error.msg) from None
         strip_namespaces(root)
         if tag_of(root) == "TEI":
             yield Record(record.position, (root, record.content), record.sample)
             return
         if tag_of(root) != "teiCorpus" or root.find(".//TEI") is None:
-            raise Refused(
+            raise RecordRejectedError(
                 "not TEI",
                 f"the root element is <{tag_of(root)}>, not <TEI> or a <teiCorpus> of them",
             )
@@ -102,8 +102,8 @@ class TeiReader(SourceReader):
             elif tag == "teiCorpus":
                 waiting.extend(reversed(element))
             elif tag and tag != "teiHeader":
-                why = Why("not TEI", f"<{tag}> in <teiCorpus> is no <TEI>")
-                yield Record(position, sample=f"<{tag}>", refused=why)
+                why = Rejection("not TEI", f"<{tag}> in <teiCorpus> is no <TEI>")
+                yield Record(position, sample=f"<{tag}>", rejection=why)
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a `TEI` element."""
@@ -126,8 +126,8 @@ class TeiReader(SourceReader):
                 text.write(part, 0)
         known["full_text"] = len(text.blocks) > before
         written = "\n\n".join(block for block in [known["title"], *text.blocks] if block)
-        identifier = f"doi:{known['doi']}" if known["doi"] else self.content_id(filepath, data)
-        return self.document(written, identifier, filepath, **known)
+        document_id = f"doi:{known['doi']}" if known["doi"] else self.content_id(filepath, data)
+        return self.document(written, document_id, filepath, **known)
 
 
 class TeiText:

@@ -47,7 +47,7 @@ class TextTokenizer(Protocol):
     def token_id(self, token: str) -> int | None:
         """Return the id of a token of the vocabulary, or None."""
 
-    def token(self, identifier: int) -> str | None:
+    def token(self, token_id: int) -> str | None:
         """Return how an id is written in the vocabulary, or None."""
 
     def fingerprint(self) -> str:
@@ -153,9 +153,9 @@ class HuggingFaceTokenizer:
         """Return the id of a token of the vocabulary, or None."""
         return self._tokenizer.token_to_id(token)
 
-    def token(self, identifier: int) -> str | None:
+    def token(self, token_id: int) -> str | None:
         """Return how an id is written in the vocabulary, or None."""
-        return self._tokenizer.id_to_token(identifier)
+        return self._tokenizer.id_to_token(token_id)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the vocabulary file.
@@ -211,7 +211,7 @@ class SentencePieceTokenizer:
             known = self.token_id(token)
             self.special[token] = self.vocab_size if known is None else known
             self.vocab_size += known is None
-        self._by_id = {identifier: token for token, identifier in self.special.items()}
+        self._by_id = {token_id: token for token, token_id in self.special.items()}
         bos, eos, unknown = (
             self.processor.bos_id(),
             self.processor.eos_id(),
@@ -233,10 +233,10 @@ class SentencePieceTokenizer:
             marks: list[list[int]] = [[self.special[token]] for token in pieces[1::2]] + [[]]
             result.append(
                 [
-                    identifier
+                    token_id
                     for pair in zip(plain, marks, strict=True)
                     for part in pair
-                    for identifier in part
+                    for token_id in part
                 ]
             )
         return result
@@ -249,15 +249,15 @@ class SentencePieceTokenizer:
             parts += (
                 [self.processor.decode(run)]
                 if plain
-                else [self.token(identifier) or f"<{identifier}?>" for identifier in run]
+                else [self.token(token_id) or f"<{token_id}?>" for token_id in run]
             )
         return "".join(parts)
 
-    def _is_plain(self, identifier: int) -> bool:
+    def _is_plain(self, token_id: int) -> bool:
         return (
-            0 <= identifier < self._pieces
-            and identifier not in self._by_id
-            and not self.processor.is_control(identifier)
+            0 <= token_id < self._pieces
+            and token_id not in self._by_id
+            and not self.processor.is_control(token_id)
         )
 
     def token_id(self, token: str) -> int | None:
@@ -267,11 +267,11 @@ class SentencePieceTokenizer:
         found = self.processor.piece_to_id(token)
         return found if self.processor.id_to_piece(found) == token else None
 
-    def token(self, identifier: int) -> str | None:
+    def token(self, token_id: int) -> str | None:
         """Return how an id is written in the vocabulary, or None."""
-        if identifier in self._by_id:
-            return self._by_id[identifier]
-        return self.processor.id_to_piece(identifier) if 0 <= identifier < self._pieces else None
+        if token_id in self._by_id:
+            return self._by_id[token_id]
+        return self.processor.id_to_piece(token_id) if 0 <= token_id < self._pieces else None
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the vocabulary file.
