@@ -49,7 +49,8 @@ STAGES = (
                 "checkpoints_convert.describe", "show family, sizes and layout of a checkpoint"
             ),
             "register": Verb(
-                "checkpoints_convert.adopt", "use a checkpoint of Megatron-LM or Megatron-Bridge"
+                "checkpoints_convert.register_checkpoint",
+                "use a checkpoint of Megatron-LM or Megatron-Bridge",
             ),
             "import-nemo": Verb("checkpoints_convert.nemo_to_megatron", "NeMo 2 to Megatron"),
             "export-nemo": Verb("checkpoints_convert.megatron_to_nemo", "Megatron to NeMo 2"),
