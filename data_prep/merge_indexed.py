@@ -189,7 +189,8 @@ def merge(prefixes: Sequence[str], output: str) -> tuple[int, int]:
                 f"{file.idx} holds {file.dtype}, {files[0].idx} holds {files[0].dtype}: not of one"
                 " tokenizer"
             )
-    bin_path, idx_path = Path(f"{output}.bin"), Path(f"{output}.idx")
+    bin_path = Path(f"{output}.bin")
+    idx_path = Path(f"{output}.idx")
     try:
         with atomic_file(bin_path) as new_bin, atomic_file(idx_path) as new_idx:
             _join(files, new_bin)

@@ -20,7 +20,8 @@ class Tally:
     """Takes the bytes of a `.bin` in order; knows their SHA-256 and how often each id occurs."""
 
     def __init__(self, dtype: np.dtype[Any], vocab_size: int) -> None:
-        self._dtype, self._hash = dtype, hashlib.sha256()
+        self._dtype = dtype
+        self._hash = hashlib.sha256()
         self.counts = np.zeros(vocab_size, dtype=np.int64)
         self.bytes = 0
 
@@ -119,7 +120,8 @@ def write_page(
 
 def _lengths_picture(file: IndexedFile) -> str:
     edges = 2.0 ** np.arange(0, 31.5, 0.5)
-    documents, tokens = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+    documents = np.zeros(len(edges) - 1)
+    tokens = np.zeros(len(edges) - 1)
     for lengths in file.document_lengths():
         documents += np.histogram(lengths, edges)[0]
         tokens += np.histogram(lengths, edges, weights=lengths)[0]
