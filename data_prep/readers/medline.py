@@ -16,7 +16,8 @@ from datatrove.data import Document
 from datatrove.io import DataFolderLike
 from lxml import etree
 
-from data_prep.readers.base import BoundedStream, SourceReader
+from data_prep.readers.base import SourceReader
+from data_prep.readers.bounded_streams import BoundedStream
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.license import OTHER, license_name
 from data_prep.readers.markup import plain_text
@@ -27,7 +28,9 @@ _MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "
 _MONTHS = {name: f"{number:02d}" for number, name in enumerate(_MONTH_NAMES, 1)}
 _RECORDS = ("PubmedArticle", "PubmedBookArticle", "DeleteCitation")
 
-KEEP, SUPERSEDED, DELETED = 0, 1, 2
+KEEP = 0
+SUPERSEDED = 1
+DELETED = 2
 _REASONS = {SUPERSEDED: "a later version came", DELETED: "deleted by NLM"}
 
 
