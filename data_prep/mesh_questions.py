@@ -74,7 +74,8 @@ class Companions:
         minimum: int = 3,
         limit: int = 4000,
     ) -> None:
-        lists, majors = [], Counter[str]()
+        lists = []
+        majors = Counter[str]()
         for every, major in records:
             lists.append(every)
             majors.update(major)
@@ -209,7 +210,8 @@ def make_question(
     every, major = topics(record)
     if "pmid" not in record["metadata"]:
         return None
-    record_id, context = record["id"], _cut(record["text"], limit)
+    record_id = record["id"]
+    context = _cut(record["text"], limit)
     present = words(context)
     candidates = sorted(
         (name for name in major if name in companions),
@@ -383,7 +385,8 @@ def stands_in(heading: str, text_words: set[str]) -> bool:
 def _positive_information(together: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return max(0, log(p(a, b) / p(a) p(b))) of each pair of different headings."""
     np.fill_diagonal(together, 0)
-    single, total = together.sum(axis=1), max(float(together.sum()), 1.0)
+    single = together.sum(axis=1)
+    total = max(float(together.sum()), 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         together *= total / single[:, None] / single[None, :]
         np.log(together, out=together)

@@ -127,7 +127,8 @@ class Transfer:
                         raise DataError(keys.hide(f"{public_url}: {problem} ({response.reason})"))
                     wait = _asked_wait(response)
             except requests.RequestException as error:
-                problem, wait = cause_of(error), None
+                problem = cause_of(error)
+                wait = None
             if attempt + 1 < ATTEMPTS:
                 self._pause(attempt + 1, wait, f"{public_url}: {problem}")
         raise DataError(f"{public_url} cannot be had: {problem}, {ATTEMPTS} times")
@@ -204,7 +205,8 @@ class Transfer:
                     return
                 problem = "the connection broke off"
             except _Refused as refused:
-                problem, wait = str(refused), refused.wait
+                problem = str(refused)
+                wait = refused.wait
                 if not refused.again:
                     raise DataError(f"{item.name}: {problem} at {item.public_url}") from None
             except requests.RequestException as error:
@@ -415,7 +417,8 @@ def _too_long(item: Item, largest: int) -> str:
 class _Refused(Exception):
     def __init__(self, message: str, again: bool, wait: float | None) -> None:
         super().__init__(message)
-        self.again, self.wait = again, wait
+        self.again = again
+        self.wait = wait
 
 
 def _mark_of(partial: Path) -> Path:

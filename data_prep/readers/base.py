@@ -8,9 +8,7 @@ import datetime
 import hashlib
 import io
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
@@ -237,7 +235,8 @@ class SourceReader(BaseDiskReader):
         It counts and reports here.
         """
         reader = kind(self.data_folder, self.options)
-        reader.watch, reader._outcome = self.watch, self._outcome
+        reader.watch = self.watch
+        reader._outcome = self._outcome
         return reader
 
     def stat_update(self, *labels: str, value: int = 1, unit: str | None = None) -> None:
@@ -358,99 +357,8 @@ class SourceReader(BaseDiskReader):
         return f"{printable(PurePath(filepath).name)}:{digest}"
 
 
-def _ending(name: str) -> str:
-    return PurePath(name).suffix.lower()
-
-
-class UnreadMembers:
-    """Counts the members of an archive that are not read, by their endings."""
-
-    _MOST = 20
-    _NESTED = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
-
-    def __init__(self) -> None:
-        self._notes: Counter[str] = Counter()
-
-    def add(self, name: str) -> None:
-        """Count one; what macOS adds to archives is no member."""
-        if name.startswith("__MACOSX/"):
-            return
-        ending = printable(_ending(name)) or "none"
-        what = f"members of archives with the ending {ending[:20]}, which are not read"
-        if name.lower().endswith(self._NESTED):
-            what = "archives inside archives, which are not read: unpack them"
-        elif len(self._notes) >= self._MOST and what not in self._notes:
-            what = "members of archives with still other endings, which are not read"
-        self._notes[what] += 1
-
-    def records(self) -> Iterator[Record]:
-        """Yield what tells of them, at the end of the archive."""
-        if self._notes:
-            yield Record("members that are not read", notes=self._notes)
-
-
 def _time(value: Any) -> str | None:
     """Return pandas' times, nanoseconds in Parquet, as the corpus writer takes them."""
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat() if value == value else None  # pandas' NaT is not equal to itself
     raise TypeError(f"a corpus cannot hold {type(value).__name__}")
-
-
-class BoundedStream:
-    """A stream for `lxml.etree.iterparse` that stops after `limit` bytes without a call of `mark`.
-
-    A record that never ends would otherwise be built in memory whole.
-    """
-
-    def __init__(self, stream: BinaryIO, limit: int, path: str) -> None:
-        self.stream, self.limit, self.path, self.passed = stream, limit, path, 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes.
-
-        Raises:
-            DataError: the present record is too long.
-        """
-        data = self.stream.read1(size)  # type: ignore[attr-defined]
-        self.passed += len(data)
-        if self.passed > self.limit:
-            raise DataError(
-                f"{self.path}: a record is longer than {self.limit:,} bytes (max_record_bytes)"
-            )
-        return data
-
-    def mark(self) -> None:
-        """Begin a new record."""
-        self.passed = 0
-
-
-@dataclass(slots=True)
-class Line:
-    """One line of a file."""
-
-    number: int
-    offset: int
-    data: bytes | None
-    """None for a line that is longer than the limit."""
-    length: int
-    """Bytes, those of the line's end included."""
-
-    @property
-    def position(self) -> str:
-        """Where it stands, in words."""
-        return f"line {self.number}, byte {self.offset}"
-
-
-def bounded_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
-    """Yield the lines of a stream, from number 1.
-
-    For a line longer than `limit` bytes only its length, in constant memory.
-    """
-    number = offset = 0
-    while data := stream.readline(limit + 1):
-        number, length = number + 1, len(data)
-        too_long = length > limit and not data.endswith(b"\n")
-        while too_long and not data.endswith(b"\n") and (data := stream.readline(2**20)):
-            length += len(data)
-        yield Line(number, offset, None if too_long else data, length)
-        offset += length

@@ -10,13 +10,14 @@ from typing import Any, BinaryIO
 from datatrove.data import Document
 from lxml import etree
 
-from data_prep.readers.base import SourceReader, UnreadMembers
+from data_prep.readers.base import SourceReader
 from data_prep.readers.jats_text import JatsText
 from data_prep.readers.license import OTHER, license_name
 from data_prep.readers.markup import plain_text
 from data_prep.readers.record import Record, RecordRejectedError, Rejection
 from data_prep.readers.rendering import MarkupTableOptions
 from data_prep.readers.tar_stream import files_of
+from data_prep.readers.unread_members import UnreadMembers
 from data_prep.readers.xml_tree import HREF, LANGUAGE, Element, parse_xml, strip_namespaces, tag_of
 from galen.errors import DataError
 

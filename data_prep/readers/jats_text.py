@@ -105,9 +105,11 @@ class JatsText:
 
     def _captured(self, write: Callable[..., None], *arguments: Any) -> list[str]:
         """Return the blocks that `write` adds."""
-        outer, self.blocks = self.blocks, []
+        outer = self.blocks
+        self.blocks = []
         write(*arguments)
-        inner, self.blocks = self.blocks, outer
+        inner = self.blocks
+        self.blocks = outer
         return inner
 
     def _block(self, element: Element, depth: int) -> None:
@@ -159,10 +161,8 @@ class JatsText:
         """
         tag = tag_of(element)
         caption = element.find("caption")
-        label, title = (
-            self._title(element),
-            "" if caption is None else self.text_of(caption.find("title")),
-        )
+        label = self._title(element)
+        title = "" if caption is None else self.text_of(caption.find("title"))
 
         def inner() -> None:
             for child in element:
@@ -251,8 +251,11 @@ class JatsText:
         They are in it, or it is the first to refer to them.
         """
         outer = self._flow, self._behind
-        self._flow, self._behind = [], []
-        text, flow, behind = inline_text(element, self._one), self._flow, self._behind
+        self._flow = []
+        self._behind = []
+        text = inline_text(element, self._one)
+        flow = self._flow
+        behind = self._behind
         self._flow, self._behind = outer
         for number, part in enumerate(_PLACE.split(text)):
             if number % 2:
@@ -316,7 +319,8 @@ class JatsText:
         return f" {raised}" if before[-1:].strip() and before[-1:] not in "([" else raised
 
     def _xref(self, element: Element) -> str:
-        marker, names = inline_text(element, self._one), (element.get("rid") or "").split()
+        marker = inline_text(element, self._one)
+        names = (element.get("rid") or "").split()
         kind = element.get("ref-type")
         if kind == "bibr" or (kind is None and any(name in self._works for name in names)):
             return self.renderer.citation(

@@ -87,7 +87,9 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
         DataError: the system ended the process.
         OSError: a file cannot be opened, or a disk or network fails.
     """
-    number, start, watch = 0, START, Limits(options)
+    number = 0
+    start = START
+    watch = Limits(options)
     while number < len(files):
         last = Batch(number, start)
         watch.begin(start)
@@ -96,10 +98,12 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
                 if batch.failed is not None:
                     raise OSError(*batch.failed)
                 if batch.whole:
-                    number, start = batch.file + 1, START
+                    number = batch.file + 1
+                    start = START
                     watch.next_file()
                 else:
-                    number, start = batch.file, RecordIndex(batch.last.record, batch.last.part + 1)
+                    number = batch.file
+                    start = RecordIndex(batch.last.record, batch.last.part + 1)
                 last = batch
                 yield batch
             status, peak = child.wait()
@@ -110,7 +114,8 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
         if broken is not None:
             position = last.position if last.file == number else 0
             yield Batch(number, start, position=position, broken=broken, whole=True)
-            number, start = number + 1, START
+            number += 1
+            start = START
             watch.next_file()
 
 
@@ -283,7 +288,9 @@ class _Sender:
     """Collects what comes of records and sends it, some records at a time."""
 
     def __init__(self, pipe: io.FileIO, number: int, watch: Limits) -> None:
-        self._pipe, self._number, self._watch = pipe, number, watch
+        self._pipe = pipe
+        self._number = number
+        self._watch = watch
         self._begin(START)
 
     def _begin(self, last: RecordIndex) -> None:

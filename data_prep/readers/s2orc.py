@@ -130,7 +130,9 @@ def _paragraphs(
     """
     works = {name: _work(entry) for name, entry in _object(parsed.get("bib_entries")).items()}
     figures = {name: _object(entry) for name, entry in _object(parsed.get("ref_entries")).items()}
-    waiting, blocks, section = dict(figures), [], None
+    waiting = dict(figures)
+    blocks = []
+    section = None
     abstract = parsed.get("abstract") or record.get("abstract") or []
     if isinstance(abstract, str):
         abstract = [{"text": abstract}] if abstract else []
@@ -156,7 +158,8 @@ def _with_spans(
     figures: dict[str, Any],
     renderer: MarkupRenderer,
 ) -> str:
-    text, spans = _text("text", part.get("text")), []
+    text = _text("text", part.get("text"))
+    spans = []
     for span in filter(_is_placed, _objects(part.get("cite_spans"))):
         work = works.get(span.get("ref_id") or "")
         spans.append(

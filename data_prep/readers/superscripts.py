@@ -80,7 +80,8 @@ def superscript(raised: str, before: str, element: Element | None = None) -> str
         before: the text before it, in the same paragraph.
         element: the superscript, for the text behind it; None without one.
     """
-    inner, base = raised.strip(), before.rstrip()
+    inner = raised.strip()
+    base = before.rstrip()
     if not inner or not base:
         return raised
     trailing = " " if raised[-1:].isspace() else ""

@@ -9,9 +9,10 @@ from typing import BinaryIO, cast
 
 from datatrove.data import Document
 
-from data_prep.readers.base import SourceReader, UnreadMembers
+from data_prep.readers.base import SourceReader
 from data_prep.readers.record import Record, RecordRejectedError, Rejection, printable
 from data_prep.readers.remote import open_raw
+from data_prep.readers.unread_members import UnreadMembers
 from galen.errors import DataError
 
 _OVERLAP = Rejection("overlapping members", "the members of the archive overlap, as in a ZIP bomb")
@@ -74,7 +75,8 @@ class TextReader(SourceReader):
                 whole = self.member(cast(BinaryIO, file), info.filename)
             if whole.rejection is not None:
                 raise RecordRejectedError(*whole.rejection)
-            record.content, record.sample = whole.content, whole.sample
+            record.content = whole.content
+            record.sample = whole.sample
         try:
             text = record.content.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:

@@ -24,7 +24,8 @@ class Tally:
     """Takes the bytes of a `.bin` in order; knows their SHA-256 and how often each id occurs."""
 
     def __init__(self, dtype: np.dtype[Any], vocab_size: int) -> None:
-        self._dtype, self._hash = dtype, hashlib.sha256()
+        self._dtype = dtype
+        self._hash = hashlib.sha256()
         self.counts = np.zeros(vocab_size, dtype=np.int64)
         self.bytes = 0
 
