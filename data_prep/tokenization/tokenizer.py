@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from galen import json_file, manifest
+from galen import json_file, manifest, shipped
 from galen.errors import DataError, malformed
 
 
@@ -103,7 +103,7 @@ def read_special_tokens(path: str | Path) -> list[str]:
         DataError: the file cannot be read, or names a token twice.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = shipped.resolve(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the special tokens {path}: {error}") from None
     tokens = [line.strip() for line in lines if line.strip() and not line.startswith("# ")]
