@@ -5,7 +5,7 @@
 joins the sets that `preprocess.py --shards 8` wrote: same bytes as without --shards. Each --input
 is a PREFIX that has a PREFIX_manifest.json, or names one PREFIX.bin and .idx of any origin (then
 --output-prefix is the new name without .bin). Memory stays small, whatever the number of documents;
-files may be larger than 2^31 bytes. Killed and started again, it begins anew.
+files may be larger than 2^31 bytes. Killed and started again, it starts over.
 """
 
 import errno

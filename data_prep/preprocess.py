@@ -156,8 +156,8 @@ def _input_files(names: Sequence[str]) -> list[Path]:
         with contextlib.suppress(DataError):
             manifest.read(folder, stage="curate")
             raise UsageError(
-                f"--input {folder}: a whole corpus, with what is held out; give one split, such as"
-                f" {Path(folder) / 'train'}"
+                f"--input {folder}: a complete corpus with its held-out splits; give one split,"
+                f" such as {Path(folder) / 'train'}"
             )
     files = [
         path

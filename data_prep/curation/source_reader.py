@@ -89,7 +89,7 @@ class SourceFiles(PipelineStep):
                 self._invalid.append(
                     QuarantinedRecord(printable(file.path), position, "broken file", batch.broken)
                 )
-            if batch.whole:
+            if batch.finished:
                 self.stat_update("input_files")
                 records_before = self._num_records()
                 bytes_before += file.size

@@ -121,7 +121,7 @@ def _names_file(file: Any) -> bool:
 def _path_of(url: str) -> str:
     try:
         return urlsplit(url).path
-    except ValueError:  # no address: told when it is fetched
+    except ValueError:  # no address: reported when it is fetched
         return url
 
 

@@ -1,4 +1,4 @@
-"""The list of what came and when: `downloads.jsonl`, a line a file."""
+"""The list of downloaded files: `downloads.jsonl`, a line a file."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ NAME = "downloads.jsonl"
 
 
 class Record:
-    """The list in an output folder. A line that a killed run left half-written is passed over."""
+    """The list in an output folder. An incomplete line of a killed run is skipped."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME

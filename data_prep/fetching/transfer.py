@@ -221,7 +221,7 @@ class Transfer:
         )
 
     def _continue(self, item: Item, partial: Path, have: int) -> bool:
-        """Fetch the rest of a file behind the first `have` bytes; return whether it is whole."""
+        """Fetch the rest of a file behind the first `have` bytes; return whether it is complete."""
         mark = _mark_of(partial)
         headers = dict(item.headers)
         if have and mark.exists():
@@ -378,7 +378,7 @@ def _origin(url: str) -> tuple[str, str, int | None]:
             (parts.hostname or ""),
             parts.port or {"http": 80, "https": 443}.get(parts.scheme.lower()),
         )
-    except ValueError:  # no address: told when it is asked
+    except ValueError:  # no address: reported when it is requested
         return "", "", None
 
 

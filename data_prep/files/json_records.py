@@ -95,9 +95,9 @@ def _parse_lines(data: bytes, key: str) -> Records:
                 continue
         except (ValueError, TypeError, KeyError, IndexError):
             pass
-        whole = bytes(line)
-        if whole.strip():
-            other = _parse([(number, whole)], [key], _check_text)
+        copy = bytes(line)
+        if copy.strip():
+            other = _parse([(number, copy)], [key], _check_text)
             texts += other.fields[0]
             numbers += other.numbers
             result.invalid += other.invalid
@@ -172,7 +172,7 @@ def load_line(line: bytes) -> Any:
             ) from None
         except (ValueError, RecursionError):
             raise InvalidRecordError(
-                "not JSON", f"not JSON ({error}); each line must be a whole record"
+                "not JSON", f"not JSON ({error}); each line must be a complete record"
             ) from None
 
 

@@ -38,7 +38,7 @@ from data_prep.text.language_codes import medline_code
 from galen.errors import DataError, one_line
 
 NOTED = "noted_"
-"""How the names of statistics begin that the command tells at its end, besides what was dropped."""
+"""Prefix of the statistics that the command reports at its end, besides what was dropped."""
 
 SAMPLE_BYTES = 200
 Reader = TypeVar("Reader", bound="SourceReader")
@@ -50,7 +50,7 @@ class SourceReader(BaseDiskReader):
     A subclass has `name`, `endings`, `records` and `parse`, and `parts` if a record holds several.
 
     `records` goes through a file and `parse` makes documents of one record. Whatever goes wrong in
-    `parse`, the record is put into quarantine and reading goes on; when `records` fails, the file
+    `parse`, the record is put into quarantine and reading continues; when `records` fails, the file
     cannot be read further. Every record is counted as `total`; one that gives no document also as
     `dropped_<reason>`.
 
@@ -87,7 +87,7 @@ class SourceReader(BaseDiskReader):
         raise NotImplementedError
 
     def parts(self, record: Record, filepath: str) -> Iterable[Record]:
-        """Yield what a record holds and is parsed each by itself: as a rule, it alone."""
+        """Yield the parts of a record that are parsed separately: as a rule, it alone."""
         return (record,)
 
     def parse(self, record: Record, filepath: str) -> Iterable[Document]:
@@ -108,7 +108,7 @@ class SourceReader(BaseDiskReader):
             yield from outcome.documents()
 
     def outcomes(self, filepath: str, start: RecordIndex = START) -> Iterator[Outcome]:
-        """Yield what comes of the records of one file, from the one at `start` on.
+        """Yield the outcomes of the records of one file, from the one at `start` on.
 
         Raises:
             DataError: it cannot be read further.
@@ -134,7 +134,7 @@ class SourceReader(BaseDiskReader):
     def _outcomes_of(
         self, record: Record, filepath: str, number: int, first: int
     ) -> Iterator[Outcome]:
-        """Yield what comes of the parts of one record, from the `first` on."""
+        """Yield the outcomes of the parts of one record, from the `first` on."""
         index = RecordIndex(number)
         try:
             for part in self._parts_of(record, filepath, number):
@@ -165,7 +165,7 @@ class SourceReader(BaseDiskReader):
             yield part
 
     def _parsed(self, part: Record, filepath: str, index: RecordIndex) -> Outcome:
-        """Return what comes of one part.
+        """Return the outcome of one part.
 
         This is the one place where a record is parsed and where all that goes wrong in it ends.
         """
@@ -306,7 +306,7 @@ class SourceReader(BaseDiskReader):
         metadata["license"] = metadata["license"] or self.options.license
         return Document(text=text, id=document_id, metadata=metadata)
 
-    def whole_file(self, filepath: str) -> Iterator[Record]:
+    def file_record(self, filepath: str) -> Iterator[Record]:
         """Yield a file's content as its one record."""
         with self.open(filepath) as stream:
             record = self.record_of(stream, "whole file")

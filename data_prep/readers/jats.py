@@ -64,7 +64,7 @@ class JatsReader(SourceReader):
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file, or the members of an archive, as bytes."""
         if not filepath.lower().endswith(_PACKAGES):
-            yield from self.whole_file(filepath)
+            yield from self.file_record(filepath)
             return
         with self.open(filepath) as stream:
             unread = UnreadMembers()
@@ -110,12 +110,14 @@ class JatsReader(SourceReader):
         for element in others:
             yield self._other(element, record)
         for number, article in enumerate(articles):
-            whole = len(articles) == 1
-            position = record.position if whole else f"{record.position}, article {number + 1}"
-            yield Record(position, (article, name if whole else f"{name}/{number}"), record.sample)
+            is_single = len(articles) == 1
+            position = record.position if is_single else f"{record.position}, article {number + 1}"
+            yield Record(
+                position, (article, name if is_single else f"{name}/{number}"), record.sample
+            )
 
     def _other(self, element: Element, record: Record) -> Record:
-        """Return what stands in the place of an article and is none: it is counted, too."""
+        """Return an element in place of an article: it is counted, too."""
         if element.find("header[@status='deleted']") is not None:
             return Record(record.position, (None, ""))
         parent = element.getparent()

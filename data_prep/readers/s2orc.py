@@ -58,13 +58,15 @@ class S2orcReader(JsonReader):
                 raise KeyError("content' or 'body_text")
             blocks = _paragraphs(parsed, record, MarkupRenderer(self.options))
             known["full_text"] = bool(parsed["body_text"])
-        whole = "\n\n".join(block for block in [known["title"], *blocks] if block)
-        if not whole:
+        document_text = "\n\n".join(block for block in [known["title"], *blocks] if block)
+        if not document_text:
             return None
         document_id = known["pmcid"] or (
-            f"s2:{known['corpusid']}" if known["corpusid"] else self.content_id(filepath, whole)
+            f"s2:{known['corpusid']}"
+            if known["corpusid"]
+            else self.content_id(filepath, document_text)
         )
-        return self.document(whole, document_id, filepath, **known)
+        return self.document(document_text, document_id, filepath, **known)
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ _NUCLEOSIDE = re.compile(r"(?:^|[^\w/])(?:m|M|hm|ac|f|s|i|t|g|ca)$")
 """
 _NUCLEOSIDE_BEHIND = re.compile(r"[ACGUTIΨ]m?(?![a-z])")
 _ATOM = re.compile(r"(?:^|[^\w/])(?:[NOCS]|[Δ∆δη])$")
-"""An atom or bond whose place is told: "N<sup>6</sup>-methyladenosine"."""
+"""An atom or bond with its position: "N<sup>6</sup>-methyladenosine"."""
 _ATOM_BEHIND = re.compile(r"\s?[-‐‑]\s?[^\W\d_]|\s?(?:methyl|benzyl|alkyl)|,\s?[NOCS2-9]")
 _DELTA = re.compile(r"(?:^|[^\w])[Δ∆δ]$")
 _ISOTOPE = re.compile(

@@ -74,7 +74,7 @@ class TeiReader(SourceReader):
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file."""
-        return self.whole_file(filepath)
+        return self.file_record(filepath)
 
     def parts(self, record: Record, filepath: str) -> Iterator[Record]:
         """Yield the documents of a file: one as a rule, several where the root is a corpus."""

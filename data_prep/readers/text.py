@@ -42,7 +42,7 @@ class TextReader(SourceReader):
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file, or the members of an archive, still compressed."""
         if not filepath.lower().endswith(".zip"):
-            yield from self.whole_file(filepath)
+            yield from self.file_record(filepath)
             return
         with open_raw(self.data_folder, filepath, seekable=True) as raw:
             self.raw = raw
@@ -72,11 +72,11 @@ class TextReader(SourceReader):
             archive, info = record.content
             member = printable(info.filename)
             with archive.open(info) as file:
-                whole = self.member(cast(BinaryIO, file), info.filename)
-            if whole.rejection is not None:
-                raise RecordRejectedError(*whole.rejection)
-            record.content = whole.content
-            record.sample = whole.sample
+                body = self.member(cast(BinaryIO, file), info.filename)
+            if body.rejection is not None:
+                raise RecordRejectedError(*body.rejection)
+            record.content = body.content
+            record.sample = body.sample
         try:
             text = record.content.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:

@@ -29,6 +29,6 @@ class UnreadMembers:
         self._notes[what] += 1
 
     def records(self) -> Iterator[Record]:
-        """Yield what tells of them, at the end of the archive."""
+        """Yield a record with their counts, for the end of the archive."""
         if self._notes:
             yield Record("members that are not read", notes=self._notes)

@@ -127,12 +127,12 @@ class WarcReader(SourceReader):
         stream = response.raw_stream
         if (headers.get_header("Transfer-Encoding") or "").strip().lower() == "chunked":
             stream = ChunkedDataReader(stream, decomp_type=None)
-        whole = self.record_of(stream, record.position)
-        record.sample = whole.sample
-        if whole.rejection is not None:
-            raise RecordRejectedError(*whole.rejection)
+        body = self.record_of(stream, record.position)
+        record.sample = body.sample
+        if body.rejection is not None:
+            raise RecordRejectedError(*body.rejection)
         data = decompressed(
-            whole.content,
+            body.content,
             headers.get_header("Content-Encoding") or "",
             self.options.max_record_bytes,
         )

@@ -203,11 +203,11 @@ class IndexedFile:
     def _map(self) -> None:
         n = self.sequences
         start = HEADER_BYTES
-        whole = np.memmap(self.idx, dtype=np.uint8, mode="r")
-        self.lengths: Array = np.frombuffer(whole, dtype="<i4", count=n, offset=start)
-        self.offsets: Array = np.frombuffer(whole, dtype="<i8", count=n, offset=start + 4 * n)
+        index = np.memmap(self.idx, dtype=np.uint8, mode="r")
+        self.lengths: Array = np.frombuffer(index, dtype="<i4", count=n, offset=start)
+        self.offsets: Array = np.frombuffer(index, dtype="<i8", count=n, offset=start + 4 * n)
         self.ends: Array = np.frombuffer(
-            whole, dtype="<i8", count=self.documents + 1, offset=start + 12 * n
+            index, dtype="<i8", count=self.documents + 1, offset=start + 12 * n
         )
         self.tokens = (
             (int(self.offsets[-1]) // self.dtype.itemsize + int(self.lengths[-1])) if n else 0
@@ -265,7 +265,7 @@ class IndexedFile:
                 sequence += int(ends[-1])
 
     def check(self) -> None:
-        """Look at the whole index.
+        """Check the complete index.
 
         Raises:
             DataError: a length is not positive, an offset is not where the sequences before it end,

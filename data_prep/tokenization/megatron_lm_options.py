@@ -7,7 +7,7 @@ from galen.errors import UsageError
 MEGATRON_LM = {
     **dict.fromkeys(
         ("--tokenizer-type", "--vocab-size", "--make-vocab-size-divisible-by"),
-        "leave it out, --tokenizer-model tells",
+        "omit it, --tokenizer-model has it",
     ),
     **dict.fromkeys(
         ("--vocab-file", "--merge-file"),
@@ -18,17 +18,17 @@ MEGATRON_LM = {
         "--add-special-tokens FILE, a token a line",
     ),
     "--tokenizer-hf-no-include-special-tokens": (
-        "leave it out, only --append-eod and --prepend-bos add tokens"
+        "omit it, only --append-eod and --prepend-bos add tokens"
     ),
     "--tokenizer-hf-include-special-tokens": "--prepend-bos and --append-eod, the tokens wanted",
-    "--trust-remote-code": "leave it out, no code of a tokenizer is run",
-    "--partitions": "leave it out, --workers takes all cores; for several machines --shards N",
-    "--keep-sequential-samples": "leave it out, records keep their order",
+    "--trust-remote-code": "omit it, no code of a tokenizer is run",
+    "--partitions": "omit it, --workers takes all cores; for several machines --shards N",
+    "--keep-sequential-samples": "omit it, records keep their order",
     **dict.fromkeys(
         ("--find-optimal-num-workers", "--workers-to-check", "--performance-dir"),
-        "leave it out, take a worker for each core",
+        "omit it, take a worker for each core",
     ),
-    **dict.fromkeys(("--log-interval", "--dataset-impl", "--use-gigatoken"), "leave it out"),
+    **dict.fromkeys(("--log-interval", "--dataset-impl", "--use-gigatoken"), "omit it"),
 }
 """Options of Megatron-LM's preprocess_data.py missing in this command, and their replacements."""
 

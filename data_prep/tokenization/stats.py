@@ -153,9 +153,10 @@ def _frequencies_figure(counts: np.ndarray[Any, Any], name: str) -> str:
     figure, axes = _axes()
     used = np.sort(counts[counts > 0])[::-1]
     axes.loglog(np.arange(1, len(used) + 1), used, color=svg.FIRST)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlabel("token ids, the most frequent first")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
+        axis.set_minor_formatter("")
+    axes.set_xlabel("token ids by rank")
     axes.set_ylabel("occurrences")
     return svg.render(figure, name)
 
