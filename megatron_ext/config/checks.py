@@ -176,7 +176,8 @@ def _check_master_weights(training: Training, optimizer: Optimizer) -> None:
             "optimizer.use_precision_aware_optimizer and training.fp8_param_gather are incompatible"
             f" with {' and '.join(settings)}: the optimizer would start from the weights as rounded"
             " to FP8; set training.fp8_param_gather to false, or use training.fp8_recipe:"
-            " tensorwise or blockwise, optimizer.main_params_dtype: fp32 and no optimizer_cpu_offload"
+            " tensorwise or blockwise, optimizer.main_params_dtype: fp32 and no"
+            " optimizer_cpu_offload"
         )
 
 
