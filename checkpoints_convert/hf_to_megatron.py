@@ -9,7 +9,6 @@ their own precision, one slice at a time: memory does not grow with the model. K
 again, the same command goes on.
 """
 
-import argparse
 from pathlib import Path
 
 from checkpoints_convert.conversion.arguments import (
@@ -22,13 +21,12 @@ from checkpoints_convert.conversion.arguments import (
 from checkpoints_convert.hf.folder import weight_files
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from galen import cli, lock, pretrained
+from galen.option_recipe import OptionParser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument(
         "--hf",
         type=Path,
@@ -69,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     add_workers(parser)
     add_no_verify(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
 
     pretrained.check_folder(arguments.hf)
     known = recorded(arguments.hf, arguments.no_verify)

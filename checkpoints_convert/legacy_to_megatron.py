@@ -8,19 +8,17 @@ merged. They are pickles: they are read without running anything in them, and re
 more than a checkpoint does. Weights only, no optimizer state.
 """
 
-import argparse
 from pathlib import Path
 
 from checkpoints_convert.conversion.arguments import add_no_verify, add_workers, positive
 from galen import cli, lock
 from galen.errors import DataError
+from galen.option_recipe import OptionParser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument(
         "--legacy",
         type=Path,
@@ -45,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     add_workers(parser)
     add_no_verify(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
     if arguments.tokenizer is None and arguments.vocab_size is None:
         parser.error(
             "give --tokenizer or --vocab-size: the files know only the padded size of the"

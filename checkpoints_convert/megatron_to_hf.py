@@ -10,7 +10,6 @@ folder). Weights are copied a slice at a time: memory does not grow with the mod
 started again, the same command resumes.
 """
 
-import argparse
 from pathlib import Path
 
 from checkpoints_convert.conversion.arguments import (
@@ -23,14 +22,13 @@ from checkpoints_convert.conversion.arguments import (
 from checkpoints_convert.hf.folder import verify_companions
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from galen import cli, lock
+from galen.option_recipe import OptionParser
 from megatron_ext.checkpoint.folder import HF, find_iteration, weight_files
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     add_megatron(parser)
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
@@ -56,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     add_workers(parser)
     add_no_verify(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
     known = recorded(folder, arguments.no_verify)

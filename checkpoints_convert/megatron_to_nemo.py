@@ -8,7 +8,6 @@ tokenizer is the one that came with the model at its import. Weights only, no op
 need not be installed. Killed and started again, the same command resumes.
 """
 
-import argparse
 from pathlib import Path
 
 from checkpoints_convert.conversion.arguments import (
@@ -20,14 +19,13 @@ from checkpoints_convert.conversion.arguments import (
 )
 from checkpoints_convert.hf.folder import verify_companions
 from galen import cli, lock
+from galen.option_recipe import OptionParser
 from megatron_ext.checkpoint.folder import HF, find_iteration
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     add_megatron(parser)
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
@@ -40,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     add_dtype(parser)
     add_workers(parser)
     add_no_verify(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
 
     from checkpoints_convert.interop.nemo_export import NemoExport, convert
 

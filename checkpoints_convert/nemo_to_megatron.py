@@ -10,13 +10,13 @@ optimizer state. NeMo need not be installed. With --hf, config.json and tokenize
 model that the run began with; NeMo keeps no exact number of positions for Mistral and Qwen3.
 """
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoints_convert.conversion.arguments import add_no_verify, add_workers, recorded
 from galen import cli, lock
 from galen.errors import DataError
+from galen.option_recipe import OptionParser
 
 if TYPE_CHECKING:
     from megatron_ext.config.architecture import Architecture
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument(
         "--nemo", type=Path, required=True, metavar="DIR", help="folder with weights/ and context/"
     )
@@ -41,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     add_workers(parser)
     add_no_verify(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
 
     from checkpoints_convert.conversion import import_hf
     from checkpoints_convert.conversion.stored_model import StoredModel

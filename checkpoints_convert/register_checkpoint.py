@@ -9,18 +9,16 @@ SHA-256 of each file) and `hf/` (configuration and tokenizer). After this the ch
 trained, verified and exported.
 """
 
-import argparse
 from pathlib import Path
 
 from checkpoints_convert.conversion.arguments import add_no_verify
 from galen import cli, lock
+from galen.option_recipe import OptionParser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument(
         "--megatron",
         type=Path,
@@ -36,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         help="folder with config.json and tokenizer; weights are not needed",
     )
     add_no_verify(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
 
     from checkpoints_convert import families
     from checkpoints_convert.conversion import registration

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from checkpoints_convert.conversion.arguments import add_megatron, add_no_verify, positive
 from galen import checksums, cli, pretrained
 from galen.errors import DataError
+from galen.option_recipe import OptionParser
 from galen.progress import Progress
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ both. Only fp32 is a proof.
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OptionParser(__doc__)
     parser.add_argument("--hf", type=Path, required=True, metavar="DIR", help="Hugging Face folder")
     add_megatron(parser)
     parser.add_argument(
@@ -92,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--worst", type=int, default=8, metavar="N", help="positions in the table (default 8)"
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
     if arguments.max_tokens < 2:
         parser.error("--max-tokens must be at least 2: a token alone attends to nothing")
     pretrained.check_folder(arguments.hf)

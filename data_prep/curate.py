@@ -4,14 +4,15 @@
         sources.0.path='medline/*.xml.gz' --workers 2
 
 writes corpus/{train,validation,test}/*.jsonl.gz (records of text, id, metadata) and
-corpus/manifest.json, which accounts for every record read. Killed and started again, it goes on
-after the last finished input file. What decides: data_prep/curation/recipe.py.
+corpus/manifest.json, which accounts for every record read. Killed and started again, it resumes
+after the last finished input file. Keys of the recipe: data_prep/curation/recipe.py.
 """
 
 import logging
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NOTED = 20
-"""Lines of the summary that tell what was noted: a file may have thousands of columns."""
+_MAX_NOTICES = 20
+"""Lines of notices in the summary: a file may have thousands of columns."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -64,26 +65,31 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.slurm_args and arguments.executor != "slurm":
         raise UsageError("--slurm-args is for --executor slurm")
     recipe = recipes.load(CorpusRecipe, arguments.recipe, arguments.overrides)
-    curate(recipe, executor_of(arguments.executor, arguments.workers, arguments.slurm_args))
+    curate(recipe, make_executors(arguments.executor, arguments.workers, arguments.slurm_args))
     return 0
 
 
-def executor_of(kind: str, workers: int, slurm_args: str = "") -> "Executors":
-    """Return what makes executors of a kind, checked for being usable here.
+def make_executors(name: str, workers: int, slurm_args: str = "") -> "Executors":
+    """Return the function that makes executors, after a check that they can run here.
+
+    Args:
+        name: local, slurm or ray.
+        workers: tasks at a time.
+        slurm_args: more options for sbatch.
 
     Raises:
-        UsageError: Slurm or Ray is not there.
+        UsageError: Slurm or Ray is not available.
     """
     from data_prep.executors.local import LocalExecutor
 
-    if kind == "slurm":
+    if name == "slurm":
         from data_prep.executors.slurm import SlurmExecutor, check_slurm
 
         check_slurm()
         return lambda steps, tasks, folder: SlurmExecutor(
             steps, tasks, workers, folder, shlex.split(slurm_args)
         )
-    if kind == "ray":
+    if name == "ray":
         from data_prep.executors.ray import RayExecutor, check_ray
 
         check_ray()
@@ -92,7 +98,15 @@ def executor_of(kind: str, workers: int, slurm_args: str = "") -> "Executors":
 
 
 def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
-    """Build the corpus of a recipe, or say that it is complete."""
+    """Build the corpus of a recipe, or print that it is complete.
+
+    Args:
+        recipe: of the corpus.
+        executors: see `make_executors`.
+
+    Raises:
+        UsageError, DataError: a setting is wrong, or an input is missing or damaged.
+    """
     from data_prep.curation.pipeline import check
 
     check(recipe)
@@ -102,24 +116,12 @@ def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
 
 
 def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> None:
-    from data_prep.curation.pipeline import build, files_of_steps
-    from data_prep.readers import READERS
+    from data_prep.curation.pipeline import build
 
     start = time.monotonic()
-    files = [
-        InputFile(source.reader, path, size, source.options, source.name or source.reader)
-        for source in recipe.sources
-        for path, size in find_input_files(source.path, READERS[source.reader].endings)
-    ]
-    inputs = []
-    with Progress("hash", total=sum(file.size for file in files), unit="B", scale=True) as progress:
-        for file in files:
-            inputs.append(describe(file.path))
-            progress.update(file.size)
-    config = recipes.to_dict(recipe)
-    del config["output"]
-    if read := files_of_steps(recipe):
-        config["files"] = {str(path): manifest.sha256(path) for path in read}
+    files = _input_files(recipe)
+    inputs = _describe_inputs(files)
+    config = _config(recipe)
     existing = run.finished(Identity(config, inputs))
     if existing is not None:
         run.discard()  # killed after its last rename
@@ -134,7 +136,6 @@ def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> Non
     # of a run that was killed before it published
     for stale in (manifest_path, partial_path(manifest_path)):
         stale.unlink(missing_ok=True)
-    written = sorted(path for path in corpus.rglob("*") if path.is_file())
     licenses = {source.name or source.reader: source.license for source in recipe.sources}
     described = [
         record | {"source": file.source, "license": licenses[file.source]}
@@ -145,15 +146,48 @@ def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> Non
         stage=run.stage,
         inputs=described,
         config=config,
-        outputs=written,
+        outputs=sorted(path for path in corpus.rglob("*") if path.is_file()),
         counts=counts,
     )
     run.publish(corpus)
     print(summary(counts, run.output, time.monotonic() - start))
 
 
+def _input_files(recipe: CorpusRecipe) -> list[InputFile]:
+    """Return the files of all sources, in order."""
+    from data_prep.readers import READERS
+
+    files = []
+    for source in recipe.sources:
+        name = source.name or source.reader
+        for path, size in find_input_files(source.path, READERS[source.reader].endings):
+            files.append(InputFile(source.reader, path, size, source.options, name))
+    return files
+
+
+def _describe_inputs(files: Sequence[InputFile]) -> list[dict[str, Any]]:
+    """Return the records of the files for the manifest, with their hashes."""
+    inputs = []
+    with Progress("hash", total=sum(file.size for file in files), unit="B", scale=True) as progress:
+        for file in files:
+            inputs.append(describe(file.path))
+            progress.update(file.size)
+    return inputs
+
+
+def _config(recipe: CorpusRecipe) -> dict[str, Any]:
+    """Return the configuration for the manifest: the recipe and the hashes of the steps' files."""
+    from data_prep.curation.pipeline import files_of_steps
+
+    config = recipes.to_dict(recipe)
+    del config["output"]
+    if paths := files_of_steps(recipe):
+        config["files"] = {str(path): manifest.sha256(path) for path in paths}
+    return config
+
+
 def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
-    """Return a table of what went in, what was dropped and why, what came out."""
+    """Return a table of the records read, dropped by reason, and kept."""
     rows = [("records read", counts["read"])]
     rows += [(f"  dropped, {reason}", -count) for reason, count in counts["dropped"].items()]
     rows += [("documents kept", counts["kept"])]
@@ -167,12 +201,11 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
             f"in {output}/quarantine.jsonl: {counts['quarantined']:,} bad records and"
             f" {counts['broken_files']:,} broken files"
         )
-    noted = [f"noted: {count:,} {what}" for what, count in counts.get("noted", {}).items()]
-    lines += noted[:_NOTED]
-    if len(noted) > _NOTED:
-        lines.append(
-            f"noted: {len(noted) - _NOTED:,} more such, which {manifest.NAME} has (counts.noted)"
-        )
+    notices = [f"noted: {count:,} {what}" for what, count in counts.get("noted", {}).items()]
+    lines += notices[:_MAX_NOTICES]
+    if len(notices) > _MAX_NOTICES:
+        more = len(notices) - _MAX_NOTICES
+        lines.append(f"noted: {more:,} more such, listed in {manifest.NAME} (counts.noted)")
     lines.append(f"{counts['bytes'] / 1e6:.1f} MB of text in {output}, {seconds:.1f} s")
     return "\n".join(lines)
 

@@ -1,11 +1,11 @@
-"""The report of a curated corpus, one HTML file with pictures.
+"""The report of a curated corpus, one HTML file with figures.
 
     python data_prep/report.py CORPUS [--output report.html] [--no-samples]
 
-reads manifest.json, statistics.json and what the steps left (duplicates.jsonl, contamination.jsonl)
-in the folder that curate.py wrote, and writes CORPUS/report.html: documents and tokens by source,
-language and year, lengths, the funnel of drops, samples, duplicates, contamination, sources with
-licenses and hashes, steps and versions.
+reads manifest.json, statistics.json and the findings of the steps (duplicates.jsonl,
+contamination.jsonl) in the folder that curate.py wrote, and writes CORPUS/report.html: documents
+and tokens by source, language and year, lengths, the funnel of steps, samples, duplicates,
+contamination, sources with licenses and hashes, steps and versions.
 """
 
 import json
@@ -17,9 +17,14 @@ from typing import Any
 import jinja2
 
 from data_prep.reporting import figures as report_figures
-from galen import cli, json_file, lock, manifest
+from galen import cli, json_file, lock, manifest, page
 from galen.atomic import write_text
 from galen.errors import MALFORMED, DataError, as_data_error, malformed, one_line
+
+SOURCE, LANGUAGE, YEAR, DOCUMENTS, TOKENS = range(5)
+"""Columns of the cells of statistics.json."""
+
+_MAX_REASONS = 25
 
 SHOWN = 20
 """Clusters of duplicates and matches that the report shows; the files have all."""
@@ -39,15 +44,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     output = arguments.output or arguments.corpus / "report.html"
-    faults = (*MALFORMED, AssertionError, jinja2.TemplateError)
+    errors = (*MALFORMED, AssertionError, jinja2.TemplateError)
     with as_data_error(
-        lambda error: f"the files of {arguments.corpus} are damaged: {one_line(error)}", faults
+        lambda error: f"the files of {arguments.corpus} are damaged: {one_line(error)}", errors
     ):
         # before the lock, which makes the folder of the output
-        page = render(arguments.corpus, samples=not arguments.no_samples)
+        html = render(arguments.corpus, samples=not arguments.no_samples)
     with lock.hold(output):
-        write_text(output, page)
-    print(f"{output} is written")
+        write_text(output, html)
+    print(f"wrote {output}")
     return 0
 
 
@@ -70,23 +75,18 @@ def render(corpus: Path, samples: bool = True) -> str:
     statistics = json_file.read_object(path)
     samples = samples and record["config"].get("report", {}).get("samples", True)
     steps = [step["step"] for step in record["config"]["steps"]]
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["count"] = lambda number: f"{number:,}"
-    template = environment.from_string(
-        (Path(__file__).parent / "reporting" / "report.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
-        name=corpus.resolve().name,
+    return page.render(
+        Path(__file__).parent / "reporting" / "report.html.j2",
+        title=f"Corpus {corpus.resolve().name}",
         manifest=record,
         counts=statistics["counts"],
         tokens=statistics["tokens"],
         tables=[
-            (title, table_of(statistics["cells"], place))
-            for place, title in enumerate(("source", "language"))
+            ("source", table_of(statistics["cells"], SOURCE)),
+            ("language", table_of(statistics["cells"], LANGUAGE)),
         ],
         figures=figures_of(statistics),
+        dropped=dropped_reasons(statistics["counts"]),
         funnel=funnel(statistics["counts"], steps),
         replaces_personal_data="pii" in steps,
         shows_samples=samples,
@@ -98,16 +98,18 @@ def render(corpus: Path, samples: bool = True) -> str:
     )
 
 
-def table_of(cells: list[list[Any]], place: int) -> list[tuple[str, int, int]]:
+def table_of(cells: list[list[Any]], column: int) -> list[tuple[str, int, int]]:
     """Return documents and tokens by one key of the cells, the largest first.
 
-    `place` is 0 for the source, 1 for the language, 2 for the year.
+    Args:
+        cells: rows of source, language, year, documents and tokens.
+        column: SOURCE, LANGUAGE or YEAR.
     """
     documents: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     for cell in cells:
-        documents[cell[place]] += cell[3]
-        tokens[cell[place]] += cell[4]
+        documents[cell[column]] += cell[DOCUMENTS]
+        tokens[cell[column]] += cell[TOKENS]
     return [(key, documents[key], count) for key, count in tokens.most_common()]
 
 
@@ -116,7 +118,8 @@ def funnel(counts: dict[str, Any], steps: list[str]) -> list[tuple[str, int, int
     dropped: Counter[str] = Counter()
     for reason, count in counts["dropped"].items():
         dropped[reason.partition(":")[0]] += count
-    left, rows = counts["read"], []
+    left = counts["read"]
+    rows = []
     for name in dict.fromkeys(["reader", *steps]):
         left -= dropped[name]
         rows.append((name, dropped[name], left))
@@ -125,30 +128,22 @@ def funnel(counts: dict[str, Any], steps: list[str]) -> list[tuple[str, int, int
 
 
 def figures_of(statistics: dict[str, Any]) -> dict[str, str]:
-    """Return the pictures as SVG."""
-    cells = statistics["cells"]
-    years = sorted((year, count) for year, count, _ in table_of(cells, 2) if year != "unknown")
-    lengths = [
-        (f"{2 ** (int(bits) - 1):,}" if int(bits) else "0", count)
-        for bits, count in statistics["lengths"].items()
-    ]
+    """Return the figures as SVG, by their titles."""
+    by_year = table_of(statistics["cells"], YEAR)
+    years = {int(year): count for year, count, _ in by_year if year.isdecimal()}
+    lengths = {int(bits): count for bits, count in statistics["lengths"].items()}
     figures: dict[str, str] = {}
     if years:
-        figures["Documents by year of publication"] = report_figures.columns(years, "documents")
+        figures["Documents by year of publication"] = report_figures.years(years)
     if lengths:
-        figures["Documents by length (tokens, from the number shown to its double)"] = (
-            report_figures.columns(lengths, "documents")
-        )
-    figures["Tokens by source"] = report_figures.bars(
-        [(key, tokens) for key, _, tokens in table_of(cells, 0)], "tokens"
-    )
-    figures["Tokens by language"] = report_figures.bars(
-        [(key, tokens) for key, _, tokens in table_of(cells, 1)], "tokens"
-    )
-    dropped = sorted(statistics["counts"]["dropped"].items(), key=lambda pair: -pair[1])[:25]
-    if dropped:
-        figures["Documents dropped, by step and reason"] = report_figures.bars(dropped, "documents")
+        figures["Documents by length"] = report_figures.lengths(lengths)
     return figures
+
+
+def dropped_reasons(counts: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return the most frequent reasons for which documents were dropped, and how many each."""
+    dropped = sorted(counts["dropped"].items(), key=lambda pair: -pair[1])
+    return dropped[:_MAX_REASONS]
 
 
 def _first_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,10 +1,10 @@
 """The log of a training run, the same for pretraining and fine-tuning.
 
-It writes RUN/log.jsonl for machines and a line for people.
+It writes records to RUN/log.jsonl and logs a line for each.
 """
 
 import json
-import sys
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,22 @@ from tqdm import tqdm
 from galen.atomic import write_text
 from galen.errors import DataError, one_line
 
+logger = logging.getLogger(__name__)
+
 
 class StepLog:
-    """Appends a record per step and per validation, and says each on standard error.
+    """Appends a record per step, validation and event, and logs each as a line.
 
     Args:
         path: the log file.
-        done: steps that a checkpoint holds; later records, left by a run that was killed after it,
-            are removed. With 0 the run begins anew, and so does the log.
-        total: steps of the whole run.
+        done: step of the checkpoint that the run resumes from; later records, left by a killed run,
+            are removed. With 0 all are.
+        total: last step of the run.
     """
 
     def __init__(self, path: Path, done: int, total: int) -> None:
-        self.path, self.total = path, total
+        self.path = path
+        self.total = total
         self._begin(done)
 
     def train(self, record: dict[str, Any]) -> None:
@@ -38,15 +41,16 @@ class StepLog:
         self._write({"kind": "train", **record})
         step = record["step"]
         left = (time.monotonic() - self._start) / (step - self._done) * (self.total - step)
-        parts = [
+        values = [
             f"loss {record['loss']:.4f}",
             f"lr {record['lr']:.2e}",
             f"grad norm {record['grad_norm']:.3f}",
+            f"{record['tokens_per_second']:,.0f} tokens/s",
         ]
-        parts.append(f"{record['tokens_per_second']:,.0f} tokens/s")
         if record.get("mfu") is not None:
-            parts.append(f"MFU {record['mfu']:.1%}")
-        self._say(step, *parts, f"{tqdm.format_interval(left)} left")
+            values.append(f"MFU {record['mfu']:.1%}")
+        values.append(f"{tqdm.format_interval(left)} left")
+        self._log_line(logging.INFO, step, values)
 
     def validation(
         self,
@@ -58,15 +62,12 @@ class StepLog:
     ) -> None:
         """Record a validation after `step` steps.
 
-        Its figures are the mean loss per token in nats over `tokens` tokens, and any other
-        measures.
-
         Args:
             step: optimizer steps done.
             loss: mean loss per token in nats.
-            tokens: how many tokens it is the mean of.
+            tokens: number of tokens in the mean.
             sources: the loss of each source.
-            accuracy: share of questions answered rightly.
+            accuracy: fraction of questions answered correctly.
         """
         record: dict[str, Any] = {
             "kind": "validation",
@@ -74,46 +75,45 @@ class StepLog:
             "loss": loss,
             "tokens": tokens,
         }
-        self._write(
-            record
-            | ({"sources": sources} if sources else {})
-            | ({} if accuracy is None else {"accuracy": accuracy})
-        )
-        parts = [f"{name} {value:.4f}" for name, value in (sources or {}).items()]
-        parts += [] if accuracy is None else [f"accuracy {accuracy:.1%}"]
-        self._say(step, f"validation loss {loss:.4f} over {tokens:,} predicted tokens", *parts)
+        values = [f"validation loss {loss:.4f} over {tokens:,} predicted tokens"]
+        if sources:
+            record["sources"] = sources
+            values += [f"{name} {value:.4f}" for name, value in sources.items()]
+        if accuracy is not None:
+            record["accuracy"] = accuracy
+            values.append(f"accuracy {accuracy:.1%}")
+        self._write(record)
+        self._log_line(logging.INFO, step, values)
 
     def event(self, kind: str, step: int, record: dict[str, Any]) -> None:
-        """Record something out of the ordinary, and say it."""
+        """Record an unusual event and log it as a warning."""
         self._write({"kind": kind, "step": step, **record})
-        self._say(
-            step,
-            kind.replace("_", " "),
-            *(f"{name} {value}" for name, value in record.items() if value not in (None, [])),
-        )
+        values = [kind.replace("_", " ")]
+        values += [f"{name} {value}" for name, value in record.items() if value not in (None, [])]
+        self._log_line(logging.WARNING, step, values)
 
     def rewind(self, step: int) -> None:
-        """Forget what came after `step`: the run goes on from there another way."""
+        """Remove the records after `step`, to which the run was rolled back."""
         self._begin(step)
 
     def _begin(self, done: int) -> None:
-        self.records = (
-            [record for record in _read(self.path) if record["step"] <= done] if done else []
-        )
-        """What the log held up to `done`; records written from here on are not among them."""
+        records = _read(self.path) if done else []
+        self.records = [record for record in records if record["step"] <= done]
+        """Records up to `done`, without those written from here on."""
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
-        self._done, self._start = done, time.monotonic()
+        self._done = done
+        self._start = time.monotonic()
 
     def _write(self, record: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def _say(self, step: int, *parts: str) -> None:
-        print(" | ".join([f"step {step}/{self.total}", *parts]), file=sys.stderr, flush=True)
+    def _log_line(self, level: int, step: int, values: list[str]) -> None:
+        logger.log(level, " | ".join([f"step {step}/{self.total}", *values]))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a log; a half line at the end is what a kill left.
+    """Return the records of a log, without a half line that a killed run left at its end.
 
     Raises:
         DataError: the file is damaged.
@@ -133,14 +133,13 @@ def _read(path: Path) -> list[dict[str, Any]]:
 def _record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-        if (
-            not isinstance(record, dict)
-            or not isinstance(record.get("step"), int)
-            or not isinstance(record.get("kind"), str)
-        ):
-            raise ValueError("no record of a step")
+        if not isinstance(record, dict):
+            raise ValueError("not an object")
+        if not isinstance(record.get("step"), int) or not isinstance(record.get("kind"), str):
+            raise ValueError("step or kind is missing")
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{where}: damaged ({one_line(error)}); remove that line, and the same command goes on"
+            f"{where}: damaged ({one_line(error)}); remove that line, and run the same command"
+            " again to resume"
         ) from None
     return record

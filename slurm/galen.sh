@@ -102,7 +102,7 @@ galen_wait() {
 # Puts this job back into the queue, from now on without the nodes named in $1 (a,b). Of an array this task alone: the job number of one
 # of its tasks is that of the whole array. Does not return.
 galen_requeue() {
-  local job record left_out=''
+  local job record excluded=''
   job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
   job=${job:-$SLURM_JOB_ID}
   if [[ $(squeue --noheader --format=%T --job "$job") != RUNNING ]]; then
@@ -110,14 +110,14 @@ galen_requeue() {
     exit 1
   fi
   record=$(scontrol --oneliner show job "$job")
-  if [[ $record =~ ExcNodeList=([^ ]+) && ${BASH_REMATCH[1]} != "(null)" ]]; then left_out=${BASH_REMATCH[1]},; fi
+  if [[ $record =~ ExcNodeList=([^ ]+) && ${BASH_REMATCH[1]} != "(null)" ]]; then excluded=${BASH_REMATCH[1]},; fi
   galen_say "queueing this job again${1:+, without $1}"
   trap '' TERM  # the requeue ends this script, and the update comes behind it
   if ! scontrol requeue "$job"; then
     galen_say "error: this Slurm does not queue jobs again; submit the same command again, and it goes on (docs/slurm.md)"
     exit 1
   fi
-  if [[ -n ${1:-} ]]; then scontrol update "JobId=$job" "ExcNodeList=$left_out$1"; fi
+  if [[ -n ${1:-} ]]; then scontrol update "JobId=$job" "ExcNodeList=$excluded$1"; fi
   exit 0
 }
 

@@ -28,7 +28,7 @@ GALEN_MOUNTS=                              # further folders: /data,/scratch
 GALEN_CHECK_DISK=()                        # folders that must be writable, with free GB: (/tmp=20 /scratch/local=200)
 GALEN_CHECK_GPUS=                          # GPUs that a node must have; empty: those that Slurm gave the job; 0: none are looked at
 GALEN_CHECK_BANDWIDTH=0                    # least all-reduce bus bandwidth between two nodes in GB/s; 0 reports it only
-GALEN_CHECK_SECONDS=300                    # a node that has not answered by then is left out; with Pyxis it unpacks the image first
+GALEN_CHECK_SECONDS=300                    # a node that has not answered by then is excluded; with Pyxis it unpacks the image first
 
 GALEN_MASTER_PORT=                         # port at which processes meet; empty: 20000 to 31999, by the job's number
 GALEN_MAX_RESTARTS=20                      # starts after a time limit, of all jobs but pretraining

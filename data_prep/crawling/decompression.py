@@ -7,7 +7,7 @@ from scrapy.http import Response
 from scrapy.responsetypes import responsetypes
 
 from data_prep.readers.content_encoding import decompressed
-from data_prep.readers.record import Refused
+from data_prep.readers.record import RecordRejectedError
 
 _ACCEPTED = "gzip, deflate, br"
 """What `decompressed` knows."""
@@ -62,9 +62,9 @@ def decompress(body: bytes, header: str, limit: int) -> bytes:
     """
     try:
         return decompressed(body, header, limit)
-    except Refused as refused:
+    except RecordRejectedError as refused:
         raise BrokenAnswerError(
-            too_large(limit) if refused.why.reason == "too long" else str(refused)
+            too_large(limit) if refused.rejection.reason == "too long" else str(refused)
         ) from None
 
 

@@ -11,7 +11,7 @@ import resource
 import threading
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -35,7 +35,7 @@ class TaskExecutor(PipelineExecutor):
 
     Args:
         pipeline: datatrove steps.
-        tasks: how many tasks there are; the result must not depend on `workers`.
+        tasks: number of tasks; the result must not depend on `workers`.
         workers: tasks at a time.
         logging_dir: folder for logs, statistics and completion marks, which all tasks must see.
     """
@@ -56,7 +56,7 @@ class TaskExecutor(PipelineExecutor):
         return self.tasks
 
     def get_distributed_env(self, node_rank: int = -1) -> DistributedEnvVars:
-        """Return what datatrove wants to find in the environment of a task that has one machine."""
+        """Return the environment that datatrove expects in a task on one machine."""
         return DistributedEnvVars(
             datatrove_node_ips="localhost",
             datatrove_cpus_per_task="-1",
@@ -67,7 +67,7 @@ class TaskExecutor(PipelineExecutor):
 
     @abstractmethod
     def run(self, poll: Callable[[], None] = lambda: None) -> None:
-        """Run the tasks that are left; `poll` is called now and then, to show progress.
+        """Run the remaining tasks; `poll` is called now and then, to show progress.
 
         Raises:
             DataError: from a step, or when the system ended a task.
@@ -78,8 +78,8 @@ class TaskExecutor(PipelineExecutor):
 
         The shuffle deals to thousands.
         """
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        _, max_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
         try:
             self._run_for_rank(rank)
         except OSError as error:  # a write to a full disk does not say where
@@ -126,7 +126,7 @@ class LocalExecutor(TaskExecutor):
     """Runs the tasks in processes on this machine."""
 
     def run(self, poll: Callable[[], None] = lambda: None) -> None:
-        """Run the tasks that are left; `poll` is called twice a second."""
+        """Run the remaining tasks; `poll` is called twice a second."""
         ranks = self.get_incomplete_ranks()
         if not ranks:
             return
@@ -140,30 +140,36 @@ class LocalExecutor(TaskExecutor):
             min(self.workers, len(ranks)), context, _prepare_worker, (str(log),)
         ) as pool:
             try:
-                try:
-                    running = {pool.submit(self.run_task, rank) for rank in ranks}
-                except (EOFError, ConnectionError):  # the process that starts the workers is gone
-                    raise BrokenProcessPool from None
-                while running:
-                    done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                    poll()
-                    for task in done:
-                        task.result()
+                self._run_in(pool, ranks, poll)
             except BrokenProcessPool:
                 raise DataError(
-                    "a worker was killed, perhaps for lack of memory: try fewer"
-                    f" --workers; its log is {log}"
+                    "a worker was killed, perhaps for lack of memory: try fewer --workers; its log"
+                    f" is {log}"
                 ) from None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                # running tasks would go on to their end
+                # running tasks would continue to their end
                 for process in multiprocessing.active_children():
                     process.terminate()
                 raise
 
+    def _run_in(
+        self, pool: ProcessPoolExecutor, ranks: Sequence[int], poll: Callable[[], None]
+    ) -> None:
+        """Run tasks in a pool; raises the first error of a task."""
+        try:
+            running = {pool.submit(self.run_task, rank) for rank in ranks}
+        except (EOFError, ConnectionError):  # the process that starts the workers is gone
+            raise BrokenProcessPool from None
+        while running:
+            done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            poll()
+            for task in done:
+                task.result()
+
 
 def _prepare_worker(log: str) -> None:
-    """In a new worker: send all that libraries print into the log."""
+    """Redirect the output of libraries in a new worker into the log."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

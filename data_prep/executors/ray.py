@@ -34,26 +34,25 @@ def _run_task(executor: TaskExecutor, rank: int) -> str | None:
 class RayExecutor(TaskExecutor):
     """Runs the tasks as Ray tasks of one CPU each, `workers` at a time.
 
-    RAY_ADDRESS says which cluster.
+    RAY_ADDRESS is the address of the cluster.
     """
 
     executor_name = "RAY"
 
     def run(self, poll: Callable[[], None] = lambda: None) -> None:
-        """Run the tasks that are left."""
+        """Run the remaining tasks."""
         ranks = self.get_incomplete_ranks()
         if not ranks:
             return
         import ray
 
         if not ray.is_initialized():
-            local: dict[str, Any] = (
-                {}
-                if os.environ.get("RAY_ADDRESS")
-                else {"num_cpus": self.workers, "include_dashboard": False}
-            )
+            local: dict[str, Any] = {}
+            if not os.environ.get("RAY_ADDRESS"):
+                local = {"num_cpus": self.workers, "include_dashboard": False}
             ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **local)
-        task, executor = ray.remote(num_cpus=1, max_retries=2)(_run_task), ray.put(self)
+        task = ray.remote(num_cpus=1, max_retries=2)(_run_task)
+        executor = ray.put(self)
         waiting = list(reversed(ranks))
         running: list[Any] = []
         try:

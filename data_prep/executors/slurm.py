@@ -41,9 +41,9 @@ def check_slurm() -> None:
                 f"--executor slurm needs Slurm's {command}, which is not on this machine; run it on"
                 " a login node"
             )
-    answer = subprocess.run(["squeue", "--noheader", "--me"], capture_output=True, text=True)
-    if answer.returncode:
-        raise UsageError(f"Slurm does not answer: {answer.stderr.strip()}")
+    result = subprocess.run(["squeue", "--noheader", "--me"], capture_output=True, text=True)
+    if result.returncode:
+        raise UsageError(f"Slurm does not answer: {result.stderr.strip()}")
 
 
 class SlurmExecutor(TaskExecutor):
@@ -68,9 +68,9 @@ class SlurmExecutor(TaskExecutor):
         self.arguments = list(arguments)
 
     def run(self, poll: Callable[[], None] = lambda: None) -> None:
-        """Run the tasks that are left.
+        """Run the remaining tasks.
 
-        A job that an interrupted command left behind is ended first.
+        A job that an interrupted command left behind is canceled first.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         job_path = self.folder / "job"
@@ -93,10 +93,10 @@ class SlurmExecutor(TaskExecutor):
             job_path.unlink()
         if error := self._errors():
             raise DataError(error)
-        if left := self.get_incomplete_ranks(ranks):
+        if remaining := self.get_incomplete_ranks(ranks):
             raise DataError(
-                f"the Slurm job {job} ended with {len(left)} of {len(ranks)} tasks not done; its"
-                f" output is in {self.folder / 'slurm'}; repeat the command to resume"
+                f"the Slurm job {job} ended with {len(remaining)} of {len(ranks)} tasks not done;"
+                f" its output is in {self.folder / 'slurm'}; repeat the command to resume"
             )
 
     def _submit(self, tasks: int) -> str:
@@ -117,21 +117,21 @@ class SlurmExecutor(TaskExecutor):
             "--requeue",
             "--ntasks=1",
         ]
-        answer = subprocess.run(
+        result = subprocess.run(
             [*command, *self.arguments, "--wrap", f"exec {task}"], capture_output=True, text=True
         )
-        if answer.returncode:
-            raise UsageError(f"sbatch refuses the job: {answer.stderr.strip()}; see --slurm-args")
-        return answer.stdout.strip().split(";")[0]
+        if result.returncode:
+            raise UsageError(f"sbatch refuses the job: {result.stderr.strip()}; see --slurm-args")
+        return result.stdout.strip().split(";")[0]
 
     def _is_running(self, job: str) -> bool:
-        answer = subprocess.run(
+        result = subprocess.run(
             ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True
         )
         # the controller is busy or restarts
-        if answer.returncode and "Invalid job id" not in answer.stderr:
+        if result.returncode and "Invalid job id" not in result.stderr:
             return True
-        return bool(answer.stdout.strip())
+        return bool(result.stdout.strip())
 
     def _cancel(self, job: str) -> None:
         """Cancel a job and wait until its tasks are gone: two must not write one file."""
@@ -141,10 +141,6 @@ class SlurmExecutor(TaskExecutor):
 
     def _errors(self) -> str | None:
         """Return the first message that a task left."""
-        return next(
-            (
-                path.read_text(encoding="utf-8")
-                for path in sorted((self.folder / "errors").glob("*"))
-            ),
-            None,
-        )
+        for path in sorted((self.folder / "errors").glob("*")):
+            return path.read_text(encoding="utf-8")
+        return None

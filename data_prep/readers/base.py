@@ -8,9 +8,7 @@ import datetime
 import hashlib
 import io
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
@@ -25,12 +23,12 @@ from data_prep.readers.record import (
     START,
     TOO_MUCH_MEMORY,
     Outcome,
-    Place,
     QuarantinedRecord,
     Record,
-    Refused,
+    RecordIndex,
+    RecordRejectedError,
+    Rejection,
     Watch,
-    Why,
     is_of_system,
     printable,
 )
@@ -40,7 +38,7 @@ from data_prep.text.language_codes import medline_code
 from galen.errors import DataError, one_line
 
 NOTED = "noted_"
-"""How the names of statistics begin that the command tells at its end, besides what was dropped."""
+"""Prefix of the statistics that the command reports at its end, besides what was dropped."""
 
 SAMPLE_BYTES = 200
 Reader = TypeVar("Reader", bound="SourceReader")
@@ -52,7 +50,7 @@ class SourceReader(BaseDiskReader):
     A subclass has `name`, `endings`, `records` and `parse`, and `parts` if a record holds several.
 
     `records` goes through a file and `parse` makes documents of one record. Whatever goes wrong in
-    `parse`, the record is put into quarantine and reading goes on; when `records` fails, the file
+    `parse`, the record is put into quarantine and reading continues; when `records` fails, the file
     cannot be read further. Every record is counted as `total`; one that gives no document also as
     `dropped_<reason>`.
 
@@ -89,7 +87,7 @@ class SourceReader(BaseDiskReader):
         raise NotImplementedError
 
     def parts(self, record: Record, filepath: str) -> Iterable[Record]:
-        """Yield what a record holds and is parsed each by itself: as a rule, it alone."""
+        """Yield the parts of a record that are parsed separately: as a rule, it alone."""
         return (record,)
 
     def parse(self, record: Record, filepath: str) -> Iterable[Document]:
@@ -109,26 +107,26 @@ class SourceReader(BaseDiskReader):
                 self.on_bad(bad)
             yield from outcome.documents()
 
-    def outcomes(self, filepath: str, start: Place = START) -> Iterator[Outcome]:
-        """Yield what comes of the records of one file, from the one at `start` on.
+    def outcomes(self, filepath: str, start: RecordIndex = START) -> Iterator[Outcome]:
+        """Yield the outcomes of the records of one file, from the one at `start` on.
 
         Raises:
             DataError: it cannot be read further.
         """
-        self.watch.looks(START)
+        self.watch.before_search(START)
         try:
             for number, record in enumerate(self.records(filepath)):
                 if number >= start.record:
                     yield from self._outcomes_of(
                         record, filepath, number, start.part if number == start.record else 0
                     )
-                self.watch.looks(Place(number + 1))
+                self.watch.before_search(RecordIndex(number + 1))
         except DataError:
             raise
         except Exception as error:
             if is_of_system(error):
                 raise
-            detail = self._why(error).detail
+            detail = self._rejection_of(error).detail
             raise DataError(
                 f"{printable(self.path_of(filepath))} cannot be read further: {detail}"
             ) from None
@@ -136,71 +134,71 @@ class SourceReader(BaseDiskReader):
     def _outcomes_of(
         self, record: Record, filepath: str, number: int, first: int
     ) -> Iterator[Outcome]:
-        """Yield what comes of the parts of one record, from the `first` on."""
-        place = Place(number)
+        """Yield the outcomes of the parts of one record, from the `first` on."""
+        index = RecordIndex(number)
         try:
             for part in self._parts_of(record, filepath, number):
-                if place.part >= first:
-                    yield self._parsed(part, filepath, place)
-                place = Place(number, place.part + 1)
+                if index.part >= first:
+                    yield self._parsed(part, filepath, index)
+                index = RecordIndex(number, index.part + 1)
         except DataError:
             raise
         except Exception as error:
             if is_of_system(error):
                 raise
-            if place.part >= first:
-                yield self._refused(record, filepath, place, error)
+            if index.part >= first:
+                yield self._rejected(record, filepath, index, error)
 
     def _parts_of(self, record: Record, filepath: str, number: int) -> Iterator[Record]:
-        if record.refused is not None:
-            raise Refused(*record.refused)
+        if record.rejection is not None:
+            raise RecordRejectedError(*record.rejection)
         if record.notes:
             yield record
             return
         parts = iter(self.parts(record, filepath))
-        for place in map(Place, itertools.repeat(number), itertools.count()):
-            if (why := self.watch.unsplit.get(place)) is not None:
-                raise Refused(*why)
-            self.watch.splits(place)
+        for index in map(RecordIndex, itertools.repeat(number), itertools.count()):
+            if (rejection := self.watch.skip_split.get(index)) is not None:
+                raise RecordRejectedError(*rejection)
+            self.watch.before_split(index)
             if (part := next(parts, None)) is None:
                 return
             yield part
 
-    def _parsed(self, part: Record, filepath: str, place: Place) -> Outcome:
-        """Return what comes of one part.
+    def _parsed(self, part: Record, filepath: str, index: RecordIndex) -> Outcome:
+        """Return the outcome of one part.
 
         This is the one place where a record is parsed and where all that goes wrong in it ends.
         """
-        self._outcome = Outcome(place)
+        self._outcome = Outcome(index)
         for note, count in part.notes.items():
             self.stat_update(f"{NOTED}{note}", value=count)
         if part.notes:
             return self._outcome
         try:
-            if (why := part.refused or self.watch.unparsed.get(place)) is not None:
-                raise Refused(*why)
-            self.watch.parses(place)
+            if (rejection := part.rejection or self.watch.skip_parse.get(index)) is not None:
+                raise RecordRejectedError(*rejection)
+            self.watch.before_parse(index)
             self._outcome.data = self._encoded(self.parse(part, filepath))
-            self.watch.parsed()
+            self.watch.after_parse()
         except DataError:
             raise
         except Exception as error:
             if is_of_system(error):
                 raise
-            return self._refused(part, filepath, place, error)
+            return self._rejected(part, filepath, index, error)
         return self._outcome
 
     def _encoded(self, documents: Iterable[Document]) -> bytes:
         """Return documents as JSON.
 
         Raises:
-            Refused: it is something that a corpus cannot hold: lone surrogates, binary fields, huge
-                integers, a text too long.
+            RecordRejectedError: they hold something that a corpus cannot: lone surrogates, binary
+                fields, huge integers, a text too long.
         """
         rows = [[document.text, document.id, document.metadata] for document in documents]
         for text, _, _ in rows:
             if len(text) > self.options.max_record_bytes:
-                raise Refused(
+                raise RecordRejectedError(
                     "too long",
                     f"{len(text):,} characters, the limit is {self.options.max_record_bytes:,}"
                     " (max_record_bytes)",
@@ -208,26 +206,28 @@ class SourceReader(BaseDiskReader):
         try:
             return orjson.dumps(rows, default=_time)
         except TypeError as error:
-            raise Refused("wrong form", str(error)) from None
+            raise RecordRejectedError("wrong form", str(error)) from None
 
-    def _refused(self, record: Record, filepath: str, place: Place, error: Exception) -> Outcome:
+    def _rejected(
+        self, record: Record, filepath: str, index: RecordIndex, error: Exception
+    ) -> Outcome:
         """Return the outcome of an unreadable record; its earlier counts are discarded."""
-        self._outcome = Outcome(place)
-        self.quarantine(filepath, record.position, *self._why(error), record.sample)
+        self._outcome = Outcome(index)
+        self.quarantine(filepath, record.position, *self._rejection_of(error), record.sample)
         return self._outcome
 
-    def _why(self, error: Exception) -> Why:
-        if isinstance(error, Refused):
-            return error.why
+    def _rejection_of(self, error: Exception) -> Rejection:
+        if isinstance(error, RecordRejectedError):
+            return error.rejection
         if isinstance(error, RecursionError):
-            return Why(*TOO_DEEP)
+            return Rejection(*TOO_DEEP)
         if isinstance(error, MemoryError):
-            return Why(
+            return Rejection(
                 TOO_MUCH_MEMORY,
                 f"took more than {self.options.max_record_memory:,} bytes of memory"
                 " (max_record_memory)",
             )
-        return Why("unreadable", f"{type(error).__name__}: {one_line(error)}")
+        return Rejection("unreadable", f"{type(error).__name__}: {one_line(error)}")
 
     def helper(self, kind: "type[Reader]") -> "Reader":
         """Return a reader of another kind for a part of this one's present record.
@@ -235,7 +235,8 @@ class SourceReader(BaseDiskReader):
         It counts and reports here.
         """
         reader = kind(self.data_folder, self.options)
-        reader.watch, reader._outcome = self.watch, self._outcome
+        reader.watch = self.watch
+        reader._outcome = self._outcome
         return reader
 
     def stat_update(self, *labels: str, value: int = 1, unit: str | None = None) -> None:
@@ -283,7 +284,7 @@ class SourceReader(BaseDiskReader):
             )
         )
 
-    def document(self, text: str, identifier: str, filepath: str, /, **known: Any) -> Document:
+    def document(self, text: str, document_id: str, filepath: str, /, **known: Any) -> Document:
         """Return a document with the metadata that filters rely on.
 
         What is not known gets an empty value or the source's default.
@@ -303,9 +304,9 @@ class SourceReader(BaseDiskReader):
         )
         metadata["language"] = [medline_code(language) for language in languages if language]
         metadata["license"] = metadata["license"] or self.options.license
-        return Document(text=text, id=identifier, metadata=metadata)
+        return Document(text=text, id=document_id, metadata=metadata)
 
-    def whole_file(self, filepath: str) -> Iterator[Record]:
+    def file_record(self, filepath: str) -> Iterator[Record]:
         """Yield a file's content as its one record."""
         with self.open(filepath) as stream:
             record = self.record_of(stream, "whole file")
@@ -324,7 +325,7 @@ class SourceReader(BaseDiskReader):
             position,
             None,
             data[:SAMPLE_BYTES],
-            Why("too long", f"longer than {limit:,} bytes (max_record_bytes)"),
+            Rejection("too long", f"longer than {limit:,} bytes (max_record_bytes)"),
         )
 
     def member(self, stream: BinaryIO, name: str) -> Record:
@@ -334,18 +335,20 @@ class SourceReader(BaseDiskReader):
         """
         record = self.record_of(stream, f"member {name}")
         compression = format_of(name)
-        if compression is None or record.refused is not None:
+        if compression is None or record.rejection is not None:
             return record
         try:
             return self.record_of(
                 open_decompressed(io.BytesIO(record.content), name), record.position
             )
         except CorruptDataError as error:
-            record.refused = Why("damaged", f"not complete {compression} data ({one_line(error)})")
+            record.rejection = Rejection(
+                "damaged", f"not complete {compression} data ({one_line(error)})"
+            )
             return record
 
     def content_id(self, filepath: str, content: str | bytes) -> str:
-        """Return an identifier for a document that has none.
+        """Return an id for a document that has none.
 
         Its file's name and a hash of its content, the same on every machine.
         """
@@ -354,99 +357,8 @@ class SourceReader(BaseDiskReader):
         return f"{printable(PurePath(filepath).name)}:{digest}"
 
 
-def _ending(name: str) -> str:
-    return PurePath(name).suffix.lower()
-
-
-class UnreadMembers:
-    """Counts the members of an archive that are not read, by their endings."""
-
-    _MOST = 20
-    _NESTED = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
-
-    def __init__(self) -> None:
-        self._notes: Counter[str] = Counter()
-
-    def add(self, name: str) -> None:
-        """Count one; what macOS adds to archives is no member."""
-        if name.startswith("__MACOSX/"):
-            return
-        ending = printable(_ending(name)) or "none"
-        what = f"members of archives with the ending {ending[:20]}, which are not read"
-        if name.lower().endswith(self._NESTED):
-            what = "archives inside archives, which are not read: unpack them"
-        elif len(self._notes) >= self._MOST and what not in self._notes:
-            what = "members of archives with still other endings, which are not read"
-        self._notes[what] += 1
-
-    def records(self) -> Iterator[Record]:
-        """Yield what tells of them, at the end of the archive."""
-        if self._notes:
-            yield Record("members that are not read", notes=self._notes)
-
-
 def _time(value: Any) -> str | None:
     """Return pandas' times, nanoseconds in Parquet, as the corpus writer takes them."""
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat() if value == value else None  # pandas' NaT is not equal to itself
     raise TypeError(f"a corpus cannot hold {type(value).__name__}")
-
-
-class BoundedStream:
-    """A stream for `lxml.etree.iterparse` that stops after `limit` bytes without a call of `mark`.
-
-    A record that never ends would otherwise be built in memory whole.
-    """
-
-    def __init__(self, stream: BinaryIO, limit: int, path: str) -> None:
-        self.stream, self.limit, self.path, self.passed = stream, limit, path, 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes.
-
-        Raises:
-            DataError: the present record is too long.
-        """
-        data = self.stream.read1(size)  # type: ignore[attr-defined]
-        self.passed += len(data)
-        if self.passed > self.limit:
-            raise DataError(
-                f"{self.path}: a record is longer than {self.limit:,} bytes (max_record_bytes)"
-            )
-        return data
-
-    def mark(self) -> None:
-        """Begin a new record."""
-        self.passed = 0
-
-
-@dataclass(slots=True)
-class Line:
-    """One line of a file."""
-
-    number: int
-    offset: int
-    data: bytes | None
-    """None for a line that is longer than the limit."""
-    length: int
-    """Bytes, those of the line's end included."""
-
-    @property
-    def position(self) -> str:
-        """Where it stands, in words."""
-        return f"line {self.number}, byte {self.offset}"
-
-
-def bounded_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
-    """Yield the lines of a stream, from number 1.
-
-    For a line longer than `limit` bytes only its length, in constant memory.
-    """
-    number = offset = 0
-    while data := stream.readline(limit + 1):
-        number, length = number + 1, len(data)
-        too_long = length > limit and not data.endswith(b"\n")
-        while too_long and not data.endswith(b"\n") and (data := stream.readline(2**20)):
-            length += len(data)
-        yield Line(number, offset, None if too_long else data, length)
-        offset += length

@@ -10,13 +10,14 @@ from typing import Any, BinaryIO
 from datatrove.data import Document
 from lxml import etree
 
-from data_prep.readers.base import SourceReader, UnreadMembers
+from data_prep.readers.base import SourceReader
 from data_prep.readers.jats_text import JatsText
 from data_prep.readers.license import OTHER, license_name
 from data_prep.readers.markup import plain_text
-from data_prep.readers.record import Record, Refused, Why
+from data_prep.readers.record import Record, RecordRejectedError, Rejection
 from data_prep.readers.rendering import MarkupTableOptions
 from data_prep.readers.tar_stream import files_of
+from data_prep.readers.unread_members import UnreadMembers
 from data_prep.readers.xml_tree import HREF, LANGUAGE, Element, parse_xml, strip_namespaces, tag_of
 from galen.errors import DataError
 
@@ -63,7 +64,7 @@ class JatsReader(SourceReader):
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file, or the members of an archive, as bytes."""
         if not filepath.lower().endswith(_PACKAGES):
-            yield from self.whole_file(filepath)
+            yield from self.file_record(filepath)
             return
         with self.open(filepath) as stream:
             unread = UnreadMembers()
@@ -85,7 +86,7 @@ class JatsReader(SourceReader):
         if member.issparse():
             return Record(
                 f"member {member.name}",
-                refused=Why("sparse file", "a sparse file in a tar archive is not read"),
+                rejection=Rejection("sparse file", "a sparse file in a tar archive is not read"),
             )
         return self.member(file, member.name)
 
@@ -98,7 +99,7 @@ class JatsReader(SourceReader):
             root = parse_xml(record.content)
         except etree.XMLSyntaxError as error:
             record.position += f", line {error.lineno}"
-            raise Refused("broken XML", error.msg) from None
+            raise RecordRejectedError("broken XML", error.msg) from None
         strip_namespaces(root)
         name = (
             record.position.removeprefix("member ")
@@ -109,30 +110,32 @@ class JatsReader(SourceReader):
         for element in others:
             yield self._other(element, record)
         for number, article in enumerate(articles):
-            whole = len(articles) == 1
-            position = record.position if whole else f"{record.position}, article {number + 1}"
-            yield Record(position, (article, name if whole else f"{name}/{number}"), record.sample)
+            is_single = len(articles) == 1
+            position = record.position if is_single else f"{record.position}, article {number + 1}"
+            yield Record(
+                position, (article, name if is_single else f"{name}/{number}"), record.sample
+            )
 
     def _other(self, element: Element, record: Record) -> Record:
-        """Return what stands in the place of an article and is none: it is counted, too."""
+        """Return an element in place of an article: it is counted, too."""
         if element.find("header[@status='deleted']") is not None:
             return Record(record.position, (None, ""))
         parent = element.getparent()
         if parent is None:
-            why = Why(
+            why = Rejection(
                 "not JATS",
                 f"the root element is <{tag_of(element)}>, not an <article> with front matter or a"
                 " body, and holds none",
             )
-            return Record(record.position, sample=record.sample, refused=why)
-        why = Why(
+            return Record(record.position, sample=record.sample, rejection=why)
+        why = Rejection(
             "not JATS",
             f"<{tag_of(element)}> in <{tag_of(parent)}> is no JATS article and holds none",
         )
         return Record(
             f"{record.position}, line {element.sourceline}",
             sample=f"<{tag_of(element)}>",
-            refused=why,
+            rejection=why,
         )
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
@@ -171,8 +174,8 @@ class JatsReader(SourceReader):
         writer.rest(article)
         known["full_text"] = body is not None and len(body) > 0
         text = "\n\n".join([block for block in [known["title"], *writer.blocks] if block])
-        identifier = known["pmcid"] or known["doi"] or known["pmid"] or self.content_id(name, text)
-        return self.document(text, identifier, filepath, **known)
+        document_id = known["pmcid"] or known["doi"] or known["pmid"] or self.content_id(name, text)
+        return self.document(text, document_id, filepath, **known)
 
 
 def _metadata(article: Element) -> dict[str, Any]:

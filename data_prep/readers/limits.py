@@ -9,7 +9,7 @@ import signal
 import struct
 
 from data_prep.readers.common_options import ReaderOptions
-from data_prep.readers.record import Place, Watch, Why
+from data_prep.readers.record import RecordIndex, Rejection, Watch
 from galen.errors import DataError
 
 MOST_ENDED = 20
@@ -25,48 +25,49 @@ A library that is refused more memory may only give up.
 """
 
 _STATE = struct.Struct("<3q")
-_LOOKS, _SPLITS, _PARSES = range(3)
+_SEARCH, _SPLIT, _PARSE = range(3)
 
 
 class Limits(Watch):
     """Notes the reader's current record in memory shared with the parent, and restarts its time."""
 
     def __init__(self, options: ReaderOptions) -> None:
-        self.seconds, self.memory = options.max_record_seconds, options.max_record_memory
+        self.seconds = options.max_record_seconds
+        self.memory = options.max_record_memory
         self._begun = self._peak = _peak()
         self._state = mmap.mmap(-1, mmap.PAGESIZE)
         self.next_file()
 
     def next_file(self) -> None:
         """Forget what is known about the present file: the next one follows."""
-        self.unsplit: dict[Place, Why] = {}
-        self.unparsed: dict[Place, Why] = {}
-        self._end: tuple[Place, str] | None = None
-        """The place behind which it cannot be read, and why."""
+        self.skip_split: dict[RecordIndex, Rejection] = {}
+        self.skip_parse: dict[RecordIndex, Rejection] = {}
+        self._end: tuple[RecordIndex, str] | None = None
+        """From which record on it cannot be read, and why."""
 
-    def begin(self, start: Place) -> None:
+    def begin(self, start: RecordIndex) -> None:
         """In the parent, before a process is forked; it alone writes the state after that."""
-        _STATE.pack_into(self._state, 0, _LOOKS, *start)
+        _STATE.pack_into(self._state, 0, _SEARCH, *start)
 
-    def looks(self, place: Place) -> None:
+    def before_search(self, index: RecordIndex) -> None:
         """Note it.
 
         Raises:
             DataError: what follows ended a process before.
         """
-        if self._end is not None and place >= self._end[0]:
+        if self._end is not None and index >= self._end[0]:
             raise DataError(self._end[1])
-        self._note(_LOOKS, place)
+        self._note(_SEARCH, index)
 
-    def splits(self, place: Place) -> None:
+    def before_split(self, index: RecordIndex) -> None:
         """Note it."""
-        self._note(_SPLITS, place)
+        self._note(_SPLIT, index)
 
-    def parses(self, place: Place) -> None:
+    def before_parse(self, index: RecordIndex) -> None:
         """Note it."""
-        self._note(_PARSES, place)
+        self._note(_PARSE, index)
 
-    def parsed(self) -> None:
+    def after_parse(self) -> None:
         """Look at how much memory that took.
 
         Raises:
@@ -74,7 +75,8 @@ class Limits(Watch):
         """
         peak = _peak()
         if peak > self._peak:
-            grown, self._peak = peak - self._begun, peak
+            grown = peak - self._begun
+            self._peak = peak
             if grown > NEARLY * self.memory:
                 raise MemoryError
 
@@ -82,8 +84,8 @@ class Limits(Watch):
         """Say whether nearly all the memory for a record was taken, whatever came of it."""
         return _peak() - self._begun > NEARLY * self.memory
 
-    def goes_on(self) -> None:
-        """Begin the time anew."""
+    def restart_timer(self) -> None:
+        """Restart the time limit."""
         signal.setitimer(signal.ITIMER_PROF, self.seconds)
 
     def limit_memory(self) -> None:
@@ -96,29 +98,29 @@ class Limits(Watch):
             (limit if most == resource.RLIM_INFINITY else min(limit, most), most),
         )
 
-    def blame(self, why: Why, start: Place) -> str | None:
+    def blame(self, rejection: Rejection, start: RecordIndex) -> str | None:
         """In the parent: note that the reader's current record must not be tried again.
 
         Return why the file cannot be read further, if so.
         """
         kind, record, part = _STATE.unpack_from(self._state)
-        place = Place(record, part)
-        if kind == _LOOKS:
-            broken = f"what follows record {record} {why.detail}"
-            if place <= start or self._end is not None:
+        index = RecordIndex(record, part)
+        if kind == _SEARCH:
+            broken = f"what follows record {record} {rejection.detail}"
+            if index <= start or self._end is not None:
                 return broken
-            self._end = place, broken
+            self._end = index, broken
             return None
-        if len(self.unsplit) + len(self.unparsed) >= MOST_ENDED:
+        if len(self.skip_split) + len(self.skip_parse) >= MOST_ENDED:
             return (
                 f"more than {MOST_ENDED} of its records took too long, too much memory or crashed;"
-                f" the last one {why.detail}"
+                f" the last one {rejection.detail}"
             )
-        (self.unsplit if kind == _SPLITS else self.unparsed)[place] = why
+        (self.skip_split if kind == _SPLIT else self.skip_parse)[index] = rejection
         return None
 
-    def _note(self, kind: int, place: Place) -> None:
-        _STATE.pack_into(self._state, 0, kind, *place)
+    def _note(self, kind: int, index: RecordIndex) -> None:
+        _STATE.pack_into(self._state, 0, kind, *index)
         signal.setitimer(signal.ITIMER_PROF, self.seconds)
 
 

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from data_prep.readers.base import SourceReader
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.pdf_text import front_back_matter, joined_pages, looks_scanned
-from data_prep.readers.record import Record, Refused
+from data_prep.readers.record import Record, RecordRejectedError
 from galen.recipe import STRICT
 
 _SCALE = 200 / 72  # pixels per point: 200 dots per inch
@@ -55,7 +55,7 @@ class PdfReader(SourceReader):
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file."""
-        return self.whole_file(filepath)
+        return self.file_record(filepath)
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a file."""
@@ -65,19 +65,19 @@ class PdfReader(SourceReader):
             yield document
 
     def from_data(
-        self, data: bytes, filepath: str, identifier: str, position: str
+        self, data: bytes, filepath: str, document_id: str, position: str
     ) -> Document | None:
         """Return the document of a PDF file's bytes, or None when it is dropped.
 
         Raises:
-            Refused: it is damaged.
+            RecordRejectedError: it is damaged.
         """
         import pypdfium2
 
         try:
             file = pypdfium2.PdfDocument(data)
         except pypdfium2.PdfiumError as error:
-            raise Refused("broken PDF", str(error)) from None
+            raise RecordRejectedError("broken PDF", str(error)) from None
         try:
             count = len(file)
             matter = front_back_matter(count) if self.options.drop_front_back_matter else set()
@@ -86,7 +86,7 @@ class PdfReader(SourceReader):
             )
             stated = _stated(file)
         except pypdfium2.PdfiumError as error:  # a page that is damaged
-            raise Refused("broken PDF", str(error)) from None
+            raise RecordRejectedError("broken PDF", str(error)) from None
         finally:
             file.close()
         self.stat_update("total")
@@ -110,7 +110,7 @@ class PdfReader(SourceReader):
         year = date.removeprefix("D:")[:4]
         return self.document(
             text,
-            identifier,
+            document_id,
             filepath,
             title=title,
             date=year if year.isdecimal() else None,
@@ -130,7 +130,7 @@ class PdfReader(SourceReader):
                 if self.options.ocr and has_ocr():
                     text = _recognise(page)
                     recognised += 1
-                    self.watch.goes_on()
+                    self.watch.restart_timer()
                 else:
                     scanned.append(number)
                     text = ""
@@ -144,7 +144,7 @@ def _stated(file: Any) -> dict[str, str]:
     try:
         return {name: file.get_metadata_value(name) for name in ("Title", "CreationDate")}
     except UnicodeError as error:
-        raise Refused("broken PDF", f"its title or date is no text: {error}") from None
+        raise RecordRejectedError("broken PDF", f"its title or date is no text: {error}") from None
 
 
 def has_ocr() -> bool:

@@ -36,9 +36,9 @@ from data_prep.readers.record import (
     START,
     TOO_MUCH_MEMORY,
     Outcome,
-    Place,
     QuarantinedRecord,
-    Why,
+    RecordIndex,
+    Rejection,
     documents_of,
     is_of_system,
     printable,
@@ -56,11 +56,11 @@ Readers = Sequence[tuple[Callable[[], SourceReader], str]]
 
 @dataclass(slots=True)
 class Batch:
-    """What came of some records of one file that follow each other."""
+    """Results of consecutive records of one file."""
 
     file: int
     """Which file."""
-    last: Place
+    last: RecordIndex
     """The last of the records."""
     documents: list[Document] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Batch:
     """Bytes of the file read so far."""
     broken: str | None = None
     """Why the file cannot be read further."""
-    whole: bool = False
+    finished: bool = False
     """The file is read to its end, or as far as that goes."""
     failed: list[Any] | None = None
     """Number, words and file name of an error of the system, which is none of what the file holds.
@@ -77,7 +77,7 @@ class Batch:
 
 
 def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
-    """Yield what comes of the records of some files, in order, read in processes of their own.
+    """Yield the results of files, in order, read in processes of their own.
 
     Args:
         files: the files.
@@ -87,7 +87,9 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
         DataError: the system ended the process.
         OSError: a file cannot be opened, or a disk or network fails.
     """
-    number, start, watch = 0, START, Limits(options)
+    number = 0
+    start = START
+    watch = Limits(options)
     while number < len(files):
         last = Batch(number, start)
         watch.begin(start)
@@ -95,26 +97,29 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
             for batch in child.batches():
                 if batch.failed is not None:
                     raise OSError(*batch.failed)
-                if batch.whole:
-                    number, start = batch.file + 1, START
+                if batch.finished:
+                    number = batch.file + 1
+                    start = START
                     watch.next_file()
                 else:
-                    number, start = batch.file, Place(batch.last.record, batch.last.part + 1)
+                    number = batch.file
+                    start = RecordIndex(batch.last.record, batch.last.part + 1)
                 last = batch
                 yield batch
             status, peak = child.wait()
         # all is read, or its memory was used up, which must not be the fault of the next record
         if status == 0:
             continue
-        broken = watch.blame(_why(status, peak, options), start)
+        broken = watch.blame(_rejection_for(status, peak, options), start)
         if broken is not None:
             position = last.position if last.file == number else 0
-            yield Batch(number, start, position=position, broken=broken, whole=True)
-            number, start = number + 1, START
+            yield Batch(number, start, position=position, broken=broken, finished=True)
+            number += 1
+            start = START
             watch.next_file()
 
 
-def _why(status: int, peak: int, options: ReaderOptions) -> Why:
+def _rejection_for(status: int, peak: int, options: ReaderOptions) -> Rejection:
     """Return why a reader's process ended.
 
     Raises:
@@ -122,7 +127,7 @@ def _why(status: int, peak: int, options: ReaderOptions) -> Why:
     """
     code = os.waitstatus_to_exitcode(status)
     if code == -signal.SIGPROF:
-        return Why(
+        return Rejection(
             "too long a time",
             f"took more than {options.max_record_seconds:g} s of processor time"
             " (max_record_seconds)",
@@ -138,17 +143,17 @@ def _why(status: int, peak: int, options: ReaderOptions) -> Why:
             " the worker"
         )
     if peak > options.max_record_memory * NEARLY:
-        return Why(
+        return Rejection(
             TOO_MUCH_MEMORY,
             f"took more than {options.max_record_memory:,} bytes of memory (max_record_memory)",
         )
-    return Why("crash", f"crashed the library that reads it ({signal.Signals(-code).name})")
+    return Rejection("crash", f"crashed the library that reads it ({signal.Signals(-code).name})")
 
 
 class _Child:
-    """A process that reads files from a place on and sends what comes of them."""
+    """A process that reads files from a record on and sends the results."""
 
-    def __init__(self, files: Readers, number: int, start: Place, watch: Limits) -> None:
+    def __init__(self, files: Readers, number: int, start: RecordIndex, watch: Limits) -> None:
         near, far = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -190,7 +195,7 @@ class _Child:
 
 
 def _received(message: dict[str, Any]) -> Batch:
-    message["last"] = Place(*message["last"])
+    message["last"] = RecordIndex(*message["last"])
     message["documents"] = [
         document for rows in message["documents"] for document in documents_of(rows)
     ]
@@ -199,7 +204,7 @@ def _received(message: dict[str, Any]) -> Batch:
 
 
 def _serve(
-    parent: int, pipe: int, files: Readers, number: int, start: Place, watch: Limits
+    parent: int, pipe: int, files: Readers, number: int, start: RecordIndex, watch: Limits
 ) -> None:
     """In the child: read, send, and end the process."""
     code = 70
@@ -211,8 +216,8 @@ def _serve(
         gc.freeze()  # the collector would write to, and so copy, what is shared
         with os.fdopen(pipe, "wb", buffering=0) as file:
             sender = _Sender(file, number, watch)
-            for place in range(number, len(files)):
-                _read(files[place], start, watch, sender)
+            for index in range(number, len(files)):
+                _read(files[index], start, watch, sender)
                 start = START
                 watch.next_file()
         code = 0
@@ -225,13 +230,16 @@ def _serve(
 
 
 def _read(
-    file: tuple[Callable[[], SourceReader], str], start: Place, watch: Limits, sender: "_Sender"
+    file: tuple[Callable[[], SourceReader], str],
+    start: RecordIndex,
+    watch: Limits,
+    sender: "_Sender",
 ) -> None:
-    """Read one file from a place on and send what comes of it."""
+    """Read one file from a record on and send the results."""
     make, name = file
     broken = None
     try:
-        watch.looks(start)
+        watch.before_search(start)
         watch.limit_memory()
         reader = make()
         reader.watch = watch
@@ -277,13 +285,15 @@ class _Gone(Exception):
 
 
 class _Sender:
-    """Collects what comes of records and sends it, some records at a time."""
+    """Collects the outcomes of records and sends them, some records at a time."""
 
     def __init__(self, pipe: io.FileIO, number: int, watch: Limits) -> None:
-        self._pipe, self._number, self._watch = pipe, number, watch
+        self._pipe = pipe
+        self._number = number
+        self._watch = watch
         self._begin(START)
 
-    def _begin(self, last: Place) -> None:
+    def _begin(self, last: RecordIndex) -> None:
         self._last = last
         self._documents: list[orjson.Fragment] = []
         self._counts: Counter[str] = Counter()
@@ -292,8 +302,8 @@ class _Sender:
         self._since = time.monotonic()
 
     def add(self, outcome: Outcome, reader: SourceReader) -> None:
-        """Take what came of one record."""
-        self._last = outcome.place
+        """Add the outcome of one record."""
+        self._last = outcome.index
         self._documents.append(orjson.Fragment(outcome.data))
         self._counts.update(outcome.counts)
         self._bad += map(asdict, outcome.bad)
@@ -306,12 +316,12 @@ class _Sender:
 
     def end_file(self, broken: str | None, failed: list[Any] | None = None) -> None:
         """Send the rest of a file."""
-        self.send(broken, whole=True, failed=failed)
+        self.send(broken, finished=True, failed=failed)
         self._number += 1
         self._begin(START)
 
     def send(
-        self, broken: str | None = None, whole: bool = False, failed: list[Any] | None = None
+        self, broken: str | None = None, finished: bool = False, failed: list[Any] | None = None
     ) -> None:
         """Send what was collected."""
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
@@ -325,7 +335,7 @@ class _Sender:
             "bad": self._bad,
             "position": self._position,
             "broken": broken,
-            "whole": whole,
+            "finished": finished,
             "failed": failed,
         }
         body = orjson.dumps(message)

@@ -1,6 +1,6 @@
 """One record on its way through a reader.
 
-How it is found in a file, its outcome, and why it could not be read.
+Its position in a file, its outcome, and why it could not be read.
 """
 
 import errno
@@ -13,34 +13,34 @@ import orjson
 from datatrove.data import Document
 
 
-class Place(NamedTuple):
+class RecordIndex(NamedTuple):
     """Which record of a file, from 0, and which part of it (an article of a set of articles)."""
 
     record: int = 0
     part: int = 0
 
 
-class Why(NamedTuple):
+class Rejection(NamedTuple):
     """Why a record goes into quarantine."""
 
     reason: str
-    """Kind of the mistake, for counting."""
+    """Category of the error, for counting."""
     detail: str
 
 
-START = Place()
+START = RecordIndex()
 TOO_MUCH_MEMORY = "too much memory"
 
 
-class Refused(Exception):
+class RecordRejectedError(Exception):
     """A record goes into quarantine.
 
-    Holds the kind of the error, for counting, and a message.
+    Holds the category of the error, for counting, and a message.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
-        self.why = Why(reason, detail)
+        self.rejection = Rejection(reason, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +51,33 @@ class QuarantinedRecord:
     position: str
     """Where in the file, in words: "line 12, byte 4096", "member a/b.nxml"."""
     reason: str
-    """Kind of the mistake, for counting."""
+    """Category of the error, for counting."""
     detail: str
     sample: str = ""
-    """How it begins."""
+    """Its beginning."""
 
 
 @dataclass(slots=True)
 class Record:
-    """A record as it is found in a file, not parsed yet."""
+    """A record of a file, not parsed yet."""
 
     position: str
     """Where in the file, in words."""
     content: Any = None
-    """What the reader parses."""
+    """Input of the reader's `parse`."""
     sample: bytes | str = b""
-    """How it begins."""
-    refused: Why | None = None
+    """Its beginning."""
+    rejection: Rejection | None = None
     """It is put into quarantine without being parsed."""
     notes: Mapping[str, int] = field(default_factory=dict)
-    """Stands for no record: what is counted and told of the file instead, as of archives' members
-    that are not read."""
+    """No record, but counts to report about the file, such as archive members that are not read."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one record, or of one part of it."""
+    """Result of one record, or of one part of it."""
 
-    place: Place
+    index: RecordIndex
     data: bytes = b"[]"
     """The documents as a JSON list of [text, id, metadata], which is what a corpus can hold."""
     counts: Counter[str] = field(default_factory=Counter)
@@ -92,7 +91,8 @@ class Outcome:
 def documents_of(rows: list[list[Any]]) -> Iterator[Document]:
     """Yield documents from lists of text, id and metadata."""
     return (
-        Document(text=text, id=identifier, metadata=metadata) for text, identifier, metadata in rows
+        Document(text=text, id=document_id, metadata=metadata)
+        for text, document_id, metadata in rows
     )
 
 
@@ -102,30 +102,30 @@ class Watch:
     Does nothing here; in a reader's process it enforces limits.
     """
 
-    unsplit: Mapping[Place, Why] = {}
+    skip_split: Mapping[RecordIndex, Rejection] = {}
     """Records that must not be divided into parts again, from that part on."""
 
-    unparsed: Mapping[Place, Why] = {}
+    skip_parse: Mapping[RecordIndex, Rejection] = {}
     """Parts that must not be parsed again."""
 
-    def looks(self, place: Place) -> None:
-        """The file is read up to the beginning of a record."""
+    def before_search(self, index: RecordIndex) -> None:
+        """The file is about to be read up to the beginning of a record."""
 
-    def splits(self, place: Place) -> None:
-        """A record is divided into its parts, up to the beginning of one."""
+    def before_split(self, index: RecordIndex) -> None:
+        """A record is about to be split into parts, up to the beginning of one."""
 
-    def parses(self, place: Place) -> None:
-        """A part is parsed."""
+    def before_parse(self, index: RecordIndex) -> None:
+        """A part is about to be parsed."""
 
-    def parsed(self) -> None:
+    def after_parse(self) -> None:
         """A part is parsed.
 
         Raises:
-            MemoryError: that took too much memory, which a library may have kept to itself.
+            MemoryError: parsing took too much memory, which a library may not have reported.
         """
 
-    def goes_on(self) -> None:
-        """A part that takes long by its nature has come a step further: its time begins anew."""
+    def restart_timer(self) -> None:
+        """Restart the time limit: a part that is expected to take long has progressed."""
 
 
 def printable(text: str) -> str:

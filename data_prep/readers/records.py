@@ -13,11 +13,12 @@ from pydantic.dataclasses import dataclass
 
 from data_prep.files.decompress import SUFFIXES
 from data_prep.files.json_records import InvalidRecordError, load_line, rows
-from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader, bounded_lines
+from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader
+from data_prep.readers.bounded_streams import bounded_lines
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.license import license_name
 from data_prep.readers.metadata import in_form
-from data_prep.readers.record import Record, Refused, Why
+from data_prep.readers.record import Record, RecordRejectedError, Rejection
 from data_prep.readers.remote import open_raw
 from galen.errors import DataError, one_line
 from galen.recipe import STRICT
@@ -69,11 +70,11 @@ class JsonReader(SourceReader):
         with self.open(filepath) as stream:
             for line in bounded_lines(stream, limit):
                 if line.data is None:
-                    why = Why(
+                    why = Rejection(
                         "too long",
                         f"{line.length:,} bytes, the limit is {limit:,} (max_record_bytes)",
                     )
-                    yield Record(line.position, refused=why)
+                    yield Record(line.position, rejection=why)
                 elif line.data.strip():
                     yield Record(line.position, line.data, line.data[:SAMPLE_BYTES])
 
@@ -82,13 +83,13 @@ class JsonReader(SourceReader):
         try:
             fields = load_line(record.content)
         except InvalidRecordError as error:
-            raise Refused(error.reason, error.detail) from None
+            raise RecordRejectedError(error.reason, error.detail) from None
         return self.checked(fields, filepath)
 
     def checked(self, record: Any, filepath: str) -> Iterator[Document]:
         """Yield the document of a record."""
         if not isinstance(record, dict):
-            raise Refused(
+            raise RecordRejectedError(
                 "wrong form", f"each record must be an object, this is a {type(record).__name__}"
             )
         keys = ", ".join(record)
@@ -96,7 +97,7 @@ class JsonReader(SourceReader):
             document = self.from_record(record, filepath)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             detail = f"no key {error}" if isinstance(error, KeyError) else str(error)
-            raise Refused("wrong form", f"{detail} (keys: {keys})") from None
+            raise RecordRejectedError("wrong form", f"{detail} (keys: {keys})") from None
         self.stat_update("total")
         if document is None:
             self.stat_update("dropped_no text")
@@ -173,7 +174,7 @@ class RecordsReader(JsonReader):
                 f"{len(text):,} characters, the limit is {self.options.max_record_bytes:,}"
                 " (max_record_bytes)"
             )
-        identifier = record.pop(self.options.id_key, None) if self.options.id_key else None
+        document_id = record.pop(self.options.id_key, None) if self.options.id_key else None
         inner = _object(record.pop("metadata", None) or record.pop("meta", None))
         # `source` becomes `origin`; `repeats` is the mixture's word for how often it takes a
         # document
@@ -187,7 +188,7 @@ class RecordsReader(JsonReader):
         known = in_form(known)
         return self.document(
             text,
-            str(identifier) if identifier not in (None, "") else self.content_id(filepath, text),
+            str(document_id) if document_id not in (None, "") else self.content_id(filepath, text),
             filepath,
             **known,
         )

@@ -13,7 +13,7 @@ from lxml import etree
 from data_prep.readers.base import SAMPLE_BYTES, SourceReader
 from data_prep.readers.license import license_name
 from data_prep.readers.markup import clean
-from data_prep.readers.record import Record, Refused, Why
+from data_prep.readers.record import Record, RecordRejectedError, Rejection
 from data_prep.readers.rendering import (
     MarkupRenderer,
     MarkupTableOptions,
@@ -74,7 +74,7 @@ class TeiReader(SourceReader):
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file."""
-        return self.whole_file(filepath)
+        return self.file_record(filepath)
 
     def parts(self, record: Record, filepath: str) -> Iterator[Record]:
         """Yield the documents of a file: one as a rule, several where the root is a corpus."""
@@ -82,28 +82,29 @@ class TeiReader(SourceReader):
             root = parse_xml(record.content)
         except etree.XMLSyntaxError as error:
             record.position = f"line {error.lineno}"
-            raise Refused("broken XML", error.msg) from None
+            raise RecordRejectedError("broken XML", error.msg) from None
         strip_namespaces(root)
         if tag_of(root) == "TEI":
             yield Record(record.position, (root, record.content), record.sample)
             return
         if tag_of(root) != "teiCorpus" or root.find(".//TEI") is None:
-            raise Refused(
+            raise RecordRejectedError(
                 "not TEI",
                 f"the root element is <{tag_of(root)}>, not <TEI> or a <teiCorpus> of them",
             )
         waiting = [*reversed(root)]
         while waiting:
             element = waiting.pop()
-            tag, position = tag_of(element), f"line {element.sourceline}"
+            tag = tag_of(element)
+            position = f"line {element.sourceline}"
             if tag == "TEI":
                 data = etree.tostring(element, encoding="utf-8", with_tail=False)
                 yield Record(position, (element, data), data[:SAMPLE_BYTES])
             elif tag == "teiCorpus":
                 waiting.extend(reversed(element))
             elif tag and tag != "teiHeader":
-                why = Why("not TEI", f"<{tag}> in <teiCorpus> is no <TEI>")
-                yield Record(position, sample=f"<{tag}>", refused=why)
+                why = Rejection("not TEI", f"<{tag}> in <teiCorpus> is no <TEI>")
+                yield Record(position, sample=f"<{tag}>", rejection=why)
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a `TEI` element."""
@@ -126,8 +127,8 @@ class TeiReader(SourceReader):
                 text.write(part, 0)
         known["full_text"] = len(text.blocks) > before
         written = "\n\n".join(block for block in [known["title"], *text.blocks] if block)
-        identifier = f"doi:{known['doi']}" if known["doi"] else self.content_id(filepath, data)
-        return self.document(written, identifier, filepath, **known)
+        document_id = f"doi:{known['doi']}" if known["doi"] else self.content_id(filepath, data)
+        return self.document(written, document_id, filepath, **known)
 
 
 class TeiText:
@@ -188,7 +189,8 @@ class TeiText:
 
         GROBID's divisions are not nested.
         """
-        number, name = (element.get("n") or "").strip().rstrip("."), self.line(element)
+        number = (element.get("n") or "").strip().rstrip(".")
+        name = self.line(element)
         if number and number[0].isdigit():
             depth = max(depth, number.count(".") + 1)
         return heading(depth, f"{number} {name}".strip())
@@ -207,10 +209,12 @@ class TeiText:
 
     def _figure(self, element: Element) -> None:
         is_table = element.get("type") == "table"
-        head, label = self.line(element.find("head")), self.line(element.find("label"))
+        head = self.line(element.find("head"))
+        label = self.line(element.find("label"))
         caption = self.line(element.find("figDesc"))
         if label and head.rstrip(" .:").endswith(label):  # "Table 2" and "2"
-            label, head = head, ""
+            label = head
+            head = ""
         elif label:
             label = f"{'Table' if is_table else 'Figure'} {label}"
         caption = " ".join(part for part in (head if head != caption else "", caption) if part)
@@ -267,7 +271,8 @@ def _is_raised(element: Element) -> bool:
 
 def _apart(inner: str, before: str, behind: str) -> str:
     """Return a text with a space on each side where it touches a word of a script with spaces."""
-    first, last = inner[:1], inner[-1:]
+    first = inner[:1]
+    last = inner[-1:]
     if (
         before[-1:].strip()
         and before[-1] not in "([{"

@@ -9,13 +9,14 @@ from typing import BinaryIO, cast
 
 from datatrove.data import Document
 
-from data_prep.readers.base import SourceReader, UnreadMembers
-from data_prep.readers.record import Record, Refused, Why, printable
+from data_prep.readers.base import SourceReader
+from data_prep.readers.record import Record, RecordRejectedError, Rejection, printable
 from data_prep.readers.remote import open_raw
+from data_prep.readers.unread_members import UnreadMembers
 from galen.errors import DataError
 
-_OVERLAP = Why("overlapping members", "the members of the archive overlap, as in a ZIP bomb")
-_NOT_THERE = Why("wrong offset", "the archive's directory names a place at which no member begins")
+_OVERLAP = Rejection("overlapping members", "the members of the archive overlap, as in a ZIP bomb")
+_NOT_THERE = Rejection("wrong offset", "the archive's directory names an offset without a member")
 _HEADER_BYTES = 30
 _MAGIC = b"PK\3\4"
 _TEXTS = (".txt", ".txt.gz", ".txt.bz2", ".txt.xz", ".txt.zst")
@@ -41,7 +42,7 @@ class TextReader(SourceReader):
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file, or the members of an archive, still compressed."""
         if not filepath.lower().endswith(".zip"):
-            yield from self.whole_file(filepath)
+            yield from self.file_record(filepath)
             return
         with open_raw(self.data_folder, filepath, seekable=True) as raw:
             self.raw = raw
@@ -53,7 +54,7 @@ class TextReader(SourceReader):
                         name = member.filename
                         if name.lower().endswith(_TEXTS) and not name.startswith("__MACOSX/"):
                             yield Record(
-                                f"member {name}", (archive, member), refused=wrong.get(number)
+                                f"member {name}", (archive, member), rejection=wrong.get(number)
                             )
                         elif not member.is_dir():
                             unread.add(name)
@@ -71,14 +72,17 @@ class TextReader(SourceReader):
             archive, info = record.content
             member = printable(info.filename)
             with archive.open(info) as file:
-                whole = self.member(cast(BinaryIO, file), info.filename)
-            if whole.refused is not None:
-                raise Refused(*whole.refused)
-            record.content, record.sample = whole.content, whole.sample
+                body = self.member(cast(BinaryIO, file), info.filename)
+            if body.rejection is not None:
+                raise RecordRejectedError(*body.rejection)
+            record.content = body.content
+            record.sample = body.sample
         try:
             text = record.content.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
-            raise Refused("not UTF-8", f"not UTF-8 text (byte {error.start + 1})") from None
+            raise RecordRejectedError(
+                "not UTF-8", f"not UTF-8 text (byte {error.start + 1})"
+            ) from None
         self.stat_update("total")
         if not text:
             self.stat_update("dropped_no text")
@@ -87,13 +91,13 @@ class TextReader(SourceReader):
         yield self.document(text, f"{member}@{name}" if member else name, filepath, member=member)
 
 
-def _wrong(members: Sequence[zipfile.ZipInfo], raw: BinaryIO) -> dict[int, Why]:
+def _wrong(members: Sequence[zipfile.ZipInfo], raw: BinaryIO) -> dict[int, Rejection]:
     """Return which members have wrong or overlapping offsets, and why they are refused.
 
     Such a member does not begin where the archive says, or begins before the data of an earlier one
     ends. An archive of some kilobytes could otherwise hold the same gigabytes hundreds of times.
     """
-    wrong: dict[int, Why] = {}
+    wrong: dict[int, Rejection] = {}
     end = 0
     for number, member in sorted(enumerate(members), key=lambda pair: pair[1].header_offset):
         if not _begins(member.header_offset, raw):

@@ -15,7 +15,7 @@ from data_prep.readers.content_encoding import decompressed
 from data_prep.readers.css_selector import check_selector
 from data_prep.readers.html_text import PAGE_TYPES, content_type, sniffed_type
 from data_prep.readers.pdf import PdfOptions, PdfReader
-from data_prep.readers.record import Record, Refused, Why
+from data_prep.readers.record import Record, RecordRejectedError, Rejection
 from data_prep.readers.web_page import HtmlOptions, page_document
 from galen.errors import DataError
 from galen.recipe import STRICT
@@ -65,7 +65,7 @@ class WarcReader(SourceReader):
                     if record.rec_type == "warcinfo":
                         info = _Info(record.content_stream().read(2**20))
                         if info.wrong is not None:
-                            yield Record(f"record {number}", sample=info.data, refused=info.wrong)
+                            yield Record(f"record {number}", sample=info.data, rejection=info.wrong)
                     elif record.rec_type == "response":
                         url = record.rec_headers.get_header("WARC-Target-URI") or ""
                         yield Record(f"record {url or number}", (record, url, info))
@@ -87,7 +87,7 @@ class WarcReader(SourceReader):
         loader = ArcWarcRecordLoader(verify_http=False, arc2warc=False)
         response, url, info = record.content
         if not url:
-            raise Refused(
+            raise RecordRejectedError(
                 "no address", "the response does not say of which address it is (WARC-Target-URI)"
             )
         response.http_headers = loader.load_http_headers(
@@ -123,15 +123,16 @@ class WarcReader(SourceReader):
         """Return what was answered, decompressed."""
         from warcio.bufferedreaders import ChunkedDataReader
 
-        headers, stream = response.http_headers, response.raw_stream
+        headers = response.http_headers
+        stream = response.raw_stream
         if (headers.get_header("Transfer-Encoding") or "").strip().lower() == "chunked":
             stream = ChunkedDataReader(stream, decomp_type=None)
-        whole = self.record_of(stream, record.position)
-        record.sample = whole.sample
-        if whole.refused is not None:
-            raise Refused(*whole.refused)
+        body = self.record_of(stream, record.position)
+        record.sample = body.sample
+        if body.rejection is not None:
+            raise RecordRejectedError(*body.rejection)
         data = decompressed(
-            whole.content,
+            body.content,
             headers.get_header("Content-Encoding") or "",
             self.options.max_record_bytes,
         )
@@ -147,19 +148,17 @@ class _Info:
 
     def __init__(self, data: bytes = b"") -> None:
         fields = _fields(data)
-        self.data, self.license, self.content = (
-            data,
-            fields.get("license", ""),
-            fields.get("content", ""),
-        )
-        self.wrong: Why | None = None
+        self.data = data
+        self.license = fields.get("license", "")
+        self.content = fields.get("content", "")
+        self.wrong: Rejection | None = None
         self._documents: Any = None
         self._slow = False
         try:
             if pattern := fields.get("documents"):
                 self._documents = regex.compile(pattern)
         except (regex.error, RecursionError, OverflowError) as error:
-            self.wrong = Why(
+            self.wrong = Rejection(
                 "wrong pattern",
                 f"its documents: is no regular expression ({error}); all pages of the archive are"
                 " taken",
@@ -168,23 +167,26 @@ class _Info:
             check_selector(self.content)
         except ValueError as error:
             self.content = ""
-            self.wrong = Why("wrong selector", f"its content: {error}; content is found without it")
+            self.wrong = Rejection(
+                "wrong selector", f"its content: {error}; content is found without it"
+            )
 
     def wants(self, url: str) -> bool:
         """Say whether the page at an address is a document rather than a page to follow links from.
 
         Raises:
-            Refused: the pattern takes seconds on this address, as some do by design or by mistake.
+            RecordRejectedError: the pattern takes seconds on this address, as some do by design or
+                by mistake.
         """
         if self._documents is None:
             return True
         if self._slow:
-            raise Refused("slow pattern", _SLOW)
+            raise RecordRejectedError("slow pattern", _SLOW)
         try:
             return self._documents.search(url, timeout=_PATTERN_SECONDS) is not None
         except TimeoutError:
             self._slow = True
-            raise Refused("slow pattern", _SLOW) from None
+            raise RecordRejectedError("slow pattern", _SLOW) from None
 
 
 class _Forward:

@@ -12,12 +12,12 @@ from data_prep.readers.css_selector import Selector
 from data_prep.readers.html_text import letters_of, page_text, parse
 from data_prep.readers.license import license_name
 from data_prep.readers.page_encoding import UnknownEncodingError
-from data_prep.readers.record import Record, Refused
+from data_prep.readers.record import Record, RecordRejectedError
 from data_prep.readers.xml_tree import LANGUAGE
 from galen.recipe import STRICT
 
 _DAMAGED_SHARE = 0.001
-"""Replacement characters in the text above which a page is put aside.
+"""Replacement characters in the text above which a page is quarantined.
 
 One with fewer is kept and named.
 """
@@ -55,7 +55,7 @@ class HtmlReader(SourceReader):
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file."""
-        return self.whole_file(filepath)
+        return self.file_record(filepath)
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a file."""
@@ -71,17 +71,17 @@ def page_document(
     reader: SourceReader,
     data: bytes,
     filepath: str,
-    identifier: str,
+    document_id: str,
     selector: str,
     charset: str | None = None,
     url: str = "",
 ) -> Document | None:
     """Return a page's document, counted as read; None, counted as dropped, without content."""
-    position = f"page {url or identifier}"
+    position = f"page {url or document_id}"
     try:
         root = parse(data, charset)
     except UnknownEncodingError as error:
-        raise Refused("unknown encoding", str(error)) from None
+        raise RecordRejectedError("unknown encoding", str(error)) from None
     if root is None:
         reader.stat_update("total", "dropped_empty page")
         return None
@@ -89,7 +89,7 @@ def page_document(
     title, text = page_text(root, selector)
     damaged = text.count("\ufffd")
     if damaged > _DAMAGED_SHARE * len(text):
-        raise Refused(
+        raise RecordRejectedError(
             "damaged text", f"{damaged:,} replacement characters for what was lost before"
         )
     reader.stat_update("total")
@@ -120,7 +120,7 @@ def page_document(
     )
     return reader.document(
         text,
-        identifier,
+        document_id,
         filepath,
         title=title,
         language=[language] if language else [],

@@ -1,58 +1,66 @@
-"""The checks of a recipe alone that Megatron-LM makes and Megatron Core does not.
+"""Checks of a recipe's values against each other.
 
-Megatron-LM makes them in its argument parser. They raise ValueError, which says what to change and
-gets the file and the line on its way up. Checks that also need the model and the number of
-processes are in `layout_checks`.
+Megatron-LM makes them in its argument parser; Megatron Core does not. They raise ValueError, to
+which `galen.recipe` adds file and line. Checks that also need the model and the number of processes
+are in `layout_checks`.
 """
 
-from megatron_ext.config.sections import Data, Optimizer, Parallel, Training
+from megatron_ext.config.sections import Data, Optimizer, Parallel, Phase, Training
 
 
 def check_data(data: Data, training: Training) -> None:
-    """Check that there is something to read, and that later blends name sources that exist."""
+    """Check that there are files, and that phases name existing sources."""
+    _check_files(data, training)
+    previous_step = 0
+    for number, phase in enumerate(data.phases):
+        key = f"data.phases.{number}"
+        _check_phase_weights(key, phase, data)
+        if phase.start_step <= previous_step:
+            raise ValueError(
+                f"{key}.start_step ({phase.start_step}) must be more than the one before it"
+                f" ({previous_step})"
+            )
+        if phase.start_step >= training.train_iters:
+            raise ValueError(
+                f"{key}.start_step ({phase.start_step}) must be less than training.train_iters"
+                f" ({training.train_iters})"
+            )
+        previous_step = phase.start_step
+
+
+def _check_files(data: Data, training: Training) -> None:
     if bool(data.train) == bool(data.sources):
         raise ValueError(
             "data needs either data.train (with data.validation) or data.sources, and not both"
         )
     if data.sources and data.validation:
-        raise ValueError(
-            "with data.sources, validation files stand in data.sources.NAME.validation"
-        )
+        raise ValueError("with data.sources, set data.sources.NAME.validation, not data.validation")
     if training.eval_iters and not data.validation_prefixes:
         raise ValueError(
             "there are no validation files; name some, or set training.eval_iters to 0"
         )
-    if data.sources:
-        for kind in ("train", "validation") if training.eval_iters else ("train",):
-            if not any(source.weight for source in data.sources.values() if getattr(source, kind)):
-                raise ValueError(f"data.sources: all sources with {kind} files have the weight 0")
-    before = 0
-    for number, phase in enumerate(data.phases):
-        where = f"data.phases.{number}"
-        if unknown := sorted(set(phase.weights) - set(data.sources)):
-            raise ValueError(
-                f"{where}.weights names {unknown[0]!r}, which is not in data.sources"
-                f" ({', '.join(data.sources) or 'none'})"
-            )
-        if not phase.weights or min(phase.weights.values()) <= 0:
-            raise ValueError(
-                f"{where}.weights must be above 0; leave a source out that is not wanted any more"
-            )
-        if phase.start_step <= before:
-            raise ValueError(
-                f"{where}.start_step ({phase.start_step}) must be more than the one before it"
-                f" ({before})"
-            )
-        if phase.start_step >= training.train_iters:
-            raise ValueError(
-                f"{where}.start_step ({phase.start_step}) must be less than training.train_iters"
-                f" ({training.train_iters})"
-            )
-        before = phase.start_step
+    if not data.sources:
+        return
+    for split in ("train", "validation") if training.eval_iters else ("train",):
+        weights = [source.weight for source in data.sources.values() if getattr(source, split)]
+        if not any(weights):
+            raise ValueError(f"data.sources: all sources with {split} files have weight 0")
+
+
+def _check_phase_weights(key: str, phase: Phase, data: Data) -> None:
+    """Check the weights of the phase at `key`."""
+    unknown = sorted(set(phase.weights) - set(data.sources))
+    if unknown:
+        raise ValueError(
+            f"{key}.weights names {unknown[0]!r}, which is not in data.sources"
+            f" ({', '.join(data.sources) or 'none'})"
+        )
+    if not phase.weights or min(phase.weights.values()) <= 0:
+        raise ValueError(f"{key}.weights must be above 0; omit sources that are no longer used")
 
 
 def check_parallel(parallel: Parallel, training: Training) -> None:
-    """Check which ways of spreading need which others."""
+    """Check dependencies among the kinds of parallelism and overlap."""
     if parallel.sequence_parallel and parallel.tensor_model_parallel_size == 1:
         raise ValueError(
             "parallel.sequence_parallel needs parallel.tensor_model_parallel_size of at least 2;"
@@ -80,53 +88,65 @@ def check_parallel(parallel: Parallel, training: Training) -> None:
 
 def check_precision(training: Training, optimizer: Optimizer) -> None:
     """Check FP8, recompute and the optimizer's types."""
+    _check_fp8(training)
+    _check_recompute(training)
+    _check_optimizer_types(training, optimizer)
+
+
+def _check_fp8(training: Training) -> None:
     if training.fp8_format is None:
         for name in ("fp8_param_gather", "first_last_layers_bf16"):
             if getattr(training, name):
                 raise ValueError(f"training.{name} needs training.fp8_format (hybrid or e4m3)")
-    elif training.precision != "bf16":
+        return
+    if training.precision != "bf16":
         raise ValueError(
             "training.fp8_format needs training.precision: bf16, for what is not computed in FP8"
         )
     if training.fp8_param_gather and training.fp8_recipe == "mxfp8":
         raise ValueError(
-            "training.fp8_param_gather with fp8_recipe: mxfp8 is not supported here yet; set it to"
-            " false"
+            "training.fp8_param_gather with fp8_recipe: mxfp8 is not supported yet; set it to false"
         )
-    if training.fp8_format and training.fp8_recipe == "delayed":
-        if training.first_last_layers_bf16:
-            raise ValueError(
-                "training.first_last_layers_bf16 does not go with fp8_recipe: delayed; take"
-                " tensorwise or blockwise"
-            )
-        if "layernorm" in (training.recompute_modules or []):
-            raise ValueError(
-                "recomputing layernorm does not go with fp8_recipe: delayed; take tensorwise or"
-                " blockwise"
-            )
-    if training.recompute_granularity != "full" and (
-        training.recompute_method or training.recompute_num_layers
-    ):
+    if training.fp8_recipe != "delayed":
+        return
+    if training.first_last_layers_bf16:
+        raise ValueError(
+            "training.first_last_layers_bf16 is incompatible with fp8_recipe: delayed; use"
+            " tensorwise or blockwise"
+        )
+    if "layernorm" in (training.recompute_modules or []):
+        raise ValueError(
+            "recomputing layernorm is incompatible with fp8_recipe: delayed; use tensorwise or"
+            " blockwise"
+        )
+
+
+def _check_recompute(training: Training) -> None:
+    full_options = training.recompute_method or training.recompute_num_layers
+    if full_options and training.recompute_granularity != "full":
         raise ValueError(
             "training.recompute_method and recompute_num_layers need"
             " training.recompute_granularity: full"
         )
-    if training.recompute_granularity != "selective" and training.recompute_modules:
+    if training.recompute_modules and training.recompute_granularity != "selective":
         raise ValueError(
             "training.recompute_modules needs training.recompute_granularity: selective"
         )
-    types = ("main_grads_dtype", "main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype")
-    changed = [name for name in types if getattr(optimizer, name) != "fp32"]
-    if changed and not optimizer.use_precision_aware_optimizer:
-        raise ValueError(f"optimizer.{changed[0]} needs optimizer.use_precision_aware_optimizer")
-    if optimizer.use_precision_aware_optimizer and training.precision != "bf16":
+
+
+def _check_optimizer_types(training: Training, optimizer: Optimizer) -> None:
+    if not optimizer.use_precision_aware_optimizer:
+        for name in ("main_grads_dtype", "main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype"):
+            if getattr(optimizer, name) != "fp32":
+                raise ValueError(f"optimizer.{name} needs optimizer.use_precision_aware_optimizer")
+        if optimizer.optimizer_cpu_offload:
+            raise ValueError(
+                "optimizer.optimizer_cpu_offload needs optimizer.use_precision_aware_optimizer;"
+                " set it to true"
+            )
+    elif training.precision != "bf16":
         raise ValueError("optimizer.use_precision_aware_optimizer needs training.precision: bf16")
-    if optimizer.optimizer_cpu_offload and not optimizer.use_precision_aware_optimizer:
-        raise ValueError(
-            "optimizer.optimizer_cpu_offload needs optimizer.use_precision_aware_optimizer; set it"
-            " to true"
-        )
-    if optimizer.use_precision_aware_optimizer and training.fp8_param_gather:
+    elif training.fp8_param_gather:
         _check_master_weights(training, optimizer)
     if optimizer.overlap_cpu_optimizer_d2h_h2d and not optimizer.optimizer_cpu_offload:
         raise ValueError(
@@ -135,7 +155,7 @@ def check_precision(training: Training, optimizer: Optimizer) -> None:
 
 
 def _check_master_weights(training: Training, optimizer: Optimizer) -> None:
-    """Check that Megatron makes the optimizer's copy of FP8 weights, of what was imported.
+    """Check that Megatron makes the optimizer's copy of FP8 weights from the imported weights.
 
     Where it leaves this to Transformer Engine's FusedAdam or to the optimizer on the host
     (`OptimizerConfig.__post_init__` of megatron-core:
@@ -143,24 +163,26 @@ def _check_master_weights(training: Training, optimizer: Optimizer) -> None:
     FP8 (Transformer Engine 2.20, FusedAdam.initialize_state), or, of other recipes' weights than
     `delayed`, cannot be made.
     """
-    wrong = {
+    incompatible = {
         "training.fp8_recipe: delayed": training.fp8_recipe == "delayed",
         f"optimizer.main_params_dtype: {optimizer.main_params_dtype}": (
             optimizer.main_params_dtype != "fp32"
         ),
         "optimizer.optimizer_cpu_offload": optimizer.optimizer_cpu_offload,
     }
-    if found := [name for name, there in wrong.items() if there]:
+    settings = [name for name, is_set in incompatible.items() if is_set]
+    if settings:
         raise ValueError(
-            "optimizer.use_precision_aware_optimizer and training.fp8_param_gather do not go with"
-            f" {' and '.join(found)}: the optimizer would start from the weights as rounded to FP8;"
-            " set training.fp8_param_gather to false, or take training.fp8_recipe: tensorwise or"
-            " blockwise, optimizer.main_params_dtype: fp32 and no optimizer_cpu_offload"
+            "optimizer.use_precision_aware_optimizer and training.fp8_param_gather are incompatible"
+            f" with {' and '.join(settings)}: the optimizer would start from the weights as rounded"
+            " to FP8; set training.fp8_param_gather to false, or use training.fp8_recipe:"
+            " tensorwise or blockwise, optimizer.main_params_dtype: fp32 and no"
+            " optimizer_cpu_offload"
         )
 
 
 def check_batches(training: Training) -> None:
-    """Check that the ramp of the batch size ends at the batch size."""
+    """Check that the batch size ramp-up ends at the batch size."""
     if training.rampup_batch_size is None:
         return
     start, increment, samples = training.rampup_batch_size
@@ -172,14 +194,14 @@ def check_batches(training: Training) -> None:
         )
     if (training.global_batch_size - start) % increment:
         raise ValueError(
-            f"training.rampup_batch_size: from {start} by {increment} one does not get to"
+            f"training.rampup_batch_size: from {start} in steps of {increment}, it does not reach"
             f" training.global_batch_size ({training.global_batch_size}); the difference must be a"
             " multiple of the increment"
         )
 
 
 def check_intervals(training: Training) -> None:
-    """Check that the checkpoints that are kept for ever are written at all."""
+    """Check that the permanently kept checkpoints are written."""
     if (
         training.keep_every_n_steps is not None
         and training.keep_every_n_steps % training.save_interval
@@ -191,14 +213,12 @@ def check_intervals(training: Training) -> None:
 
 
 def check_schedule(optimizer: Optimizer, training: Training) -> None:
-    """Check that warm-up, decay and end of the learning rate come one after the other."""
+    """Check that warm-up, decay and end of the learning rate follow each other."""
     decay = optimizer.lr_decay_iters or training.train_iters
     if optimizer.lr_warmup_iters >= decay:
-        name = (
-            "training.train_iters"
-            if optimizer.lr_decay_iters is None
-            else "optimizer.lr_decay_iters"
-        )
+        name = "optimizer.lr_decay_iters"
+        if optimizer.lr_decay_iters is None:
+            name = "training.train_iters"
         raise ValueError(
             f"optimizer.lr_warmup_iters ({optimizer.lr_warmup_iters}) must be less than {name}"
             f" ({decay})"
@@ -211,10 +231,8 @@ def check_schedule(optimizer: Optimizer, training: Training) -> None:
         raise ValueError(
             "optimizer.lr_decay_style: WSD and optimizer.lr_wsd_decay_iters need each other"
         )
-    if (
-        optimizer.lr_wsd_decay_iters
-        and optimizer.lr_warmup_iters + optimizer.lr_wsd_decay_iters > decay
-    ):
+    wsd_decay = optimizer.lr_wsd_decay_iters or 0
+    if wsd_decay and optimizer.lr_warmup_iters + wsd_decay > decay:
         raise ValueError(
             f"optimizer.lr_warmup_iters + lr_wsd_decay_iters ({optimizer.lr_warmup_iters} +"
             f" {optimizer.lr_wsd_decay_iters}) are more than the {decay} steps of the schedule"

@@ -11,20 +11,23 @@ from megatron_ext.config.sections import Parallel
 
 
 def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) -> int:
-    """Check that the model and the batch can be spread over `world_size` processes.
+    """Check that the model and the batch can be divided among `world_size` processes.
 
     Returns the data-parallel size.
 
     Raises:
-        UsageError: they cannot; says which numbers do not divide and what would.
+        UsageError: they cannot; names the numbers that do not divide, and possible ones.
     """
-    parallel, training = recipe.parallel, recipe.training
-    tensor, pipeline = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
+    parallel = recipe.parallel
+    tensor = parallel.tensor_model_parallel_size
+    pipeline = parallel.pipeline_model_parallel_size
     context = parallel.context_parallel_size
-    _check_width(recipe, architecture)
-    _check_recompute(
-        recipe, architecture.num_layers, _check_stages(parallel, architecture.num_layers)
-    )
+    _check_tensor_parallel(architecture, tensor, "parallel.tensor_model_parallel_size =")
+    _check_sequence(recipe)
+    _check_context_parallel(recipe, architecture)
+    stage_layers = _check_stages(parallel, architecture.num_layers)
+    _check_recompute(recipe, stage_layers)
+    _check_bf16_layers(recipe, architecture.num_layers)
     model = tensor * pipeline * context
     if world_size % model:
         raise UsageError(
@@ -32,39 +35,46 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             f" {context} (tensor x pipeline x context); start a multiple of {model}"
             " (--nproc-per-node), or change parallel"
         )
-    data = world_size // model
-    for batch in BatchSchedule(training).sizes:
-        if batch % (training.micro_batch_size * data):
-            which = (
-                "training.global_batch_size"
-                if batch == training.global_batch_size
-                else "training.rampup_batch_size: the batch size"
-            )
-            raise UsageError(
-                f"{which} = {batch} is no multiple of micro_batch_size x data-parallel size ="
-                f" {training.micro_batch_size} x {data}"
-            )
-        micro_batches = batch // (training.micro_batch_size * data)
-        if parallel.virtual_pipeline_model_parallel_size and micro_batches % pipeline:
-            raise UsageError(
-                f"an interleaved pipeline needs micro-batches in multiples of its {pipeline}"
-                f" stages; a batch of {batch} gives {micro_batches} to each of {data} replicas;"
-                " change training.global_batch_size or micro_batch_size, or set"
-                " parallel.virtual_pipeline_model_parallel_size to null"
-            )
-    length, positions = recipe.data.seq_length, architecture.max_position_embeddings
+    replicas = world_size // model
+    _check_batches(recipe, replicas)
+    length = recipe.data.seq_length
+    positions = architecture.max_position_embeddings
     if length > positions:
         raise UsageError(
             f"data.seq_length = {length} is longer than the {positions} positions of the model"
         )
-    return data
+    return replicas
 
 
-def _check_width(recipe: Recipe, architecture: Architecture) -> None:
-    """Check that heads, columns and tokens are divisible among the processes that share a layer."""
-    parallel, length = recipe.parallel, recipe.data.seq_length
-    tensor, context = parallel.tensor_model_parallel_size, parallel.context_parallel_size
-    _check_tensor_parallel(architecture, tensor, "parallel.tensor_model_parallel_size =")
+def _check_batches(recipe: Recipe, replicas: int) -> None:
+    """Check that all global batch sizes can be divided among the replicas."""
+    training = recipe.training
+    stages = recipe.parallel.pipeline_model_parallel_size
+    for batch in BatchSchedule(training).sizes:
+        if batch % (training.micro_batch_size * replicas):
+            key = "training.global_batch_size"
+            if batch != training.global_batch_size:
+                key = "training.rampup_batch_size: the batch size"
+            raise UsageError(
+                f"{key} = {batch} is no multiple of micro_batch_size x data-parallel size ="
+                f" {training.micro_batch_size} x {replicas}"
+            )
+        micro_batches = batch // (training.micro_batch_size * replicas)
+        if recipe.parallel.virtual_pipeline_model_parallel_size and micro_batches % stages:
+            raise UsageError(
+                f"an interleaved pipeline needs micro-batches in multiples of its {stages}"
+                f" stages; a batch of {batch} gives {micro_batches} to each of {replicas} replicas;"
+                " change training.global_batch_size or micro_batch_size, or set"
+                " parallel.virtual_pipeline_model_parallel_size to null"
+            )
+
+
+def _check_sequence(recipe: Recipe) -> None:
+    """Check that sequence parallelism and context parallelism can divide a sequence."""
+    parallel = recipe.parallel
+    length = recipe.data.seq_length
+    context = parallel.context_parallel_size
+    tensor = parallel.tensor_model_parallel_size
     sequence = tensor if parallel.sequence_parallel else 1
     if length % sequence:
         raise UsageError(
@@ -77,43 +87,60 @@ def _check_width(recipe: Recipe, architecture: Architecture) -> None:
         raise UsageError(
             f"{length} tokens in a sequence (data.seq_length) cannot be divided by 2 x"
             f" parallel.context_parallel_size{factor}"
-            f" = {2 * context * sequence}: each process takes two equal pieces"
+            f" = {2 * context * sequence}: each process takes two equal chunks"
         )
-    if context > 1 and recipe.data.reset_attention_mask:
+
+
+def _check_context_parallel(recipe: Recipe, architecture: Architecture) -> None:
+    """Check that context parallelism supports the model and the data."""
+    if recipe.parallel.context_parallel_size == 1:
+        return
+    if recipe.data.reset_attention_mask:
         raise UsageError(
-            "data.reset_attention_mask does not go with parallel.context_parallel_size above 1 yet;"
-            " set one of the two back"
+            "data.reset_attention_mask is incompatible with parallel.context_parallel_size above 1;"
+            " reset one of the two"
         )
-    if context > 1 and architecture.window_size is not None and length > architecture.window_size:
+    window = architecture.window_size
+    if window is not None and recipe.data.seq_length > window:
         raise UsageError(
-            f"the model's sliding window of {architecture.window_size} tokens does not go with"
+            f"the model's sliding window of {window} tokens is incompatible with"
             " parallel.context_parallel_size above 1; set it to 1, or data.seq_length to at most"
             " the window"
         )
 
 
-def _check_recompute(recipe: Recipe, layers: int, stages: list[int]) -> None:
-    """Check the recomputed layers and those kept out of FP8 against the layers of each stage."""
-    training, pieces = recipe.training, recipe.parallel.virtual_pipeline_model_parallel_size or 1
-    number, sizes = training.recompute_num_layers or 1, [stage // pieces for stage in stages]
-    block = training.recompute_method == "block"
-    if block and number > max(sizes):
-        raise UsageError(
-            f"training.recompute_num_layers = {number} is more than the {max(sizes)} layers of a"
-            " pipeline stage"
-        )
-    for size in sizes:
-        if not block and size % number:  # megatron-core 0.16 would look for layers behind the last
+def _check_recompute(recipe: Recipe, stage_layers: list[int]) -> None:
+    """Check the number of recomputed layers against the layers of each model chunk."""
+    training = recipe.training
+    chunks = recipe.parallel.virtual_pipeline_model_parallel_size or 1
+    number = training.recompute_num_layers or 1
+    chunk_layers = [layers // chunks for layers in stage_layers]
+    if training.recompute_method == "block":
+        if number > max(chunk_layers):
+            raise UsageError(
+                f"training.recompute_num_layers = {number} is more than the {max(chunk_layers)}"
+                " layers of a pipeline stage"
+            )
+        return
+    for layers in chunk_layers:
+        if layers % number:  # megatron-core 0.16 would look for layers behind the last
             raise UsageError(
                 f"training.recompute_num_layers = {number}: groups of {number} do not divide the"
-                f" {size} layers of a pipeline stage; possible: {_divisors(size)}, or"
+                f" {layers} layers of a pipeline stage; possible: {_divisors(layers)}, or"
                 " training.recompute_method: block"
             )
-    most = layers // recipe.parallel.pipeline_model_parallel_size
+
+
+def _check_bf16_layers(recipe: Recipe, layers: int) -> None:
+    """Check the number of layers kept out of FP8 against the layers of a stage."""
+    training = recipe.training
+    if not training.first_last_layers_bf16:
+        return
+    limit = layers // recipe.parallel.pipeline_model_parallel_size
     for name in ("num_layers_at_start_in_bf16", "num_layers_at_end_in_bf16"):
-        if training.first_last_layers_bf16 and getattr(training, name) > most:
+        if getattr(training, name) > limit:
             raise UsageError(
-                f"training.{name} = {getattr(training, name)} is more than the {most} layers of a"
+                f"training.{name} = {getattr(training, name)} is more than the {limit} layers of a"
                 " pipeline stage"
             )
 
@@ -122,7 +149,7 @@ def check_division(architecture: Architecture, tensor: int, pipeline: int) -> No
     """Check that a model can be divided among `tensor` x `pipeline` processes.
 
     Raises:
-        UsageError: it cannot; says which number does not divide and what would.
+        UsageError: it cannot; names the number that does not divide, and possible ones.
     """
     _check_tensor_parallel(architecture, tensor, "tensor-parallel size")
     layers = architecture.num_layers
@@ -133,20 +160,23 @@ def check_division(architecture: Architecture, tensor: int, pipeline: int) -> No
         )
 
 
-def _check_tensor_parallel(architecture: Architecture, size: int, called: str) -> None:
-    """Check that heads and columns are divisible by the tensor-parallel `size`.
+def _check_tensor_parallel(architecture: Architecture, size: int, name: str) -> None:
+    """Check that heads and columns can be divided by the tensor-parallel `size`.
 
-    The user knows it as `called`.
+    Args:
+        architecture: the model.
+        size: number of processes.
+        name: of the size in messages.
     """
-    divided = (
-        (architecture.num_attention_heads, "attention heads"),
-        (architecture.num_query_groups, "key/value heads"),
-        (architecture.ffn_hidden_size, "columns of the MLP"),
-    )
-    for number, what in divided:
+    dimensions = {
+        "attention heads": architecture.num_attention_heads,
+        "key/value heads": architecture.num_query_groups,
+        "columns of the MLP": architecture.ffn_hidden_size,
+    }
+    for dimension, number in dimensions.items():
         if number % size:
             raise UsageError(
-                f"the model's {number} {what} cannot be divided by {called} {size}; possible:"
+                f"the model's {number} {dimension} cannot be divided by {name} {size}; possible:"
                 f" {_divisors(number)}"
             )
 
@@ -156,31 +186,38 @@ def _check_stages(parallel: Parallel, layers: int) -> list[int]:
     stages = parallel.pipeline_model_parallel_size
     first = parallel.num_layers_in_first_pipeline_stage
     last = parallel.num_layers_in_last_pipeline_stage
-    given = [n for n in (first, last) if n is not None]
-    if given and stages == 1:
+    set_by_recipe = [n for n in (first, last) if n is not None]
+    if set_by_recipe and stages == 1:
         raise UsageError(
             "parallel.num_layers_in_first/last_pipeline_stage needs pipeline_model_parallel_size of"
             " at least 2"
         )
-    if not given and layers % stages:
+    if not set_by_recipe and layers % stages:
         raise UsageError(
             f"the model's {layers} layers cannot be divided by"
             f" parallel.pipeline_model_parallel_size = {stages}; possible: {_divisors(layers)}, or"
-            " give num_layers_in_first_pipeline_stage and num_layers_in_last_pipeline_stage"
+            " set num_layers_in_first_pipeline_stage and num_layers_in_last_pipeline_stage"
         )
-    pieces = parallel.virtual_pipeline_model_parallel_size or 1
-    rest, others = layers - sum(given), stages - len(given)
-    if rest < others or (others == 0 and rest) or (others and rest % others):
+    remaining = layers - sum(set_by_recipe)
+    other_stages = stages - len(set_by_recipe)
+    sizes = list(set_by_recipe)
+    if other_stages:
+        sizes.append(remaining // other_stages)
+        divides = remaining >= other_stages and remaining % other_stages == 0
+    else:
+        divides = remaining == 0
+    if not divides:
         raise UsageError(
-            f"with {' and '.join(map(str, given))} of the model's {layers} layers in the first or"
-            f" last stage, {rest} are left for {others} other stages, which cannot be"
+            f"with {' and '.join(map(str, set_by_recipe))} of the model's {layers} layers in the"
+            f" first or last stage, {remaining} are left for {other_stages} other stages, which is"
+            " impossible"
         )
-    sizes = [*given, rest // others] if others else given
+    chunks = parallel.virtual_pipeline_model_parallel_size or 1
     for size in sizes:
-        if size % pieces:
+        if size % chunks:
             raise UsageError(
                 f"a pipeline stage's {size} layers cannot be divided by"
-                f" parallel.virtual_pipeline_model_parallel_size = {pieces}; possible:"
+                f" parallel.virtual_pipeline_model_parallel_size = {chunks}; possible:"
                 f" {_divisors(size)}"
             )
     return sizes

@@ -7,7 +7,7 @@ another; the rest is padding.
 """
 
 import dataclasses
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ ANSWER_NAMES = ("assistant", "gpt", "answer")
 """How records call that role (data_prep/preprocess.py --instruction)."""
 
 Ids = numpy.ndarray[Any, Any]
+
+logger = logging.getLogger(__name__)
 
 
 class Conversations:
@@ -68,10 +70,9 @@ class Conversations:
             )
         if len(self.places) < len(self.sizes):
             without = len(self.sizes) - len(self.places)
-            print(
+            logger.warning(
                 f"{prefix}: {without} of {len(self.sizes)} conversations have no answer within"
-                f" {length} tokens",
-                file=sys.stderr,
+                f" {length} tokens"
             )
 
     def tokens(self, place: int) -> Ids:

@@ -10,12 +10,12 @@ from galen.step_log import StepLog
 
 
 class RunLog(StepLog):
-    """The log of a run folder, its figures also as TensorBoard curves.
+    """The log of a run folder, also as TensorBoard curves.
 
     Args:
         folder: run folder.
-        done: steps that the checkpoint to go on from holds.
-        total: steps of the whole run.
+        done: step of the checkpoint that the run resumes from.
+        total: last step of the run.
         wandb: the run at Weights & Biases, None for none.
     """
 
@@ -31,14 +31,15 @@ class RunLog(StepLog):
         self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=done + 1)
 
     def rewind(self, step: int) -> None:
-        """Forget what came after `step`: the run goes on from there another way."""
+        """Remove the records after `step`, to which the run was rolled back."""
         super().rewind(step)
         self._board.close()
         self._open_board(step)
 
     def _write(self, record: dict[str, Any]) -> None:
         super()._write(record)
-        kind, step = record["kind"], record["step"]
+        kind = record["kind"]
+        step = record["step"]
         values = {
             f"{kind}/{name}": value
             for name, value in record.items()
@@ -54,7 +55,7 @@ class RunLog(StepLog):
             self._wandb.log({"step": step, **values})
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Flush and close all outputs."""
         self._board.close()
         if self._wandb is not None:
             self._wandb.finish()

@@ -1,4 +1,5 @@
 import json
+import logging
 
 from galen.step_log import StepLog
 
@@ -17,7 +18,8 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_what_came_after_the_checkpoint_is_removed(tmp_path, capsys):
+def test_what_came_after_the_checkpoint_is_removed(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     path = tmp_path / "log.jsonl"
     log = StepLog(path, 0, 4)
     log.validation(0, 3.0, 100)
@@ -33,10 +35,10 @@ def test_what_came_after_the_checkpoint_is_removed(tmp_path, capsys):
         ("train", 2),
         ("train", 3),
     ]
-    said = capsys.readouterr().err
-    assert "step 0/4 | validation loss 3.0000 over 100 predicted tokens" in said
+    assert "step 0/4 | validation loss 3.0000 over 100 predicted tokens" in caplog.text
     assert (
-        "step 3/4 | loss 2.0000 | lr 1.00e-04 | grad norm 0.500 | 10 tokens/s | 00:00 left" in said
+        "step 3/4 | loss 2.0000 | lr 1.00e-04 | grad norm 0.500 | 10 tokens/s | 00:00 left"
+        in caplog.text
     )
 
 

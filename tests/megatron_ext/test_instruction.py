@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetune.data import chat, sample
 from finetune.data.batch import collate, loss_sum
 from finetune.data.record import Conversation
-from finetune.data.sample import IGNORED, Item
+from finetune.data.sample import IGNORE_INDEX, Item
 from galen.errors import DataError
 from tests.conftest import TEXTS, import_model, run
 from tests.megatron_ext.conftest import log
@@ -108,7 +108,7 @@ def test_both_paths_learn_the_same_tokens(model, chats, samples):
         tokens, learnt = conversations.tokens(place), conversations.learnt(place)
         # the end-of-document token is there, and not learnt
         assert tokens.tolist() == [*made.tokens, 301]
-        assert learnt.tolist() == [*(label != IGNORED for label in made.labels), False]
+        assert learnt.tolist() == [*(label != IGNORE_INDEX for label in made.labels), False]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -167,7 +167,7 @@ def expected_loss(model, chats, samples, packed, count=8):
     labels = batch.pop("labels")
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(model)(**batch).logits
-    learnt = int((labels != IGNORED).sum())
+    learnt = int((labels != IGNORE_INDEX).sum())
     return loss_sum(logits, labels).item() / learnt, learnt
 
 

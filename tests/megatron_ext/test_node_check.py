@@ -1,26 +1,26 @@
 import io
-import json
 import os
 
 import pytest
 
 from galen.errors import DataError, UsageError
 from megatron_ext import node_check
+from megatron_ext.node_check import Link, Report
 
 
-def report(name, faults=(), links=None, **more):
-    return {"node": name, "faults": list(faults), "links": links or {}, "all": None, **more}
+def report(name, faults=(), links=None):
+    return Report(node=name, faults=list(faults), links=links or {})
 
 
 def test_a_node_with_a_fault_of_its_own():
-    reports = [report("n1"), report("n2", ["/tmp has 1.0 GB free, 20 are wanted"]), report("n3")]
+    reports = [report("n1"), report("n2", ["/tmp has 1.0 GB free, 20 are required"]), report("n3")]
     assert node_check.judge(["n1", "n2", "n3"], reports, 1.0) == {
-        "n2": "/tmp has 1.0 GB free, 20 are wanted"
+        "n2": "/tmp has 1.0 GB free, 20 are required"
     }
 
 
-def test_a_node_that_says_nothing_breaks_the_links_of_others():
-    links = {"n2": "all-reduce failed: timed out"}
+def test_a_node_without_a_report_breaks_the_links_of_others():
+    links = {"n2": Link(error="all-reduce failed: timed out")}
     assert list(node_check.judge(["n1", "n2"], [report("n1", links=links)], 0.0)) == ["n2"]
 
 
@@ -29,7 +29,11 @@ def test_a_slow_node_is_the_one_whose_links_are_all_slow():
     reports = [
         report(
             name,
-            links={b if a == name else a: rate for (a, b), rate in rates.items() if name in (a, b)},
+            links={
+                b if a == name else a: Link(bandwidth=rate)
+                for (a, b), rate in rates.items()
+                if name in (a, b)
+            },
         )
         for name in ("n1", "n2", "n3", "n4")
     ]
@@ -37,8 +41,8 @@ def test_a_slow_node_is_the_one_whose_links_are_all_slow():
     assert node_check.judge(["n1", "n2", "n3", "n4"], reports, 0.0) == {}
 
 
-def test_all_bad_is_no_answer(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(report("n1", ["x"])) + "\n"))
+def test_all_nodes_bad(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO(report("n1", ["x"]).to_json() + "\n"))
     with pytest.raises(DataError, match="no node passed"):
         node_check.main(["judge", "n1"])
 
@@ -59,7 +63,7 @@ def nvidia_smi(tmp_path, monkeypatch):
 def test_gpus(nvidia_smi):
     nvidia_smi("0, 0, No, No, Not Active", "1, [N/A], [N/A], [N/A], Not Active")
     assert node_check.gpu_faults(2) == []
-    assert node_check.gpu_faults(8) == ["2 GPUs, 8 are wanted"]
+    assert node_check.gpu_faults(8) == ["2 GPUs, 8 are required"]
     nvidia_smi("0, 7, No, No, Active", "1, 0, Yes, Yes, Not Active")
     assert node_check.gpu_faults(2) == [
         "GPU 0 has uncorrected memory errors: 7",
@@ -73,7 +77,7 @@ def test_gpus(nvidia_smi):
 
 def test_disk(tmp_path):
     assert node_check.disk_fault(f"{tmp_path}=0.000001") is None
-    assert "GB free, 999999 are wanted" in node_check.disk_fault(f"{tmp_path}=999999")
+    assert "GB free, 999999 are required" in node_check.disk_fault(f"{tmp_path}=999999")
     assert "cannot be written to" in node_check.disk_fault(f"{tmp_path / 'none'}=1")
     with pytest.raises(UsageError, match="write DIR=GB"):
         node_check.disk_fault("/tmp")
@@ -85,13 +89,14 @@ def test_two_nodes_measure_their_link(start_forked):
         2, "probe", "--megabytes", 4, module="megatron_ext.node_check"
     ).wait()
     assert codes == [0, 0], written
-    reports = sorted(map(json.loads, written.splitlines()), key=lambda report: report["node"])
-    assert [(one["node"], list(one["links"])) for one in reports] == [
+    reports = [Report.from_json(line) for line in written.splitlines()]
+    reports.sort(key=lambda report: report.node)
+    assert [(one.node, list(one.links)) for one in reports] == [
         ("n0", ["n1"]),
         ("n1", ["n0"]),
     ]
     assert all(
-        one["all"] > 0 and one["links"][other] > 0
+        one.bandwidth > 0 and one.links[other].bandwidth > 0
         for one, other in zip(reports, ("n1", "n0"), strict=True)
     )
     assert node_check.judge(["n0", "n1"], reports, 0.0) == {}

@@ -66,7 +66,7 @@ def is_rank(process, recipe):
 def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, start_forked):
     """One job survives a bad node, a killed process, the time limit and a dead node.
 
-    Node n1 is left out, the other faults queue the job again, and it ends with all its steps.
+    Node n1 is excluded, the other faults queue the job again, and it ends with all its steps.
     """
     folder = tmp_path / "a run's folder"
     folder.mkdir()
@@ -119,7 +119,7 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
     cluster.until(
         job, "the first start leaves node n1 out", lambda job: job.get("ExcNodeList") == "n1", told
     )
-    assert "node n1 is left out: GPU 5 has uncorrected memory errors: 3" in told()
+    assert "excluding node n1: GPU 5 has uncorrected memory errors: 3" in told()
 
     restarts = goes_on()
     assert await_moment("step", output, seeded, told)

@@ -1,15 +1,30 @@
+import json
+
 import pytest
 
-from checkpoints_convert import legacy_to_megatron
+from checkpoints_convert import hf_to_megatron, legacy_to_megatron, megatron_to_hf
+from galen.errors import UsageError
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "1.5", "two"])
-def test_workers_are_a_number_of_at_least_one(workers, capsys):
-    with pytest.raises(SystemExit) as ended:
+def test_workers_are_a_number_of_at_least_one(workers):
+    message = f"--workers: '{workers}': a whole number of at least 1 is wanted"
+    with pytest.raises(UsageError, match=message):
         legacy_to_megatron.main(
             ["--legacy", "old", "--output", "new", "--vocab-size", "300", "--workers", workers]
         )
-    assert ended.value.code == 2
-    assert (
-        f"--workers: '{workers}': a whole number of at least 1 is wanted" in capsys.readouterr().err
+
+
+def test_recipes_give_what_the_options_give(tmp_path, tied_llama):
+    """The example recipes, with the paths of this test, against the same options as flags."""
+    start, exported = tmp_path / "start", tmp_path / "exported"
+    hf_to_megatron.main(
+        ["examples/convert/import_meditron.yaml", f"hf={tied_llama}", f"output={start}"]
     )
+    megatron_to_hf.main(["examples/convert/export.yaml", f"megatron={start}", f"output={exported}"])
+    flags = ["--hf", str(tied_llama), "--tensor-model-parallel-size", "8", "--output"]
+    tokens = ["--add-special-tokens", "examples/special_tokens/meditron.txt"]
+    hf_to_megatron.main([*flags, str(tmp_path / "by-flags"), *tokens])
+    name = "iter_0000000/__0_0.distcp"
+    assert (start / name).read_bytes() == (tmp_path / "by-flags" / name).read_bytes()
+    assert json.loads((exported / "config.json").read_text())["dtype"] == "bfloat16"

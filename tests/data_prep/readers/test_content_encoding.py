@@ -5,7 +5,7 @@ import brotli
 import pytest
 
 from data_prep.readers.content_encoding import decompressed
-from data_prep.readers.record import Refused
+from data_prep.readers.record import RecordRejectedError
 
 PAGE = b"<html><p>A page.</p></html>" * 50
 LIMIT = 10_000
@@ -23,9 +23,9 @@ def test_each_compression(name):
     assert decompressed(data, f" {name.upper()} ", LIMIT) == PAGE
     assert decompressed(PAGE, name, LIMIT) == PAGE, "an archive may hold it decompressed"
     for bad in (data[:-9], data[: len(data) // 2], b"\xff" * 40):
-        with pytest.raises(Refused, match="the page is not complete"):
+        with pytest.raises(RecordRejectedError, match="the page is not complete"):
             decompressed(bad, name, LIMIT)
-    with pytest.raises(Refused, match=r"longer than 10,000 bytes \(max_record_bytes\)"):
+    with pytest.raises(RecordRejectedError, match=r"longer than 10,000 bytes \(max_record_bytes\)"):
         decompressed(PACK[name](bytes(5_000_000)), name, LIMIT)
 
 
@@ -40,5 +40,5 @@ def test_other_words():
     for words in ("", "identity", "utf-8"):
         assert decompressed(b"page", words, LIMIT) == b"page"
     assert decompressed(b"", "gzip", LIMIT) == b""
-    with pytest.raises(Refused, match="compressed with zstd, which is not supported"):
+    with pytest.raises(RecordRejectedError, match="compressed with zstd, which is not supported"):
         decompressed(b"x", "zstd", LIMIT)

@@ -151,7 +151,7 @@ def test_possible_layouts(recipe, processes, overrides, expected):
         (
             2,
             ["parallel.context_parallel_size=2", "data.reset_attention_mask=true"],
-            "does not go with parallel.context_parallel_size",
+            "is incompatible with parallel.context_parallel_size",
         ),
         (
             4,
@@ -231,7 +231,7 @@ LEAN_FP8 = (
         ("training.fp8_format=hybrid training.precision=fp32", "needs training.precision: bf16"),
         (
             "training.fp8_format=hybrid training.first_last_layers_bf16=true",
-            "does not go with fp8_recipe: delayed",
+            "is incompatible with fp8_recipe: delayed",
         ),
         (
             "training.fp8_format=hybrid training.fp8_recipe=mxfp8 training.fp8_param_gather=true",
@@ -251,15 +251,15 @@ LEAN_FP8 = (
         ),
         (
             f"{LEAN_FP8} training.fp8_recipe=delayed",
-            "do not go with training.fp8_recipe: delayed: the optimizer would start",
+            "are incompatible with training.fp8_recipe: delayed: the optimizer would start",
         ),
         (
             f"{LEAN_FP8} optimizer.main_params_dtype=fp16",
-            "do not go with optimizer.main_params_dtype: fp16: the optimizer would start",
+            "are incompatible with optimizer.main_params_dtype: fp16: the optimizer would start",
         ),
         (
             f"{LEAN_FP8} optimizer.optimizer_cpu_offload=true",
-            "do not go with optimizer.optimizer_cpu_offload: the optimizer would start",
+            "are incompatible with optimizer.optimizer_cpu_offload: the optimizer would start",
         ),
         (
             "training.keep_every_n_steps=1500",
@@ -319,10 +319,10 @@ SOURCES = [
         (["data.phases=[{start_step: 5, weights: {}}]"], "data.phases.0.weights must be above 0"),
         (["data.sources.a.wieght=1"], "did you mean 'weight'?"),
         (["data.sources.b.weight=-1"], "greater than or equal to 0"),
-        (["data.sources.a.weight=0"], "all sources with validation files have the weight 0"),
+        (["data.sources.a.weight=0"], "all sources with validation files have weight 0"),
         (
             ["data.sources.a.weight=0", "data.sources.b.weight=0"],
-            "all sources with train files have the weight 0",
+            "all sources with train files have weight 0",
         ),
     ],
 )

@@ -1,0 +1,93 @@
+"""Commands whose options may also stand in a YAML recipe, so that one file reproduces a result.
+
+    python checkpoints_convert/hf_to_megatron.py RECIPE.yaml [key=value …] [--option value …]
+
+A key is the long name of an option: `hf`, `add_special_tokens`. An override replaces a key of the
+recipe, and an option on the command line replaces both.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from galen.cli import ArgumentParser
+from galen.errors import UsageError, did_you_mean
+
+_HELP = (
+    "first of all, options from a YAML file by their long names (output: DIR), and values that"
+    " replace them; options on the command line replace both"
+)
+
+
+class OptionParser(ArgumentParser):
+    """Parser of `[RECIPE.yaml [key=value …]] [--option value …]`."""
+
+    def __init__(self, description: str | None = None, **options: Any) -> None:
+        self._keys: set[str] = set()
+        super().__init__(description, **options)
+        self.add_argument("recipe", nargs="*", metavar="RECIPE.yaml key=value", help=_HELP)
+
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        """Add an argument; each option is a key of recipes."""
+        action = super().add_argument(*names, **settings)
+        if action.option_strings and action.dest not in ("help", "log_level"):
+            self._keys.add(action.dest)
+        return action
+
+    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Return the options of the recipe, its overrides and the command line.
+
+        Raises:
+            UsageError: the recipe cannot be read, or a key is unknown; names file and line.
+        """
+        words = list(sys.argv[1:] if argv is None else argv)
+        count = 0
+        while count < len(words) and not words[count].startswith("-"):
+            count += 1
+        options = self._from_recipe(words[:count]) if count else []
+        arguments = self.parse_args([*options, *words[count:]])
+        if arguments.recipe:
+            self.error(f"{arguments.recipe[0]!r}: a recipe and key=value come before the options")
+        del arguments.recipe
+        return arguments
+
+    def _from_recipe(self, words: Sequence[str]) -> list[str]:
+        """Return the options that a recipe and its overrides stand for."""
+        from galen import yaml_text
+
+        if not words[0].endswith((".yaml", ".yml")):
+            self.error(f"{words[0]!r}: a recipe (….yaml) or an option is expected first")
+        path = Path(words[0])
+        tree, lines = yaml_text.read(path)
+        origins = {key: f"{path}, line {lines[key,]}" for key in tree}
+        for word in words[1:]:
+            key, separator, text = word.partition("=")
+            origins[key] = f"override {word!r}"
+            if not separator:
+                raise UsageError(f"override {word!r}: write key=value, for example output=DIR")
+            tree[key] = yaml_text.value(text, origins[key])
+        options = []
+        for key, value in tree.items():
+            if key not in self._keys:
+                hint = did_you_mean(str(key), sorted(self._keys))
+                raise UsageError(f"{origins[key]}: unknown key {key!r}; {hint}")
+            options += _option(key, value, origins[key])
+        return options
+
+
+def _option(key: str, value: Any, origin: str) -> list[str]:
+    """Return the command line's words for a key: none for null and false.
+
+    Raises:
+        UsageError: the value is a list or a section.
+    """
+    name = f"--{key.replace('_', '-')}"
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [name]
+    if isinstance(value, list | dict):
+        raise UsageError(f"{origin}: {key} must be one value")
+    return [f"{name}={value}"]

@@ -1,0 +1,70 @@
+import pytest
+
+from galen.errors import UsageError
+from galen.option_recipe import OptionParser
+
+
+@pytest.fixture
+def parser():
+    made = OptionParser("Convert.")
+    made.add_argument("--model-name", required=True)
+    made.add_argument("--workers", type=int, default=1)
+    made.add_argument("--no-verify", action="store_true")
+    return made
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model_name: a\nworkers: 2\nno_verify: true\n")
+    return str(path)
+
+
+def test_flags_alone(parser):
+    assert vars(parser.parse(["--model-name", "a"])) == {
+        "log_level": "info",
+        "model_name": "a",
+        "workers": 1,
+        "no_verify": False,
+    }
+
+
+def test_an_override_replaces_the_recipe_and_a_flag_both(parser, recipe_file):
+    assert parser.parse([recipe_file]).workers == 2
+    assert parser.parse([recipe_file, "workers=3"]).workers == 3
+    found = parser.parse([recipe_file, "workers=3", "no_verify=false", "--workers", "4"])
+    assert (found.model_name, found.workers, found.no_verify) == ("a", 4, False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["worker=3"], "override 'worker=3': unknown key 'worker'; did you mean 'workers'"),
+        (["workers"], "override 'workers': write key=value"),
+        (["workers=[1, 2]"], "workers must be one value"),
+        (["log_level=debug"], "unknown key 'log_level'"),
+    ],
+)
+def test_mistakes_name_their_origin(parser, recipe_file, overrides, message):
+    with pytest.raises(UsageError, match=message.replace("[", r"\[")):
+        parser.parse([recipe_file, *overrides])
+
+
+def test_a_mistake_in_the_file_names_its_line(parser, tmp_path):
+    (tmp_path / "r.yaml").write_text("model_name: a\nwrkers: 2\n")
+    with pytest.raises(UsageError, match=r"r\.yaml, line 2: unknown key 'wrkers'; did you mean"):
+        parser.parse([str(tmp_path / "r.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["x"], "a recipe (….yaml) or an option is expected first"),
+        (["--model-name", "a", "--no-verify", "workers=2"], "come before the options"),
+        (["RECIPE", "workers=two"], "argument --workers: invalid int value: 'two'"),
+    ],
+)
+def test_wrong_usage_is_refused(parser, recipe_file, argv, message):
+    with pytest.raises(UsageError) as refused:
+        parser.parse([recipe_file if word == "RECIPE" else word for word in argv])
+    assert message in str(refused.value)
