@@ -12,7 +12,9 @@ RUN python -m pip list --format=freeze \
 ENV PIP_CONSTRAINT=/etc/galen-held.txt PIP_BREAK_SYSTEM_PACKAGES=1 TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=0
 COPY pyproject.toml ./
 # Without torch: a preview such as 2.9.0a0 is below 2.9 to pip, and here it is enough that megatron-core takes it.
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\\n')" \
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+extras = [project['optional-dependencies'][room] for room in ('data', 'convert', 'train', 'eval', 'finetune')]; \
+print(*(wanted for extra in [project['dependencies'], *extras] for wanted in extra if not wanted.startswith('galen[')), sep='\\n')" \
       | grep -v '^torch[<>=]' > /tmp/wanted.txt && \
     python -m pip install --no-cache-dir -r /tmp/wanted.txt
 COPY . .

@@ -3,7 +3,7 @@
     python data_prep/crawl.py examples/crawl/medlineplus.yaml output=raw/medlineplus
 
 robots.txt is obeyed, requests come one at a time with the recipe's delay or robots.txt's
-Crawl-delay, whichever is longer. Stopped or killed and started again, it goes on: what the archive
+Crawl-delay, whichever is longer. Stopped or killed and started again, it resumes: what the archive
 holds is not fetched again. The files go into a corpus with the reader `warc`, which takes content
 and license from them. Whether a site's terms permit this use is yours to find out: `terms` in the
 recipe says where. Needs the extra `crawl` (Scrapy).

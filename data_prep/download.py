@@ -9,7 +9,7 @@
     # a benchmark; docs/evaluation.md says where others are
     python data_prep/download.py pubmedqa --output DATA/pubmedqa
 
-Nothing else in Galen fetches raw data. Stopped and started again, the command goes on where it was,
+Nothing else in Galen fetches raw data. Stopped and started again, the command resumes where it was,
 inside a file too; a file that is there as it is published is not fetched again. Each file is
 checked against the published checksum before it gets its name, and noted with the time in
 downloads.jsonl. docs/sources.md says under which license each source may be used: read it first.

@@ -5,14 +5,14 @@
 joins the sets that `preprocess.py --shards 8` wrote: same bytes as without --shards. Each --input
 is a PREFIX that has a PREFIX_manifest.json, or names one PREFIX.bin and .idx of any origin (then
 --output-prefix is the new name without .bin). Memory stays small, whatever the number of documents;
-files may be larger than 2^31 bytes. Killed and started again, it begins anew.
+files may be larger than 2^31 bytes. Killed and started again, it starts over.
 """
 
 import errno
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import FileIO
 from itertools import chain
 from pathlib import Path
@@ -35,7 +35,7 @@ from galen.run_folder import Identity, RunFiles, finished, stat_record
 
 SHARD = re.compile(r"_(\d{5})-of-(\d{5})$")
 SAME = ("config", "tokenizer")
-PIECE = 1 << 22
+CHUNK_BYTES = 1 << 22
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -46,10 +46,10 @@ def main(argv: list[str] | None = None) -> int | None:
         nargs="+",
         required=True,
         metavar="P",
-        help="prefixes, or globs of them, in the order wanted",
+        help="prefixes, or globs of them, in the order of the output",
     )
     parser.add_argument(
-        "--output-prefix", required=True, metavar="P", help="prefix of what is written"
+        "--output-prefix", required=True, metavar="P", help="prefix of the output files"
     )
     arguments = parser.parse_args(argv)
     prefixes = find_prefixes(arguments.input)
@@ -63,14 +63,14 @@ def main(argv: list[str] | None = None) -> int | None:
     return 0
 
 
-def find_prefixes(given: Sequence[str]) -> list[str]:
-    """Return the prefixes that names or globs stand for, those of a glob sorted.
+def find_prefixes(names: Sequence[str]) -> list[str]:
+    """Return the prefixes that names or globs match, those of a glob sorted.
 
     Raises:
         DataError: nothing fits, or a set of shards is not complete.
     """
     result: list[str] = []
-    for name in given:
+    for name in names:
         stem = re.sub(r"(\.bin|\.idx|_manifest\.json)$", "", name)
         found = [stem]
         if glob.has_magic(stem):
@@ -80,11 +80,12 @@ def find_prefixes(given: Sequence[str]) -> list[str]:
         result += found
     shards = [match for prefix in result if (match := SHARD.search(prefix))]
     if shards and len(shards) == len(result):
-        there, count = {int(match[1]) for match in shards}, int(shards[0][2])
-        if missing := sorted(set(range(count)) - there):
+        existing = {int(match[1]) for match in shards}
+        count = int(shards[0][2])
+        if missing := sorted(set(range(count)) - existing):
             raise DataError(
                 f"of {count} shards these are not finished: {', '.join(map(str, missing))}; merge"
-                " when all are there"
+                " when all are finished"
             )
     return result
 
@@ -97,29 +98,20 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
     """Merge sets of `preprocess.py`, all their outputs, and write a manifest.
 
     Raises:
-        DataError: they were not made alike, or as of `merge`.
+        DataError: they were made with different options, or as of `merge`.
     """
     manifests = [
         manifest.read(f"{prefix}_manifest.json", stage="preprocess") for prefix in prefixes
     ]
-    for prefix, found in zip(prefixes, manifests, strict=True):
+    for prefix, other in zip(prefixes, manifests, strict=True):
         for key in SAME:
-            now, first = found[key], manifests[0][key]
-            unlike = [
-                name
-                for name in sorted(now.keys() | first.keys())
-                if name != "path" and now.get(name) != first.get(name)
-            ]
-            if unlike:
-                values = "; ".join(
-                    f"{name}: {now.get(name)!r} and {first.get(name)!r}" for name in unlike
-                )
+            if differences := _differences(other[key], manifests[0][key]):
                 raise DataError(
-                    f"{prefix} and {prefixes[0]} were made with another {key}: {values}"
+                    f"{prefix} and {prefixes[0]} were made with another {key}: {differences}"
                 )
     inputs = [Path(f"{prefix}_manifest.json") for prefix in prefixes]
     config = {**manifests[0]["config"], "merged": len(prefixes)}
-    goal = Path(f"{output}_manifest.json")
+    manifest_path = Path(f"{output}_manifest.json")
     records = [manifest.describe_file(path) for path in inputs]
     names = [
         Path(record["path"]).name.removeprefix(Path(prefixes[0]).name)
@@ -129,7 +121,7 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
     outputs = [Path(f"{output}{base}{ending}") for base in bases for ending in (".bin", ".idx")]
     identity = Identity(config, records)
     files = RunFiles(output, outputs)
-    if finished(output, goal, "preprocess", identity) is not None:
+    if finished(output, manifest_path, "preprocess", identity) is not None:
         files.end()  # killed after its manifest
         print(f"{output} is already complete")
         return
@@ -140,7 +132,7 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
             [found["counts"] for found in manifests], manifests[0]["tokenizer"]["vocab_size"]
         )
         manifest.write(
-            goal,
+            manifest_path,
             stage="preprocess",
             inputs=inputs,
             config=config,
@@ -152,6 +144,16 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
         f"{', '.join(map(str, outputs))}: {counts['documents']:,} documents, {counts['tokens']:,}"
         f" tokens of {len(prefixes)} sets"
     )
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return the keys and values that two mappings do not share, paths aside."""
+    names = [
+        name
+        for name in sorted(one.keys() | other.keys())
+        if name != "path" and one.get(name) != other.get(name)
+    ]
+    return "; ".join(f"{name}: {one.get(name)!r} and {other.get(name)!r}" for name in names)
 
 
 def merge_files(prefixes: Sequence[str], output: str) -> None:
@@ -177,7 +179,7 @@ def merge(prefixes: Sequence[str], output: str) -> tuple[int, int]:
     The caller has claimed `output`. Returns the numbers of documents and tokens.
 
     Raises:
-        DataError: an input is damaged or of another type, or there is no room.
+        DataError: an input is damaged or of another type, or the disk is full.
     """
     files = [IndexedFile(prefix, with_data=False) for prefix in prefixes]
     for file in files:
@@ -187,14 +189,15 @@ def merge(prefixes: Sequence[str], output: str) -> tuple[int, int]:
                 f"{file.idx} holds {file.dtype}, {files[0].idx} holds {files[0].dtype}: not of one"
                 " tokenizer"
             )
-    bin_path, idx_path = Path(f"{output}.bin"), Path(f"{output}.idx")
+    bin_path = Path(f"{output}.bin")
+    idx_path = Path(f"{output}.idx")
     try:
         with atomic_file(bin_path) as new_bin, atomic_file(idx_path) as new_idx:
             _join(files, new_bin)
             _write_index(files, new_idx)
     except OSError as error:
         raise DataError(
-            f"cannot write {output}: {error.strerror}; nothing was left under that name"
+            f"cannot write {output}: {error.strerror}; no file of that name was left"
         ) from None
     return sum(file.documents for file in files), sum(file.tokens for file in files)
 
@@ -217,13 +220,13 @@ def _join(files: Sequence[IndexedFile], path: Path) -> None:
 def _append(source: FileIO, out: FileIO, progress: Progress) -> None:
     """Copy a file to the end of another, within the kernel where the file systems can."""
     try:
-        while done := os.sendfile(out.fileno(), source.fileno(), None, PIECE):
+        while done := os.sendfile(out.fileno(), source.fileno(), None, CHUNK_BYTES):
             progress.update(done)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS):
             raise
-        while piece := source.read(PIECE):
-            progress.update(out.write(piece))
+        while chunk := source.read(CHUNK_BYTES):
+            progress.update(out.write(chunk))
 
 
 def _write_index(files: Sequence[IndexedFile], path: Path) -> None:
@@ -234,8 +237,8 @@ def _write_index(files: Sequence[IndexedFile], path: Path) -> None:
             sum(file.sequences for file in files),
             sum(file.documents for file in files),
         )
-        for part in chain.from_iterable(file.read_lengths() for file in files):
-            out.write(part.data)
+        for lengths in chain.from_iterable(file.read_lengths() for file in files):
+            out.write(lengths.data)
         write_offsets(
             out, chain.from_iterable(file.read_lengths() for file in files), files[0].dtype.itemsize
         )
@@ -259,10 +262,8 @@ def _add_counts(counts: Sequence[dict[str, Any]], vocab_size: int) -> dict[str, 
                 },
             )
             if one["longest"] > total["longest"]:
-                total["longest"], total["longest_document"] = (
-                    one["longest"],
-                    total["documents"] + one["longest_document"],
-                )
+                total["longest"] = one["longest"]
+                total["longest_document"] = total["documents"] + one["longest_document"]
             for key in ("documents", "sequences", "tokens", "unknown"):
                 total[key] += one[key]
     for name, total in outputs.items():

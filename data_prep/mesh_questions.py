@@ -59,7 +59,7 @@ class Companions:
     Records carry no MeSH tree numbers, so the branch is approximated: headings are compared by the
     cosine of their rows in the matrix of positive pointwise mutual information (Church and Hanks,
     1990) of headings assigned to the same record. Headings of one branch ("Myocardial Infarction",
-    "Angina Pectoris") have alike rows even if they never stand on one record.
+    "Angina Pectoris") have alike rows even if they never are on one record.
 
     Args:
         records: pairs of a record's topic headings and its major ones, as `topics` gives.
@@ -74,7 +74,8 @@ class Companions:
         minimum: int = 3,
         limit: int = 4000,
     ) -> None:
-        lists, majors = [], Counter[str]()
+        lists = []
+        majors = Counter[str]()
         for every, major in records:
             lists.append(every)
             majors.update(major)
@@ -199,28 +200,29 @@ def make_question(
 ) -> dict[str, Any] | None:
     """Return the question of a record, or None if it has none.
 
-    `literal` says whether the right heading's words stand in the context.
+    `literal` says whether the right heading's words are in the context.
 
-    A heading whose words do not stand in the context is preferred; then no wrong option's words
-    stand there either, so that the presence of the words never gives the answer away. Among its
+    A heading whose words are not in the context is preferred; then no wrong option's words
+    are there either, so that the presence of the words never gives the answer away. Among its
     `neighbors` companions the wrong options are drawn with a weight that makes them about as
     common as right ones: else the more common option would more often be the right one.
     """
     every, major = topics(record)
     if "pmid" not in record["metadata"]:
         return None
-    record_id, context = record["id"], _cut(record["text"], limit)
+    record_id = record["id"]
+    context = _cut(record["text"], limit)
     present = words(context)
     candidates = sorted(
         (name for name in major if name in companions),
-        key=lambda name: (stands_in(name, present), unit_hash(seed, record_id, name)),
+        key=lambda name: (is_in_text(name, present), unit_hash(seed, record_id, name)),
     )
     for right in candidates:
-        literal = stands_in(right, present)
+        literal = is_in_text(right, present)
         near = [
             name
             for name in companions.nearest(right, neighbors, every)
-            if literal or not stands_in(name, present)
+            if literal or not is_in_text(name, present)
         ]
         if len(near) < 3:
             continue
@@ -248,7 +250,7 @@ def make_question(
 def choose(questions: list[dict[str, Any]], count: int | None) -> list[dict[str, Any]]:
     """Return at most `count` of the questions, in the order given.
 
-    Those whose answer does not stand in the context come first.
+    Those whose answer is not in the context come first.
     """
     ordered = sorted(questions, key=lambda question: question["literal"])  # stable
     return ordered[:count]
@@ -375,15 +377,16 @@ def words(text: str) -> set[str]:
     return {word.removesuffix("s") for word in re.findall(r"\w+", text.lower())}
 
 
-def stands_in(heading: str, text_words: set[str]) -> bool:
-    """Say whether all words of the heading stand in the text."""
+def is_in_text(heading: str, text_words: set[str]) -> bool:
+    """Say whether all words of the heading are in the text."""
     return words(heading) <= text_words
 
 
 def _positive_information(together: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return max(0, log(p(a, b) / p(a) p(b))) of each pair of different headings."""
     np.fill_diagonal(together, 0)
-    single, total = together.sum(axis=1), max(float(together.sum()), 1.0)
+    single = together.sum(axis=1)
+    total = max(float(together.sum()), 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         together *= total / single[:, None] / single[None, :]
         np.log(together, out=together)

@@ -29,6 +29,7 @@ from data_prep.tokenization.input_blocks import ENDINGS, STDIN, FileRange, shard
 from data_prep.tokenization.input_hashes import InputHashes
 from data_prep.tokenization.input_sample import sample_input
 from data_prep.tokenization.job import TokenJob
+from data_prep.tokenization.megatron_lm_options import refuse_options_of_megatron_lm
 from data_prep.tokenization.stats import id_counts, write_page
 from data_prep.tokenization.tokenizer import TextTokenizer, load_tokenizer, read_special_tokens
 from data_prep.tokenization.worker import Task
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     start = time.monotonic()
-    token_options.refuse_options_of_megatron_lm(sys.argv[1:] if argv is None else argv)
+    refuse_options_of_megatron_lm(sys.argv[1:] if argv is None else argv)
     arguments = token_options.parser(__doc__).parse_args(argv)
     token_options.check(arguments)
     files = _input_files(arguments.input)
@@ -155,8 +156,8 @@ def _input_files(names: Sequence[str]) -> list[Path]:
         with contextlib.suppress(DataError):
             manifest.read(folder, stage="curate")
             raise UsageError(
-                f"--input {folder}: a whole corpus, with what is held out; give one split, such as"
-                f" {Path(folder) / 'train'}"
+                f"--input {folder}: a complete corpus with its held-out splits; give one split,"
+                f" such as {Path(folder) / 'train'}"
             )
     files = [
         path
@@ -273,7 +274,8 @@ def _counts(job: TokenJob, tokenizer: TextTokenizer) -> dict[str, Any]:
 def _summary(counts: dict[str, Any], vocab_size: int) -> str:
     lines = []
     for name, found in counts["outputs"].items():
-        documents, tokens = found["documents"], found["tokens"]
+        documents = found["documents"]
+        tokens = found["tokens"]
         longest = f"the longest {found['longest']:,} (document {found['longest_document']:,})"
         lines += [
             f"documents {documents:>16,}   {name}",

@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 
 from data_prep.reporting import figures as report_figures
-from galen import cli, json_file, lock, manifest
+from galen import cli, json_file, lock, manifest, page
 from galen.atomic import write_text
 from galen.errors import MALFORMED, DataError, as_data_error, malformed, one_line
 
@@ -49,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
         lambda error: f"the files of {arguments.corpus} are damaged: {one_line(error)}", errors
     ):
         # before the lock, which makes the folder of the output
-        page = render(arguments.corpus, samples=not arguments.no_samples)
+        html = render(arguments.corpus, samples=not arguments.no_samples)
     with lock.hold(output):
-        write_text(output, page)
+        write_text(output, html)
     print(f"wrote {output}")
     return 0
 
@@ -75,15 +75,9 @@ def render(corpus: Path, samples: bool = True) -> str:
     statistics = json_file.read_object(path)
     samples = samples and record["config"].get("report", {}).get("samples", True)
     steps = [step["step"] for step in record["config"]["steps"]]
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["count"] = lambda number: f"{number:,}"
-    template = environment.from_string(
-        (Path(__file__).parent / "reporting" / "report.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
-        name=corpus.resolve().name,
+    return page.render(
+        Path(__file__).parent / "reporting" / "report.html.j2",
+        title=f"Corpus {corpus.resolve().name}",
         manifest=record,
         counts=statistics["counts"],
         tokens=statistics["tokens"],
@@ -92,6 +86,7 @@ def render(corpus: Path, samples: bool = True) -> str:
             ("language", table_of(statistics["cells"], LANGUAGE)),
         ],
         figures=figures_of(statistics),
+        dropped=dropped_reasons(statistics["counts"]),
         funnel=funnel(statistics["counts"], steps),
         replaces_personal_data="pii" in steps,
         shows_samples=samples,
@@ -135,25 +130,20 @@ def funnel(counts: dict[str, Any], steps: list[str]) -> list[tuple[str, int, int
 def figures_of(statistics: dict[str, Any]) -> dict[str, str]:
     """Return the figures as SVG, by their titles."""
     by_year = table_of(statistics["cells"], YEAR)
-    years = sorted((year, count) for year, count, _ in by_year if year != "unknown")
-    lengths = [
-        (f"{2 ** (int(bits) - 1):,}" if int(bits) else "0", count)
-        for bits, count in statistics["lengths"].items()
-    ]
+    years = {int(year): count for year, count, _ in by_year if year.isdecimal()}
+    lengths = {int(bits): count for bits, count in statistics["lengths"].items()}
     figures: dict[str, str] = {}
     if years:
-        figures["Documents by year of publication"] = report_figures.columns(years, "documents")
+        figures["Documents by year of publication"] = report_figures.years(years)
     if lengths:
-        title = "Documents by length (tokens, from the number shown to its double)"
-        figures[title] = report_figures.columns(lengths, "documents")
-    for name, column in (("source", SOURCE), ("language", LANGUAGE)):
-        tokens = [(key, count) for key, _, count in table_of(statistics["cells"], column)]
-        figures[f"Tokens by {name}"] = report_figures.bars(tokens, "tokens")
-    dropped = sorted(statistics["counts"]["dropped"].items(), key=lambda pair: -pair[1])
-    if dropped:
-        title = "Documents dropped, by step and reason"
-        figures[title] = report_figures.bars(dropped[:_MAX_REASONS], "documents")
+        figures["Documents by length"] = report_figures.lengths(lengths)
     return figures
+
+
+def dropped_reasons(counts: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return the most frequent reasons for which documents were dropped, and how many each."""
+    dropped = sorted(counts["dropped"].items(), key=lambda pair: -pair[1])
+    return dropped[:_MAX_REASONS]
 
 
 def _first_lines(path: Path) -> list[dict[str, Any]]:

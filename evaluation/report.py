@@ -19,7 +19,7 @@ from evaluation.reporting import comparison, error_analysis, tables
 from evaluation.reporting import inputs as report_inputs
 from evaluation.reporting.comparison import Comparison, Row
 from evaluation.reporting.inputs import ModelScores
-from galen import cli, lock
+from galen import cli, lock, page
 from galen.atomic import write_text
 
 _TITLES = {
@@ -35,7 +35,7 @@ _TITLES = {
     "macro_by_language": "Mean of languages",
 }
 _COUNTED = ("perplexity", "bits_per_byte")
-"""Metrics that are no shares; all others are shown in percent."""
+"""Metrics that are not fractions; all others are shown in percent."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,7 +53,7 @@ def _report(options: argparse.Namespace) -> None:
     comparisons = comparison.compare(models)
     paper = tables.paper_tables(models)
     folders = {"Further pretraining": options.pretraining, "Fine-tuning": options.finetuning}
-    page = render(
+    html = render(
         title=options.title,
         verdicts=[verdict(sample) for sample in comparisons],
         comparisons=comparisons,
@@ -67,7 +67,7 @@ def _report(options: argparse.Namespace) -> None:
         runs={title: report_inputs.read_run(folder) for title, folder in folders.items() if folder},
         times=report_inputs.read_times(options.times) if options.times else [],
     )
-    write_text(options.output, page)
+    write_text(options.output, html)
     if options.tables:
         tables.write(options.tables, [*paper, tables.comparison_table(comparisons)])
     for sample in comparisons:
@@ -88,8 +88,9 @@ def verdict(compared: Comparison) -> str:
     """
     first = compared.rows[0]
     metric = compared.metric
-    things = "documents" if compared.kind == "perplexity" else "questions"
-    subject = f"{_TITLES[metric]} on {compared.samples:,} {things} ({compared.title})"
+    subject = (
+        f"{_TITLES[metric]} on {compared.samples:,} {compared.task_type.unit} ({compared.title})"
+    )
     before = number(first.metrics[metric].value, metric)
     if len(compared.rows) == 1:
         return f"{subject} is {before} ({interval(first, metric)})."
@@ -106,35 +107,23 @@ def render(
     **rest: Any,
 ) -> str:
     """Return the page as HTML; `rest` goes to the template as it is."""
-    import jinja2
-
     # matplotlib takes a second to import
     from evaluation.reporting import figures as report_figures
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "reporting"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "count": lambda value: f"{value:,}",
-        "number": number,
-        "duration": duration,
-        "share": share,
-        "signed": signed,
-    }
-    environment.filters["p_value"] = lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}"
-    environment.globals["bins_of"] = lambda by_model: {
-        name: found["bins"] for name, found in by_model.items()
-    }
-    return environment.get_template("report.html.j2").render(
+    return page.render(
+        Path(__file__).parent / "reporting" / "report.html.j2",
+        filters={
+            "number": number,
+            "duration": duration,
+            "signed": signed,
+            "p_value": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
+        },
         comparisons=comparisons,
         corpus=corpus,
         drops=drops(corpus.counts) if corpus else [],
         runs=runs,
         figures=report_figures,
+        bins_of=lambda by_model: {name: found["bins"] for name, found in by_model.items()},
         metric_titles=_TITLES,
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         **rest,
@@ -150,7 +139,7 @@ def grouped(models: Sequence[ModelScores]) -> dict[tuple[str, str], dict[str, di
     for model in models:
         for name, scores in model.tasks.items():
             for kind in ("subject", "language"):
-                if scores.kind == "multiple_choice" and scores.summary.get(f"by_{kind}"):
+                if scores.task_type.uses_protocol and scores.summary.get(f"by_{kind}"):
                     found.setdefault((name, kind), {})[model.name] = scores.summary[f"by_{kind}"]
     languages = {model.name: _by_task_language(model) for model in models}
     if any(len(entries) > 1 for entries in languages.values()):
@@ -196,7 +185,7 @@ def wrong_answers(
     found = {}
     for model in models:
         for name, scores in model.tasks.items():
-            if scores.kind == "multiple_choice":
+            if scores.task_type.uses_protocol:
                 worst = error_analysis.most_confident_errors(
                     model.folder, name, scores.summary, scores.samples
                 )
@@ -211,12 +200,6 @@ def drops(counts: dict[str, Any]) -> list[tuple[str, int]]:
         (f"dropped, {reason}", records)
         for reason, records in sorted(counts["dropped"].items(), key=lambda sample: -sample[1])
     ]
-
-
-def share(part: int, whole: int) -> str:
-    """Return a part of a whole in percent; little is never shown as nothing."""
-    percent = 100 * part / whole if whole else 0.0
-    return "< 0.1 %" if 0 < percent < 0.1 else f"{percent:.1f} %"
 
 
 def number(value: float, metric: str) -> str:

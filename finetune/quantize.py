@@ -99,7 +99,7 @@ def _write_all(
     for method in methods:
         folder = arguments.output / method
         if method in missing:
-            processes.say(f"{method}: quantising …")
+            processes.log_once(f"{method}: quantizing")
             _quantise(method, model, folder, texts, configs[method], arguments)
         measured[method] = _measured(
             folder, arguments.output / f"{method}.json", questions, arguments, configs[method]
@@ -223,7 +223,7 @@ def _measured(
             raise DataError(
                 f"{path} is damaged ({one_line(error)}); remove it, and it is measured again"
             ) from None
-    processes.say(f"{folder}: measuring …")
+    processes.log_once(f"{folder}: measuring")
     found = measure(folder, questions, arguments.protocol)
     write_text(path, json.dumps({"config": key, "measured": dataclasses.asdict(found)}) + "\n")
     return found

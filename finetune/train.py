@@ -87,8 +87,8 @@ def _train(
     options: Recipe, data: TrainingData, run: Path, result: Path, files: dict[str, dict[str, str]]
 ) -> int:
     """Train and write the manifest; return the exit code."""
-    processes.say(
-        f"{len(data.train):,} training and {len(data.validation):,} validation samples; left out:"
+    processes.log_once(
+        f"{len(data.train):,} training and {len(data.validation):,} validation samples; excluded:"
         f" {len(data.contaminated):,} found in test sets, {data.without_rationale:,} without the"
         " rationale their form needs"
     )

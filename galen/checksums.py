@@ -4,13 +4,15 @@ Who reads a folder that one of our commands wrote, compares each file before any
 is published: a flipped bit in a weight is seen nowhere else.
 """
 
-import sys
+import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from galen import manifest
 from galen.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 HELP = "do not compare what is read with the SHA-256 in its manifest.json"
 """Of the option `--no-verify`."""
@@ -60,8 +62,5 @@ def verify(folder: Path, but: Collection[str] = ()) -> None:
 
 
 def log_skipped(folder: Path) -> None:
-    """Say that a folder is read without a comparison."""
-    print(
-        f"warning: {folder} is read without comparing it with the SHA-256 in its manifest",
-        file=sys.stderr,
-    )
+    """Warn that a folder is read without verification."""
+    logger.warning(f"{folder} is read without comparing it with the SHA-256 in its manifest")

@@ -14,10 +14,10 @@ import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from galen import log, worker
-from galen.errors import GalenError
+from galen.errors import GalenError, UsageError
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -141,6 +141,14 @@ class ArgumentParser(argparse.ArgumentParser):
             default="info",
             help="messages to show on standard error [info]",
         )
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{message}; `{self.prog} --help` lists the options")
 
 
 class _SetLogLevel(argparse.Action):

@@ -25,6 +25,11 @@ class Stage:
 
 STAGES = (
     Stage(
+        "Recipes",
+        "data",
+        {"examples": Verb("galen.examples", "list the example recipes, or copy them")},
+    ),
+    Stage(
         "Data",
         "data",
         {
@@ -49,7 +54,8 @@ STAGES = (
                 "checkpoints_convert.describe", "show family, sizes and layout of a checkpoint"
             ),
             "register": Verb(
-                "checkpoints_convert.adopt", "use a checkpoint of Megatron-LM or Megatron-Bridge"
+                "checkpoints_convert.register_checkpoint",
+                "use a checkpoint of Megatron-LM in place",
             ),
             "import-nemo": Verb("checkpoints_convert.nemo_to_megatron", "NeMo 2 to Megatron"),
             "export-nemo": Verb("checkpoints_convert.megatron_to_nemo", "Megatron to NeMo 2"),

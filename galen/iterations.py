@@ -5,13 +5,15 @@ DIR/iter_0000010/                       one iteration
 """
 
 import functools
+import logging
 import os
 import re
-import sys
 from pathlib import Path
 
 from galen import manifest
 from galen.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 LATEST = "latest_checkpointed_iteration.txt"
 LAST = ("metadata.json", ".metadata")
@@ -50,7 +52,7 @@ def latest_iteration(checkpoint: str | Path) -> int | None:
         iteration for iteration in there if is_complete(iteration_folder(checkpoint, iteration))
     ]
     if complete:
-        _say_once(f"{wrong}: taking the newest complete iteration, {complete[-1]}")
+        _warn_once(f"{wrong}: using the newest complete iteration, {complete[-1]}")
         return complete[-1]
     if there or tracker.exists():
         raise DataError(
@@ -93,10 +95,10 @@ def is_complete(folder: Path) -> bool:
 
 
 @functools.cache
-def _say_once(line: str) -> None:
-    """Say something on stderr, once a command, however often it is found."""
+def _warn_once(message: str) -> None:
+    """Log a warning once a command, however often it is found, from the first process only."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+        logger.warning(message)
 
 
 def iterations(checkpoint: str | Path) -> list[int]:

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import shlex
 import socket
@@ -26,6 +27,8 @@ from typing import Any
 
 from galen import json_file
 from galen.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 """What a file system answers that has no locks, such as Lustre mounted without `flock`."""
@@ -194,9 +197,7 @@ def _lock(descriptor: int) -> bool:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             return False
-        print(
-            "warning: this file system has no locks: start no command twice on it", file=sys.stderr
-        )
+        logger.warning("this file system has no locks: do not start a command twice on it")
     return True
 
 

@@ -1,12 +1,13 @@
-"""Figures of all generated pages: matplotlib to inline SVG.
+"""Figures of all generated pages: matplotlib to inline SVG in the colors of the page's style.
 
     with svg.style({"font.size": 9}):
-        figure = Figure(figsize=(6, 3))
-        figure.subplots().plot(steps, losses)
-        page += svg.render(figure)
+        figure = Figure(figsize=(svg.WIDTH, 3))
+        figure.subplots().plot(steps, losses, color=svg.FIRST)
+        page += svg.render(figure, "loss")
 
-Figures are made of `matplotlib.figure.Figure`, not by pyplot: nothing has to be closed and no
-display is needed. matplotlib takes a second to import, so it is imported where it is used.
+The colors are variables of the style sheet, so a figure follows the page to dark mode. Figures are
+made of `matplotlib.figure.Figure`, not by pyplot: nothing has to be closed and no display is
+needed. matplotlib takes a second to import, so it is imported where it is used.
 """
 
 import contextlib
@@ -16,45 +17,75 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure
+
+WIDTH = 4.8
+"""Inches; narrow enough that the text is still readable on a phone."""
+
+# Placeholders of the style sheet's variables; matplotlib writes colors in lower case.
+INK = "#010101"
+FAINT = "#020202"
+FIRST = "#030303"
+SECOND = "#040404"
+_VARIABLES = {
+    INK: "var(--ink)",
+    FAINT: "var(--line)",
+    FIRST: "var(--first)",
+    SECOND: "var(--second)",
+}
 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "galen",  # the same figures give the same bytes
     "text.parse_math": False,  # a dollar in a name is a dollar
+    "savefig.transparent": True,
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": FAINT,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
 }
 """Settings of matplotlib for all figures."""
 
 
 @contextlib.contextmanager
 def style(settings: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Draw and render with `STYLE` and a page's own settings of matplotlib."""
+    """Draw and render with `STYLE` and a figure's own settings of matplotlib."""
     import matplotlib
 
     with matplotlib.rc_context({**STYLE, **(settings or {})}):
         yield
 
 
-def render(figure: "Figure", id_prefix: str = "", colors: Mapping[str, str] | None = None) -> str:
-    """Return a figure as an `<svg>` element; its text is escaped.
+def render(figure: "Figure", id_prefix: str) -> "Markup":
+    """Return a figure as an `<svg>` element that fills the width it is given.
 
     Args:
         figure: made and rendered within `style`.
-        id_prefix: makes the element's ids unique on a page with several figures. Such a figure has
-            no size of its own, so that it fills the width it is given.
-        colors: in the figure, in lower case, and what replaces them, such as variables of the
-            page's style sheet.
+        id_prefix: makes the element's ids unique on the page.
     """
+    from markupsafe import Markup
+
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    if id_prefix:
-        text = _with_prefix(text, re.sub(r"[^a-zA-Z0-9]+", "-", id_prefix))
-    for color, replacement in (colors or {}).items():
-        text = text.replace(color, replacement)
-    return text
+    text = _with_prefix(text, re.sub(r"[^a-zA-Z0-9]+", "-", id_prefix))
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, variable)
+    return Markup(text)  # matplotlib has escaped its text
 
 
 def _with_prefix(text: str, prefix: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from galen import shipped
 from galen.errors import UsageError, one_line
 
 MAX_BYTES = 16 * 2**20
@@ -60,7 +61,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
             YAML.
     """
     try:
-        with path.open("rb") as file:
+        with shipped.resolve(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         text = content.decode("utf-8-sig")
     except OSError as error:

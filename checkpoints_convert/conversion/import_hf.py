@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import sys
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,8 @@ from galen.run_folder import Identity, finished, resume, stat_record, unknown_ou
 from megatron_ext.checkpoint import folder as checkpoint_folder
 from megatron_ext.checkpoint import torch_dist
 from megatron_ext.config.architecture import Architecture
+
+logger = logging.getLogger(__name__)
 
 STAGE = "hf_to_megatron"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -144,10 +146,9 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
         return
     check_complete(weights, family, architecture)
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
-        print(
-            f"note: {job.hf} has no tokenizer, so an export will have none either; verify.py needs"
-            " it, or --weights-only",
-            file=sys.stderr,
+        logger.warning(
+            f"{job.hf} has no tokenizer, so an export will have none either; verify.py needs it,"
+            " or --weights-only"
         )
     source: Source = weights
     extension = None

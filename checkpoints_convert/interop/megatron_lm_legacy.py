@@ -12,9 +12,9 @@ the model here:
 - the output layer is a bare parameter, `lm_head`.
 """
 
+import logging
 import math
 import re
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from megatron_ext.checkpoint import safe_pickle
 from megatron_ext.checkpoint.pickle_values import shown
 from megatron_ext.checkpoint.stored_tensor import StoredTensor
 from megatron_ext.config.architecture import Architecture
+
+logger = logging.getLogger(__name__)
 
 _FILE = "model_optim_rng.pt"
 _RANK = re.compile(r"mp_rank_(\d+)(?:_(\d+))?")
@@ -52,14 +54,11 @@ def _newest(path: Path) -> Path:
     content = tracker.read_bytes()[:64] if tracker.is_file() else b""
     name = content.decode("ascii", errors="replace").strip()
     named = path / (f"iter_{int(name):07d}" if re.fullmatch(r"[0-9]{1,18}", name) else "release")
-    there = sorted({file.parent.parent for file in path.glob(f"iter_*/mp_rank_*/{_FILE}")})
-    if name == "release" or not there or list(named.glob(f"mp_rank_*/{_FILE}")):
+    existing = sorted({file.parent.parent for file in path.glob(f"iter_*/mp_rank_*/{_FILE}")})
+    if name == "release" or not existing or list(named.glob(f"mp_rank_*/{_FILE}")):
         return named
-    print(
-        f"warning: {tracker} names no iteration that is there: taking {there[-1].name}",
-        file=sys.stderr,
-    )
-    return there[-1]
+    logger.warning(f"{tracker} names a missing iteration: using {existing[-1].name}")
+    return existing[-1]
 
 
 def is_legacy(path: Path) -> bool:

@@ -5,8 +5,8 @@ The caller has prepared the working folder (`galen.run_folder.resume`).
 
 import hashlib
 import json
+import logging
 import shutil
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import (
@@ -32,6 +32,8 @@ from galen.progress import Progress
 from galen.run_folder import IDENTITY, stat_record
 from galen.worker import exit_with_parent
 from megatron_ext.config.architecture import Architecture
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def run_steps(
     kept = sum((folder / step.file).stat().st_size for step in steps if step not in missing)
     _check_room(folder, total_bytes - kept, missing)
     if kept:
-        print(f"going on after {len(steps) - len(missing)} of {len(steps)} files", file=sys.stderr)
+        logger.info(f"resuming: {len(steps) - len(missing)} of {len(steps)} files are done")
     with Progress(label, total=total_bytes, unit="B", scale=True) as progress:
 
         def written(size: int) -> None:

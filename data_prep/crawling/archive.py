@@ -23,7 +23,9 @@ class Archive:
     """
 
     def __init__(self, site: Site, folder: Path, file_bytes: int = _FILE_BYTES) -> None:
-        self.site, self.folder, self.file_bytes = site, folder, file_bytes
+        self.site = site
+        self.folder = folder
+        self.file_bytes = file_bytes
         self._file: Any = None
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = sorted(folder.glob(f"{site.name}-[0-9]*.warc.gz"))
@@ -103,7 +105,8 @@ def cut_to_whole_records(path: Path) -> None:
     """
     whole = 0
     with path.open("rb+") as file:
-        member, position = zlib.decompressobj(31), 0
+        member = zlib.decompressobj(31)
+        position = 0
         rest = b""
         while data := rest or file.read(2**16):
             try:
@@ -113,5 +116,6 @@ def cut_to_whole_records(path: Path) -> None:
             rest = member.unused_data
             position += len(data) - len(rest)
             if member.eof:
-                whole, member = position, zlib.decompressobj(31)
+                whole = position
+                member = zlib.decompressobj(31)
         file.truncate(whole)

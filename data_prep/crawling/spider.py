@@ -71,7 +71,9 @@ class SiteSpider(scrapy.Spider):
 
     def __init__(self, site: Site, archive: Archive, progress: Progress, **known: Any) -> None:
         super().__init__(**known)
-        self.site, self.archive, self.progress = site, archive, progress
+        self.site = site
+        self.archive = archive
+        self.progress = progress
         self.seen: set[str] = set()
         self.done = 0
         self.failed: list[str] = []

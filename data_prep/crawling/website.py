@@ -65,10 +65,10 @@ class Site:
     """Stop after so many pages in all runs together."""
 
     max_page_bytes: int = Field(default=64 * 2**20, ge=1)
-    """Larger answers are broken off and left out."""
+    """Larger responses are aborted and skipped."""
 
     max_page_seconds: float = Field(default=120.0, gt=0)
-    """Answers that take longer are broken off and left out."""
+    """Responses that take longer are aborted and skipped."""
 
     allow_private_addresses: bool = False
     """Also fetch hosts whose name resolves to a private, loopback or link-local address."""

@@ -64,24 +64,25 @@ def find_input_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]
     except Exception as error:
         raise DataError(f"cannot read {path}: {error or type(error).__name__}") from None
     try:
-        if any(character in root for character in "*?["):
-            names = sorted(
-                name
-                for name, info in system.glob(root, detail=True).items()
-                if info["type"] == "file"
-            )
-        elif system.isfile(root):
-            names = [root]
-        else:
-            names = sorted(
-                name for name in system.find(root) if str(name).lower().endswith(tuple(endings))
-            )
-        found = [(system.unstrip_protocol(name), int(system.info(name)["size"])) for name in names]
+        found = [
+            (system.unstrip_protocol(name), int(system.info(name)["size"]))
+            for name in _names_in(system, root, endings)
+        ]
     except Exception as error:  # each store has errors of its own
         raise DataError(f"cannot read {path}: {error or type(error).__name__}") from None
     if not found:
         raise DataError(f"{path} holds no file that ends in {' or '.join(endings)}")
     return found
+
+
+def _names_in(system: fsspec.AbstractFileSystem, root: str, endings: Sequence[str]) -> list[str]:
+    """Return the names of the files that a path in a store names."""
+    if any(character in root for character in "*?["):
+        matches = system.glob(root, detail=True)
+        return sorted(name for name, info in matches.items() if info["type"] == "file")
+    if system.isfile(root):
+        return [root]
+    return sorted(name for name in system.find(root) if str(name).lower().endswith(tuple(endings)))
 
 
 def _extra_of(path: str) -> str:

@@ -61,7 +61,7 @@ class Source:
     """
 
     license: str | None = None
-    """License of the source as a whole, for the manifest."""
+    """License of the complete source, for the manifest."""
 
     @model_validator(mode="before")
     @classmethod
@@ -123,7 +123,7 @@ class Shuffle:
 
 @dataclass(kw_only=True, config=STRICT)
 class Report:
-    """What statistics.json and the report of the corpus hold besides numbers."""
+    """Contents of statistics.json and the report of the corpus besides numbers."""
 
     samples: bool = True
     """Samples of kept and dropped documents, and of the matches that decontamination found.
@@ -191,7 +191,7 @@ class CorpusRecipe:
     """Also write the dropped documents, to excluded/<step>/."""
 
     report: Report = Field(default_factory=Report)
-    """What the report shows."""
+    """Contents of the report."""
 
     tokenizer: str | None = None
     """Tokenizer (as of preprocess.py) to count tokens with.

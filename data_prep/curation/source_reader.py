@@ -89,7 +89,7 @@ class SourceFiles(PipelineStep):
                 self._invalid.append(
                     QuarantinedRecord(printable(file.path), position, "broken file", batch.broken)
                 )
-            if batch.whole:
+            if batch.finished:
                 self.stat_update("input_files")
                 records_before = self._num_records()
                 bytes_before += file.size
@@ -98,10 +98,10 @@ class SourceFiles(PipelineStep):
 
     def _reader(self, file: InputFile) -> SourceReader:
         """Return the reader of a file; called in its process."""
-        reader = READERS[file.reader](folder_of(file.path), file.options)
-        if isinstance(reader, MedlineReader) and self.decision_folder is not None:
-            reader.decisions = iter(self._decisions_of(file))
-        return reader
+        folder = folder_of(file.path)
+        if file.reader == MedlineReader.name and self.decision_folder is not None:
+            return MedlineReader(folder, file.options, self._decisions_of(file))
+        return READERS[file.reader](folder, file.options)
 
     def _decisions_of(self, file: InputFile) -> list[int]:
         """Return the decisions on a MEDLINE file's records.

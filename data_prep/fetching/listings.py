@@ -87,7 +87,8 @@ def hub(transfer: Transfer, name: str, base: str = HUB, revision: str = "main") 
     if not commit or not isinstance(files, list) or not files:
         raise DataError(f"{public(base)} lists no file of the dataset {name}")
     for file in sorted(filter(_names_file, files), key=lambda file: str(file["rfilename"])):
-        path, large = file["rfilename"], file.get("lfs") or {}
+        path = file["rfilename"]
+        large = file.get("lfs") or {}
         digest: tuple[str, str] | None = None
         if large.get("sha256"):
             digest = ("sha256", str(large["sha256"]))
@@ -120,7 +121,7 @@ def _names_file(file: Any) -> bool:
 def _path_of(url: str) -> str:
     try:
         return urlsplit(url).path
-    except ValueError:  # no address: told when it is fetched
+    except ValueError:  # no address: reported when it is fetched
         return url
 
 

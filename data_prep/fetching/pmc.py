@@ -74,7 +74,8 @@ def packages(transfer: Transfer, base: str = BUCKET) -> Iterator[Package]:
     Raises:
         DataError: there is no inventory, or it is damaged.
     """
-    articles, tags = array("Q"), array("Q")
+    articles = array("Q")
+    tags = array("Q")
     for key, tag in _inventory(transfer, base):
         if found := _KEY.fullmatch(key):
             articles.append(int(found[1]) << 16 | int(found[2]))
@@ -175,7 +176,8 @@ def fetch(
 def is_there(package: Package, groups: list[str], folder: Path, record: Record) -> bool:
     """Say whether all files of a package are there as the inventory has them now."""
     for group in groups:
-        entry, path = record.entries.get(package.file(group)), folder / package.file(group)
+        entry = record.entries.get(package.file(group))
+        path = folder / package.file(group)
         if entry is None or entry.get("state") != package.state:
             return False
         if entry["articles"] and not (path.is_file() and path.stat().st_size == entry["bytes"]):

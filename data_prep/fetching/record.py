@@ -1,4 +1,4 @@
-"""The list of what came and when: `downloads.jsonl`, a line a file."""
+"""The list of downloaded files: `downloads.jsonl`, a line a file."""
 
 import json
 import threading
@@ -12,10 +12,11 @@ NAME = "downloads.jsonl"
 
 
 class Record:
-    """The list in an output folder. A line that a killed run left half-written is passed over."""
+    """The list in an output folder. An incomplete line of a killed run is skipped."""
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.folder = folder / NAME, folder
+        self.path = folder / NAME
+        self.folder = folder
         self._lock = threading.Lock()
         self._broken = False
         self.entries: dict[str, dict[str, Any]] = {}
@@ -31,7 +32,8 @@ class Record:
 
     def has(self, item: Item) -> bool:
         """Say whether a file is there as it is published now."""
-        entry, path = self.entries.get(item.name), self.folder / item.name
+        entry = self.entries.get(item.name)
+        path = self.folder / item.name
         if entry is None or not path.is_file() or path.stat().st_size != entry["bytes"]:
             return False
         return (item.size is None or item.size == entry["bytes"]) and (

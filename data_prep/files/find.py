@@ -1,4 +1,4 @@
-"""The input files that a path given by a user stands for."""
+"""The input files that a user's path matches."""
 
 import glob
 from collections.abc import Sequence

@@ -55,7 +55,8 @@ class InvalidRecordError(Exception):
     """
 
     def __init__(self, reason: str, detail: str) -> None:
-        self.reason, self.detail = reason, detail
+        self.reason = reason
+        self.detail = detail
 
 
 def parse(data: Any, keys: Sequence[str], chat: bool = False) -> Records:
@@ -75,10 +76,15 @@ def parse(data: Any, keys: Sequence[str], chat: bool = False) -> Records:
 def _parse_lines(data: bytes, key: str) -> Records:
     """Parse lines with one key, on a faster path while they are valid."""
     result = Records([[]])
-    texts, numbers, loads = result.fields[0], result.numbers, orjson.loads
-    view, end, nul = memoryview(data), -1, b"\\u0000" in data  # lines are not copied
+    texts = result.fields[0]
+    numbers = result.numbers
+    loads = orjson.loads
+    view = memoryview(data)  # lines are not copied
+    end = -1
+    nul = b"\\u0000" in data
     for number in range(data.count(b"\n") + 1):
-        start, end = end + 1, data.find(b"\n", end + 1)
+        start = end + 1
+        end = data.find(b"\n", end + 1)
         line = view[start : end if end >= 0 else None]
         try:
             text = loads(line)[key]
@@ -89,9 +95,9 @@ def _parse_lines(data: bytes, key: str) -> Records:
                 continue
         except (ValueError, TypeError, KeyError, IndexError):
             pass
-        whole = bytes(line)
-        if whole.strip():
-            other = _parse([(number, whole)], [key], _check_text)
+        copy = bytes(line)
+        if copy.strip():
+            other = _parse([(number, copy)], [key], _check_text)
             texts += other.fields[0]
             numbers += other.numbers
             result.invalid += other.invalid
@@ -166,7 +172,7 @@ def load_line(line: bytes) -> Any:
             ) from None
         except (ValueError, RecursionError):
             raise InvalidRecordError(
-                "not JSON", f"not JSON ({error}); each line must be a whole record"
+                "not JSON", f"not JSON ({error}); each line must be a complete record"
             ) from None
 
 

@@ -17,8 +17,8 @@ def read_table(
     """Yield the rows of a Parquet or Arrow file, about `size` bytes of text at a time.
 
     Only the columns `keys` are read. Each piece comes as the number of its rows, a record batch,
-    and the share of the file that is then read (0 where that is not known). In the place of a row
-    of more than `longest` bytes stands their number.
+    and the share of the file that is then read (0 where that is not known). A row of more than
+    `longest` bytes is replaced by their number.
 
     Raises:
         DataError: the file is damaged or has no such column.

@@ -8,9 +8,7 @@ import datetime
 import hashlib
 import io
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
@@ -40,7 +38,7 @@ from data_prep.text.language_codes import medline_code
 from galen.errors import DataError, one_line
 
 NOTED = "noted_"
-"""How the names of statistics begin that the command tells at its end, besides what was dropped."""
+"""Prefix of the statistics that the command reports at its end, besides what was dropped."""
 
 SAMPLE_BYTES = 200
 Reader = TypeVar("Reader", bound="SourceReader")
@@ -52,7 +50,7 @@ class SourceReader(BaseDiskReader):
     A subclass has `name`, `endings`, `records` and `parse`, and `parts` if a record holds several.
 
     `records` goes through a file and `parse` makes documents of one record. Whatever goes wrong in
-    `parse`, the record is put into quarantine and reading goes on; when `records` fails, the file
+    `parse`, the record is put into quarantine and reading continues; when `records` fails, the file
     cannot be read further. Every record is counted as `total`; one that gives no document also as
     `dropped_<reason>`.
 
@@ -89,7 +87,7 @@ class SourceReader(BaseDiskReader):
         raise NotImplementedError
 
     def parts(self, record: Record, filepath: str) -> Iterable[Record]:
-        """Yield what a record holds and is parsed each by itself: as a rule, it alone."""
+        """Yield the parts of a record that are parsed separately: as a rule, it alone."""
         return (record,)
 
     def parse(self, record: Record, filepath: str) -> Iterable[Document]:
@@ -110,7 +108,7 @@ class SourceReader(BaseDiskReader):
             yield from outcome.documents()
 
     def outcomes(self, filepath: str, start: RecordIndex = START) -> Iterator[Outcome]:
-        """Yield what comes of the records of one file, from the one at `start` on.
+        """Yield the outcomes of the records of one file, from the one at `start` on.
 
         Raises:
             DataError: it cannot be read further.
@@ -136,7 +134,7 @@ class SourceReader(BaseDiskReader):
     def _outcomes_of(
         self, record: Record, filepath: str, number: int, first: int
     ) -> Iterator[Outcome]:
-        """Yield what comes of the parts of one record, from the `first` on."""
+        """Yield the outcomes of the parts of one record, from the `first` on."""
         index = RecordIndex(number)
         try:
             for part in self._parts_of(record, filepath, number):
@@ -167,7 +165,7 @@ class SourceReader(BaseDiskReader):
             yield part
 
     def _parsed(self, part: Record, filepath: str, index: RecordIndex) -> Outcome:
-        """Return what comes of one part.
+        """Return the outcome of one part.
 
         This is the one place where a record is parsed and where all that goes wrong in it ends.
         """
@@ -237,7 +235,8 @@ class SourceReader(BaseDiskReader):
         It counts and reports here.
         """
         reader = kind(self.data_folder, self.options)
-        reader.watch, reader._outcome = self.watch, self._outcome
+        reader.watch = self.watch
+        reader._outcome = self._outcome
         return reader
 
     def stat_update(self, *labels: str, value: int = 1, unit: str | None = None) -> None:
@@ -307,7 +306,7 @@ class SourceReader(BaseDiskReader):
         metadata["license"] = metadata["license"] or self.options.license
         return Document(text=text, id=document_id, metadata=metadata)
 
-    def whole_file(self, filepath: str) -> Iterator[Record]:
+    def file_record(self, filepath: str) -> Iterator[Record]:
         """Yield a file's content as its one record."""
         with self.open(filepath) as stream:
             record = self.record_of(stream, "whole file")
@@ -358,99 +357,8 @@ class SourceReader(BaseDiskReader):
         return f"{printable(PurePath(filepath).name)}:{digest}"
 
 
-def _ending(name: str) -> str:
-    return PurePath(name).suffix.lower()
-
-
-class UnreadMembers:
-    """Counts the members of an archive that are not read, by their endings."""
-
-    _MOST = 20
-    _NESTED = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
-
-    def __init__(self) -> None:
-        self._notes: Counter[str] = Counter()
-
-    def add(self, name: str) -> None:
-        """Count one; what macOS adds to archives is no member."""
-        if name.startswith("__MACOSX/"):
-            return
-        ending = printable(_ending(name)) or "none"
-        what = f"members of archives with the ending {ending[:20]}, which are not read"
-        if name.lower().endswith(self._NESTED):
-            what = "archives inside archives, which are not read: unpack them"
-        elif len(self._notes) >= self._MOST and what not in self._notes:
-            what = "members of archives with still other endings, which are not read"
-        self._notes[what] += 1
-
-    def records(self) -> Iterator[Record]:
-        """Yield what tells of them, at the end of the archive."""
-        if self._notes:
-            yield Record("members that are not read", notes=self._notes)
-
-
 def _time(value: Any) -> str | None:
     """Return pandas' times, nanoseconds in Parquet, as the corpus writer takes them."""
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat() if value == value else None  # pandas' NaT is not equal to itself
     raise TypeError(f"a corpus cannot hold {type(value).__name__}")
-
-
-class BoundedStream:
-    """A stream for `lxml.etree.iterparse` that stops after `limit` bytes without a call of `mark`.
-
-    A record that never ends would otherwise be built in memory whole.
-    """
-
-    def __init__(self, stream: BinaryIO, limit: int, path: str) -> None:
-        self.stream, self.limit, self.path, self.passed = stream, limit, path, 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes.
-
-        Raises:
-            DataError: the present record is too long.
-        """
-        data = self.stream.read1(size)  # type: ignore[attr-defined]
-        self.passed += len(data)
-        if self.passed > self.limit:
-            raise DataError(
-                f"{self.path}: a record is longer than {self.limit:,} bytes (max_record_bytes)"
-            )
-        return data
-
-    def mark(self) -> None:
-        """Begin a new record."""
-        self.passed = 0
-
-
-@dataclass(slots=True)
-class Line:
-    """One line of a file."""
-
-    number: int
-    offset: int
-    data: bytes | None
-    """None for a line that is longer than the limit."""
-    length: int
-    """Bytes, those of the line's end included."""
-
-    @property
-    def position(self) -> str:
-        """Where it stands, in words."""
-        return f"line {self.number}, byte {self.offset}"
-
-
-def bounded_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
-    """Yield the lines of a stream, from number 1.
-
-    For a line longer than `limit` bytes only its length, in constant memory.
-    """
-    number = offset = 0
-    while data := stream.readline(limit + 1):
-        number, length = number + 1, len(data)
-        too_long = length > limit and not data.endswith(b"\n")
-        while too_long and not data.endswith(b"\n") and (data := stream.readline(2**20)):
-            length += len(data)
-        yield Line(number, offset, None if too_long else data, length)
-        offset += length

@@ -36,16 +36,18 @@ def decompressed(data: bytes, header: str, limit: int) -> bytes:
         if compression not in _KNOWN or not data:
             continue
         try:
-            whole = _brotli(data, limit) if compression == "br" else _zlib(data, compression, limit)
+            content = (
+                _brotli(data, limit) if compression == "br" else _zlib(data, compression, limit)
+            )
         except (zlib.error, brotli.error, EOFError) as error:
             if data.lstrip().startswith(_PLAIN):
                 continue
             raise RecordRejectedError(
                 "damaged compression", f"the page is not complete {compression} data ({error})"
             ) from None
-        if len(whole) > limit:
+        if len(content) > limit:
             raise RecordRejectedError("too long", f"longer than {limit:,} bytes (max_record_bytes)")
-        data = whole
+        data = content
     return data
 
 
@@ -60,24 +62,24 @@ def _zlib(data: bytes, compression: str, limit: int) -> bytes:
         wbits = 15
     else:
         wbits = -15
-    whole = b""
-    while data and len(whole) <= limit:
+    content = b""
+    while data and len(content) <= limit:
         unit = zlib.decompressobj(wbits)
-        whole += unit.decompress(data, limit + 1 - len(whole))
-        if len(whole) <= limit and not unit.eof:
+        content += unit.decompress(data, limit + 1 - len(content))
+        if len(content) <= limit and not unit.eof:
             raise EOFError("it breaks off")
         # what else follows, browsers do not look at
         data = unit.unused_data if unit.unused_data.startswith(b"\x1f\x8b") else b""
-    return whole
+    return content
 
 
 def _brotli(data: bytes, limit: int) -> bytes:
     """Return data decompressed from Brotli; of more than the limit, at least a byte above it."""
     unit = brotli.Decompressor()
-    whole = unit.process(data, output_buffer_limit=limit + 1)
-    while len(whole) <= limit and not unit.is_finished():
+    content = unit.process(data, output_buffer_limit=limit + 1)
+    while len(content) <= limit and not unit.is_finished():
         piece = unit.process(b"", output_buffer_limit=limit + 1)
         if not piece:
             raise EOFError("it breaks off")
-        whole += piece
-    return whole
+        content += piece
+    return content

@@ -147,14 +147,16 @@ class HtmlText:
 
     def _end(self) -> None:
         """End the paragraph at hand."""
-        text, self._line = clean(self._line), ""
+        text = clean(self._line)
+        self._line = ""
         if text:
             self.blocks.append(text)
 
     def _captured(self, write: Callable[[Element], None], element: Element) -> list[str]:
         """Return the blocks that `write` makes of an element."""
         outer = self.blocks, self._line
-        self.blocks, self._line = [], ""
+        self.blocks = []
+        self._line = ""
         write(element)
         self._end()
         inner = self.blocks

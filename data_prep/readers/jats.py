@@ -10,13 +10,14 @@ from typing import Any, BinaryIO
 from datatrove.data import Document
 from lxml import etree
 
-from data_prep.readers.base import SourceReader, UnreadMembers
+from data_prep.readers.base import SourceReader
 from data_prep.readers.jats_text import JatsText
 from data_prep.readers.license import OTHER, license_name
 from data_prep.readers.markup import plain_text
 from data_prep.readers.record import Record, RecordRejectedError, Rejection
 from data_prep.readers.rendering import MarkupTableOptions
 from data_prep.readers.tar_stream import files_of
+from data_prep.readers.unread_members import UnreadMembers
 from data_prep.readers.xml_tree import HREF, LANGUAGE, Element, parse_xml, strip_namespaces, tag_of
 from galen.errors import DataError
 
@@ -63,7 +64,7 @@ class JatsReader(SourceReader):
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file, or the members of an archive, as bytes."""
         if not filepath.lower().endswith(_PACKAGES):
-            yield from self.whole_file(filepath)
+            yield from self.file_record(filepath)
             return
         with self.open(filepath) as stream:
             unread = UnreadMembers()
@@ -109,12 +110,14 @@ class JatsReader(SourceReader):
         for element in others:
             yield self._other(element, record)
         for number, article in enumerate(articles):
-            whole = len(articles) == 1
-            position = record.position if whole else f"{record.position}, article {number + 1}"
-            yield Record(position, (article, name if whole else f"{name}/{number}"), record.sample)
+            is_single = len(articles) == 1
+            position = record.position if is_single else f"{record.position}, article {number + 1}"
+            yield Record(
+                position, (article, name if is_single else f"{name}/{number}"), record.sample
+            )
 
     def _other(self, element: Element, record: Record) -> Record:
-        """Return what stands in the place of an article and is none: it is counted, too."""
+        """Return an element in place of an article: it is counted, too."""
         if element.find("header[@status='deleted']") is not None:
             return Record(record.position, (None, ""))
         parent = element.getparent()

@@ -7,7 +7,8 @@ neither permits anything.
 
 import re
 
-PUBLIC_DOMAIN, OTHER = "public-domain", "other"
+PUBLIC_DOMAIN = "public-domain"
+OTHER = "other"
 
 _ADDRESS = re.compile(
     r"creativecommons\.org/(?:licen[sc]es/([a-z-]+)(?:/(\d\.\d))?|publicdomain/(zero|mark)/(\d\.\d))",

@@ -32,7 +32,8 @@ class Limits(Watch):
     """Notes the reader's current record in memory shared with the parent, and restarts its time."""
 
     def __init__(self, options: ReaderOptions) -> None:
-        self.seconds, self.memory = options.max_record_seconds, options.max_record_memory
+        self.seconds = options.max_record_seconds
+        self.memory = options.max_record_memory
         self._begun = self._peak = _peak()
         self._state = mmap.mmap(-1, mmap.PAGESIZE)
         self.next_file()
@@ -74,7 +75,8 @@ class Limits(Watch):
         """
         peak = _peak()
         if peak > self._peak:
-            grown, self._peak = peak - self._begun, peak
+            grown = peak - self._begun
+            self._peak = peak
             if grown > NEARLY * self.memory:
                 raise MemoryError
 

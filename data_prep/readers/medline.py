@@ -8,14 +8,17 @@ files: data_prep/curation/medline_versions.py.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from datatrove.data import Document
+from datatrove.io import DataFolderLike
 from lxml import etree
 
-from data_prep.readers.base import BoundedStream, SourceReader
+from data_prep.readers.base import SourceReader
+from data_prep.readers.bounded_streams import BoundedStream
+from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.license import OTHER, license_name
 from data_prep.readers.markup import plain_text
 from data_prep.readers.record import Record, printable
@@ -25,31 +28,42 @@ _MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "
 _MONTHS = {name: f"{number:02d}" for number, name in enumerate(_MONTH_NAMES, 1)}
 _RECORDS = ("PubmedArticle", "PubmedBookArticle", "DeleteCitation")
 
-KEEP, SUPERSEDED, DELETED = 0, 1, 2
-_VERDICTS = {SUPERSEDED: "a later version came", DELETED: "deleted by NLM"}
+KEEP = 0
+SUPERSEDED = 1
+DELETED = 2
+_REASONS = {SUPERSEDED: "a later version came", DELETED: "deleted by NLM"}
 
 
 class MedlineReader(SourceReader):
     """Yields one document per `PubmedArticle`, also those without an abstract.
 
     Filters decide which stay.
+
+    Args:
+        folder, options: see SourceReader.
+        decisions: for each `PubmedArticle` of the one file with a PMID, in order: KEEP, SUPERSEDED
+            or DELETED; without them all are kept.
     """
 
     name = "medline"
     endings = (".xml", ".xml.gz")
-    decisions: Iterator[int] | None = None
-    """For each `PubmedArticle` with a PMID, in order: KEEP, SUPERSEDED or DELETED; None keeps all.
-    """
+
+    def __init__(
+        self,
+        folder: DataFolderLike,
+        options: ReaderOptions | None = None,
+        decisions: Sequence[int] = (),
+    ) -> None:
+        super().__init__(folder, options)
+        self.decisions = decisions
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the records of one file, each with the decision on it."""
+        decisions = iter(self.decisions)
         for element in self.elements(filepath):
-            counted = (
-                self.decisions is not None and element.tag == "PubmedArticle" and pmid_of(element)
-            )
             decision = KEEP
-            if self.decisions is not None and counted:
-                decision = next(self.decisions, KEEP)
+            if self.decisions and element.tag == "PubmedArticle" and pmid_of(element):
+                decision = next(decisions, KEEP)
             yield Record(f"line {element.sourceline}", (element, decision))
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
@@ -64,7 +78,7 @@ class MedlineReader(SourceReader):
         elif not (pmid := pmid_of(element)):
             self.stat_update("dropped_no PMID")
         elif decision != KEEP:
-            self.stat_update(f"dropped_{_VERDICTS[decision]}")
+            self.stat_update(f"dropped_{_REASONS[decision]}")
         else:
             yield article(element.find("MedlineCitation"), pmid, printable(PurePath(filepath).name))
 

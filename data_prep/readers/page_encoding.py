@@ -82,7 +82,8 @@ _SCRIPTS_MIXED = re.compile(
 _CONTROLS = re.compile("[\x80-\x9f\ufffd\ufffe\uffff]")
 # What windows-1252 shows for the bytes of a character of UTF-8: for its first one, and for those
 # behind
-_FIRST_OF_TWO, _FIRST_OF_THREE = "[\u00c2\u00c3\u00c5\u00ce\u00cf\u00d0\u00d1]", "\u00e2"
+_FIRST_OF_TWO = "[\u00c2\u00c3\u00c5\u00ce\u00cf\u00d0\u00d1]"
+_FIRST_OF_THREE = "\u00e2"
 _FURTHER = (
     "[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
     "\u2013-\u203a\u20ac\u2122]"

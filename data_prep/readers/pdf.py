@@ -55,7 +55,7 @@ class PdfReader(SourceReader):
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file."""
-        return self.whole_file(filepath)
+        return self.file_record(filepath)
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a file."""

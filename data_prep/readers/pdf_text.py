@@ -13,7 +13,9 @@ _BREAK = re.compile(
     r"(?:[\ufffe\x02][ \t]*\n?|\u00ad[ \t]*\n|(?<=[^\W\d_])[-\u2010][ \t]*\n)[ \t]*(?=(\S*))"
 )
 _SOFT_HYPHEN = "\u00ad"
-_LONGEST_WORD, _LONGEST_EDGE, _PAGE_DIGITS = 80, 300, 3
+_LONGEST_WORD = 80
+_LONGEST_EDGE = 300
+_PAGE_DIGITS = 3
 _ADDRESS = r"(?:https?|file|ftp)://\S+"
 _DATE = r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,2}\.? \w+\.? \d{4}|\w+\.? \d{1,2}, \d{4})"
 _CLOCK = r"\d{1,2}[:.h]\d{2}(?::\d{2})?(?:\s?[AaPp]\.?[Mm]\.?)?"
@@ -110,7 +112,8 @@ def _joined(page: str, breaks: WordBreaks) -> str:
 
 def _without_printed(lines: list[str]) -> list[str]:
     """Return the lines of a page without printed headers and footers, two on each side at most."""
-    start, end = 0, len(lines)
+    start = 0
+    end = len(lines)
     while start < min(2, end) and _is_printed(lines[start]):
         start += 1
     while end > max(start, len(lines) - 2) and _is_printed(lines[end - 1]):

@@ -69,7 +69,7 @@ class Batch:
     """Bytes of the file read so far."""
     broken: str | None = None
     """Why the file cannot be read further."""
-    whole: bool = False
+    finished: bool = False
     """The file is read to its end, or as far as that goes."""
     failed: list[Any] | None = None
     """Number, words and file name of an error of the system, which is none of what the file holds.
@@ -87,7 +87,9 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
         DataError: the system ended the process.
         OSError: a file cannot be opened, or a disk or network fails.
     """
-    number, start, watch = 0, START, Limits(options)
+    number = 0
+    start = START
+    watch = Limits(options)
     while number < len(files):
         last = Batch(number, start)
         watch.begin(start)
@@ -95,11 +97,13 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
             for batch in child.batches():
                 if batch.failed is not None:
                     raise OSError(*batch.failed)
-                if batch.whole:
-                    number, start = batch.file + 1, START
+                if batch.finished:
+                    number = batch.file + 1
+                    start = START
                     watch.next_file()
                 else:
-                    number, start = batch.file, RecordIndex(batch.last.record, batch.last.part + 1)
+                    number = batch.file
+                    start = RecordIndex(batch.last.record, batch.last.part + 1)
                 last = batch
                 yield batch
             status, peak = child.wait()
@@ -109,8 +113,9 @@ def read_files(files: Readers, options: ReaderOptions) -> Iterator[Batch]:
         broken = watch.blame(_rejection_for(status, peak, options), start)
         if broken is not None:
             position = last.position if last.file == number else 0
-            yield Batch(number, start, position=position, broken=broken, whole=True)
-            number, start = number + 1, START
+            yield Batch(number, start, position=position, broken=broken, finished=True)
+            number += 1
+            start = START
             watch.next_file()
 
 
@@ -280,10 +285,12 @@ class _Gone(Exception):
 
 
 class _Sender:
-    """Collects what comes of records and sends it, some records at a time."""
+    """Collects the outcomes of records and sends them, some records at a time."""
 
     def __init__(self, pipe: io.FileIO, number: int, watch: Limits) -> None:
-        self._pipe, self._number, self._watch = pipe, number, watch
+        self._pipe = pipe
+        self._number = number
+        self._watch = watch
         self._begin(START)
 
     def _begin(self, last: RecordIndex) -> None:
@@ -295,7 +302,7 @@ class _Sender:
         self._since = time.monotonic()
 
     def add(self, outcome: Outcome, reader: SourceReader) -> None:
-        """Take what came of one record."""
+        """Add the outcome of one record."""
         self._last = outcome.index
         self._documents.append(orjson.Fragment(outcome.data))
         self._counts.update(outcome.counts)
@@ -309,12 +316,12 @@ class _Sender:
 
     def end_file(self, broken: str | None, failed: list[Any] | None = None) -> None:
         """Send the rest of a file."""
-        self.send(broken, whole=True, failed=failed)
+        self.send(broken, finished=True, failed=failed)
         self._number += 1
         self._begin(START)
 
     def send(
-        self, broken: str | None = None, whole: bool = False, failed: list[Any] | None = None
+        self, broken: str | None = None, finished: bool = False, failed: list[Any] | None = None
     ) -> None:
         """Send what was collected."""
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
@@ -328,7 +335,7 @@ class _Sender:
             "bad": self._bad,
             "position": self._position,
             "broken": broken,
-            "whole": whole,
+            "finished": finished,
             "failed": failed,
         }
         body = orjson.dumps(message)

@@ -13,7 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from data_prep.files.decompress import SUFFIXES
 from data_prep.files.json_records import InvalidRecordError, load_line, rows
-from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader, bounded_lines
+from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader
+from data_prep.readers.bounded_streams import bounded_lines
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.license import license_name
 from data_prep.readers.metadata import in_form

@@ -47,7 +47,8 @@ class _Counted(io.RawIOBase):
     """A remote file as a raw stream that knows how far it is read."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._position = file, 0
+        self._file = file
+        self._position = 0
 
     def readable(self) -> bool:
         return True

@@ -58,13 +58,15 @@ class S2orcReader(JsonReader):
                 raise KeyError("content' or 'body_text")
             blocks = _paragraphs(parsed, record, MarkupRenderer(self.options))
             known["full_text"] = bool(parsed["body_text"])
-        whole = "\n\n".join(block for block in [known["title"], *blocks] if block)
-        if not whole:
+        document_text = "\n\n".join(block for block in [known["title"], *blocks] if block)
+        if not document_text:
             return None
         document_id = known["pmcid"] or (
-            f"s2:{known['corpusid']}" if known["corpusid"] else self.content_id(filepath, whole)
+            f"s2:{known['corpusid']}"
+            if known["corpusid"]
+            else self.content_id(filepath, document_text)
         )
-        return self.document(whole, document_id, filepath, **known)
+        return self.document(document_text, document_id, filepath, **known)
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +132,9 @@ def _paragraphs(
     """
     works = {name: _work(entry) for name, entry in _object(parsed.get("bib_entries")).items()}
     figures = {name: _object(entry) for name, entry in _object(parsed.get("ref_entries")).items()}
-    waiting, blocks, section = dict(figures), [], None
+    waiting = dict(figures)
+    blocks = []
+    section = None
     abstract = parsed.get("abstract") or record.get("abstract") or []
     if isinstance(abstract, str):
         abstract = [{"text": abstract}] if abstract else []
@@ -156,7 +160,8 @@ def _with_spans(
     figures: dict[str, Any],
     renderer: MarkupRenderer,
 ) -> str:
-    text, spans = _text("text", part.get("text")), []
+    text = _text("text", part.get("text"))
+    spans = []
     for span in filter(_is_placed, _objects(part.get("cite_spans"))):
         work = works.get(span.get("ref_id") or "")
         spans.append(

@@ -138,7 +138,8 @@ class AnnotatedText:
         )
 
     def _header(self, span: Span) -> str:
-        number, name = str(span.attributes.get("n") or "").strip().rstrip("."), self._at(span)
+        number = str(span.attributes.get("n") or "").strip().rstrip(".")
+        name = self._at(span)
         depth = len(number.split(".")) if number else 1 if _MAIN.fullmatch(name.strip(" .:")) else 2
         return heading(depth, name)
 
@@ -149,7 +150,8 @@ def replaced(text: str, changes: Iterable[tuple[int, int, str]], begin: int = 0)
     A change inside an earlier one is passed over; an insertion (start = end) never hides a change
     at the same place.
     """
-    parts, position = [], begin
+    parts = []
+    position = begin
     for start, end, new in sorted(
         changes, key=lambda change: (change[0], change[1] != change[0], -change[1])
     ):
@@ -193,7 +195,8 @@ def _spans(value: Any) -> list[Span]:
     for entry in entries if isinstance(entries, list) else []:
         if not isinstance(entry, dict) or entry.get("start") is None or entry.get("end") is None:
             continue
-        start, end = int(entry["start"]), int(entry["end"])
+        start = int(entry["start"])
+        end = int(entry["end"])
         attributes = entry.get("attributes")
         if not 0 <= start <= end:
             raise ValueError(f"an annotation ends before it begins ({start} to {end})")
@@ -229,10 +232,8 @@ def _cut_words(text: str, spans: dict[str, list[Span]]) -> int:
     wrong = 0
     for found in spans.values():
         for span in found:
-            begins, ends = (
-                text[span.start : span.start + 1],
-                text[max(span.end - 1, span.start) : span.end],
-            )
+            begins = text[span.start : span.start + 1]
+            ends = text[max(span.end - 1, span.start) : span.end]
             wrong += begins.isspace() or ends.isspace()
             wrong += begins.isalnum() and text[max(span.start - 1, 0) : span.start].isalnum()
             wrong += ends.isalnum() and text[span.end : span.end + 1].isalnum()

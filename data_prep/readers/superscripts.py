@@ -64,7 +64,7 @@ _NUCLEOSIDE = re.compile(r"(?:^|[^\w/])(?:m|M|hm|ac|f|s|i|t|g|ca)$")
 """
 _NUCLEOSIDE_BEHIND = re.compile(r"[ACGUTIΨ]m?(?![a-z])")
 _ATOM = re.compile(r"(?:^|[^\w/])(?:[NOCS]|[Δ∆δη])$")
-"""An atom or bond whose place is told: "N<sup>6</sup>-methyladenosine"."""
+"""An atom or bond with its position: "N<sup>6</sup>-methyladenosine"."""
 _ATOM_BEHIND = re.compile(r"\s?[-‐‑]\s?[^\W\d_]|\s?(?:methyl|benzyl|alkyl)|,\s?[NOCS2-9]")
 _DELTA = re.compile(r"(?:^|[^\w])[Δ∆δ]$")
 _ISOTOPE = re.compile(
@@ -80,7 +80,8 @@ def superscript(raised: str, before: str, element: Element | None = None) -> str
         before: the text before it, in the same paragraph.
         element: the superscript, for the text behind it; None without one.
     """
-    inner, base = raised.strip(), before.rstrip()
+    inner = raised.strip()
+    base = before.rstrip()
     if not inner or not base:
         return raised
     trailing = " " if raised[-1:].isspace() else ""

@@ -74,7 +74,7 @@ class TeiReader(SourceReader):
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file."""
-        return self.whole_file(filepath)
+        return self.file_record(filepath)
 
     def parts(self, record: Record, filepath: str) -> Iterator[Record]:
         """Yield the documents of a file: one as a rule, several where the root is a corpus."""
@@ -95,7 +95,8 @@ class TeiReader(SourceReader):
         waiting = [*reversed(root)]
         while waiting:
             element = waiting.pop()
-            tag, position = tag_of(element), f"line {element.sourceline}"
+            tag = tag_of(element)
+            position = f"line {element.sourceline}"
             if tag == "TEI":
                 data = etree.tostring(element, encoding="utf-8", with_tail=False)
                 yield Record(position, (element, data), data[:SAMPLE_BYTES])
@@ -188,7 +189,8 @@ class TeiText:
 
         GROBID's divisions are not nested.
         """
-        number, name = (element.get("n") or "").strip().rstrip("."), self.line(element)
+        number = (element.get("n") or "").strip().rstrip(".")
+        name = self.line(element)
         if number and number[0].isdigit():
             depth = max(depth, number.count(".") + 1)
         return heading(depth, f"{number} {name}".strip())
@@ -207,10 +209,12 @@ class TeiText:
 
     def _figure(self, element: Element) -> None:
         is_table = element.get("type") == "table"
-        head, label = self.line(element.find("head")), self.line(element.find("label"))
+        head = self.line(element.find("head"))
+        label = self.line(element.find("label"))
         caption = self.line(element.find("figDesc"))
         if label and head.rstrip(" .:").endswith(label):  # "Table 2" and "2"
-            label, head = head, ""
+            label = head
+            head = ""
         elif label:
             label = f"{'Table' if is_table else 'Figure'} {label}"
         caption = " ".join(part for part in (head if head != caption else "", caption) if part)
@@ -267,7 +271,8 @@ def _is_raised(element: Element) -> bool:
 
 def _apart(inner: str, before: str, behind: str) -> str:
     """Return a text with a space on each side where it touches a word of a script with spaces."""
-    first, last = inner[:1], inner[-1:]
+    first = inner[:1]
+    last = inner[-1:]
     if (
         before[-1:].strip()
         and before[-1] not in "([{"

@@ -9,9 +9,10 @@ from typing import BinaryIO, cast
 
 from datatrove.data import Document
 
-from data_prep.readers.base import SourceReader, UnreadMembers
+from data_prep.readers.base import SourceReader
 from data_prep.readers.record import Record, RecordRejectedError, Rejection, printable
 from data_prep.readers.remote import open_raw
+from data_prep.readers.unread_members import UnreadMembers
 from galen.errors import DataError
 
 _OVERLAP = Rejection("overlapping members", "the members of the archive overlap, as in a ZIP bomb")
@@ -41,7 +42,7 @@ class TextReader(SourceReader):
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file, or the members of an archive, still compressed."""
         if not filepath.lower().endswith(".zip"):
-            yield from self.whole_file(filepath)
+            yield from self.file_record(filepath)
             return
         with open_raw(self.data_folder, filepath, seekable=True) as raw:
             self.raw = raw
@@ -71,10 +72,11 @@ class TextReader(SourceReader):
             archive, info = record.content
             member = printable(info.filename)
             with archive.open(info) as file:
-                whole = self.member(cast(BinaryIO, file), info.filename)
-            if whole.rejection is not None:
-                raise RecordRejectedError(*whole.rejection)
-            record.content, record.sample = whole.content, whole.sample
+                body = self.member(cast(BinaryIO, file), info.filename)
+            if body.rejection is not None:
+                raise RecordRejectedError(*body.rejection)
+            record.content = body.content
+            record.sample = body.sample
         try:
             text = record.content.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:

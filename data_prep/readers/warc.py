@@ -123,15 +123,16 @@ class WarcReader(SourceReader):
         """Return what was answered, decompressed."""
         from warcio.bufferedreaders import ChunkedDataReader
 
-        headers, stream = response.http_headers, response.raw_stream
+        headers = response.http_headers
+        stream = response.raw_stream
         if (headers.get_header("Transfer-Encoding") or "").strip().lower() == "chunked":
             stream = ChunkedDataReader(stream, decomp_type=None)
-        whole = self.record_of(stream, record.position)
-        record.sample = whole.sample
-        if whole.rejection is not None:
-            raise RecordRejectedError(*whole.rejection)
+        body = self.record_of(stream, record.position)
+        record.sample = body.sample
+        if body.rejection is not None:
+            raise RecordRejectedError(*body.rejection)
         data = decompressed(
-            whole.content,
+            body.content,
             headers.get_header("Content-Encoding") or "",
             self.options.max_record_bytes,
         )
@@ -147,11 +148,9 @@ class _Info:
 
     def __init__(self, data: bytes = b"") -> None:
         fields = _fields(data)
-        self.data, self.license, self.content = (
-            data,
-            fields.get("license", ""),
-            fields.get("content", ""),
-        )
+        self.data = data
+        self.license = fields.get("license", "")
+        self.content = fields.get("content", "")
         self.wrong: Rejection | None = None
         self._documents: Any = None
         self._slow = False

@@ -17,7 +17,7 @@ from data_prep.readers.xml_tree import LANGUAGE
 from galen.recipe import STRICT
 
 _DAMAGED_SHARE = 0.001
-"""Replacement characters in the text above which a page is put aside.
+"""Replacement characters in the text above which a page is quarantined.
 
 One with fewer is kept and named.
 """
@@ -55,7 +55,7 @@ class HtmlReader(SourceReader):
 
     def records(self, filepath: str) -> Iterator[Record]:
         """Yield the file."""
-        return self.whole_file(filepath)
+        return self.file_record(filepath)
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a file."""

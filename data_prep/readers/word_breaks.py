@@ -70,7 +70,8 @@ class WordBreaks:
     """
 
     def __init__(self, text: str, language: str | None = None) -> None:
-        self._text, self._language = text, language
+        self._text = text
+        self._language = language
         self._written: Counter[str] | None = None
 
     def separator(self, left: str, right: str) -> str:
@@ -103,9 +104,11 @@ class WordBreaks:
             return False
         if len(left) == 1 or not right:
             return False  # "T-cell", "β-blocker", "e-mail"
-        left, right = left.lower(), right.lower()
+        left = left.lower()
+        right = right.lower()
         written = self._words()
-        together, apart = written[left + right], written[f"{left}-{right}"]
+        together = written[left + right]
+        apart = written[f"{left}-{right}"]
         if together or apart:
             return together >= apart
         known = word_list(self._language or "")

@@ -63,7 +63,8 @@ def _make_lists(root: Element) -> None:
         while len(lists) < level:
             lists.append(_new_list(lists, paragraph, is_numbered))
         item = paragraph
-        tail, item.tail = item.tail, None
+        tail = item.tail
+        item.tail = None
         if lists[0].getparent() is None:
             _replace(paragraph, lists[0], tail)
         else:

@@ -1,1 +1,1 @@
-"""What is done to documents between reading and writing."""
+"""The steps between reading and writing: filters, deduplication, decontamination, mixture."""

@@ -3,7 +3,7 @@
 The model has 97 languages and n-grams of bytes.
 
 A record's title and abstract may be in two languages, and headings or citations in a third: each
-paragraph is identified by itself and the language with the most letters is the document's.
+paragraph is identified separately and the language with the most letters is the document's.
 Paragraphs too short to tell count with the one before.
 """
 
@@ -35,7 +35,7 @@ CANDIDATES = (
     "th",
 )
 SHORTEST = 20
-"""Letters below which a paragraph is not identified by itself."""
+"""Letters below which a paragraph is not identified separately."""
 
 _SAMPLE = 1000
 """Characters of a paragraph that are looked at."""
@@ -55,7 +55,7 @@ def _identifier(candidates: tuple[str, ...]) -> Any:
 
 @cache
 def known_languages() -> frozenset[str]:
-    """Return the languages that can be told apart."""
+    """Return the languages that can be distinguished."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return frozenset(LanguageIdentifier.from_model_file(MODEL_FILE).labels)

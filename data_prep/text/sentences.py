@@ -69,7 +69,8 @@ class SentenceSplitter:
                 f"sentencex changes the text that begins with {text[:60]!r}; it cannot be cut into"
                 " sentences"
             )
-        pieces, start = [], 0
+        pieces = []
+        start = 0
         for piece in found:
             pieces.append(text[start : start + len(piece)])
             start += len(piece)

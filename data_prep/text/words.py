@@ -85,7 +85,8 @@ def _joined(found: re.Match[str]) -> str:
 
     A capital behind small letters begins a word of its own ("Non-\nHodgkin").
     """
-    left, right = found.string[found.start() - 1], found.string[found.end()]
+    left = found.string[found.start() - 1]
+    right = found.string[found.end()]
     return found[0] if right.isupper() and not left.isupper() else ""
 
 
@@ -95,7 +96,8 @@ def parts_of(word: str) -> list[tuple[str, int]]:
     They are parted by what may end a word or not: a hyphen with a line's end or a space behind it,
     a zero-width space.
     """
-    parts, start = [], 0
+    parts = []
+    start = 0
     for found in _PART_END.finditer(word):
         parts.append((word[start : found.start()], start))
         start = found.end()

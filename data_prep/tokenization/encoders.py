@@ -129,7 +129,8 @@ class GigatokenEncoder:
             self._json, self.added = _sentencepiece_json(tokenizer)
         else:
             assert isinstance(tokenizer, HuggingFaceTokenizer)
-            self._json, self.added = tokenizer.to_json(), tokenizer.added_tokens()
+            self._json = tokenizer.to_json()
+            self.added = tokenizer.added_tokens()
             self._isolate_digits()
             if tokenizer.lacks_bytes():
                 self._beyond = tokenizer.vocab_size
@@ -215,7 +216,8 @@ class CachedBpeEncoder:
     def __init__(self, tokenizer: TextTokenizer, cache_bytes: int = CACHE_BYTES) -> None:
         if not isinstance(tokenizer, SentencePieceTokenizer):
             raise ValueError("this is no SentencePiece model")
-        self._processor, self._special = tokenizer.processor, tokenizer.special
+        self._processor = tokenizer.processor
+        self._special = tokenizer.special
         self._splitter: Any = tokenizer.splitter
         pieces = [self._processor.id_to_piece(n) for n in range(self._processor.vocab_size())]
         if any("▁" in piece.lstrip("▁") for piece in pieces):

@@ -56,13 +56,12 @@ class IndexedFileWriter:
         sequences: int = 0,
         tokens: int = 0,
     ) -> None:
-        self.dtype, self.documents, self.sequences, self.tokens = (
-            dtype,
-            documents,
-            sequences,
-            tokens,
-        )
-        self._lengths_path, self._counts_path = lengths_path, counts_path
+        self.dtype = dtype
+        self.documents = documents
+        self.sequences = sequences
+        self.tokens = tokens
+        self._lengths_path = lengths_path
+        self._counts_path = counts_path
         self._bin, self._lengths, self._counts = (
             path.open("ab") for path in (bin_path, lengths_path, counts_path)
         )
@@ -158,7 +157,8 @@ class IndexedFile:
 
     def __init__(self, prefix: str | Path, with_data: bool = True) -> None:
         self.prefix = str(prefix).removesuffix(".idx").removesuffix(".bin")
-        self.idx, self.bin = Path(f"{self.prefix}.idx"), Path(f"{self.prefix}.bin")
+        self.idx = Path(f"{self.prefix}.idx")
+        self.bin = Path(f"{self.prefix}.bin")
         try:
             size = self.idx.stat().st_size
             with self.idx.open("rb") as file:
@@ -170,7 +170,8 @@ class IndexedFile:
             raise DataError(f"cannot read {error.filename}: {error.strerror}{hint}") from None
         if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
             raise DataError(f"{self.idx} is not an index of Megatron's format")
-        version, code = int.from_bytes(header[9:17], "little"), header[17]
+        version = int.from_bytes(header[9:17], "little")
+        code = header[17]
         kinds = {number: kind for kind, number in CODES.items()}
         if version != 1 or code not in kinds:
             raise DataError(
@@ -200,12 +201,13 @@ class IndexedFile:
         )
 
     def _map(self) -> None:
-        n, start = self.sequences, HEADER_BYTES
-        whole = np.memmap(self.idx, dtype=np.uint8, mode="r")
-        self.lengths: Array = np.frombuffer(whole, dtype="<i4", count=n, offset=start)
-        self.offsets: Array = np.frombuffer(whole, dtype="<i8", count=n, offset=start + 4 * n)
+        n = self.sequences
+        start = HEADER_BYTES
+        index = np.memmap(self.idx, dtype=np.uint8, mode="r")
+        self.lengths: Array = np.frombuffer(index, dtype="<i4", count=n, offset=start)
+        self.offsets: Array = np.frombuffer(index, dtype="<i8", count=n, offset=start + 4 * n)
         self.ends: Array = np.frombuffer(
-            whole, dtype="<i8", count=self.documents + 1, offset=start + 12 * n
+            index, dtype="<i8", count=self.documents + 1, offset=start + 12 * n
         )
         self.tokens = (
             (int(self.offsets[-1]) // self.dtype.itemsize + int(self.lengths[-1])) if n else 0
@@ -213,7 +215,8 @@ class IndexedFile:
 
     def document(self, number: int) -> list[Array]:
         """Return the sequences of a document."""
-        first, last = int(self.ends[number]), int(self.ends[number + 1])
+        first = int(self.ends[number])
+        last = int(self.ends[number + 1])
         starts = (self.offsets[n] // self.dtype.itemsize for n in range(first, last))
         return [self.ids[start : start + self.lengths[first + n]] for n, start in enumerate(starts)]
 
@@ -231,7 +234,8 @@ class IndexedFile:
             DataError: a document ends before it begins, or the documents do not cover the
                 sequences.
         """
-        before, number = 0, 0
+        before = 0
+        number = 0
         for ends in self._read("<i8", HEADER_BYTES + 12 * self.sequences, 0, self.documents + 1):
             counts = np.diff(ends, prepend=before)
             if (counts < 0).any():
@@ -242,7 +246,8 @@ class IndexedFile:
             if not number and ends[0]:
                 break
             yield counts if number else counts[1:]
-            before, number = int(ends[-1]), number + len(ends)
+            before = int(ends[-1])
+            number += len(ends)
         if before != self.sequences:
             raise DataError(f"{self.idx}: its documents do not cover its sequences: it is damaged")
 
@@ -260,13 +265,14 @@ class IndexedFile:
                 sequence += int(ends[-1])
 
     def check(self) -> None:
-        """Look at the whole index.
+        """Check the complete index.
 
         Raises:
             DataError: a length is not positive, an offset is not where the sequences before it end,
                 or the documents are out of order.
         """
-        before, first = 0, 0
+        before = 0
+        first = 0
         offsets = self._read("<i8", HEADER_BYTES + 4 * self.sequences, 0, self.sequences)
         for lengths, starts in zip(self.read_lengths(), offsets, strict=True):
             if (lengths <= 0).any():
@@ -281,7 +287,8 @@ class IndexedFile:
                     f"{self.idx}: sequence {first + int(np.argmax(wrong)):,} does not begin where"
                     " the one before ends: damaged"
                 )
-            before, first = int(ends[-1]), first + len(lengths)
+            before = int(ends[-1])
+            first += len(lengths)
         for _ in self.read_counts():
             pass
 

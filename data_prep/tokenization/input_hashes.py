@@ -69,7 +69,8 @@ def _hash(ranges: Sequence[FileRange], pipe: Connection) -> None:
 def _record(item: FileRange) -> dict[str, Any]:
     if item.end is None:
         return manifest.describe_file(item.path)
-    digest, left = hashlib.sha256(), item.size
+    digest = hashlib.sha256()
+    left = item.size
     with item.path.open("rb") as file:
         file.seek(item.start)
         while left and (data := file.read(min(left, 1 << 20))):

@@ -52,7 +52,9 @@ class Output:
     """One `BASE.bin` and `.idx`, and the working files beside them."""
 
     def __init__(self, base: Path) -> None:
-        self.base, self.bin, self.idx = base, Path(f"{base}.bin"), Path(f"{base}.idx")
+        self.base = base
+        self.bin = Path(f"{base}.bin")
+        self.idx = Path(f"{base}.idx")
         self.bin_work, self.idx_work, self.lengths_work, self.counts_work = (
             partial_path(Path(f"{base}.{ending}")) for ending in ("bin", "idx", "lengths", "counts")
         )
@@ -90,7 +92,8 @@ class TokenJob:
 
     def __init__(self, prefix: str | Path, names: Sequence[str], level: str = "document") -> None:
         self.outputs = {name: Output(Path(f"{prefix}_{name}_{level}")) for name in names}
-        self.manifest, self.stats = Path(f"{prefix}_manifest.json"), Path(f"{prefix}_stats.html")
+        self.manifest = Path(f"{prefix}_manifest.json")
+        self.stats = Path(f"{prefix}_stats.html")
         name = Path(f"{prefix}_{'_'.join(names)}_{level}")
         finals = [path for output in self.outputs.values() for path in (output.bin, output.idx)]
         self.files = RunFiles(name, finals)

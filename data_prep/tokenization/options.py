@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -15,49 +15,6 @@ from galen import cli
 from galen.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
-
-MEGATRON_LM = {
-    **dict.fromkeys(
-        ("--tokenizer-type", "--vocab-size", "--make-vocab-size-divisible-by"),
-        "leave it out, --tokenizer-model tells",
-    ),
-    **dict.fromkeys(
-        ("--vocab-file", "--merge-file"),
-        "--tokenizer-model FOLDER, in which vocab.json and merges.txt lie",
-    ),
-    **dict.fromkeys(
-        ("--tokenizer-special-tokens", "--vocab-extra-ids"),
-        "--add-special-tokens FILE, a token a line",
-    ),
-    "--tokenizer-hf-no-include-special-tokens": (
-        "leave it out, only --append-eod and --prepend-bos add tokens"
-    ),
-    "--tokenizer-hf-include-special-tokens": "--prepend-bos and --append-eod, the tokens wanted",
-    "--trust-remote-code": "leave it out, no code of a tokenizer is run",
-    "--partitions": "leave it out, --workers takes all cores; for several machines --shards N",
-    "--keep-sequential-samples": "leave it out, records keep their order",
-    **dict.fromkeys(
-        ("--find-optimal-num-workers", "--workers-to-check", "--performance-dir"),
-        "leave it out, take a worker for each core",
-    ),
-    **dict.fromkeys(("--log-interval", "--dataset-impl", "--use-gigatoken"), "leave it out"),
-}
-"""Options of Megatron-LM's preprocess_data.py missing in this command, and their replacements."""
-
-
-def refuse_options_of_megatron_lm(words: Sequence[str]) -> None:
-    """Say by name what becomes of Megatron-LM's options.
-
-    Raises:
-        UsageError: there are some.
-    """
-    names = [word.partition("=")[0] for word in words]
-    if found := [f"{name}: {MEGATRON_LM[name]}" for name in names if name in MEGATRON_LM]:
-        raise UsageError(
-            "\n       ".join(
-                ["these are options of Megatron-LM's preprocess_data.py; here", *found]
-            )
-        )
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

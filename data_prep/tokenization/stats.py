@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import html
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +11,21 @@ import numpy as np
 
 from data_prep.tokenization.indexed_dataset import IndexedFile
 from data_prep.tokenization.tokenizer import TextTokenizer
-from galen import svg
+from galen import page, svg
 from galen.atomic import write_text
+
+MOST_USED = 25
+"""Tokens in the page's table of the most frequent ones."""
+UNUSED = 100
+"""Tokens in its list of unused ones."""
 
 
 class Tally:
     """Takes the bytes of a `.bin` in order; knows their SHA-256 and how often each id occurs."""
 
     def __init__(self, dtype: np.dtype[Any], vocab_size: int) -> None:
-        self._dtype, self._hash = dtype, hashlib.sha256()
+        self._dtype = dtype
+        self._hash = hashlib.sha256()
         self.counts = np.zeros(vocab_size, dtype=np.int64)
         self.bytes = 0
 
@@ -77,91 +82,87 @@ def unpack_used(text: str, vocab_size: int) -> np.ndarray[Any, Any]:
 def write_page(
     path: Path, files: Mapping[str, Path], tallies: Mapping[str, Tally], tokenizer: TextTokenizer
 ) -> None:
-    """Write a small HTML page.
-
-    It shows lengths of documents, frequencies of ids, the most used tokens and unused ids.
-    """
-    sections = []
-    for name, base in files.items():
-        counts = tallies[name].counts
-        rows = []
-        for n in np.argsort(-counts, kind="stable")[:25]:
-            if counts[n]:
-                text = html.escape(repr(tokenizer.decode([int(n)]))[1:-1])
-                rows.append(
-                    f"<tr><td>{n}</td><td><code>{text}</code></td><td>{counts[n]:,}</td></tr>"
-                )
-        never = np.flatnonzero(counts == 0)
-        shown = ", ".join(
-            f"{n} <code>{html.escape(tokenizer.token(int(n)) or '')}</code>" for n in never[:100]
-        )
-        with svg.style():
-            lengths = _lengths_picture(IndexedFile(base, with_data=False))
-            ranks = _ranks_picture(counts)
-        more = " …" if len(never) > 100 else ""
-        sections.append(
-            f"<h2>{html.escape(base.name)}</h2>{lengths}{ranks}"
-            "<h3>Most used</h3>"
-            f"<table><tr><th>id</th><th>text</th><th>times</th></tr>{''.join(rows)}</table>"
-            f"<h3>Never used: {len(never):,} of {len(counts):,} ids</h3><p>{shown}{more}</p>"
-        )
-    style = (
-        "body{font:15px sans-serif;max-width:60em;margin:2em auto}td,th{padding:0"
-        " 1em;text-align:left}svg{max-width:100%;height:auto}"
+    """Write an HTML page: document lengths, token frequencies, most used and unused tokens."""
+    sections = [
+        _section(base, tallies[name].counts, tokenizer, f"file-{number}")
+        for number, (name, base) in enumerate(files.items())
+    ]
+    html = page.render(
+        Path(__file__).parent / "stats.html.j2", title=f"Tokens of {path.stem}", sections=sections
     )
-    title = html.escape(path.stem)
-    write_text(
-        path,
-        f"<!doctype html><meta charset=utf-8><title>{title}</title>"
-        f"<style>{style}</style>{''.join(sections)}\n",
-    )
+    write_text(path, html)
 
 
-def _lengths_picture(file: IndexedFile) -> str:
+def _section(
+    base: Path, counts: np.ndarray[Any, Any], tokenizer: TextTokenizer, name: str
+) -> dict[str, Any]:
+    """Return a token file's values for the template; `name` is unique on the page."""
+    file = IndexedFile(base, with_data=False)
+    most_used = [int(n) for n in np.argsort(-counts, kind="stable")[:MOST_USED] if counts[n]]
+    unused = np.flatnonzero(counts == 0)
+    with svg.style():
+        lengths = _lengths_figure(file, f"{name}-lengths")
+        frequencies = _frequencies_figure(counts, f"{name}-frequencies")
+    return {
+        "name": base.name,
+        "tokens": int(counts.sum()),
+        "lengths": lengths,
+        "frequencies": frequencies,
+        "most_used": [(n, repr(tokenizer.decode([n]))[1:-1], int(counts[n])) for n in most_used],
+        "unused": [(int(n), tokenizer.token(int(n)) or "") for n in unused[:UNUSED]],
+        "num_unused": len(unused),
+        "vocab_size": len(counts),
+    }
+
+
+def _lengths_figure(file: IndexedFile, name: str) -> str:
     edges = 2.0 ** np.arange(0, 31.5, 0.5)
-    documents, tokens = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+    documents = np.zeros(len(edges) - 1)
+    tokens = np.zeros(len(edges) - 1)
     for lengths in file.document_lengths():
         documents += np.histogram(lengths, edges)[0]
         tokens += np.histogram(lengths, edges, weights=lengths)[0]
+    figure, axes = _axes()
     used = np.flatnonzero(documents)
-    figure, axes = _figure()
     if len(used):
         inside = slice(used[0], used[-1] + 1)
         widths = np.diff(edges)[inside]
-        axes.bar(
-            edges[:-1][inside],
-            documents[inside] / documents.sum(),
-            widths,
-            align="edge",
-            alpha=0.6,
-            label="documents",
-        )
-        axes.bar(
-            edges[:-1][inside],
-            tokens[inside] / max(tokens.sum(), 1),
-            widths,
-            align="edge",
-            alpha=0.4,
-            label="tokens in them",
-        )
+        for values, label, color in (
+            (documents, "documents", svg.FIRST),
+            (tokens, "tokens in them", svg.SECOND),
+        ):
+            fractions = 100 * values[inside] / max(values.sum(), 1)
+            axes.bar(
+                edges[:-1][inside],
+                fractions,
+                widths,
+                align="edge",
+                alpha=0.6,
+                label=label,
+                color=color,
+            )
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.legend()
-    axes.set_xlabel("tokens of a document")
-    axes.set_ylabel("share")
-    return svg.render(figure)
+    axes.set_xlabel("tokens in a document")
+    axes.set_ylabel("%")
+    return svg.render(figure, name)
 
 
-def _ranks_picture(counts: np.ndarray[Any, Any]) -> str:
-    figure, axes = _figure()
+def _frequencies_figure(counts: np.ndarray[Any, Any], name: str) -> str:
+    figure, axes = _axes()
     used = np.sort(counts[counts > 0])[::-1]
-    axes.loglog(np.arange(1, len(used) + 1), used)
-    axes.set_xlabel("ids, the most used first")
-    axes.set_ylabel("times")
-    return svg.render(figure)
+    axes.loglog(np.arange(1, len(used) + 1), used, color=svg.FIRST)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
+        axis.set_minor_formatter("")
+    axes.set_xlabel("token ids by rank")
+    axes.set_ylabel("occurrences")
+    return svg.render(figure, name)
 
 
-def _figure() -> tuple[Any, Any]:
+def _axes() -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = Figure(figsize=(svg.WIDTH, 2.8))
     return figure, figure.subplots()

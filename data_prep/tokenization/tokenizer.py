@@ -13,12 +13,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from galen import json_file, manifest
+from galen import json_file, manifest, shipped
 from galen.errors import DataError, malformed
 
 
 class TextTokenizer(Protocol):
-    """What the rest of the room asks of a tokenizer."""
+    """Interface of a tokenizer."""
 
     path: Path
     """The vocabulary file."""
@@ -57,56 +57,61 @@ class TextTokenizer(Protocol):
         """
 
 
-def load_tokenizer(given: str | Path, special: Sequence[str] = ()) -> TextTokenizer:
-    """Load the tokenizer at `given`.
+def load_tokenizer(path: str | Path, special: Sequence[str] = ()) -> TextTokenizer:
+    """Load a tokenizer.
 
-    A Hugging Face folder, or a tokenizer.json or SentencePiece model itself.
-
-    `special` are tokens to add, in this order after the vocabulary; one that it has already keeps
-    its id.
+    Args:
+        path: a Hugging Face folder, a tokenizer.json or a SentencePiece model.
+        special: tokens to add, in this order after the vocabulary; one that it has already keeps
+            its id.
 
     Raises:
         DataError: there is none, or it is damaged.
     """
-    path = Path(given)
+    file = _vocabulary_file(Path(path))
+    try:
+        if file.suffix == ".json":
+            return HuggingFaceTokenizer(file, special)
+        return SentencePieceTokenizer(file, special)
+    except Exception as error:  # the libraries raise plain Exception and RuntimeError
+        raise DataError(f"{file} is not a tokenizer that can be read: {error}") from None
+
+
+def _vocabulary_file(path: Path) -> Path:
+    """Return the vocabulary file at a path.
+
+    Raises:
+        DataError: there is none.
+    """
     if path.is_dir():
-        found = [
-            path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()
-        ]
-        if not found and not (path / "vocab.json").is_file():
-            raise DataError(f"the folder {given} holds neither tokenizer.json nor tokenizer.model")
-        path = found[0] if found else path / "vocab.json"
+        for name in ("tokenizer.json", "tokenizer.model", "vocab.json"):
+            if (path / name).is_file():
+                return path / name
+        raise DataError(f"the folder {path} holds neither tokenizer.json nor tokenizer.model")
     if not path.is_file():
         raise DataError(
-            f"the tokenizer {given} does not exist; it must be a folder or file on this machine,"
+            f"the tokenizer {path} does not exist; it must be a folder or file on this machine,"
             " nothing is downloaded"
         )
-    try:
-        return (
-            HuggingFaceTokenizer(path, special)
-            if path.suffix == ".json"
-            else SentencePieceTokenizer(path, special)
-        )
-    except Exception as error:  # the libraries raise plain Exception and RuntimeError
-        raise DataError(f"{path} is not a tokenizer that can be read: {error}") from None
+    return path
 
 
 def read_special_tokens(path: str | Path) -> list[str]:
-    """Read tokens to add: one a line; empty lines and lines that begin with `# ` are passed over.
+    """Read tokens to add: one a line; empty lines and lines that begin with `# ` are skipped.
 
     Raises:
         DataError: the file cannot be read, or names a token twice.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = shipped.resolve(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the special tokens {path}: {error}") from None
     tokens = [line.strip() for line in lines if line.strip() and not line.startswith("# ")]
     twice = sorted({token for token in tokens if tokens.count(token) > 1})
-    if twice or not tokens:
-        raise DataError(
-            f"{path}: {'names twice: ' + ', '.join(twice) if twice else 'names no token'}"
-        )
+    if twice:
+        raise DataError(f"{path}: names twice: {', '.join(twice)}")
+    if not tokens:
+        raise DataError(f"{path}: names no token")
     return tokens
 
 
@@ -118,9 +123,10 @@ class HuggingFaceTokenizer:
         from tokenizers import AddedToken, Tokenizer
 
         self.path = path
-        self._tokenizer = (
-            Tokenizer.from_file(str(path)) if path.name != "vocab.json" else _old_style(path.parent)
-        )
+        if path.name == "vocab.json":
+            self._tokenizer = _from_vocab_and_merges(path.parent)
+        else:
+            self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         if special:
@@ -132,9 +138,8 @@ class HuggingFaceTokenizer:
             token: self._tokenizer.token_to_id(token) or 0 for token in special
         }
         config = path.with_name("tokenizer_config.json")
-        self.default_bos, self.default_eod = (
-            _named_token(config, name) for name in ("bos_token", "eos_token")
-        )
+        self.default_bos = _named_token(config, "bos_token")
+        self.default_eod = _named_token(config, "eos_token")
         unknown = getattr(self._tokenizer.model, "unk_token", None)
         self.unknown = None if unknown is None else self._tokenizer.token_to_id(unknown)
 
@@ -162,16 +167,13 @@ class HuggingFaceTokenizer:
 
         With added tokens, that of its hash and of these.
         """
-        return _fingerprint(
-            [
-                self.path,
-                *([self.path.with_name("merges.txt")] if self.path.name == "vocab.json" else []),
-            ],
-            self.special,
-        )
+        files = [self.path]
+        if self.path.name == "vocab.json":
+            files.append(self.path.with_name("merges.txt"))
+        return _fingerprint(files, self.special)
 
     def to_json(self) -> str:
-        """Return the tokenizer as it is, added tokens included, in the form of a tokenizer.json."""
+        """Return the tokenizer, added tokens included, as a tokenizer.json."""
         return self._tokenizer.to_str()
 
     def added_tokens(self) -> list[str]:
@@ -190,14 +192,14 @@ class HuggingFaceTokenizer:
             self._tokenizer.token_to_id(byte) is None
             for byte in pre_tokenizers.ByteLevel.alphabet()
         )
-        return 0 < missing < 200  # else it is no byte-level vocabulary
+        return 0 < missing < 200  # else it is not a byte-level vocabulary
 
 
 class SentencePieceTokenizer:
     """A SentencePiece `.model`.
 
-    The text is cut at added tokens, and each piece between them encoded by itself, as Megatron-LM's
-    SentencePiece tokenizer does.
+    The text is split at added tokens, and the segments between them are encoded separately, as
+    Megatron-LM's SentencePiece tokenizer does.
     """
 
     def __init__(self, path: Path, special: Sequence[str] = ()) -> None:
@@ -205,18 +207,20 @@ class SentencePieceTokenizer:
 
         self.path = path
         self.processor = SentencePieceProcessor(model_file=str(path))
-        self._pieces = self.vocab_size = self.processor.vocab_size()
+        self._model_size = self.processor.vocab_size()
+        """Tokens of the model, without added ones."""
+        self.vocab_size = self._model_size
         self.special: dict[str, int] = {}
         for token in special:
-            known = self.token_id(token)
-            self.special[token] = self.vocab_size if known is None else known
-            self.vocab_size += known is None
+            token_id = self.token_id(token)
+            if token_id is None:
+                token_id = self.vocab_size
+                self.vocab_size += 1
+            self.special[token] = token_id
         self._by_id = {token_id: token for token, token_id in self.special.items()}
-        bos, eos, unknown = (
-            self.processor.bos_id(),
-            self.processor.eos_id(),
-            self.processor.unk_id(),
-        )
+        bos = self.processor.bos_id()
+        eos = self.processor.eos_id()
+        unknown = self.processor.unk_id()
         self.default_bos = self.processor.id_to_piece(bos) if bos >= 0 else None
         self.default_eod = self.processor.id_to_piece(eos) if eos >= 0 else None
         self.unknown = unknown if unknown >= 0 else None
@@ -228,34 +232,29 @@ class SentencePieceTokenizer:
             return self._encode_plain(list(texts))
         result = []
         for text in texts:
-            pieces = self.splitter.split(text)
-            plain = self._encode_plain(pieces[::2])
-            marks: list[list[int]] = [[self.special[token]] for token in pieces[1::2]] + [[]]
-            result.append(
-                [
-                    token_id
-                    for pair in zip(plain, marks, strict=True)
-                    for part in pair
-                    for token_id in part
-                ]
-            )
+            # text, added token, text, …, text
+            segments = self.splitter.split(text)
+            first, *others = self._encode_plain(segments[::2])
+            ids = list(first)
+            for token, segment in zip(segments[1::2], others, strict=True):
+                ids.append(self.special[token])
+                ids += segment
+            result.append(ids)
         return result
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens shown as they are written."""
-        parts: list[str] = []
-        for plain, group in groupby(map(int, ids), self._is_plain):
-            run = list(group)
-            parts += (
-                [self.processor.decode(run)]
-                if plain
-                else [self.token(token_id) or f"<{token_id}?>" for token_id in run]
-            )
-        return "".join(parts)
+        texts: list[str] = []
+        for is_plain, group in groupby(map(int, ids), self._is_plain):
+            if is_plain:
+                texts.append(self.processor.decode(list(group)))
+            else:
+                texts += [self.token(token_id) or f"<{token_id}?>" for token_id in group]
+        return "".join(texts)
 
     def _is_plain(self, token_id: int) -> bool:
         return (
-            0 <= token_id < self._pieces
+            0 <= token_id < self._model_size
             and token_id not in self._by_id
             and not self.processor.is_control(token_id)
         )
@@ -271,7 +270,7 @@ class SentencePieceTokenizer:
         """Return how an id is written in the vocabulary, or None."""
         if token_id in self._by_id:
             return self._by_id[token_id]
-        return self.processor.id_to_piece(token_id) if 0 <= token_id < self._pieces else None
+        return self.processor.id_to_piece(token_id) if 0 <= token_id < self._model_size else None
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the vocabulary file.
@@ -302,10 +301,10 @@ def _fingerprint(files: Sequence[Path], special: dict[str, int]) -> str:
     return hashlib.sha256(json.dumps([hashes, special], sort_keys=True).encode()).hexdigest()
 
 
-def _old_style(folder: Path) -> Any:
+def _from_vocab_and_merges(folder: Path) -> Any:
     """Return the tokenizer of a folder with vocab.json and merges.txt, as GPT-2's.
 
-    transformers knows how it splits words.
+    transformers knows its pre-tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -317,7 +316,7 @@ def _old_style(folder: Path) -> Any:
 def _named_token(config: Path, name: str) -> str | None:
     """Return a token of a tokenizer_config.json, for example `eos_token`.
 
-    It is a string there, or an object with its content.
+    The file has it as a string, or as an object with its content.
     """
     if not config.is_file():
         return None

@@ -141,5 +141,5 @@ def _imported(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise UsageError(
-            f"the package {name.split('.')[0]} is missing: {install('evaluation')}"
+            f"the package {name.split('.')[0]} is missing: {install('rationales')}"
         ) from None

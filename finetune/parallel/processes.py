@@ -2,12 +2,15 @@
 
 import datetime
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from galen.errors import GalenError
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT = datetime.timedelta(hours=12)
 _DECISION = "galen/decision"
@@ -21,14 +24,14 @@ def count() -> int:
 
 
 def is_first() -> bool:
-    """Say whether this is the one that writes and speaks."""
+    """Return whether this is the process that writes and logs."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def say(line: str) -> None:
-    """Tell the user, once."""
+def log_once(message: str) -> None:
+    """Log a message from the first process only."""
     if is_first():
-        print(line, file=sys.stderr, flush=True)
+        logger.info(message)
 
 
 def first_decides(decide: Callable[[], bool]) -> bool:

@@ -38,14 +38,14 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     Raises:
         UsageError, DataError: model, data and recipe do not fit.
     """
-    processes.say("loading the model …")
+    processes.log_once("loading the model")
     _quiet()
     transformers.set_seed(options.training.seed)
     started = time.monotonic()
     checkpoints = folder / "checkpoints"
     model, tokenizer, new_tokens = _model(options, data)
     if tokenizer.eos_token_id is None:
-        processes.say(
+        processes.log_once(
             "this tokenizer names no end-of-sequence token: the end of a completion is not learnt"
         )
     train, cut = sample.encode(data.train, tokenizer, options.data.max_length)
@@ -54,18 +54,18 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
         _rows(options, train), trainer.global_batch(options.training), options.training.seed
     )
     _check_length([*train, *held_out], model)
-    processes.say(
+    processes.log_once(
         f"{cut:,} samples cut at {options.data.max_length} tokens; {len(order.rows):,} rows,"
         f" {order.steps:,} steps in an epoch"
     )
-    processes.say(
+    processes.log_once(
         f"{model_loading.trainable(model):,} of {model.num_parameters():,} weights are trained"
     )
 
     last = trainer.last_checkpoint(checkpoints)
     done = checkpoint.step_of(last) if last else 0
     if last:
-        processes.say(f"going on from {last}")
+        processes.log_once(f"resuming from {last}")
     steps = trainer.total_steps(options.training, order)
     arguments = trainer.arguments(
         options.optimizer,
@@ -95,9 +95,9 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     )
     with stopping.signals:
         loop.train(resume_from_checkpoint=str(last) if last else None)
-        # said before a signal can end the process: a launcher sends one when another has ended
+        # logged before a signal can end the process: a launcher sends one when another has ended
         if stopping.reason is not None:
-            _say_what_is_kept(stopping.reason, loop.state.global_step, steps, checkpoints)
+            _log_stopped(stopping.reason, loop.state.global_step, steps, checkpoints)
             return None
     _save(options, loop, tokenizer, folder, result)
     best = loop.state.best_model_checkpoint
@@ -118,8 +118,8 @@ def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict
     }
 
 
-def _say_what_is_kept(reason: str, step: int, steps: int, checkpoints: Path) -> None:
-    """Tell the user what a stopped run has kept, and how it goes on."""
+def _log_stopped(reason: str, step: int, steps: int, checkpoints: Path) -> None:
+    """Log what a stopped run has kept, and the command that resumes it."""
     done = f"stopped by {reason} before the first step was done; nothing is kept"
     if step:
         done = (
@@ -127,7 +127,8 @@ def _say_what_is_kept(reason: str, step: int, steps: int, checkpoints: Path) -> 
             f" {checkpoints / f'checkpoint-{step}'}"
         )
     cli.report_to_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE, processes.is_first())
-    processes.say(f"{done}\nto go on: {launch.command()}")
+    processes.log_once(done)
+    processes.log_once(f"resume with: {launch.command()}")
 
 
 def _quiet() -> None:
@@ -154,7 +155,7 @@ def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
         chat.install(tokenizer, template)
         model_loading.set_end_of_answer(model, tokenizer)
         if not chat.has_end_mark(tokenizer):
-            processes.say(
+            processes.log_once(
                 f"the chat template writes no token behind an answer: {tokenizer.eos_token} is"
                 " learnt behind the last one"
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from galen import json_file
+from galen import json_file, shipped
 from galen.atomic import write_text
 from galen.errors import DataError, one_line
 from galen.recipe import STRICT
@@ -169,7 +169,8 @@ def read(path: str | Path) -> Architecture:
     Raises:
         DataError: the file is missing or does not describe a model.
     """
-    file = Path(path) if str(path).endswith(".json") else Path(path) / NAME
+    is_file = str(path).endswith(".json")
+    file = shipped.resolve(path) if is_file else Path(path) / NAME
     if not file.exists():
         raise DataError(
             f"cannot read {file}: there is none; checkpoints_convert/hf_to_megatron.py writes it"

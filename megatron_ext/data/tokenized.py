@@ -98,21 +98,11 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
     for path in (index, binary):
         if not path.is_file():
             raise DataError(f"{path} is missing; {_nearest(prefix, path)}")
-    magic, version, code, sequences, boundaries = _header(index)
-    if magic != b"MMIDIDX\0\0" or version != 1 or code not in _DTYPES:
-        raise DataError(f"{index} is not a Megatron index of 16 or 32 bit ids")
-    if index.stat().st_size != _HEADER.size + 12 * sequences + 8 * boundaries:
-        raise DataError(f"{index} is cut off or altered; tokenize again")
-    reads = os.environ.get("LOCAL_RANK", "0") == "0"  # a whole index: one process of each machine
+    code, sequences, boundaries = _check_header(index)
+    itemsize = numpy.dtype(_DTYPES[code]).itemsize
+    reads = os.environ.get("LOCAL_RANK", "0") == "0"  # the complete index: one process a machine
     if reads:
-        tokens = token_count(prefix)
-        if tokens == 0:
-            raise DataError(f"{binary} holds no tokens: the corpus that it was made from is empty")
-        if binary.stat().st_size != tokens * numpy.dtype(_DTYPES[code]).itemsize:
-            raise DataError(
-                f"{binary} has {binary.stat().st_size} bytes where {index} speaks of {tokens}"
-                " tokens; tokenize again"
-            )
+        _check_size(prefix, index, binary, itemsize)
     described = _manifest_of(prefix)
     if described.is_file():
         made = manifest.read(described, "preprocess")
@@ -121,8 +111,30 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
         _check_tokenizer(made["tokenizer"], described, architecture, tokenizer)
         return made["tokenizer"]["eod"]["id"] if made["config"]["append_eod"] else _NO_EOD
     if reads:
-        _check_structure(index, sequences, boundaries, numpy.dtype(_DTYPES[code]).itemsize)
+        _check_structure(index, sequences, boundaries, itemsize)
     return _NO_EOD
+
+
+def _check_header(index: Path) -> tuple[int, int, int]:
+    """Check how an index begins; return the code of its type, its sequences and boundaries."""
+    magic, version, code, sequences, boundaries = _header(index)
+    if magic != b"MMIDIDX\0\0" or version != 1 or code not in _DTYPES:
+        raise DataError(f"{index} is not a Megatron index of 16 or 32 bit ids")
+    if index.stat().st_size != _HEADER.size + 12 * sequences + 8 * boundaries:
+        raise DataError(f"{index} is truncated or altered; tokenize again")
+    return code, sequences, boundaries
+
+
+def _check_size(prefix: str, index: Path, binary: Path, itemsize: int) -> None:
+    """Check that the tokens of the index are those of the file, and that there are some."""
+    tokens = token_count(prefix)
+    if tokens == 0:
+        raise DataError(f"{binary} holds no tokens: the corpus that it was made from is empty")
+    if binary.stat().st_size != tokens * itemsize:
+        raise DataError(
+            f"{binary} has {binary.stat().st_size} bytes, but {index} has {tokens} tokens;"
+            " tokenize again"
+        )
 
 
 def check_ids(prefixes: list[str], architecture: Architecture) -> None:

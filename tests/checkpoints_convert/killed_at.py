@@ -20,6 +20,8 @@ import signal
 import sys
 from pathlib import Path
 
+from galen.log import configure as configure_log
+
 EVENTS = (
     "open",
     "os.rename",
@@ -79,6 +81,7 @@ def convert(
         [str(output.parent), *(option for option in options if option.startswith("/"))], kill_at
     )
     code = 1
+    configure_log()
     try:
         name = "--megatron" if script == "register_checkpoint" else "--output"
         importlib.import_module(f"checkpoints_convert.{script}").main([*options, name, str(output)])
@@ -142,7 +145,7 @@ def attack(script: str, folder: Path, count: int, options: list[str]) -> dict[st
         killed += convert(script, options, output, point) == -signal.SIGKILL
         log.write_text("")
         again = convert(script, options, output, None)
-        went_on += "going on after" in log.read_text()
+        went_on += "resuming: " in log.read_text()
         left = sorted({path.name for path in folder.iterdir()} - there)
         if again or content(output) != expected or left:
             wrong.append(

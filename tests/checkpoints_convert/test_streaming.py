@@ -90,7 +90,8 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("step", [import_hf.WriteDistcp, export_hf.WriteShard])
-def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
+def test_killed_and_started_again(tmp_path, model, monkeypatch, caplog, step):
+    caplog.set_level("INFO")
     importing_now = step is import_hf.WriteDistcp
     checkpoint = tmp_path / "megatron"
     if not importing_now:
@@ -125,7 +126,7 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
         ],
     )
     convert()
-    assert "going on after" in capsys.readouterr().err
+    assert "resuming: " in caplog.text
     assert set(repeated) != set(written) | set(repeated)  # some were not written again
     if importing_now:
         back(checkpoint, tmp_path / "back")
@@ -133,8 +134,9 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, capsys, step):
 
 
 def test_an_unfinished_conversion_of_another_model_is_not_continued(
-    tmp_path, model, make_model, monkeypatch, capsys
+    tmp_path, model, make_model, monkeypatch, caplog
 ):
+    caplog.set_level("INFO")
     other = make_model("qwen2", initializer_range=0.1)
     original, written = import_hf.WriteDistcp.run, []
 
@@ -149,7 +151,7 @@ def test_an_unfinished_conversion_of_another_model_is_not_continued(
         with pytest.raises(Killed):
             there(other, tmp_path / "megatron")
     there(model, tmp_path / "megatron")
-    assert "going on" not in capsys.readouterr().err
+    assert "resuming" not in caplog.text
     assert same(back(tmp_path / "megatron", tmp_path / "back"), model)
 
 

@@ -104,7 +104,7 @@ def test_same_bytes_for_any_number_of_workers_and_any_interruption(
     assert not partial.exists()
 
 
-def test_killed_for_real_goes_on(tmp_path):
+def test_a_killed_run_resumes(tmp_path):
     """SIGKILL while it reads: no worker stays, and the same command gives the undisturbed bytes."""
     for n, count in enumerate((200, 1500, 1500, 1500)):
         write_medline(tmp_path / "raw" / f"{n}.xml", many_records(1 + 2000 * n, count))
@@ -144,7 +144,7 @@ def group_alive(group):
     return True
 
 
-def test_finished_is_said_and_another_configuration_refused(
+def test_a_finished_run_is_reported_and_another_configuration_refused(
     recipe_file, tmp_path, medline_folder, capsys
 ):
     curate.main([str(recipe_file)])

@@ -90,7 +90,7 @@ def test_common_sequences_do_not_count():
     assert matches(index_of(QUESTION, phrases=[" ".join(WORDS[3:14])]), QUESTION)[0].ratio > 0.6
 
 
-def test_index_is_kept_on_disk(tmp_path):
+def test_index_on_disk(tmp_path):
     index = index_of(QUESTION, " ".join(WORDS[50:60]))
     index.save(tmp_path / "index.npz")
     again = Index.load(tmp_path / "index.npz")

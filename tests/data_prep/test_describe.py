@@ -79,15 +79,15 @@ def test_compare_tells_what_differs(tmp_path, capsys, dtype, lengths, counts, to
     assert all(line.endswith(end) for line, end in zip(found, told, strict=True))
 
 
+ROW = r'<tr><td class="figure">(\d+)</td><td>.*?</td><td class="figure">(\d+)</td></tr>'
+
+
 def test_page_of_statistics(tmp_path, tokenizer_folder):
     source = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
     run(tokenizer_folder, [source], tmp_path / "p", "--append-eod", "--stats")
     page = (tmp_path / "p_stats.html").read_text(encoding="utf-8")
     counts = Counter(token for ids in sequences(tmp_path / "p_text_document")[0] for token in ids)
-    rows = {
-        int(number): int(times)
-        for number, times in re.findall(r"<tr><td>(\d+)</td><td>.*?</td><td>(\d+)</td></tr>", page)
-    }
+    rows = {int(number): int(times) for number, times in re.findall(ROW, page)}
     assert len(rows) == min(25, len(counts))
     assert rows == {number: counts[number] for number in rows}
     assert sorted(rows.values(), reverse=True) == [times for _, times in counts.most_common(25)]

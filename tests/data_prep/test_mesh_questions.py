@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from data_prep import curate, mesh_questions
-from data_prep.mesh_questions import CHECK_TAGS, Companions, stands_in, topics, words
+from data_prep.mesh_questions import CHECK_TAGS, Companions, is_in_text, topics, words
 from galen.errors import DataError, UsageError
 from tests.data_prep.material import many_records, read_records, write_medline
 
@@ -108,8 +108,8 @@ def test_companions_keep_the_same_company():
 
 
 def test_words():
-    assert stands_in("Lung Neoplasms", words("A neoplasm of both lungs."))
-    assert not stands_in("Carcinoma, Hepatocellular", words("Hepatocellular tumour."))
+    assert is_in_text("Lung Neoplasms", words("A neoplasm of both lungs."))
+    assert not is_in_text("Carcinoma, Hepatocellular", words("Hepatocellular tumour."))
 
 
 def test_finished_and_bad_input(corpus, tmp_path, capsys):

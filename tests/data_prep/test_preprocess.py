@@ -163,7 +163,7 @@ def test_sentencepiece(tmp_path):
         (b'{"text": "a"}\n{"text": \n', "a.jsonl, line 2: not JSON"),
         (b'{"text": "a"}\n\n{"body": "a"}\n', "a.jsonl, line 3: no key 'text'.*it has: body"),
         (b'["text"]\n', "line 1: a list, but each line must be an object with the key 'text'"),
-        (b'{\n"text": "a"\n}\n', "line 1: not JSON .*; each line must be a whole record"),
+        (b'{\n"text": "a"\n}\n', "line 1: not JSON .*; each line must be a complete record"),
         (b'{"text": 3}\n', "line 1: 'text' is not text but int"),
         (b'{"text": "\\ud800"}\n', "line 1: 'text' holds a lone surrogate"),
         (b'{"text": "\xff"}\n', "line 1: not UTF-8"),
@@ -227,13 +227,13 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, caplog):
         counts={},
     )
     with pytest.raises(
-        UsageError, match=r"a whole corpus, .*; give one split, such as .*corpus/train"
+        UsageError, match=r"a complete corpus .*; give one split, such as .*corpus/train"
     ):
         run(tokenizer_folder, [str(tmp_path / "corpus")], tmp_path / "p")
     with pytest.raises(UsageError, match="add how the files' names begin, such as none/train"):
         run(tokenizer_folder, [good], "none/")
     with pytest.raises(
-        UsageError, match=r"--tokenizer-type: leave it out, .*\n +--partitions: .* --shards N$"
+        UsageError, match=r"--tokenizer-type: omit it, .*\n +--partitions: .* --shards N$"
     ):
         run(
             tokenizer_folder,

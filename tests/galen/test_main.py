@@ -21,9 +21,10 @@ def galen(*arguments, folder):
 
 
 def test_every_command_of_a_room_has_one_verb():
-    rooms = {verb.module.partition(".")[0] for verb in VERBS.values()}
+    modules = {verb.module for verb in VERBS.values()} - {"galen.examples"}
+    rooms = {module.partition(".")[0] for module in modules}
     commands = {f"{room}.{path.stem}" for room in rooms for path in (ROOT / room).glob("[a-z]*.py")}
-    assert sorted(verb.module for verb in VERBS.values()) == sorted(commands)
+    assert sorted(modules) == sorted(commands)
 
 
 def test_every_verb_has_a_main_that_takes_arguments():

@@ -104,7 +104,7 @@ def test_a_run_without_its_pointer_goes_on(tmp_path, pretrain_forked):
     (lost / "checkpoints" / checkpoint_folder.LATEST).unlink()
     codes, written = pretrain_forked(2, *STEPS, f"output={lost}", output=lost, check=False)
     assert codes == [0, 0], written[-3000:]
-    assert written.count("taking the newest complete iteration, 4") == 1
+    assert written.count("using the newest complete iteration, 4") == 1
     assert "resuming from step 4" in written
     assert_same_losses(lost, undisturbed)
 

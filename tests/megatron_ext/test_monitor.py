@@ -131,7 +131,7 @@ def test_the_page(folder, tmp_path):
     lines = [
         one
         for one in drawing.iter("{http://www.w3.org/2000/svg}g")
-        if one.get("id", "").startswith("line2d")
+        if one.get("id", "").startswith("loss-line2d")
     ]
     assert len(lines) > 5  # ticks and curves
     assert "30 of 40" in text and "http://" not in re.sub(

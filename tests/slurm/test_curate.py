@@ -41,7 +41,7 @@ def slurm(cluster, monkeypatch):
     for name in ("PATH", "SLURM_CONF"):
         monkeypatch.setenv(name, cluster.environment[name])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(slurm_executor, "_SECONDS", 0.2)
+    monkeypatch.setattr(slurm_executor, "_POLL_SECONDS", 0.2)
 
 
 def test_same_bytes_and_a_left_job_is_taken_over(recipe, tmp_path, slurm):

@@ -1,4 +1,4 @@
-"""Documents need something to read."""
+"""Documents without text, or with a title alone."""
 
 from typing import Literal
 

@@ -34,7 +34,7 @@ class AnimalOnlyFilter(DocumentFilter[AnimalOnlySettings]):
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Keep or drop one document."""
         headings = {heading["name"] for heading in doc.metadata.get("mesh") or ()}
-        if any("Veterinary" in kind for kind in doc.metadata.get("publication_types") or ()):
+        if any("Veterinary" in name for name in doc.metadata.get("publication_types") or ()):
             return False, "veterinary"
         if "Animals" in headings and "Humans" not in headings:
             return False, "animals without humans"

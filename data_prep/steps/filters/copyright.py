@@ -1,4 +1,4 @@
-"""Which copyright lines let an abstract in."""
+"""Documents by their copyright line."""
 
 import re
 from typing import Literal
@@ -23,11 +23,11 @@ _RESERVED = re.compile(
 
 
 def reserves_rights(line: str, rule: Rule) -> bool:
-    """Say whether this copyright line reserves rights.
+    """Return whether this copyright line reserves rights.
 
     A line that names a Creative Commons license or the public domain never does. Any other line
     does under `any_claim`: a bare "© 2021 Publisher" grants nothing, so all rights are reserved by
-    law. `explicit` wants it in words ("All rights reserved", "protected by copyright", "under
+    law. `explicit` requires words ("All rights reserved", "protected by copyright", "under
     exclusive license", "for permissions …"). `ignore` lets everything in.
     """
     if not line or rule == "ignore" or _GRANTED.search(line):

@@ -19,16 +19,18 @@ _UNSPACED_TOPS = (
 _DOMAIN = re.compile(
     f"(?:{_LABEL}\\.)+(?:(?!\\d){_LETTER}(?:{_LETTER}|-)*{_LETTER}|{_UNSPACED_TOPS})"
 )
-_LONGEST_LOCAL, _LONGEST_DOMAIN = 64, 255  # RFC 5321
+_MAX_LOCAL = 64  # RFC 5321
+_MAX_DOMAIN = 255
 
 
 def without_emails(text: str, replacement: str) -> str:
     """Return the text with e-mail addresses replaced."""
-    parts, done = [], 0
+    parts: list[str] = []
+    end = 0  # of the last address
     for sign in re.finditer("@", text):
-        local = _LOCAL.search(text[max(done, sign.start() - _LONGEST_LOCAL) : sign.start()])
-        domain = _DOMAIN.match(text[sign.end() : sign.end() + _LONGEST_DOMAIN])
+        local = _LOCAL.search(text[max(end, sign.start() - _MAX_LOCAL) : sign.start()])
+        domain = _DOMAIN.match(text[sign.end() : sign.end() + _MAX_DOMAIN])
         if local and domain:
-            parts += [text[done : sign.start() - len(local[0])], replacement]
-            done = sign.end() + domain.end()
-    return "".join([*parts, text[done:]])
+            parts += [text[end : sign.start() - len(local[0])], replacement]
+            end = sign.end() + domain.end()
+    return "".join([*parts, text[end:]])

@@ -45,7 +45,7 @@ _NUMBER_WORDS = (
 )
 _NAME = re.compile(r"(?:^|[\s(\[/])[\w.+-]*[A-ZА-ЯЁ][\w.+-]*[ \u00a0/]$")
 _WORDS_BETWEEN = re.compile(r"[^\W\d_]+")
-_MOST_BETWEEN = 2
+_MAX_BETWEEN = 2
 """Words between "host" or "server" and the address that it speaks of.
 
 In "network analysis with Cytoscape 3.8.2.1" there is no address.
@@ -59,7 +59,8 @@ _FUNCTION_WORD = re.compile(
     r"(?:^|[\s(\[,;:])(?:of|from|at|to|on|via|is|was|by|and|or|de|du|von|aus|auf|an|und|et|y|e|da|do|as|из|с|на|и)\s*[:=(\[\"'“]?\s*$",
     re.IGNORECASE,
 )
-_BEFORE, _BEHIND = 60, 30
+_BEFORE = 60  # characters
+_BEHIND = 30
 _SMALL = 30
 
 
@@ -77,7 +78,7 @@ def without_ip_addresses(text: str, replacement: str) -> str:
 
 
 def _holds_public_v4(found: re.Match[str]) -> bool:
-    """Say whether it is an address of version 6 that holds a public one of version 4."""
+    """Return whether it is an address of version 6 that holds a public one of version 4."""
     try:
         ipaddress.IPv6Address(found[0])
         return ipaddress.IPv4Address(found[1]).is_global
@@ -86,7 +87,7 @@ def _holds_public_v4(found: re.Match[str]) -> bool:
 
 
 def _is_public_v6(number: str) -> bool:
-    """Say whether it is a public address of version 6.
+    """Return whether it is a public address of version 6.
 
     Those have been given out from 2000::/3 alone.
     """
@@ -98,7 +99,7 @@ def _is_public_v6(number: str) -> bool:
 
 
 def _is_address(found: re.Match[str]) -> bool:
-    """Say whether a number of four parts is a public address where it stands."""
+    """Return whether a number of four parts is a public address in its context."""
     try:
         address = ipaddress.IPv4Address(found[0])
     except ValueError:  # a part above 255, or one with zeros before it
@@ -111,17 +112,21 @@ def _is_address(found: re.Match[str]) -> bool:
     if before.endswith(("//", "@")) or re.match(r":\d{2,5}\b|/(?:[89]|[12]\d|3[0-2])\b", behind):
         return True
     words = list(_WORD.finditer(before))
-    nearest = words[-1] if words else None
-    if nearest is not None and nearest["address"]:
-        if len(_WORDS_BETWEEN.findall(before[nearest.end() :])) <= _MOST_BETWEEN:
-            return True
-        nearest = None
-    parts = [int(part) for part in found[0].split(".")]
+    if words and not words[-1]["address"]:
+        return False
+    if words and len(_WORDS_BETWEEN.findall(before[words[-1].end() :])) <= _MAX_BETWEEN:
+        return True
+    return _is_plausible(found[0], before, behind)
+
+
+def _is_plausible(number: str, before: str, behind: str) -> bool:
+    """Return whether a number of four parts without a word for it may be an address."""
+    parts = [int(part) for part in number.split(".")]
     is_enzyme = parts[0] <= 7 and parts[1] <= _SMALL and parts[2] < 100
     is_fold = parts[0] <= 6 and all(part % 5 == 0 for part in parts[1:3])  # of CATH: "2.60.40.10"
     has_unit = _UNIT.match(behind) is not None
     is_version = 0 in parts and _NAME.search(before) is not None
-    if has_unit or is_enzyme or is_fold or is_version or nearest is not None:
+    if has_unit or is_enzyme or is_fold or is_version:
         return False
     if max(parts) >= _SMALL:
         return True

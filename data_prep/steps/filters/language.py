@@ -1,4 +1,4 @@
-"""Keep articles written in the wanted languages."""
+"""Articles by the language in their record."""
 
 from typing import Literal
 
@@ -22,7 +22,7 @@ class LanguageSettings(StepSettings):
 
 
 class LanguageFilter(DocumentFilter[LanguageSettings]):
-    """Drops documents whose record names none of the wanted languages (2- or 3-letter codes).
+    """Drops documents whose record names none of the languages (2- or 3-letter codes).
 
     This is the language of the article. MEDLINE's abstract of a foreign article is mostly English;
     it goes with its article.

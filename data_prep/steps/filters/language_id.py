@@ -1,4 +1,4 @@
-"""Keep texts written in the wanted languages, as `language_identification` finds them."""
+"""Texts by their language, as `language_identification` finds it."""
 
 from typing import Literal
 
@@ -20,22 +20,22 @@ class LanguageIdSettings(PerSourceSettings):
 
     step: Literal["language_id"] = "language_id"
     languages: list[str] | None = None
-    """Languages to keep, codes of two letters; null keeps all and only notes the language."""
+    """Languages to keep, codes of two letters; null keeps all and only records the language."""
 
     min_fraction: Fraction = 0.5
     """Fraction of the letters that must be in the document's main language."""
 
     candidates: list[str] | None = None
-    """Languages to tell apart, besides those of `languages`.
+    """Languages to distinguish, besides those of `languages`.
 
     null takes the twenty of filters/language_id.py.
     """
 
 
 class LanguageIdFilter(DocumentFilter[LanguageIdSettings]):
-    """Notes the language of documents and drops unwanted ones.
+    """Records the language of documents and drops those in other languages.
 
-    It goes to `text_language`, and to `text_languages` with shares if there are several.
+    It goes to `text_language`, and to `text_languages` with fractions if there are several.
     """
 
     name = "language_id"

@@ -1,4 +1,4 @@
-"""Which licenses let an article in."""
+"""Documents by the license of their article."""
 
 import re
 from typing import Literal
@@ -14,7 +14,7 @@ _VERSION = re.compile(r"[ -]v?\d+(\.\d+)*$")
 
 
 def family(license: str) -> str:
-    """Return a license's name without its version, in one form.
+    """Return a license's normalized name without its version.
 
     "CC BY-SA 4.0", "cc-by-sa" and "CC-BY-SA-4.0" are all "CC-BY-SA".
     """
@@ -37,7 +37,7 @@ class LicenseSettings(PerSourceSettings):
     """
 
     if_missing: Literal["drop", "keep"] = "drop"
-    """What becomes of documents without a license that is understood."""
+    """Documents without a known license."""
 
 
 class LicenseFilter(DocumentFilter[LicenseSettings]):

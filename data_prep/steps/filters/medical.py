@@ -7,7 +7,7 @@ proportion, and at least two. The lists are in data_prep/steps/filters/keywords,
 they leave out words that are everyday language, on which a football report would score as high as
 an abstract.
 
-Spaced languages are matched word by word, whatever stands between the words; both sides are reduced
+Spaced languages are matched word by word, whatever is between the words; both sides are reduced
 to Snowball stems (Arabic: light10), so that "Cáncer," and "cánceres" meet "cáncer". Chinese and
 Japanese terms are matched as substrings. The search is one pass of Aho-Corasick.
 """
@@ -42,12 +42,13 @@ _STEMMERS = {
 }
 _SUBSTRINGS = ("zh", "ja")
 _CACHED_STEMS = 500_000
-_FULL_WORDS, _FEWEST = 300, 2
+_FULL_WORDS = 300
+_FEWEST = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How many different terms, and what share of the text in them, make a document medical."""
+    """Least different terms, and least fraction of the text in terms, of a medical document."""
 
     unique: int
     density: float
@@ -80,17 +81,18 @@ class TermMatcher:
         if not self.substrings:
             import snowballstemmer
 
-            self._stemmer: Any = (
-                ArabicStemmer()
-                if language == "ar"
-                else snowballstemmer.stemmer(_STEMMERS[language])
-            )
-        forms = {self._form(term): len(term) for term in terms}  # terms with one stem count as one
-        self._lengths = list(forms.values())
-        self._automaton: Any = ahocorasick_rs.AhoCorasick(list(forms))
+            self._stemmer: Any
+            if language == "ar":
+                self._stemmer = ArabicStemmer()
+            else:
+                self._stemmer = snowballstemmer.stemmer(_STEMMERS[language])
+        # terms with one stem count as one
+        lengths = {self._normalize(term): len(term) for term in terms}
+        self._lengths = list(lengths.values())
+        self._automaton: Any = ahocorasick_rs.AhoCorasick(list(lengths))
 
-    def _form(self, text: str) -> str:
-        """Return the text in the form that is searched.
+    def _normalize(self, text: str) -> str:
+        """Return the text as it is searched.
 
         Stems with a space on either side, or plain characters.
         """
@@ -103,7 +105,8 @@ class TermMatcher:
         if stem is None:
             if len(self._stems) >= _CACHED_STEMS:
                 self._stems.clear()
-            stem = self._stems[word] = plain(self._stemmer.stemWord(word.lower()))
+            stem = plain(self._stemmer.stemWord(word.lower()))
+            self._stems[word] = stem
         return stem
 
     def find(self, text: str) -> tuple[int, float]:
@@ -111,13 +114,18 @@ class TermMatcher:
 
         Overlapping terms all count as different, each character once.
         """
-        form, different, end, letters = self._form(text), set(), 0, 0
-        for term, start, stop in self._automaton.find_matches_as_indexes(form, overlapping=True):
-            different.add(term)
+        normalized = self._normalize(text)
+        unique = set()
+        characters = 0
+        end = 0
+        for term, start, stop in self._automaton.find_matches_as_indexes(
+            normalized, overlapping=True
+        ):
+            unique.add(term)
             if start >= end - 1:  # neighbours share the space between them
-                letters += self._lengths[term]
+                characters += self._lengths[term]
                 end = stop
-        return len(different), letters / max(1, len(text))
+        return len(unique), characters / max(1, len(text))
 
 
 def read_terms(path: Path) -> list[str]:
@@ -126,10 +134,10 @@ def read_terms(path: Path) -> list[str]:
     Raises:
         UsageError: it is empty.
     """
-    lines = (
-        line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()
-    )
-    if not (terms := [line for line in lines if line]):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    stripped = [line.partition("#")[0].strip() for line in lines]
+    terms = [line for line in stripped if line]
+    if not terms:
         raise UsageError(f"{path} holds no terms; write one a line")
     return terms
 
@@ -177,7 +185,7 @@ class MedicalSettings(PerSourceSettings):
     """Characters in terms, by characters of text; null takes the language's own."""
 
     other_languages: Literal["drop", "keep"] = "drop"
-    """What becomes of documents in a language without a list of terms."""
+    """Documents in a language without a list of terms."""
 
     keywords: str | None = None
     """Folder with <language>.txt lists of one's own; null takes data_prep/steps/filters/keywords.
@@ -189,7 +197,7 @@ class MedicalSettings(PerSourceSettings):
 
 
 class MedicalFilter(DocumentFilter[MedicalSettings]):
-    """Drops documents not medical by their language's rule; notes findings in `medical`."""
+    """Drops documents not medical by their language's rule; records the findings in `medical`."""
 
     name = "medical"
     Settings = MedicalSettings

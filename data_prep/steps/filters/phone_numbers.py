@@ -28,11 +28,9 @@ def without_phones(text: str) -> str:
     a word or an abbreviation in capitals: "+12 345 678 cells" and "+33 123 456 789 CFU" stay. In
     other groups nobody writes a count, and what stands behind makes no difference.
     """
-    return (
-        _PHONE.sub(lambda found: "[phone]" if _is_phone(found) else found[0], text)
-        if "+" in text
-        else text
-    )
+    if "+" not in text:
+        return text
+    return _PHONE.sub(lambda found: "[phone]" if _is_phone(found) else found[0], text)
 
 
 def _is_phone(found: re.Match[str]) -> bool:
@@ -42,17 +40,13 @@ def _is_phone(found: re.Match[str]) -> bool:
         number = phonenumbers.parse(found[0], None)
     except phonenumbers.NumberParseException:
         return False
-    if (
-        phonenumbers.is_possible_number_with_reason(number)
-        != phonenumbers.ValidationResult.IS_POSSIBLE
-    ):
+    reason = phonenumbers.is_possible_number_with_reason(number)
+    if reason != phonenumbers.ValidationResult.IS_POSSIBLE:
         return False
     text = found.string
-    is_called = _CALL.search(text[max(0, found.start() - 40) : found.start()]) is not None
-    if (
-        _THOUSANDS.fullmatch(found[0])
-        and not is_called
-        and _COUNTED.match(text[found.end() : found.end() + 20])
-    ):
+    if _CALL.search(text[max(0, found.start() - 40) : found.start()]) is not None:
+        return True
+    is_count = _COUNTED.match(text[found.end() : found.end() + 20]) is not None
+    if is_count and _THOUSANDS.fullmatch(found[0]):
         return False
-    return is_called or phonenumbers.is_valid_number(number)
+    return phonenumbers.is_valid_number(number)

@@ -150,7 +150,7 @@ class RepetitionSettings(PerSourceSettings):
     """Fraction of repeated paragraphs."""
 
     top_ngram_factor: float = Field(default=2.0, gt=0)
-    """Multiplies Gopher's limits for the share of the most frequent 2-, 3- and 4-gram.
+    """Multiplies Gopher's limits for the fraction of the most frequent 2-, 3- and 4-gram.
 
     With 1, short abstracts on one substance are dropped.
     """

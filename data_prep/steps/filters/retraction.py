@@ -1,4 +1,4 @@
-"""Retracted articles teach what is not so."""
+"""Retracted articles and retraction notices."""
 
 from typing import Literal
 

@@ -2,7 +2,7 @@
 
 See arXiv 2311.16079 and gap-replay of epfLLM/meditron.
 
-Points by publication type, added up; for articles with score also by age and by citations a year.
+Scores by publication type, added up; for articles with one also by age and by citations a year.
 Its list of approved journals and its exclusion of animal studies, retractions and preprints are not
 part of the score here: steps of the recipe exclude.
 """
@@ -30,7 +30,8 @@ TYPE_SCORES = {
     "Letter": 0.1,
     "Comment": 0.1,
 }
-_NEW, _MIDDLE = 5.5 * 365, 10 * 365  # days
+_NEW = 5.5 * 365  # days
+_MIDDLE = 10 * 365
 
 
 def type_and_age_score(metadata: Mapping[str, Any], reference_date: date) -> float:
@@ -38,11 +39,14 @@ def type_and_age_score(metadata: Mapping[str, Any], reference_date: date) -> flo
 
     +1 under 5.5 years, +0.2 under 10.
     """
-    score = sum(TYPE_SCORES.get(kind, 0.0) for kind in metadata.get("publication_types") or ())
+    score = sum(TYPE_SCORES.get(name, 0.0) for name in metadata.get("publication_types") or ())
     published = _date(metadata.get("date"))
     if score > 0 and published is not None:
         age = (reference_date - published).days
-        score += 1.0 if age <= _NEW else 0.2 if age <= _MIDDLE else 0.0
+        if age <= _NEW:
+            score += 1.0
+        elif age <= _MIDDLE:
+            score += 0.2
     return score
 
 
@@ -51,20 +55,20 @@ def citations_per_year(metadata: Mapping[str, Any], reference_date: date) -> flo
 
     NaN where citations or date are not known.
     """
-    count, published = metadata.get("citation_count"), _date(metadata.get("date"))
-    return (
-        float("nan")
-        if count is None or published is None
-        else count / max((reference_date - published).days // 365 + 1, 1)
-    )
+    count = metadata.get("citation_count")
+    published = _date(metadata.get("date"))
+    if count is None or published is None:
+        return float("nan")
+    return float(count / max((reference_date - published).days // 365 + 1, 1))
 
 
 def _date(text: Any) -> date | None:
     """Return a date of which year, or year and month, may be all that is known."""
     if not text:
         return None
-    parts = [int(part) for part in str(text)[:10].split("-") if part.isdecimal()]
+    numbers = [int(number) for number in str(text)[:10].split("-") if number.isdecimal()]
+    year, month, day = [*numbers, 1, 1][:3] if numbers else (0, 1, 1)
     try:
-        return date(parts[0], parts[1] if len(parts) > 1 else 1, parts[2] if len(parts) > 2 else 1)
-    except (ValueError, IndexError, OverflowError):
+        return date(year, month, day)
+    except (ValueError, OverflowError):
         return None

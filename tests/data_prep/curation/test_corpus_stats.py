@@ -6,15 +6,15 @@ from data_prep.curation.writers import SplitWriter
 from tests.data_prep.material import read_records
 
 
-def test_further_copies_count_where_they_are_written(tmp_path):
-    shares = SplitFractions(train=0.5, validation=0, test=0.5)
+def test_further_repeats_count_where_they_are_written(tmp_path):
+    fractions = SplitFractions(train=0.5, validation=0, test=0.5)
     documents = [
         Document(text="x" * 4, id=str(n), metadata={"repeats": 3, "date": "2020"})
         for n in range(40)
     ]
     steps = [
-        Statistics(["a"], str(tmp_path / "statistics"), None, shares),
-        SplitWriter(str(tmp_path / "corpus"), shares),
+        Statistics(["a"], str(tmp_path / "statistics"), None, fractions),
+        SplitWriter(str(tmp_path / "corpus"), fractions),
     ]
     assert len(list(steps[1].run(steps[0].run(iter(documents))))) == 40
     written = len(read_records(tmp_path / "corpus"))

@@ -105,7 +105,7 @@ def test_killed_processes_go_on_to_the_same_bits(recipe_file, tmp_path, start_fo
         killed / "manifest.json"
     ).exists()
     codes, written = start_forked(2, *options, f"output={killed}").wait()
-    assert codes == [0, 0] and "going on from" in written, written[-4000:]
+    assert codes == [0, 0] and "resuming from" in written, written[-4000:]
     name = "model/model.safetensors" if kind == "fsdp" else "adapter/adapter_model.safetensors"
     first, second = (load_file(folder / name) for folder in (whole, killed))
     assert first.keys() == second.keys() and all(

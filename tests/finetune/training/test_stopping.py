@@ -90,15 +90,16 @@ def test_a_signal_brings_a_checkpoint_and_the_run_goes_on_to_the_same_bits(
     assert f"stopped by {number.name} after step" in written
     kept = written.split("kept: ")[1].splitlines()[0]
     assert Path(kept).is_dir()
-    assert "\nto go on: python " in written
+    assert "resume with: python " in written
     train.main([str(long_recipe / "recipe.yaml"), f"output={tmp_path / 'run'}"])
     same_result(long_recipe / "whole", tmp_path / "run")
 
 
 def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(
-    long_recipe, tmp_path, monkeypatch, capsys
+    long_recipe, tmp_path, monkeypatch, caplog
 ):
     """Best validation and the count of those since are the same as in an uninterrupted run."""
+    caplog.set_level("INFO")
     arguments = [str(long_recipe / "recipe.yaml"), f"output={tmp_path / 'run'}"]
     score, seen = validation_accuracy.correct, []
 
@@ -115,7 +116,8 @@ def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(
     ]
     for step in validations:
         assert train.main(arguments) == 75
-        said = capsys.readouterr().err
+        said = caplog.text
+        caplog.clear()
         assert (
             f"stopped by SIGINT after step {step} of 16; kept: " in said
             if step
@@ -145,9 +147,9 @@ def test_the_command_that_a_stopped_run_names_finishes_it(recipe_file, tmp_path)
         started.send_signal(signal.SIGTERM)
         assert started.wait(300) == 75
     *_, kept, line = (tmp_path / "said").read_text().splitlines()
-    assert kept.startswith("stopped by SIGTERM after step ")
-    assert line.startswith("to go on: python ")
-    again = line.removeprefix("to go on: ").replace("python", sys.executable, 1)
+    assert "stopped by SIGTERM after step " in kept
+    assert "resume with: python " in line
+    again = line.partition("resume with: ")[2].replace("python", sys.executable, 1)
     subprocess.run(again, shell=True, check=True, timeout=400, capture_output=True, cwd=ROOT)
     assert [
         record["step"] for record in log_of(tmp_path / "run") if record["kind"] == "train"
@@ -168,7 +170,7 @@ def test_one_of_two_processes_is_told_and_both_stop(recipe_file, tmp_path, start
     codes, written = signal_after(started, "step 6/12 | loss", to=slice(1, 2))
     assert codes == [75, 75], written[-3000:]
     assert written.count("stopped by SIGTERM after step") == 1
-    assert written.count("\nto go on: ") == 1
+    assert written.count("resume with: ") == 1
     assert start_forked(2, *options, f"output={tmp_path / 'run'}").wait()[0] == [0, 0]
     same_result(tmp_path / "whole", tmp_path / "run")
 

@@ -1,0 +1,48 @@
+"""Options of Megatron-LM's preprocess_data.py that have another name here, or no counterpart."""
+
+from collections.abc import Sequence
+
+from galen.errors import UsageError
+
+MEGATRON_LM = {
+    **dict.fromkeys(
+        ("--tokenizer-type", "--vocab-size", "--make-vocab-size-divisible-by"),
+        "omit it, --tokenizer-model has it",
+    ),
+    **dict.fromkeys(
+        ("--vocab-file", "--merge-file"),
+        "--tokenizer-model FOLDER, in which vocab.json and merges.txt lie",
+    ),
+    **dict.fromkeys(
+        ("--tokenizer-special-tokens", "--vocab-extra-ids"),
+        "--add-special-tokens FILE, a token a line",
+    ),
+    "--tokenizer-hf-no-include-special-tokens": (
+        "omit it, only --append-eod and --prepend-bos add tokens"
+    ),
+    "--tokenizer-hf-include-special-tokens": "--prepend-bos and --append-eod, the tokens wanted",
+    "--trust-remote-code": "omit it, no code of a tokenizer is run",
+    "--partitions": "omit it, --workers takes all cores; for several machines --shards N",
+    "--keep-sequential-samples": "omit it, records keep their order",
+    **dict.fromkeys(
+        ("--find-optimal-num-workers", "--workers-to-check", "--performance-dir"),
+        "omit it, take a worker for each core",
+    ),
+    **dict.fromkeys(("--log-interval", "--dataset-impl", "--use-gigatoken"), "omit it"),
+}
+"""Options of Megatron-LM's preprocess_data.py missing in this command, and their replacements."""
+
+
+def refuse_options_of_megatron_lm(words: Sequence[str]) -> None:
+    """Refuse options of Megatron-LM, with their replacements.
+
+    Raises:
+        UsageError: there are some.
+    """
+    names = [word.partition("=")[0] for word in words]
+    if found := [f"{name}: {MEGATRON_LM[name]}" for name in names if name in MEGATRON_LM]:
+        raise UsageError(
+            "\n       ".join(
+                ["these are options of Megatron-LM's preprocess_data.py; here", *found]
+            )
+        )

@@ -1,0 +1,237 @@
+"""The commands as Python functions, for notebooks and scripts.
+
+    from galen import api
+
+    corpus = api.curate("examples/corpora/pubmed_sample.yaml", {"output": "corpus"})
+    print(corpus.counts["kept"])
+
+A function takes the options of its command (`galen VERB --help`) as keywords, `--json-keys text
+title` as `json_keys=["text", "title"]` and a flag as `append_eod=True`, and does exactly what the
+command does: same files, same restarts. It returns what was written and raises `UsageError` for
+wrong options and `DataError` for wrong files; it never ends the process.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galen import json_file, manifest
+from galen.commands import STAGES
+from galen.errors import DataError, UsageError
+from galen.stop_signals import EXIT_CODE as STOPPED_EARLY
+
+Overrides = Mapping[str, Any]
+"""Values for dotted keys of a recipe."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command wrote."""
+
+    path: Path
+    """Folder or prefix of the files."""
+    manifest: dict[str, Any]
+    """Its `manifest.json`: inputs with hashes, configuration, versions, outputs, counts."""
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Counts of the manifest: documents, tokens, records dropped by reason …."""
+        return dict(self.manifest.get("counts") or {})
+
+
+def download(source: str, output: str | Path, **options: Any) -> Path:
+    """Download a corpus or benchmark, see `galen download --help`; return the folder."""
+    _run("download", [source], {"output": output, **options})
+    return Path(output)
+
+
+def crawl(recipe: str | Path, overrides: Overrides | None = None, **options: Any) -> None:
+    """Crawl the website of a recipe into web archives, see `galen crawl --help`."""
+    _run("crawl", _recipe(recipe, overrides), options)
+
+
+def curate(recipe: str | Path, overrides: Overrides | None = None, **options: Any) -> Output:
+    """Turn raw sources into the corpus of a recipe, see `galen curate --help`."""
+    _run("curate", _recipe(recipe, overrides), options)
+    return _output(_output_of("data_prep.curation.recipe", "CorpusRecipe", recipe, overrides))
+
+
+def preprocess(
+    input: str | Sequence[str],
+    output_prefix: str | Path,
+    tokenizer_model: str | Path,
+    **options: Any,
+) -> Output:
+    """Tokenize documents into Megatron's files, see `galen preprocess --help`."""
+    known = {"input": input, "output_prefix": output_prefix, "tokenizer_model": tokenizer_model}
+    _run("preprocess", [], {**known, **options})
+    return _output_of_prefix(output_prefix)
+
+
+def merge_indexed(
+    input: str | Sequence[str],
+    output_prefix: str | Path,
+) -> Output:
+    """Join token files into one, see `galen merge-indexed --help`."""
+    _run("merge-indexed", [], {"input": input, "output_prefix": output_prefix})
+    return _output_of_prefix(output_prefix)
+
+
+def import_hf(hf: str | Path, output: str | Path, **options: Any) -> Path:
+    """Write the Megatron checkpoint of a Hugging Face model; return its folder."""
+    _run("import", [], {"hf": hf, "output": output, **options})
+    return Path(output)
+
+
+def export_hf(megatron: str | Path, output: str | Path, **options: Any) -> Output:
+    """Write the Hugging Face folder of a Megatron checkpoint, see `galen export --help`."""
+    _run("export", [], {"megatron": megatron, "output": output, **options})
+    return _output(output)
+
+
+def verify(hf: str | Path, megatron: str | Path, **options: Any) -> bool:
+    """Return whether two checkpoints are the same model, see `galen verify --help`."""
+    return _run("verify", [], {"hf": hf, "megatron": megatron, **options}, codes=(0, 1)) == 0
+
+
+def plan(
+    recipe: str | Path, gpus: int, gpu: str = "h100-80gb", overrides: Overrides | None = None
+) -> dict[str, Any]:
+    """Estimate memory and throughput of a run; return what `galen plan --json` prints.
+
+    Sizes are in bytes, times in seconds. A layout that does not fit is an answer, not an error.
+    """
+    words = _recipe(recipe, overrides)
+    options = {"gpus": gpus, "gpu": gpu, "json": True}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        _run("plan", words, options, codes=(0, *_PLAN_CODES))
+    answer: dict[str, Any] = json.loads(printed.getvalue())
+    return answer
+
+
+def pretrain(
+    recipe: str | Path, overrides: Overrides | None = None, **options: Any
+) -> Output | None:
+    """Continue pretraining as a recipe says, see `galen pretrain --help`.
+
+    Returns:
+        The finished run, or None when it stopped early with a checkpoint: the same call resumes it.
+    """
+    code = _run("pretrain", _recipe(recipe, overrides), options, codes=(0, STOPPED_EARLY))
+    output = _output_of("megatron_ext.config.recipe", "Recipe", recipe, overrides)
+    return _output(output) if code == 0 else None
+
+
+def finetune(
+    recipe: str | Path, overrides: Overrides | None = None, **options: Any
+) -> Output | None:
+    """Fine-tune as a recipe says, see `galen finetune --help`.
+
+    Returns:
+        The finished run, or None when it stopped early with a checkpoint: the same call resumes it.
+    """
+    code = _run("finetune", _recipe(recipe, overrides), options, codes=(0, STOPPED_EARLY))
+    output = _output_of("finetune.config.recipe", "Recipe", recipe, overrides)
+    return _output(output) if code == 0 else None
+
+
+def merge(recipe: str | Path, overrides: Overrides | None = None) -> Path:
+    """Merge or ensemble models as a recipe says, see `galen merge --help`; return the output."""
+    _run("merge", _recipe(recipe, overrides), {})
+    return Path(_output_of("finetune.merge", "Recipe", recipe, overrides))
+
+
+def quantize(
+    model: str | Path, methods: str, questions: str | Path, output: str | Path, **options: Any
+) -> Path:
+    """Quantize a model and measure the cost, see `galen quantize --help`; return the folder."""
+    known = {"model": model, "methods": methods, "questions": questions, "output": output}
+    _run("quantize", [], {**known, **options})
+    return Path(output)
+
+
+def evaluate(
+    model: str | Path, tasks: Sequence[str], output: str | Path, **options: Any
+) -> dict[str, Any]:
+    """Score a model on tasks, see `galen evaluate --help`; return its `results.json`."""
+    known = {"model": model, "tasks": ",".join(map(str, tasks)), "output": output}
+    _run("evaluate", [], {**known, **options})
+    return json_file.read_object(Path(output) / "results.json")
+
+
+def report(results: Sequence[str | Path], output: str | Path, **options: Any) -> Path:
+    """Write the HTML report of scored models, see `galen report --help`; return the file."""
+    _run("report", [str(folder) for folder in results], {"output": output, **options})
+    return Path(output)
+
+
+_PLAN_CODES = (3, 4)
+"""Exit codes of `galen plan` for a layout that does not fit, and one that is impossible."""
+
+
+def _run(
+    verb: str, words: Sequence[str], options: Mapping[str, Any], codes: Sequence[int] = (0,)
+) -> int:
+    """Run a command in this process and return its exit code, one of `codes`.
+
+    Raises:
+        GalenError: the command refuses its options or files.
+        DataError: it ends with another exit code.
+    """
+    module = next(stage.verbs[verb].module for stage in STAGES if verb in stage.verbs)
+    command = importlib.import_module(module)
+    try:
+        code: int = command.main([*words, *_flags(options)]) or 0
+    except SystemExit as error:
+        raise UsageError(f"{verb} ended with exit code {error.code}") from error
+    if code not in codes:
+        raise DataError(f"{verb} ended with exit code {code}")
+    return code
+
+
+def _flags(options: Mapping[str, Any]) -> list[str]:
+    """Return options as on a command line."""
+    words: list[str] = []
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, list | tuple):
+            words += [flag, *map(str, value)]
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return words
+
+
+def _recipe(recipe: str | Path, overrides: Overrides | None) -> list[str]:
+    return [str(recipe), *_assignments(overrides)]
+
+
+def _assignments(overrides: Overrides | None) -> list[str]:
+    plain = {key: str(v) if isinstance(v, Path) else v for key, v in (overrides or {}).items()}
+    return [f"{key}={json.dumps(value)}" for key, value in plain.items()]
+
+
+def _output_of(
+    module: str, recipe_class: str, recipe: str | Path, overrides: Overrides | None
+) -> str:
+    """Return the output of a recipe."""
+    from galen.recipe import load
+
+    kind = getattr(importlib.import_module(module), recipe_class)
+    return str(load(kind, recipe, _assignments(overrides)).output)
+
+
+def _output(folder: str | Path) -> Output:
+    return Output(Path(folder), manifest.read(Path(folder) / manifest.NAME))
+
+
+def _output_of_prefix(prefix: str | Path) -> Output:
+    path = Path(f"{prefix}_{manifest.NAME}")
+    return Output(Path(prefix), manifest.read(path) if path.is_file() else {})
