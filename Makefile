@@ -56,6 +56,12 @@ format: $(READY)  ## put the code into its format and fix what ruff can
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
 
+.PHONY: docs
+docs: $(READY)  ## the documentation as a site in site/; it loads nothing from other hosts
+	@$(RUN) -c 'import material' 2>/dev/null || $(PIP) --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@echo "site/index.html"
+
 .PHONY: types
 types: $(READY)  ## the type checker alone
 	@$(RUN) -m mypy $(CODE)
