@@ -64,7 +64,7 @@ def parser_of(module: str) -> argparse.ArgumentParser:
         raise _Parsed(parser)
 
     names = ("parse_args", "parse_known_args", "parse_intermixed_args")
-    patched = {name: stop for name in names}
+    patched = dict.fromkeys(names, stop)
     with mock.patch.multiple(argparse.ArgumentParser, **patched), mock.patch.object(sys, "argv"):
         try:
             importlib.import_module(module).main(["--help"])
