@@ -88,8 +88,9 @@ def verdict(compared: Comparison) -> str:
     """
     first = compared.rows[0]
     metric = compared.metric
-    things = "documents" if compared.kind == "perplexity" else "questions"
-    subject = f"{_TITLES[metric]} on {compared.samples:,} {things} ({compared.title})"
+    subject = (
+        f"{_TITLES[metric]} on {compared.samples:,} {compared.task_type.unit} ({compared.title})"
+    )
     before = number(first.metrics[metric].value, metric)
     if len(compared.rows) == 1:
         return f"{subject} is {before} ({interval(first, metric)})."
@@ -138,7 +139,7 @@ def grouped(models: Sequence[ModelScores]) -> dict[tuple[str, str], dict[str, di
     for model in models:
         for name, scores in model.tasks.items():
             for kind in ("subject", "language"):
-                if scores.kind == "multiple_choice" and scores.summary.get(f"by_{kind}"):
+                if scores.task_type.uses_protocol and scores.summary.get(f"by_{kind}"):
                     found.setdefault((name, kind), {})[model.name] = scores.summary[f"by_{kind}"]
     languages = {model.name: _by_task_language(model) for model in models}
     if any(len(entries) > 1 for entries in languages.values()):
@@ -184,7 +185,7 @@ def wrong_answers(
     found = {}
     for model in models:
         for name, scores in model.tasks.items():
-            if scores.kind == "multiple_choice":
+            if scores.task_type.uses_protocol:
                 worst = error_analysis.most_confident_errors(
                     model.folder, name, scores.summary, scores.samples
                 )

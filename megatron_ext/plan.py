@@ -3,12 +3,12 @@ r"""Estimate a pretraining run's memory and throughput before launching it.
     python -m megatron_ext.plan examples/pretrain/meditron_70b.yaml \
         examples/pretrain/layouts/70b_h100_bf16.yaml --gpus 128 --gpu h100-80gb
 
-Shows the memory of each pipeline stage, whether it fits, the time of a step and of the whole run,
-what is sent where, and the fastest layouts that fit. No GPU and no checkpoint is needed when the
+Shows the memory of each pipeline stage, whether it fits, the time of a step and of the run,
+communication volumes, and the fastest layouts that fit. It needs no GPU, and no checkpoint if the
 recipe has model.architecture. How good the estimates are: docs/planning.md.
 
 Exit codes: 0 the recipe's layout fits, 3 it does not fit into the GPUs' memory, 4 it is impossible
-(the answer says why and which ones fit); 1 a file is at fault, 2 the command or the recipe.
+(the output has the reason and layouts that fit); 1 invalid file, 2 invalid command or recipe.
 """
 
 import argparse

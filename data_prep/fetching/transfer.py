@@ -227,44 +227,42 @@ class Transfer:
         if have and mark.exists():
             headers |= {"Range": f"bytes={have}-", "If-Range": mark.read_text(encoding="utf-8")}
         with self._open(item.url, headers) as response:
-            status = response.status_code
-            if status == 416:
+            if response.status_code == 416:
                 partial.unlink(missing_ok=True)
                 return False
-            if status not in (200, 206):
-                raise _Refused(
-                    keys.hide(f"HTTP {status} ({response.reason})"),
-                    status in _AGAIN,
-                    _asked_wait(response),
-                )
-            if status == 206 and not (response.headers.get("Content-Range") or "").startswith(
-                f"bytes {have}-"
-            ):
-                raise _Refused("a range that was not asked for", True, None)
+            _check_answer(response, have)
             version = response.headers.get("ETag") or response.headers.get("Last-Modified")
             if version and not version.startswith("W/"):
                 mark.write_text(version, encoding="utf-8")
             else:
                 mark.unlink(missing_ok=True)
+            start = have if response.status_code == 206 else 0
             length = response.headers.get("Content-Length")
-            position = have if status == 206 else 0
-            most = self.max_file_bytes if item.size is None else item.size + _MARGIN
             announced = int(length) if length is not None and length.isdecimal() else None
-            if position + (announced or 0) > most:
+            if start + (announced or 0) > self._max_bytes(item):
                 raise WrongContent(_too_long(item, self.max_file_bytes))
-            with partial.open("ab" if status == 206 else "wb") as file:
-                for block in response.raw.stream(_BLOCK, decode_content=False):
-                    try:
-                        file.write(block)
-                    except OSError as error:  # a full disk is no trouble of the network
-                        raise DataError(f"cannot write {partial}: {error.strerror}") from None
-                    position += len(block)
-                    self._count(len(block))
-                    if position > most:
-                        raise WrongContent(_too_long(item, self.max_file_bytes))
-                    if self.stopped.is_set():
-                        raise DataError(f"{item.name}: stopped")
-        return announced is None or position == (have if status == 206 else 0) + announced
+            received = self._receive(item, response, partial, start)
+        return announced is None or received == announced
+
+    def _max_bytes(self, item: Item) -> int:
+        return self.max_file_bytes if item.size is None else item.size + _MARGIN
+
+    def _receive(self, item: Item, response: requests.Response, partial: Path, start: int) -> int:
+        """Write what comes behind the first `start` bytes of a file; return the bytes received."""
+        position = start
+        with partial.open("ab" if response.status_code == 206 else "wb") as file:
+            for block in response.raw.stream(_BLOCK, decode_content=False):
+                try:
+                    file.write(block)
+                except OSError as error:  # a full disk is no trouble of the network
+                    raise DataError(f"cannot write {partial}: {error.strerror}") from None
+                position += len(block)
+                self._count(len(block))
+                if position > self._max_bytes(item):
+                    raise WrongContent(_too_long(item, self.max_file_bytes))
+                if self.stopped.is_set():
+                    raise DataError(f"{item.name}: stopped")
+        return position - start
 
     @contextlib.contextmanager
     def _open(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
@@ -424,6 +422,21 @@ class _Refused(Exception):
 def _mark_of(partial: Path) -> Path:
     """Return the file that holds the version (ETag) of what `partial` is a part of."""
     return partial.with_name(f"{partial.name}.version")
+
+
+def _check_answer(response: requests.Response, have: int) -> None:
+    """Check that an answer holds the file, or what is behind its first `have` bytes.
+
+    Raises:
+        _Refused: it does not.
+    """
+    status = response.status_code
+    if status not in (200, 206):
+        reason = keys.hide(f"HTTP {status} ({response.reason})")
+        raise _Refused(reason, status in _AGAIN, _asked_wait(response))
+    content_range = response.headers.get("Content-Range") or ""
+    if status == 206 and not content_range.startswith(f"bytes {have}-"):
+        raise _Refused("a range that was not asked for", True, None)
 
 
 def _asked_wait(response: requests.Response) -> float | None:

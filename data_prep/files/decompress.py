@@ -59,10 +59,15 @@ def decompress(raw: BinaryIO, name: str) -> Iterator[bytes]:
         CorruptDataError: it is damaged or breaks off.
     """
     suffix = _suffix(name)
-    if suffix not in FORMATS:
-        while data := raw.read(CHUNK_BYTES):
-            yield data
+    if suffix in FORMATS:
+        yield from _decompressed(raw, suffix)
         return
+    while data := raw.read(CHUNK_BYTES):
+        yield data
+
+
+def _decompressed(raw: BinaryIO, suffix: str) -> Iterator[bytes]:
+    """Yield the content of all streams of a file in chunks."""
     stream: _Decompressor | None = None
     is_empty = True
     while data := raw.read(_INPUT_BYTES):

@@ -34,6 +34,15 @@ _BLOCKS = {
     "code", "verse-group", "speech", "statement", "array", "table", "app", "glossary", "notes",
     "question", "answer", "question-wrap",
 }  # fmt: skip
+_SECTIONS = ("sec", "app", "glossary", "notes", "ack")
+_BOXES = (
+    "boxed-text",
+    "statement",
+    "fn",
+    "supplementary-material",
+    "fig-group",
+    "table-wrap-group",
+)
 _LEFT_OUT = {
     "graphic", "inline-graphic", "media", "object-id", "alt-text", "long-desc", "permissions",
     "private-char", "ref-list", "sec-meta", "kwd-group", "processing-meta", "index-term",
@@ -117,31 +126,18 @@ class JatsText:
         tag = tag_of(element)
         if tag in _LEFT_OUT:
             return
-        if tag in ("fig", "table-wrap"):
-            self._float(element)
-        elif tag == "list":
+        if tag == "supplementary-material" and self.options.figures == "drop":
+            return
+        if self._leaf(element, tag):
+            return
+        if tag == "list":
             self._list(element, depth)
         elif tag == "def-list":
             self._definitions(element, depth)
-        elif tag in ("disp-formula", "chem-struct-wrap"):
-            self._display(element)
-        elif tag == "table":
-            self._add(self._rows(element) if self.options.table_bodies else "")
-        elif tag in ("preformat", "code"):
-            self._add(html.unescape("".join(str(text) for text in element.itertext())).strip("\n"))
-        elif tag == "supplementary-material" and self.options.figures == "drop":
-            return
-        elif tag in ("sec", "app", "glossary", "notes", "ack"):
+        elif tag in _SECTIONS:
             self._add(heading(depth, self._title(element)))
             self._children(element, depth + 1)
-        elif tag in (
-            "boxed-text",
-            "statement",
-            "fn",
-            "supplementary-material",
-            "fig-group",
-            "table-wrap-group",
-        ):
+        elif tag in _BOXES:
             self._boxed(element, depth)
         elif tag == "p" or not any(tag_of(child) in _BLOCKS | _FLOATS for child in element):
             self._paragraph(element, depth)
@@ -149,6 +145,21 @@ class JatsText:
             self._paragraph(element, depth)  # mixed content
         else:
             self._children(element, depth, without=())
+
+    def _leaf(self, element: Element, tag: str) -> bool:
+        """Write an element whose children are no blocks; return whether it is one."""
+        if tag in ("fig", "table-wrap"):
+            self._float(element)
+        elif tag in ("disp-formula", "chem-struct-wrap"):
+            self._display(element)
+        elif tag == "table":
+            self._add(self._rows(element) if self.options.table_bodies else "")
+        elif tag in ("preformat", "code"):
+            text = "".join(str(part) for part in element.itertext())
+            self._add(html.unescape(text).strip("\n"))
+        else:
+            return False
+        return True
 
     def _title(self, element: Element) -> str:
         parts = (self.text_of(element.find("label")), self.text_of(element.find("title")))

@@ -9,7 +9,6 @@ import numpy as np
 
 from evaluation.metrics import calibration, intervals
 from evaluation.metrics.intervals import Estimate
-from evaluation.tasks.task import PerplexityTask, Task
 
 Sample = dict[str, Any]
 
@@ -28,37 +27,8 @@ ONE_SIDED = 0.9
 ONE_SIDED_SAMPLES = 20
 
 
-def summarise(
-    task: Task,
-    by_run: Sequence[Sequence[Sample]],
-    runs: Sequence[int],
-    chance: float | None,
-    contaminated: Collection[str] | None,
-) -> Sample:
-    """Return a task's entry of `results.json`.
-
-    It has the kind, the number of samples and metrics with 95% intervals; some kinds have further
-    keys.
-
-    Args:
-        task: its specification.
-        by_run: samples of each run, in the same order in each.
-        runs: names of the runs.
-        chance: for multiple choice, the accuracy of guessing a single option.
-        contaminated: ids of samples that the training corpus holds, or None where contamination was
-            not checked.
-    """
-    entry = (
-        _perplexity(by_run[0])
-        if isinstance(task, PerplexityTask)
-        else {**_choice(by_run, runs), "chance": chance}
-    )
-    if contaminated is not None:
-        entry |= _clean(task, by_run, contaminated)
-    return {"kind": task.kind, "samples": len(by_run[0]), **entry}
-
-
-def _perplexity(samples: Sequence[Sample]) -> Sample:
+def perplexity_entry(samples: Sequence[Sample]) -> Sample:
+    """Return the metrics of scored documents, with 95% intervals, also by subject."""
     nll, tokens, size = ([sample[key] for sample in samples] for key in ("nll", "tokens", "bytes"))
     estimates = {
         "perplexity": intervals.perplexity(nll, tokens),
@@ -84,7 +54,13 @@ def _perplexity(samples: Sequence[Sample]) -> Sample:
     return entry
 
 
-def _choice(by_run: Sequence[Sequence[Sample]], runs: Sequence[int]) -> Sample:
+def choice_entry(by_run: Sequence[Sequence[Sample]], runs: Sequence[int]) -> Sample:
+    """Return the metrics of scored questions, with 95% intervals, also by subject and language.
+
+    Args:
+        by_run: samples of each run, in the same order in each.
+        runs: names of the runs.
+    """
     first = by_run[0]
     correct = _mean_over_runs(by_run, lambda sample: sample["correct"])
     single = len(by_run) == 1
@@ -149,21 +125,24 @@ def predictions(samples: Sequence[Sample]) -> Sample:
     return found
 
 
-def _clean(task: Task, by_run: Sequence[Sequence[Sample]], contaminated: Collection[str]) -> Sample:
-    """Return the number of contaminated samples and the main metric on the others."""
+def accuracy(by_run: Sequence[Sequence[Sample]]) -> Estimate:
+    """Return the accuracy, of several runs the mean."""
+    correct = _mean_over_runs(by_run, operator.itemgetter("correct"))
+    return intervals.accuracy(correct) if len(by_run) == 1 else intervals.mean(correct)
+
+
+def without_contaminated(
+    by_run: Sequence[Sequence[Sample]],
+    contaminated: Collection[str],
+    estimate: Callable[[Sequence[Sequence[Sample]]], Estimate],
+) -> Sample:
+    """Return the number of contaminated samples and the primary metric on the others."""
     clean = [
         [sample for sample in samples if sample["id"] not in contaminated] for samples in by_run
     ]
     entry: Sample = {"contaminated": len(by_run[0]) - len(clean[0])}
-    if clean[0] and isinstance(task, PerplexityTask):
-        estimate = intervals.perplexity(
-            [sample["nll"] for sample in clean[0]], [sample["tokens"] for sample in clean[0]]
-        )
-        entry["clean"] = {"samples": len(clean[0]), **estimate.as_dict()}
-    elif clean[0]:
-        correct = _mean_over_runs(clean, lambda sample: sample["correct"])
-        estimate = intervals.accuracy(correct) if len(clean) == 1 else intervals.mean(correct)
-        entry["clean"] = {"samples": len(clean[0]), **estimate.as_dict()}
+    if clean[0]:
+        entry["clean"] = {"samples": len(clean[0]), **estimate(clean).as_dict()}
     return entry
 
 

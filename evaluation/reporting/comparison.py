@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from evaluation.metrics import intervals, significance
+from evaluation.metrics import significance
 from evaluation.metrics.intervals import Estimate
-from evaluation.reporting.inputs import PRIMARY, ModelScores, TaskScores, way
+from evaluation.reporting.inputs import ModelScores, TaskScores, way
+from evaluation.scoring.task_type import TaskType
 from galen.errors import DataError
 
 
@@ -41,7 +43,7 @@ class Comparison:
     """One task, all models that were scored on it."""
 
     task: str
-    kind: str
+    task_type: TaskType[Any]
     samples: int
     chance: float | None
     rows: list[Row]
@@ -56,7 +58,7 @@ class Comparison:
     @property
     def metric(self) -> str:
         """Return the name of the metric that is compared."""
-        return PRIMARY[self.kind]
+        return self.task_type.primary_metric
 
 
 def compare(models: Sequence[ModelScores]) -> list[Comparison]:
@@ -86,7 +88,7 @@ def _groups(task: str, models: Sequence[ModelScores]) -> list[tuple[str, list[Mo
         DataError: a model was scored in a way in which the base was not, so that it compares with
             nothing.
     """
-    if models[0].tasks[task].kind == "perplexity":
+    if not models[0].tasks[task].task_type.uses_protocol:
         return [("", list(models))]
     groups: dict[tuple[str, str], list[ModelScores]] = {}
     for model in models:
@@ -101,7 +103,7 @@ def _groups(task: str, models: Sequence[ModelScores]) -> list[tuple[str, list[Mo
 def _compared(name: str, protocol: str, models: Sequence[ModelScores]) -> Comparison:
     first, *others = models
     base = first.tasks[name]
-    rows = [Row(first.name, base.metrics, None, base.kind == "perplexity")]
+    rows = [Row(first.name, base.metrics, None, base.task_type.lower_is_better)]
     for model in others:
         scores = model.tasks[name]
         _check_same_items(name, first.name, base, model.name, scores)
@@ -110,11 +112,11 @@ def _compared(name: str, protocol: str, models: Sequence[ModelScores]) -> Compar
                 model.name,
                 scores.metrics,
                 difference(base, scores),
-                base.kind == "perplexity",
+                base.task_type.lower_is_better,
                 p_value(base, scores),
             )
         )
-    return Comparison(name, base.kind, len(base.samples), base.chance, rows, protocol)
+    return Comparison(name, base.task_type, len(base.samples), base.chance, rows, protocol)
 
 
 def difference(first: TaskScores, second: TaskScores) -> Estimate:
@@ -122,15 +124,7 @@ def difference(first: TaskScores, second: TaskScores) -> Estimate:
 
     Both have the same samples.
     """
-    pairs = [(sample, second.samples[id_]) for id_, sample in first.samples.items()]
-    if first.kind == "perplexity":
-        tokens = [before["tokens"] for before, _ in pairs]
-        return intervals.perplexity_difference(
-            [before["nll"] for before, _ in pairs], [after["nll"] for _, after in pairs], tokens
-        )
-    return intervals.accuracy_difference(
-        [before["correct"] for before, _ in pairs], [after["correct"] for _, after in pairs]
-    )
+    return first.task_type.difference(first.samples, second.samples)
 
 
 def p_value(first: TaskScores, second: TaskScores) -> float:
@@ -138,7 +132,7 @@ def p_value(first: TaskScores, second: TaskScores) -> float:
 
     Samples compare by being right, or by nats of each document.
     """
-    key = "nll" if first.kind == "perplexity" else "correct"
+    key = first.task_type.compared_key
     pairs = [
         (float(sample[key]), float(second.samples[id_][key]))
         for id_, sample in first.samples.items()
@@ -197,18 +191,5 @@ def _check_same_items(
             f"task {task!r}: {first} was scored on {len(base.samples)} samples, {second} on"
             f" {len(scores.samples)}, {common} of them the same; score both on the same data"
         )
-    if any(
-        sample.get("answer") != scores.samples[id_].get("answer")
-        for id_, sample in base.samples.items()
-    ):
-        raise DataError(
-            f"task {task!r}: {first} and {second} were scored on questions with different answers;"
-            " score both on the same data"
-        )
-    if base.kind == "perplexity" and any(
-        sample["tokens"] != scores.samples[id_]["tokens"] for id_, sample in base.samples.items()
-    ):
-        raise DataError(
-            f"task {task!r}: {first} and {second} cut the documents into different tokens; their"
-            " perplexities do not compare"
-        )
+    if reason := base.task_type.mismatch(base.samples, scores.samples):
+        raise DataError(f"task {task!r}: {first} and {second} {reason}")

@@ -12,27 +12,25 @@ from evaluation.metrics.intervals import Estimate
 from evaluation.question_sets import jsonl
 from evaluation.scoring import sample_log
 from evaluation.scoring.results_schema import (
-    SAMPLES,
     CorpusCounts,
     LogLine,
     Results,
     StageTime,
     check,
 )
+from evaluation.scoring.task_type import TaskType
+from evaluation.scoring.task_types import TASK_TYPES
 from galen import manifest
 from galen.errors import DataError, UsageError
 
 SPLITS = ("train", "validation", "test")
-PRIMARY = {"perplexity": "perplexity", "multiple_choice": "accuracy"}
-"""Kind of a task to the metric that models are compared by."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScores:
     """One model's scores on one task."""
 
-    kind: str
-    """`perplexity` or `multiple_choice`."""
+    task_type: TaskType[Any]
     metrics: dict[str, Estimate]
     samples: dict[str, dict[str, Any]]
     """The scored samples by their id."""
@@ -258,10 +256,11 @@ def read_times(path: Path) -> list[tuple[str, float]]:
 def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores:
     path = folder / "results.json"
     kind = summary["kind"]
-    if kind not in SAMPLES:
+    if kind not in TASK_TYPES:
         raise DataError(f"{path}: task {name!r} is of the unknown kind {jsonl.shown(kind)}")
-    if PRIMARY[kind] not in summary["metrics"]:
-        raise DataError(f"{path}: task {name!r} has no {PRIMARY[kind]}")
+    task_type = TASK_TYPES[kind]
+    if task_type.primary_metric not in summary["metrics"]:
+        raise DataError(f"{path}: task {name!r} has no {task_type.primary_metric}")
     estimates = {
         metric: Estimate(**{key: found[key] for key in ("value", "low", "high")})
         for metric, found in summary["metrics"].items()
@@ -269,9 +268,9 @@ def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores
     first, *others = [
         folder / "samples" / sample_log.file_name(name, run) for run in summary.get("runs") or [""]
     ]
-    samples = _samples(first, kind)
+    samples = _samples(first, task_type)
     for other in others:  # a sample's `correct` is its mean over the runs
-        for id_, sample in _samples(other, kind).items():
+        for id_, sample in _samples(other, task_type).items():
             if id_ not in samples:
                 raise DataError(
                     f"{other} holds the sample {jsonl.shown(id_)}, which {first} lacks; score the"
@@ -288,15 +287,15 @@ def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores
             f"{first} holds {len(samples)} samples, but results.json counts {summary['samples']};"
             " score the model again"
         )
-    return TaskScores(kind, estimates, samples, summary.get("chance"), summary)
+    return TaskScores(task_type, estimates, samples, summary.get("chance"), summary)
 
 
-def _samples(path: Path, kind: str) -> dict[str, dict[str, Any]]:
+def _samples(path: Path, task_type: TaskType[Any]) -> dict[str, dict[str, Any]]:
     """Return the samples of a run by their id, from the files of all processes that wrote them."""
     samples = {}
     for file in sample_log.parts(path) or [path]:
         for where, sample in jsonl.records(file):
-            check(SAMPLES[kind], sample, where, ": not a scored sample")
+            check(task_type.sample_schema, sample, where, ": not a scored sample")
             samples[sample["id"]] = sample
     return samples
 

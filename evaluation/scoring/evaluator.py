@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends.base import Backend
-from evaluation.metrics import aggregate, contamination
+from evaluation.metrics import contamination
 from evaluation.prompts.registry import get_template
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets import jsonl
-from evaluation.scoring import barrier, run_task
+from evaluation.scoring import barrier, run_task, task_types
 from evaluation.scoring.results_schema import Results, check
 from evaluation.scoring.sample_log import SampleLog, file_name, parts
-from evaluation.tasks.task import MultipleChoiceTask, Task
+from evaluation.tasks.task import Task
 from galen import manifest, run_folder
 from galen.atomic import write_text
 from galen.errors import DataError
@@ -111,7 +111,7 @@ def evaluate(
     max_batch_tokens = plan.max_batch_tokens or backend.batch_tokens
     for name, run, path in _logs(plan):
         task = plan.tasks[name]
-        written = isinstance(task, MultipleChoiceTask) and plan.protocol.scoring == "generation"
+        written = task_types.of(task).generates(plan.protocol)
         limit = max_batch_tokens if plan.max_batch_tokens or not written else 8 * max_batch_tokens
         with SampleLog(path, rank) as log:
             run_task.score(
@@ -194,7 +194,9 @@ def _wait_for_others(plan: Plan, samples: dict[str, list[Any]], check: Callable[
 
 def _logs(plan: Plan) -> list[tuple[str, int, Path]]:
     """Return task, run, and where its samples stand, of all that is scored."""
-    runs = {name: run_task.runs(task, plan.protocol) for name, task in plan.tasks.items()}
+    runs = {
+        name: task_types.of(task).runs(task, plan.protocol) for name, task in plan.tasks.items()
+    }
     return [
         (name, run, plan.output / "samples" / file_name(name, run if len(runs[name]) > 1 else ""))
         for name in plan.tasks
@@ -214,18 +216,16 @@ def _write_results(
 ) -> dict[str, Any]:
     summaries, logs = {}, _logs(plan)
     for name, task in plan.tasks.items():
-        runs = run_task.runs(task, plan.protocol)
+        task_type = task_types.of(task)
         by_run = [
             [log[sample.id] for sample in samples[name]]
             for log in (_samples(path) for of, _, path in logs if of == name)
         ]
-        chance = None
-        if task.kind == "multiple_choice":
-            chance = sum(
-                1 / len(sample.options) for sample in samples[name] if len(sample.answers) == 1
-            ) / len(samples[name])
-        summaries[name] = aggregate.summarise(
-            task, by_run, runs, chance, contamination.of_task(plan.contaminated, name)
+        summaries[name] = task_type.summarize(
+            by_run,
+            task_type.runs(task, plan.protocol),
+            samples[name],
+            contamination.of_task(plan.contaminated, name),
         )
     results = {
         "model": {

@@ -2,36 +2,119 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from evaluation.backends import encoding
 from evaluation.backends.base import Backend
+from evaluation.metrics import aggregate, intervals
+from evaluation.metrics.intervals import Estimate
 from evaluation.prompts.registry import get_template
 from evaluation.prompts.template import Prompt
+from evaluation.protocols import few_shot
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
+from evaluation.question_sets import question as question_record
+from evaluation.question_sets import rows
 from evaluation.question_sets.question import Question
 from evaluation.scoring import answer_extraction
+from evaluation.scoring.results_schema import ScoredQuestion
+from evaluation.scoring.task_type import Job, Sample, Samples, TaskType
+from evaluation.tasks.task import MultipleChoiceTask
 from galen.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-Sample = dict[str, Any]
 
+class MultipleChoice(TaskType[MultipleChoiceTask]):
+    """Accuracy on questions with lettered options."""
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is asked of a model for one task in one run, and how its replies become samples."""
+    name = "multiple_choice"
+    unit = "questions"
+    primary_metric = "accuracy"
+    lower_is_better = False
+    compared_key = "correct"
+    uses_protocol = True
+    sample_schema = ScoredQuestion
 
-    ask: Callable[..., Iterator[list[Any]]]
-    """The method of the backend that replies."""
-    requests: list[Any]
-    build: Callable[..., Sample]
-    """`build(place, *reply)` gives the scored sample of the question at a place."""
-    prompts: list[str]
-    """The text of each prompt, for the record."""
+    def input_files(self, task: MultipleChoiceTask, data: Path) -> list[Path]:
+        """Return the files of questions, ids and few-shot examples."""
+        files = rows.files(task.source(data, task.file))
+        named = [data / name for name in (task.ids, task.fewshot_examples) if name]
+        for path in named:
+            if not path.is_file():
+                raise DataError(f"there is no file {path}")
+        if task.fewshot_source and not task.fewshot_examples:
+            files += rows.files(task.source(data, task.fewshot_source))
+        return list(dict.fromkeys(files + named))
+
+    def read_samples(self, task: MultipleChoiceTask, data: Path, limit: int | None) -> list[Any]:
+        """Read all questions."""
+        return task.questions(data)
+
+    def limited(self, samples: list[Any], limit: int | None) -> list[Any]:
+        """Return at most `limit` questions."""
+        return question_record.sample(samples, limit)
+
+    def runs(self, task: MultipleChoiceTask, protocol: Protocol) -> list[int]:
+        """Return one run for each set of few-shot examples."""
+        # runs with the same few-shot examples would be the same
+        seeds = protocol.fewshot_seeds[:1] if task.fewshot_examples else protocol.fewshot_seeds
+        return list(seeds)
+
+    def few_shot(
+        self,
+        name: str,
+        task: MultipleChoiceTask,
+        data: Path,
+        protocol: Protocol,
+        samples: list[Any],
+    ) -> dict[int, FewShotExamples]:
+        """Return the few-shot examples of each run."""
+        return few_shot.choose(name, task, data, protocol, self.runs(task, protocol), samples)
+
+    def generates(self, protocol: Protocol) -> bool:
+        """Return whether the protocol generates answers."""
+        return protocol.scoring == "generation"
+
+    def job(
+        self,
+        name: str,
+        task: MultipleChoiceTask,
+        samples: Sequence[Question],
+        examples: FewShotExamples,
+        protocol: Protocol,
+        run: int,
+        backend: Backend,
+    ) -> Job:
+        """Return the requests of one run: prompts rendered and encoded."""
+        return job(name, list(samples), examples, protocol, run, backend)
+
+    def entry(
+        self, by_run: Sequence[Sequence[Sample]], runs: Sequence[int], samples: Sequence[Any]
+    ) -> dict[str, Any]:
+        """Return accuracy and further metrics; `chance` is guessing a single option."""
+        single = [question for question in samples if len(question.answers) == 1]
+        chance = sum(1 / len(question.options) for question in single) / len(samples)
+        return {**aggregate.choice_entry(by_run, runs), "chance": chance}
+
+    def estimate(self, by_run: Sequence[Sequence[Sample]]) -> Estimate:
+        """Return the accuracy."""
+        return aggregate.accuracy(by_run)
+
+    def difference(self, first: Samples, second: Samples) -> Estimate:
+        """Return the difference of the accuracies."""
+        return intervals.accuracy_difference(
+            [sample["correct"] for sample in first.values()],
+            [second[id_]["correct"] for id_ in first],
+        )
+
+    def mismatch(self, first: Samples, second: Samples) -> str:
+        """Return why accuracies do not compare: the answers differ."""
+        if all(sample.get("answer") == second[id_].get("answer") for id_, sample in first.items()):
+            return ""
+        return "were scored on questions with different answers; score both on the same data"
 
 
 def job(

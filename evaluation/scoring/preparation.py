@@ -9,7 +9,7 @@ from evaluation.backends import model_folder
 from evaluation.metrics import contamination
 from evaluation.protocols import few_shot
 from evaluation.protocols.protocol import Protocol
-from evaluation.scoring import evaluator, megatron_export, run_task
+from evaluation.scoring import evaluator, megatron_export, task_types
 from evaluation.scoring import recipe as evaluation_recipe
 from evaluation.scoring.recipe import Recipe
 from evaluation.tasks import task
@@ -62,13 +62,17 @@ def prepare(options: Recipe) -> Preparation:
     samples: dict[str, list[Any]] = {}
     examples: dict[str, dict[int, few_shot.FewShotExamples]] = {}
     for name, specification in tasks.items():
-        files[name] = run_task.input_files(specification, options.data)
+        files[name] = task_types.of(specification).input_files(specification, options.data)
     for name, specification in tasks.items():
-        samples[name] = run_task.read_samples(specification, options.data, options.limit)
+        task_type = task_types.of(specification)
+        samples[name] = task_type.read_samples(specification, options.data, options.limit)
     for name, specification in tasks.items():
         # before the limit: it changes no few-shot examples
-        examples[name] = _few_shot(name, specification, options.data, protocol, samples[name])
-        samples[name] = run_task.limited(specification, samples[name], options.limit)
+        task_type = task_types.of(specification)
+        examples[name] = task_type.few_shot(
+            name, specification, options.data, protocol, samples[name]
+        )
+        samples[name] = task_type.limited(samples[name], options.limit)
     return Preparation(
         protocol=protocol,
         tasks=tasks,
@@ -107,7 +111,7 @@ def plans(
     for folder in folders:
         length = model_folder.context_length(folder)
         for name, specification in prepared.tasks.items():
-            run_task.check_length(name, specification, length)
+            task_types.of(specification).check_length(name, specification, length)
     result = []
     for model, folder, output in zip(
         prepared.models, folders, outputs(options, prepared.models), strict=True
@@ -155,16 +159,6 @@ def _tasks(names: list[str], fewshot_examples: Path | None) -> dict[str, Task]:
     if not tasks:
         raise UsageError("--tasks names no task")
     return tasks
-
-
-def _few_shot(
-    name: str, specification: Task, data: Path, protocol: Protocol, samples: list[Any]
-) -> dict[int, few_shot.FewShotExamples]:
-    """Return the few-shot examples of a task by run; documents have none."""
-    runs = run_task.runs(specification, protocol)
-    if isinstance(specification, task.PerplexityTask):
-        return {run: {} for run in runs}
-    return few_shot.choose(name, specification, data, protocol, runs, samples)
 
 
 def _models(options: Recipe) -> list[ModelSource]:

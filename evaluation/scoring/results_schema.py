@@ -134,13 +134,6 @@ class StageTime(_Checked):
     seconds: Annotated[Number, Field(ge=0)]
 
 
-SAMPLES: dict[str, type[BaseModel]] = {
-    "perplexity": ScoredDocument,
-    "multiple_choice": ScoredQuestion,
-}
-"""Kind of a task to the schema of its samples."""
-
-
 def check(schema: type[BaseModel], value: Any, where: str | Path, name: str) -> None:
     """Check that a value has a schema.
 

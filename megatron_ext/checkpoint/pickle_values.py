@@ -122,40 +122,54 @@ def real(root: Any, source: object, inert: bool = False) -> Any:
     Raises:
         DataError: there is one and should not be, or the file ends before a tensor does.
     """
-    made: dict[int, Any] = {}
-    held = 0
+    return _Conversion(source, inert).convert(root)
 
-    def convert(value: Any) -> Any:
-        nonlocal held
-        kind = type(value)
-        if id(value) in made:
-            return made[id(value)]
-        found = value
-        if kind is StoredTensor:
-            held += value.nbytes
-            if held > _LARGEST:
-                raise DataError(
-                    f"{source} is damaged, or not a checkpoint's: more than {_LARGEST:,} bytes of"
-                    " tensors among plain values"
-                )
-            found = value.read()
-        elif kind in (list, tuple, set, frozenset):
-            found = kind(map(convert, value))
-        elif kind is dict:
-            found = {key: convert(part) for key, part in value.items()}
-        elif kind in (Namespace, SimpleNamespace):
-            found = kind(**{key: convert(part) for key, part in vars(value).items()})
-        elif kind is Known and value.name in _CLASSES:
-            found = _CLASSES[value.name]
-        elif kind in (Known, Inert) and not inert:
+
+class _Conversion:
+    """Makes plain values of checked ones; each is made once, however often it is referred to."""
+
+    def __init__(self, source: object, inert: bool) -> None:
+        self._source = source
+        self._inert = inert
+        self._made: dict[int, Any] = {}
+        self._tensor_bytes = 0
+
+    def convert(self, value: Any) -> Any:
+        """Return a value with all that it holds."""
+        if id(value) in self._made:
+            return self._made[id(value)]
+        converted = self._convert(value)
+        if type(value) not in (str, int, float, bool):
+            self._made[id(value)] = converted
+        return converted
+
+    def _convert(self, value: Any) -> Any:
+        cls = type(value)
+        if cls is StoredTensor:
+            return self._tensor(value)
+        if cls in (list, tuple, set, frozenset):
+            return cls(map(self.convert, value))
+        if cls is dict:
+            return {key: self.convert(item) for key, item in value.items()}
+        if cls in (Namespace, SimpleNamespace):
+            return cls(**{key: self.convert(item) for key, item in vars(value).items()})
+        if cls is Known and value.name in _CLASSES:
+            return _CLASSES[value.name]
+        if cls in (Known, Inert) and not self._inert:
             raise DataError(
-                f"{source} is damaged, or not a checkpoint's: it holds {value!r} among plain values"
+                f"{self._source} is damaged, or not a checkpoint's: it holds {value!r} among plain"
+                " values"
             )
-        if kind not in (str, int, float, bool):
-            made[id(value)] = found
-        return found
+        return value
 
-    return convert(root)
+    def _tensor(self, stored: StoredTensor) -> Any:
+        self._tensor_bytes += stored.nbytes
+        if self._tensor_bytes > _LARGEST:
+            raise DataError(
+                f"{self._source} is damaged, or not a checkpoint's: more than {_LARGEST:,} bytes of"
+                " tensors among plain values"
+            )
+        return stored.read()
 
 
 def packed(root: Any, source: object) -> io.BytesIO:

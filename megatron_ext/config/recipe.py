@@ -32,17 +32,17 @@ class Recipe:
     model: Model
     """Where the model comes from."""
     data: Data
-    """What is read: either train and validation, or sources."""
+    """Training and validation data: either train and validation, or sources."""
     training: Training
-    """How long, how much at a time, how precisely."""
+    """Steps, batch size, precision, validation and checkpoints."""
     optimizer: Optimizer
     """AdamW and its schedule."""
     parallel: ResumeMayChange[Parallel] = dataclasses.field(default_factory=Parallel)
-    """How the model is spread."""
+    """Parallelism."""
     resilience: Resilience = dataclasses.field(default_factory=Resilience)
-    """What a run does when it must stop, and when something goes wrong."""
+    """Preemption, hangs, stragglers, failed steps."""
     wandb: ResumeMayChange[Wandb | None] = None
-    """Weights & Biases, where the figures also go; null for none."""
+    """Logging to Weights & Biases; null disables it."""
 
     def __post_init__(self) -> None:
         """Check what concerns several keys."""
@@ -55,10 +55,10 @@ class Recipe:
 
 
 def from_run(path: Path) -> Recipe:
-    """Return the recipe that a run has noted in its folder.
+    """Return the recipe in a run folder.
 
     Raises:
-        OutputConflictError: it is none of pretraining, but that of a fine-tuning, for example.
+        OutputConflictError: it is not a recipe of pretraining.
     """
     try:
         return recipe.load(Recipe, path)

@@ -1,6 +1,6 @@
 """Identifies the data that a run reads.
 
-Files tokenised again at the same path are different data with a different index in the cache.
+Files tokenized again at the same path are different data with a different index in the cache.
 """
 
 import hashlib
@@ -95,6 +95,6 @@ def _other_data(output: Path, prefixes: list[str], before: list[str], now: list[
         ]
     return DataError(
         f"{', '.join(changed)}: the files are not those that the run in {output} began with"
-        " (tokenised again?); bring those back, or start from its weights on the new ones with"
+        " (tokenized again?); bring those back, or start from its weights on the new ones with"
         f" model.checkpoint={output / 'checkpoints'} and another output"
     )

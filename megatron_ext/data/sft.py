@@ -45,7 +45,7 @@ class Conversations:
     def __init__(self, prefix: str, tokenizer: Path, length: int) -> None:
         self._role, self._text = (IndexedDataset(name) for name in (role_prefix(prefix), prefix))
         if not numpy.array_equal(self._text.sequence_lengths, self._role.sequence_lengths):
-            raise DataError(f"{prefix} and {role_prefix(prefix)} differ in length; tokenise again")
+            raise DataError(f"{prefix} and {role_prefix(prefix)} differ in length; tokenize again")
         self._frame = _frame(prefix, tokenizer)
         self._length = length
         self.sizes = numpy.minimum(self._text.sequence_lengths, length)

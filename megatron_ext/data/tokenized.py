@@ -59,7 +59,7 @@ def check(prefixes: list[str], architecture: Architecture, tokenizer: Path) -> V
     ends = {prefix: _check_one(prefix, architecture, tokenizer) for prefix in prefixes}
     if len(set(ends.values()) - {_NO_EOD}) > 1:
         raise DataError(
-            f"the data have different end-of-document tokens: {ends}; tokenise all with one"
+            f"the data have different end-of-document tokens: {ends}; tokenize all with one"
             " --eod-token"
         )
     return Vocabulary(vocab_size=architecture.vocab_size, eod=min(ends.values()))
@@ -98,21 +98,11 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
     for path in (index, binary):
         if not path.is_file():
             raise DataError(f"{path} is missing; {_nearest(prefix, path)}")
-    magic, version, code, sequences, boundaries = _header(index)
-    if magic != b"MMIDIDX\0\0" or version != 1 or code not in _DTYPES:
-        raise DataError(f"{index} is not a Megatron index of 16 or 32 bit ids")
-    if index.stat().st_size != _HEADER.size + 12 * sequences + 8 * boundaries:
-        raise DataError(f"{index} is cut off or altered; tokenise again")
-    reads = os.environ.get("LOCAL_RANK", "0") == "0"  # a whole index: one process of each machine
+    code, sequences, boundaries = _check_header(index)
+    itemsize = numpy.dtype(_DTYPES[code]).itemsize
+    reads = os.environ.get("LOCAL_RANK", "0") == "0"  # the complete index: one process a machine
     if reads:
-        tokens = token_count(prefix)
-        if tokens == 0:
-            raise DataError(f"{binary} holds no tokens: the corpus that it was made from is empty")
-        if binary.stat().st_size != tokens * numpy.dtype(_DTYPES[code]).itemsize:
-            raise DataError(
-                f"{binary} has {binary.stat().st_size} bytes where {index} speaks of {tokens}"
-                " tokens; tokenise again"
-            )
+        _check_size(prefix, index, binary, itemsize)
     described = _manifest_of(prefix)
     if described.is_file():
         made = manifest.read(described, "preprocess")
@@ -121,8 +111,30 @@ def _check_one(prefix: str, architecture: Architecture, tokenizer: Path) -> int:
         _check_tokenizer(made["tokenizer"], described, architecture, tokenizer)
         return made["tokenizer"]["eod"]["id"] if made["config"]["append_eod"] else _NO_EOD
     if reads:
-        _check_structure(index, sequences, boundaries, numpy.dtype(_DTYPES[code]).itemsize)
+        _check_structure(index, sequences, boundaries, itemsize)
     return _NO_EOD
+
+
+def _check_header(index: Path) -> tuple[int, int, int]:
+    """Check how an index begins; return the code of its type, its sequences and boundaries."""
+    magic, version, code, sequences, boundaries = _header(index)
+    if magic != b"MMIDIDX\0\0" or version != 1 or code not in _DTYPES:
+        raise DataError(f"{index} is not a Megatron index of 16 or 32 bit ids")
+    if index.stat().st_size != _HEADER.size + 12 * sequences + 8 * boundaries:
+        raise DataError(f"{index} is truncated or altered; tokenize again")
+    return code, sequences, boundaries
+
+
+def _check_size(prefix: str, index: Path, binary: Path, itemsize: int) -> None:
+    """Check that the tokens of the index are those of the file, and that there are some."""
+    tokens = token_count(prefix)
+    if tokens == 0:
+        raise DataError(f"{binary} holds no tokens: the corpus that it was made from is empty")
+    if binary.stat().st_size != tokens * itemsize:
+        raise DataError(
+            f"{binary} has {binary.stat().st_size} bytes, but {index} has {tokens} tokens;"
+            " tokenize again"
+        )
 
 
 def check_ids(prefixes: list[str], architecture: Architecture) -> None:
@@ -173,7 +185,7 @@ def _check_index(index: Path, where: Path, made: dict[str, Any]) -> None:
     """Check that an index is the one that was written."""
     for record in made["outputs"]:
         if Path(record["path"]).name == index.name and manifest.sha256(index) != record["sha256"]:
-            raise DataError(f"{index} was altered since {where} was written; tokenise again")
+            raise DataError(f"{index} was altered since {where} was written; tokenize again")
 
 
 def _check_structure(index: Path, sequences: int, boundaries: int, itemsize: int) -> None:
@@ -191,7 +203,7 @@ def _check_structure(index: Path, sequences: int, boundaries: int, itemsize: int
     )
     if lengths.min() < 0 or not follow or not cover:
         raise DataError(
-            f"{index} was altered: its sequences or documents do not follow each other; tokenise"
+            f"{index} was altered: its sequences or documents do not follow each other; tokenize"
             " again"
         )
 
@@ -201,13 +213,13 @@ def _check_tokenizer(
 ) -> None:
     if made_with["vocab_size"] > architecture.vocab_size:
         raise DataError(
-            f"{where}: tokenised with {made_with['path']}, which has {made_with['vocab_size']} ids;"
+            f"{where}: tokenized with {made_with['path']}, which has {made_with['vocab_size']} ids;"
             f" the model has {architecture.vocab_size} embedding rows"
         )
     if tokenizer.is_file() and manifest.sha256(tokenizer) != made_with["sha256"]:
         raise DataError(
-            f"{where}: tokenised with {made_with['path']}, which differs from the model's own"
-            f" {tokenizer}; tokenise again with that one"
+            f"{where}: tokenized with {made_with['path']}, which differs from the model's own"
+            f" {tokenizer}; tokenize again with that one"
         )
 
 

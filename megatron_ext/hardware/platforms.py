@@ -1,6 +1,4 @@
-"""The seam between Galen and the hardware.
-
-Everything that differs between CUDA and the CPU is decided here.
+"""The interface to the hardware: everything that differs between CUDA and the CPU.
 
 No other file asks which platform it runs on.
 """
@@ -62,7 +60,7 @@ class Platform:
 
     @property
     def name(self) -> str:
-        """Return what people are told."""
+        """Device and layers, for messages."""
         return (
             f"{self.device.type} with"
             f" {'Transformer Engine' if self.transformer_engine else 'PyTorch'} layers"

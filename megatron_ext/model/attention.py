@@ -63,13 +63,13 @@ class FusedCausalAttention(MegatronModule):
         assert attention_mask is None and attention_bias is None
         if packed_seq_params is not None:
             bounds = packed_seq_params.cu_seqlens_q.tolist()
-            pieces = [
+            contexts = [
                 self._attend(
                     *(tensor[start:end].unsqueeze(1) for tensor in (query, key, value))
                 ).squeeze(1)
                 for start, end in itertools.pairwise(bounds)
             ]
-            return torch.cat(pieces)
+            return torch.cat(contexts)
         if not self.context_parallel:
             return self._attend(query, key, value)
         group = parallel_state.get_context_parallel_group()
@@ -129,9 +129,9 @@ def _context_parallel_mask(length: int, rank: int, ranks: int, device: torch.dev
 def context_parallel_positions(length: int, rank: int, ranks: int, device: torch.device) -> Tensor:
     """Return the positions of a sequence that a context-parallel process holds.
 
-    The sequence is cut into twice as many pieces as processes; each holds one from the front and
-    the one that mirrors it, so that causal attention is as much work for all. Transformer Engine
-    and Megatron's rotary embedding count on this order.
+    The sequence is divided into twice as many chunks as processes; each process holds one from the
+    front and the one that mirrors it, which balances the work of causal attention. Transformer
+    Engine and Megatron's rotary embedding expect this order.
     """
-    pieces = torch.arange(length, device=device).view(2 * ranks, -1)
-    return torch.cat([pieces[rank], pieces[2 * ranks - 1 - rank]])
+    chunks = torch.arange(length, device=device).view(2 * ranks, -1)
+    return torch.cat([chunks[rank], chunks[2 * ranks - 1 - rank]])

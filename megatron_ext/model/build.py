@@ -1,4 +1,4 @@
-"""Builds this process's part of the model."""
+"""Builds the model chunks of this process."""
 
 from typing import Any
 
@@ -55,10 +55,10 @@ def build_model(
     """Return this rank's part of the model, on its device, not yet wrapped for data parallelism.
 
     Args:
-        platform: what the process runs on.
-        architecture: shape of the whole model.
-        seq_length: longest sequence that will be seen.
-        vp_stage: which piece of this pipeline stage, under an interleaved pipeline.
+        platform: of this process.
+        architecture: of the complete model.
+        seq_length: maximum sequence length.
+        vp_stage: index of the model chunk in this pipeline stage, under an interleaved pipeline.
         options: further fields of Megatron's TransformerConfig: parallel sizes, precision,
             recompute.
     """

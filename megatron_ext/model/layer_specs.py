@@ -34,7 +34,7 @@ class RMSNorm(torch.nn.RMSNorm):
 def decoder_spec(
     platform: Platform, config: TransformerConfig, vp_stage: int | None = None
 ) -> ModuleSpec | TransformerBlockSubmodules:
-    """Return the layer specification of this pipeline stage, or of its piece `vp_stage`.
+    """Return the layer specification of this pipeline stage, or of its model chunk `vp_stage`.
 
     The layers are Transformer Engine's or PyTorch's.
     """

@@ -1,1 +1,1 @@
-"""What a run tells while it goes on and afterwards."""
+"""State, metrics and reports of a run."""

@@ -31,7 +31,7 @@ def start(options: Wandb | None, folder: Path) -> Any:
 
     Args:
         options: the recipe's section.
-        folder: run folder; it holds recipe.yaml, and keeps the run's id and what is not sent yet.
+        folder: run folder; it holds recipe.yaml, and stores the run's id and unsent data.
 
     Raises:
         UsageError: there is no key, or the service cannot be reached.
@@ -61,6 +61,6 @@ def start(options: Wandb | None, folder: Path) -> Any:
             f"Weights & Biases: {keys.hide(str(error))}. Set WANDB_API_KEY or run `wandb login`; "
             "without a network wandb.mode=offline; or wandb=null"
         ) from None
-    # a run that goes on from a checkpoint logs some steps again
+    # a resumed run logs some steps again
     run.define_metric("*", step_metric="step")
     return run

@@ -1,1 +1,1 @@
-"""Memory and speed of a run, estimated before it starts."""
+"""Memory and throughput of a run, estimated before it starts."""

@@ -1,1 +1,1 @@
-"""The training loop and what it carries from step to step."""
+"""The training loop, its optimizer, state and checkpoints."""

@@ -11,7 +11,6 @@ import pytest
 from evaluation import report
 from evaluation.metrics import aggregate
 from evaluation.reporting import published_results
-from evaluation.tasks.task import MultipleChoiceTask
 from galen.atomic import write_text
 
 
@@ -55,9 +54,12 @@ def write_model(folder, name, right):
             for item in samples
         ]
         write_text(folder / "prompts" / f"{task}.jsonl", "".join(prompts))
-        tasks[task] = aggregate.summarise(
-            MultipleChoiceTask(kind="multiple_choice", file="x"), [samples], [0], 0.5, None
-        )
+        tasks[task] = {
+            "kind": "multiple_choice",
+            "samples": len(samples),
+            **aggregate.choice_entry([samples], [0]),
+            "chance": 0.5,
+        }
     results = {
         "model": {"name": name, "path": name, "adapter": None},
         "protocol": "lm_eval",

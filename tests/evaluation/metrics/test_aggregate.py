@@ -4,9 +4,6 @@ import pytest
 from scipy import stats
 
 from evaluation.metrics import aggregate
-from evaluation.tasks import task
-
-QUESTIONS = task.MultipleChoiceTask(kind="multiple_choice", file="x")
 
 
 def test_shares_of_one_run_have_wilson_s_interval_also_where_none_or_all_are_right():
@@ -15,7 +12,7 @@ def test_shares_of_one_run_have_wilson_s_interval_also_where_none_or_all_are_rig
         {"id": str(n), "correct": False, "correct_argmax": n < 3, "top": "x", "prediction": None}
         for n in range(10)
     ]
-    found = aggregate.summarise(QUESTIONS, [samples], [0], 0.25, None)["metrics"]
+    found = aggregate.choice_entry([samples], [0])["metrics"]
     for metric, right in [("accuracy", 0), ("accuracy_argmax", 3), ("unparsed", 10)]:
         expected = stats.binomtest(right, 10).proportion_ci(0.95, "wilson")
         assert (found[metric]["low"], found[metric]["high"]) == (

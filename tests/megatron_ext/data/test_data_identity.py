@@ -1,4 +1,4 @@
-"""Files that were tokenised again at the same path are different data.
+"""Files that were tokenized again at the same path are different data.
 
 No old index is read for them, and no run resumes with them.
 """

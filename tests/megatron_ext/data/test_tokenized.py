@@ -111,12 +111,12 @@ def test_ids_are_read_when_no_manifest_tells(data, shape, tmp_path):
     [
         (lambda index, binary: index.unlink(), "is missing"),
         (lambda index, binary: index.write_bytes(b"not an index"), "not a Megatron index"),
-        (lambda index, binary: index.write_bytes(index.read_bytes()[:-1]), "cut off or altered"),
+        (lambda index, binary: index.write_bytes(index.read_bytes()[:-1]), "truncated or altered"),
         (
             lambda index, binary: index.write_bytes(index.read_bytes()[:-12] + bytes(12)),
             "do not follow each other",
         ),
-        (lambda index, binary: binary.write_bytes(binary.read_bytes()[:-2]), "tokenise again"),
+        (lambda index, binary: binary.write_bytes(binary.read_bytes()[:-2]), "tokenize again"),
     ],
 )
 def test_damaged_files_are_named(data, shape, tmp_path, damage, message):

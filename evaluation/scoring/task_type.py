@@ -1,0 +1,161 @@
+"""A type of task: its requests, how its replies are scored, summarized and compared.
+
+A new type is a specification in `evaluation.tasks.task`, a subclass of `TaskType`, and a line in
+`evaluation.scoring.task_types`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from evaluation.backends.base import Backend
+from evaluation.metrics import aggregate
+from evaluation.metrics.intervals import Estimate
+from evaluation.protocols.few_shot import FewShotExamples
+from evaluation.protocols.protocol import Protocol
+
+Sample = dict[str, Any]
+"""A scored sample, one line of the sample log."""
+Samples = Mapping[str, Mapping[str, Any]]
+"""Scored samples by id."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The requests of one task in one run, and how replies become scored samples."""
+
+    ask: Callable[..., Iterator[list[Any]]]
+    """The method of the backend that replies."""
+    requests: list[Any]
+    build: Callable[..., Sample]
+    """`build(index, *reply)` returns the scored sample of the request at an index."""
+    prompts: list[str]
+    """The text of each prompt, for OUTPUT/prompts; empty where there is none."""
+
+
+class TaskType(ABC, Generic[T]):
+    """What differs between types of tasks; `T` is the type of its specification."""
+
+    name: str
+    """The `kind` of a task file."""
+    unit: str
+    """What a sample is, in the plural, for reports."""
+    primary_metric: str
+    """The metric that models are compared by."""
+    lower_is_better: bool
+    compared_key: str
+    """The key of a scored sample whose values are compared by a paired test."""
+    uses_protocol: bool
+    """Whether the protocol decides its scores."""
+    sample_schema: type[BaseModel]
+
+    @abstractmethod
+    def input_files(self, task: T, data: Path) -> list[Path]:
+        """Return the files below `data` that a task reads.
+
+        Raises:
+            DataError: they are missing.
+        """
+
+    @abstractmethod
+    def read_samples(self, task: T, data: Path, limit: int | None) -> list[Any]:
+        """Read what is to be scored; a type may already apply `limit`."""
+
+    def limited(self, samples: list[Any], limit: int | None) -> list[Any]:
+        """Return at most `limit` samples, chosen by a hash of their ids."""
+        return samples
+
+    def check_length(self, name: str, task: T, length: int | None) -> None:
+        """Check that a model with a context of `length` tokens can read the samples.
+
+        Raises:
+            DataError: they are longer.
+        """
+
+    @abstractmethod
+    def runs(self, task: T, protocol: Protocol) -> list[int]:
+        """Return the runs of a task, each named by its seed."""
+
+    @abstractmethod
+    def few_shot(
+        self, name: str, task: T, data: Path, protocol: Protocol, samples: list[Any]
+    ) -> dict[int, FewShotExamples]:
+        """Return the few-shot examples of each run.
+
+        Raises:
+            UsageError, DataError: there are none, or too few.
+        """
+
+    def generates(self, protocol: Protocol) -> bool:
+        """Return whether answers are generated."""
+        return False
+
+    @abstractmethod
+    def job(
+        self,
+        name: str,
+        task: T,
+        samples: Sequence[Any],
+        examples: FewShotExamples,
+        protocol: Protocol,
+        run: int,
+        backend: Backend,
+    ) -> Job:
+        """Return the requests of one run.
+
+        Raises:
+            DataError: a sample cannot be encoded.
+        """
+
+    @abstractmethod
+    def entry(
+        self, by_run: Sequence[Sequence[Sample]], runs: Sequence[int], samples: Sequence[Any]
+    ) -> dict[str, Any]:
+        """Return the metrics and further keys of a task's entry in `results.json`.
+
+        Args:
+            by_run: scored samples of each run, in the same order in each.
+            runs: names of the runs.
+            samples: what was scored.
+        """
+
+    @abstractmethod
+    def estimate(self, by_run: Sequence[Sequence[Sample]]) -> Estimate:
+        """Return the primary metric."""
+
+    def summarize(
+        self,
+        by_run: Sequence[Sequence[Sample]],
+        runs: Sequence[int],
+        samples: Sequence[Any],
+        contaminated: Collection[str] | None,
+    ) -> dict[str, Any]:
+        """Return a task's entry of `results.json`.
+
+        Args:
+            by_run: scored samples of each run, in the same order in each.
+            runs: names of the runs.
+            samples: what was scored.
+            contaminated: ids of samples that the training corpus contains, or None where
+                contamination was not checked.
+        """
+        entry = self.entry(by_run, runs, samples)
+        if contaminated is not None:
+            entry |= aggregate.without_contaminated(by_run, contaminated, self.estimate)
+        return {"kind": self.name, "samples": len(by_run[0]), **entry}
+
+    @abstractmethod
+    def difference(self, first: Samples, second: Samples) -> Estimate:
+        """Return the second model's primary metric minus the first's on the same samples.
+
+        With a paired bootstrap interval.
+        """
+
+    def mismatch(self, first: Samples, second: Samples) -> str:
+        """Return why two models' scores on the same ids do not compare; empty where they do."""
+        return ""

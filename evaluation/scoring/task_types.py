@@ -1,0 +1,18 @@
+"""All types of tasks by the `kind` of a task file."""
+
+from typing import Any
+
+from evaluation.scoring.multiple_choice import MultipleChoice
+from evaluation.scoring.perplexity import Perplexity
+from evaluation.scoring.task_type import TaskType
+from evaluation.tasks.task import Task
+
+TASK_TYPES: dict[str, TaskType[Any]] = {
+    task_type.name: task_type for task_type in (MultipleChoice(), Perplexity())
+}
+"""Name to type of task."""
+
+
+def of(task: Task) -> TaskType[Any]:
+    """Return the type of a task."""
+    return TASK_TYPES[task.kind]
