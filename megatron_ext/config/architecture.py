@@ -173,8 +173,7 @@ def read(path: str | Path) -> Architecture:
     file = shipped.resolve(path) if is_file else Path(path) / NAME
     if not file.exists():
         raise DataError(
-            f"cannot read {file}: there is none; checkpoints_convert/hf_to_megatron.py writes it"
-            " beside the weights"
+            f"cannot read {file}: there is none; `galen import` writes it beside the weights"
         )
     fields = json_file.read_object(file)
     try:
