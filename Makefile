@@ -24,7 +24,7 @@ READY := $(VENV)/.ready$(if $(filter file,$(origin PYTHON)),,-$(notdir $(PYTHON)
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input install -qq --no-compile
 # Hundreds of processes start in the tests and on a cluster; each would otherwise compile PyTorch and Megatron again.
 unexport PYTHONDONTWRITEBYTECODE
-CODE := galen data_prep megatron_ext checkpoints_convert finetune evaluation examples benchmarks
+CODE := galen data_prep megatron_ext checkpoints_convert finetune evaluation examples benchmarks docs
 
 .PHONY: help
 help:  ## list these targets

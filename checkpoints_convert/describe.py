@@ -2,8 +2,8 @@
 
 Prints family, sizes, the layout it was saved from, step, vocabulary, precision and completeness.
 
-    python checkpoints_convert/describe.py runs/pretrain/checkpoints
-    python checkpoints_convert/describe.py models/SmolLM2-135M --json
+    galen inspect-checkpoint runs/pretrain/checkpoints
+    galen inspect-checkpoint models/SmolLM2-135M --json
 
 Reads Megatron checkpoint folders (or one iteration of them), the old mp_rank_XX layout, NeMo 2 and
 Hugging Face folders. Nothing of the checkpoint is run. Exit code 1 when it is not complete.

@@ -1,6 +1,6 @@
 r"""Export a Megatron checkpoint as a NeMo 2 folder that nemo.collections.llm loads.
 
-    python checkpoints_convert/megatron_to_nemo.py --megatron runs/pretrain/checkpoints \
+    galen export-nemo --megatron runs/pretrain/checkpoints \
         --output runs/nemo
 
 The folder holds `weights/` and `context/`. Supported are Llama, Mistral, Qwen2 and Qwen3; the

@@ -1,7 +1,7 @@
 r"""Import a checkpoint folder of NeMo 2 (`weights/`, `context/`) as a `torch_dist` checkpoint.
 
-    python checkpoints_convert/nemo_to_megatron.py --nemo runs/nemo --output runs/megatron
-    python checkpoints_convert/nemo_to_megatron.py --nemo runs/nemo \
+    galen import-nemo --nemo runs/nemo --output runs/megatron
+    galen import-nemo --nemo runs/nemo \
         --hf models/Mistral-7B-v0.3 --output runs/megatron
 
 Llama, Mistral, Qwen2 and Qwen3 models of nemo.collections.llm. Nothing of the folder is run: the

@@ -1,6 +1,6 @@
 r"""Register a `torch_dist` checkpoint of Megatron-LM or Megatron-Bridge with Galen, in place.
 
-    python checkpoints_convert/register_checkpoint.py --megatron runs/from-megatron-lm \
+    galen register --megatron runs/from-megatron-lm \
         --hf models/Llama-2-7b
 
 Its weights are not copied. Checks that its tensors are those of the model that the Hugging Face

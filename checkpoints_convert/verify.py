@@ -2,8 +2,8 @@ r"""Prove that a Megatron checkpoint and a Hugging Face folder are the same mode
 
 It compares weights and logits.
 
-    python checkpoints_convert/verify.py --hf models/SmolLM2-135M --megatron runs/megatron
-    python checkpoints_convert/verify.py --hf models/SmolLM2-135M --megatron runs/megatron \
+    galen verify --hf models/SmolLM2-135M --megatron runs/megatron
+    galen verify --hf models/SmolLM2-135M --megatron runs/megatron \
         --tp 2 --pp 2
 
 Weights are compared bit by bit, by name, a slice at a time. Logits are computed on real text, by

@@ -1,6 +1,6 @@
 """A web site to WARC files, politely.
 
-    python data_prep/crawl.py examples/crawl/medlineplus.yaml output=raw/medlineplus
+    galen crawl examples/crawl/medlineplus.yaml output=raw/medlineplus
 
 robots.txt is obeyed, requests come one at a time with the recipe's delay or robots.txt's
 Crawl-delay, whichever is longer. Stopped or killed and started again, it resumes: what the archive

@@ -1,6 +1,6 @@
 """Raw medical sources to curated documents, split into train, validation and test.
 
-    python data_prep/curate.py examples/corpora/pubmed_sample.yaml output=corpus \
+    galen curate examples/corpora/pubmed_sample.yaml output=corpus \
         sources.0.path='medline/*.xml.gz' --workers 2
 
 writes corpus/{train,validation,test}/*.jsonl.gz (records of text, id, metadata) and

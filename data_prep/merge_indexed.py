@@ -1,6 +1,6 @@
 """Several token files joined into one.
 
-    python data_prep/merge_indexed.py --input 'data/train_*-of-00008' --output-prefix data/train
+    galen merge-indexed --input 'data/train_*-of-00008' --output-prefix data/train
 
 joins the sets that `preprocess.py --shards 8` wrote: same bytes as without --shards. Each --input
 is a PREFIX that has a PREFIX_manifest.json, or names one PREFIX.bin and .idx of any origin (then

@@ -1,6 +1,6 @@
 """The report of a curated corpus, one HTML file with figures.
 
-    python data_prep/report.py CORPUS [--output report.html] [--no-samples]
+    galen report-corpus CORPUS [--output report.html] [--no-samples]
 
 reads manifest.json, statistics.json and the findings of the steps (duplicates.jsonl,
 contamination.jsonl) in the folder that curate.py wrote, and writes CORPUS/report.html: documents

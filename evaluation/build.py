@@ -1,9 +1,9 @@
 """Build benchmarks with a language model: rationales for answers, and translated questions.
 
-    python evaluation/build.py rationales --reader headqa --questions data/headqa/train_HEAD.json \\
+    galen build-benchmark rationales --reader headqa --questions data/headqa/train_HEAD.json \\
         --output headqa_rationales.jsonl --check checks.csv \\
         --endpoint http://localhost:8000/v1 --endpoint-model NAME
-    python evaluation/build.py translate --to French --reader medqa \\
+    galen build-benchmark translate --to French --reader medqa \\
         --questions data/medqa/test.jsonl --output medqa_fr.jsonl --local-model DIR
 
 The output has Galen's own layout (`reader: galen`) with the provenance of each item: model,

@@ -1,11 +1,11 @@
 """Write one self-contained HTML page about a run: its data, its training, scores before and after.
 
-    python evaluation/report.py scores/base scores/pretrained scores/finetuned --corpus corpus \\
+    galen report scores/base scores/pretrained scores/finetuned --corpus corpus \\
         --pretraining runs/pretrain --finetuning runs/finetune --output report.html
 
 The first results folder is the model that the others are compared with, on the same samples. Only
-the results are required; the page omits what is not given. Folders come from evaluation/run.py,
-data_prep/curate.py, megatron_ext.pretrain, finetune/train.py.
+the results are required; the page omits what is not given. Folders come from `galen evaluate`,
+`galen curate`, `galen pretrain`, `galen finetune`.
 """
 
 import argparse
@@ -262,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="RESULTS_DIR",
-        help="output folder of evaluation/run.py, the first is the base",
+        help="output folder of `galen evaluate`, the first is the base",
     )
     parser.add_argument(
         "--corpus",
@@ -274,13 +274,13 @@ def _parser() -> argparse.ArgumentParser:
         "--pretraining",
         type=Path,
         metavar="RUN",
-        help="run folder of megatron_ext.pretrain, for its loss curve",
+        help="run folder of `galen pretrain`, for its loss curve",
     )
     parser.add_argument(
         "--finetuning",
         type=Path,
         metavar="RUN",
-        help="run folder of finetune/train.py, for its loss curve",
+        help="run folder of `galen finetune`, for its loss curve",
     )
     parser.add_argument(
         "--times",

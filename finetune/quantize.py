@@ -1,8 +1,8 @@
 """Store a model in fewer bits, and measure at once what that costs and saves.
 
-    python finetune/quantize.py --model MODEL --methods bnb4,bnb8 --questions test.jsonl \\
+    galen quantize --model MODEL --methods bnb4,bnb8 --questions test.jsonl \\
         --output QUANTISED
-    python finetune/quantize.py --model MODEL --methods awq,gptq,int8 \\
+    galen quantize --model MODEL --methods awq,gptq,int8 \\
         --calibration train.jsonl --questions test.jsonl --output QUANTISED
 
 awq and gptq: 4 bit in groups of 128 weights, 64 or 32 where 128 does not divide the layers; int8: 8

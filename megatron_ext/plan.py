@@ -1,6 +1,6 @@
 r"""Estimate a pretraining run's memory and throughput before launching it.
 
-    python -m megatron_ext.plan examples/pretrain/meditron_70b.yaml \
+    galen plan examples/pretrain/meditron_70b.yaml \
         examples/pretrain/layouts/70b_h100_bf16.yaml --gpus 128 --gpu h100-80gb
 
 Shows the memory of each pipeline stage, whether it fits, the time of a step and of the run,

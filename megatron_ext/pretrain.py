@@ -1,9 +1,9 @@
 r"""Continue pretraining a model on tokenized documents, on one process or thousands.
 
-    python -m megatron_ext.pretrain --nproc-per-node 2 examples/demo/pretrain.yaml \
+    galen pretrain --nproc-per-node 2 examples/demo/pretrain.yaml \
         training.train_iters=20
     # on each of four machines:
-    python -m megatron_ext.pretrain --nproc-per-node 8 --nnodes 4 \
+    galen pretrain --nproc-per-node 8 --nnodes 4 \
         --rdzv-endpoint node0:29500 RECIPE.yaml
 
 After a kill, the same command resumes from the last checkpoint in the run folder. Its exit code is

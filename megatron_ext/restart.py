@@ -2,7 +2,7 @@
 
 A batch script asks this after each end.
 
-    python -m megatron_ext.restart RECIPE.yaml [key=value …] --exit-code 75 && requeue
+    galen should-restart RECIPE.yaml [key=value …] --exit-code 75 && requeue
 
 Exit codes: 0 restart the run, 3 do not. A run is restarted as long as each start reaches a newer
 checkpoint, up to `--max-restarts-without-progress` consecutive starts that reach none. User errors

@@ -146,8 +146,8 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     check_complete(weights, family, architecture)
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
         logger.warning(
-            f"{job.hf} has no tokenizer, so an export will have none either; verify.py needs it,"
-            " or --weights-only"
+            f"{job.hf} has no tokenizer, so an export will have none either; `galen verify`"
+            " needs it, or --weights-only"
         )
     source: Source = weights
     extension = None

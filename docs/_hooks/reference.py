@@ -1,16 +1,21 @@
-"""The reference pages: options and recipe keys of all commands, read from the code.
+"""The reference pages: options, recipe keys, steps, readers, tasks, read from the code.
 
-MkDocs calls `on_page_markdown` for every page; the markers `<!-- commands -->` and
-`<!-- recipes -->` are replaced.
+MkDocs calls `on_page_markdown` for every page; markers such as `<!-- commands -->` are replaced by
+what the function of that name returns.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import importlib
 import re
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from galen import recipe
 from galen.commands import STAGES
 
 
@@ -24,7 +29,8 @@ class _Parsed(Exception):
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the markers of a page."""
-    for marker, generate in (("<!-- commands -->", commands), ("<!-- recipes -->", recipes)):
+    for generate in (commands, recipes, steps, readers, tasks, protocols):
+        marker = f"<!-- {generate.__name__} -->"
         if marker in markdown:
             markdown = markdown.replace(marker, generate())
     return markdown
@@ -57,15 +63,99 @@ def recipes() -> str:
     return "\n".join(lines)
 
 
+def steps() -> str:
+    """Return a section per step of a corpus recipe, with its settings."""
+    from data_prep.curation.registry import STEPS
+
+    lines = []
+    for name, step in STEPS.items():
+        lines += [f"## {name}", "", _first_paragraph(step.Settings.__doc__), ""]
+        lines += _fields_table(step.Settings, without=("step", "sources"))
+    return "\n".join(lines)
+
+
+def readers() -> str:
+    """Return the options of all readers, and a section per reader with its own."""
+    from data_prep.readers import READERS
+    from data_prep.readers.common_options import ReaderOptions
+
+    lines = ["## All readers", "", *_fields_table(ReaderOptions)]
+    common = tuple(field.name for field in dataclasses.fields(ReaderOptions))
+    for name, reader in READERS.items():
+        endings = ", ".join(f"`{ending}`" for ending in reader.endings)
+        lines += [f"## {name}", "", _first_paragraph(reader.__doc__), "", f"Files: {endings}.", ""]
+        lines += _fields_table(reader.Options, without=common)
+    return "\n".join(lines)
+
+
+def tasks() -> str:
+    """Return a table of the built-in tasks with the comment at the head of each file."""
+    from evaluation.tasks import task
+
+    lines = ["| task | content |", "|---|---|"]
+    for path in sorted(Path(task.BUILT_IN).glob("*.yaml")):
+        comment = re.match(r"(?:#.*\n)*", path.read_text(encoding="utf-8"))
+        text = " ".join(line.strip("# ") for line in (comment[0] if comment else "").splitlines())
+        lines.append(f"| `{path.stem}` | {_cell(text)} |")
+    return "\n".join(lines)
+
+
+def protocols() -> str:
+    """Return a table of the protocols with their settings."""
+    from evaluation.protocols.protocol import PROTOCOLS
+
+    names = [field.name for field in dataclasses.fields(next(iter(PROTOCOLS.values())))]
+    lines = [f"| protocol | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for name, protocol in PROTOCOLS.items():
+        cells = [_value(getattr(protocol, field)) for field in names]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    """Return a setting of a protocol for a cell; what is off is empty."""
+    if value in (False, "", (), 0):
+        return ""
+    if isinstance(value, tuple):
+        return ", ".join(_cell(f"`{item}`") for item in value)
+    return "yes" if value is True else f"`{value}`"
+
+
+def _fields_table(section: type, without: Iterable[str] = ()) -> list[str]:
+    """Return a table of a recipe section's keys, or nothing if there are none."""
+    fields = [line for line in recipe.describe(section, 0).splitlines() if line]
+    rows = []
+    for line in fields:
+        found = re.match(r"(\w+)(?: \[(.*?)\])?:? +(.*)$", line)
+        if found is None or found[1] in without:
+            continue
+        name, default, meaning = found.groups()
+        rows.append(f"| `{name}` | {_cell(_default(default))} | {_cell(meaning)} |")
+    if not rows:
+        return []
+    return ["| key | default | meaning |", "|---|---|---|", *rows, ""]
+
+
+def _default(default: str | None) -> str:
+    if default in (None, "null", '""'):
+        return ""
+    return default if default == "required" else f"`{default}`"
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split())
+
+
 def parser_of(module: str) -> argparse.ArgumentParser:
     """Return the parser of a command."""
 
     def stop(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
         raise _Parsed(parser)
 
-    names = ("parse_args", "parse_known_args", "parse_intermixed_args")
-    patched = dict.fromkeys(names, stop)
-    with mock.patch.multiple(argparse.ArgumentParser, **patched), mock.patch.object(sys, "argv"):
+    with contextlib.ExitStack() as patches:
+        for name in ("parse_args", "parse_known_args", "parse_intermixed_args"):
+            patches.enter_context(mock.patch.object(argparse.ArgumentParser, name, stop))
+        patches.enter_context(mock.patch.object(sys, "argv", [module]))
         try:
             importlib.import_module(module).main(["--help"])
         except _Parsed as found:
@@ -89,7 +179,7 @@ def _row(action: argparse.Action) -> str:
         meaning = meaning[: bracketed.start()]
     elif not action.required and action.default not in (None, False, [], "", argparse.SUPPRESS):
         default = str(action.default)
-    return " | ".join(("", f"`{_cell(name)}`", _cell(default), _cell(meaning), "")).strip()
+    return " | ".join(("", _cell(f"`{name}`"), _cell(default), _cell(meaning), "")).strip()
 
 
 def _choices(action: argparse.Action) -> str:
@@ -101,4 +191,7 @@ def _sentence(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    """Return text on one line, without what ends a cell or begins an HTML tag."""
+    parts = " ".join(text.replace("|", "\\|").split()).split("`")
+    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]  # outside of code
+    return "`".join(parts)

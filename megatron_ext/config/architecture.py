@@ -175,8 +175,7 @@ def read_architecture(path: str | Path) -> Architecture:
     file = shipped.resolve(path) if is_file else Path(path) / ARCHITECTURE_FILE
     if not file.exists():
         raise DataError(
-            f"cannot read {file}: there is none; checkpoints_convert/hf_to_megatron.py writes it"
-            " beside the weights"
+            f"cannot read {file}: there is none; `galen import` writes it beside the weights"
         )
     fields = json_file.read_object(file)
     try:

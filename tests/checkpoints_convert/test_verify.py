@@ -57,6 +57,7 @@ def test_equal_under_four_processes_as_a_user_would_see(model, checkpoint):
     )
 
 
+@pytest.mark.slow
 def test_equal_without_a_layout(model, checkpoint, capsys):
     capsys.readouterr()
     assert verify.main(["--hf", str(model), "--megatron", str(checkpoint)]) == 0

@@ -94,6 +94,7 @@ def documents(tmp_path):
     return {document.metadata["title"]: document for document in found}, len(found)
 
 
+@pytest.mark.slow
 def test_crawl(site, tmp_path):
     with site.running() as base:
         recipe = write_recipe(tmp_path, base)
@@ -128,6 +129,7 @@ def test_crawl(site, tmp_path):
         }
 
 
+@pytest.mark.slow
 def test_killed_for_real_goes_on(site, tmp_path):
     site.hold["/topic/c"] = threading.Event()
     with site.running() as base:
@@ -158,6 +160,7 @@ def test_killed_for_real_goes_on(site, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_addresses_that_need_escaping_are_fetched_once(tmp_path):
     site = Site()
     names = ("/topic/ü", "/topic/sp ace", "/topic/[1]|'", "/topic/deny/x")
@@ -178,6 +181,7 @@ def test_addresses_that_need_escaping_are_fetched_once(tmp_path):
     assert sorted(fetched) == sorted([*names[:3], "/topic/sp ace"])
 
 
+@pytest.mark.slow
 def test_broken_answers_are_not_kept_and_each_is_told_with_its_reason(tmp_path):
     site = Site()
     compressed = gzip.compress(page("Half") * 50)
@@ -224,6 +228,7 @@ def test_broken_answers_are_not_kept_and_each_is_told_with_its_reason(tmp_path):
     assert (asked.count("/topic/slow"), asked.count("/topic/500")) == (1, 5)
 
 
+@pytest.mark.slow
 def test_answers_without_a_type_and_compressed_sitemaps_are_read(tmp_path):
     site = Site()
     with site.running() as base:

@@ -57,6 +57,7 @@ def test_missing_input_is_a_usage_error(tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.slow
 def test_bad_input_stops_at_its_stage_with_its_message(tmp_path, tied_llama):
     (tmp_path / "broken.xml").write_text("<PubmedArticleSet><PubmedArticle>")
     done = run(

@@ -126,6 +126,7 @@ def commands(folder: Path, tmp_path: Path) -> dict[str, list]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["evaluate", "finetune", "import", "describe"])
 @pytest.mark.parametrize("kind", ["known", "unknown"])
 def test_no_command_runs_it(tmp_path, folders, kind, name):

@@ -334,7 +334,7 @@ def test_broken_input_is_one_clear_message(tmp_path: Path, models: list[Path]) -
     with pytest.raises(
         DataError,
         match=(
-            r"results.json is not a results file of evaluation/run.py: the key 'tasks' is missing"
+            r"results.json is not a results file of `galen evaluate`: the key 'tasks' is missing"
         ),
     ):
         write_report(tmp_path, *models)

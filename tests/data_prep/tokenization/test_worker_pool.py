@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.data_prep.material import run, write_lines
 
@@ -53,6 +55,7 @@ PLACES = (
 PLACES += ("before it sends", "while it sends", "when it has sent")
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_at_any_moment_ends_the_command_which_then_goes_on(
     tmp_path, tokenizer_folder
 ):

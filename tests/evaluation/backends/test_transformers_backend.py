@@ -174,7 +174,7 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
         ("adapter_config.json", "is a PEFT adapter: give it by --adapter"),
         (
             "latest_checkpointed_iteration.txt",
-            r"is a Megatron checkpoint: .*megatron_to_hf\.py exports it",
+            r"is a Megatron checkpoint: `galen export` exports it",
         ),
         (
             "checkpoints/latest_checkpointed_iteration.txt",
