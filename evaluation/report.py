@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.reporting import comparison, error_analysis, tables
-from evaluation.reporting import inputs as report_inputs
+from evaluation.reporting import comparison, error_analysis, report_inputs, tables
 from evaluation.reporting.comparison import Comparison, Row
-from evaluation.reporting.inputs import ModelScores
+from evaluation.reporting.report_inputs import ModelScores
 from galen import cli, lock, page
 from galen.atomic import write_text
 
@@ -108,7 +107,7 @@ def render(
 ) -> str:
     """Return the page as HTML; `rest` goes to the template as it is."""
     # matplotlib takes a second to import
-    from evaluation.reporting import figures as report_figures
+    from evaluation.reporting import report_figures
 
     return page.render(
         Path(__file__).parent / "reporting" / "report.html.j2",

@@ -10,7 +10,7 @@ import pytest
 
 from evaluation import report
 from evaluation.metrics import intervals
-from evaluation.reporting import inputs as report_inputs
+from evaluation.reporting import report_inputs
 from galen import manifest
 from galen.errors import DataError, UsageError
 
