@@ -277,12 +277,12 @@ STOPPING = """
 import os, resource, signal, sys
 from pathlib import Path
 from data_prep import preprocess
-from data_prep.tokenization import worker_pool as token_pool, write_tokens
+from data_prep.tokenization import worker_pool, write_tokens
 from data_prep.tokenization.indexed_dataset import IndexedFileWriter
 from data_prep.tokenization.job import TokenJob
 from galen import cli
 
-token_pool.BLOCK_BYTES, write_tokens.SAVE_SECONDS = 1 << 14, 0.0
+worker_pool.BLOCK_BYTES, write_tokens.SAVE_SECONDS = 1 << 14, 0.0
 place, count = sys.argv.pop(1), int(sys.argv.pop(1))
 
 def kill(owner, name):
