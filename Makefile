@@ -24,7 +24,7 @@ READY := $(VENV)/.ready$(if $(filter file,$(origin PYTHON)),,-$(notdir $(PYTHON)
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input install -qq --no-compile
 # Hundreds of processes start in the tests and on a cluster; each would otherwise compile PyTorch and Megatron again.
 unexport PYTHONDONTWRITEBYTECODE
-CODE := galen data_prep megatron_ext checkpoints_convert finetune evaluation examples benchmarks
+CODE := galen data_prep megatron_ext checkpoints_convert finetune evaluation examples benchmarks docs
 
 .PHONY: help
 help:  ## list these targets
@@ -55,6 +55,12 @@ test-fast: $(READY)  ## the tests of single processes, two at a time: under thre
 format: $(READY)  ## put the code into its format and fix what ruff can
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
+
+.PHONY: docs
+docs: $(READY)  ## the documentation as a site in site/; it loads nothing from other hosts
+	@$(RUN) -c 'import material' 2>/dev/null || $(PIP) --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@echo "site/index.html"
 
 .PHONY: types
 types: $(READY)  ## the type checker alone

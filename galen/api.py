@@ -27,7 +27,7 @@ from typing import Any
 from galen import cli, json_file, manifest, stop_signals
 from galen.commands import STAGES
 from galen.errors import DataError, UsageError
-from galen.stop_signals import EXIT_CODE as STOPPED_EARLY
+from galen.stop_signals import EXIT_STOPPED
 
 Overrides = Mapping[str, Any]
 """Values for dotted keys of a recipe."""
@@ -127,7 +127,7 @@ def pretrain(
     Returns:
         The finished run, or None when it stopped early with a checkpoint: the same call resumes it.
     """
-    code = _run("pretrain", _recipe(recipe, overrides), options, codes=(0, STOPPED_EARLY))
+    code = _run("pretrain", _recipe(recipe, overrides), options, codes=(0, EXIT_STOPPED))
     output = _output_of("megatron_ext.config.recipe", "Recipe", recipe, overrides)
     return _output(output) if code == 0 else None
 
@@ -140,7 +140,7 @@ def finetune(
     Returns:
         The finished run, or None when it stopped early with a checkpoint: the same call resumes it.
     """
-    code = _run("finetune", _recipe(recipe, overrides), options, codes=(0, STOPPED_EARLY))
+    code = _run("finetune", _recipe(recipe, overrides), options, codes=(0, EXIT_STOPPED))
     output = _output_of("finetune.config.recipe", "Recipe", recipe, overrides)
     return _output(output) if code == 0 else None
 

@@ -1,6 +1,6 @@
 """Commands whose options may also stand in a YAML recipe, so that one file reproduces a result.
 
-    python checkpoints_convert/hf_to_megatron.py RECIPE.yaml [key=value …] [--option value …]
+    galen import RECIPE.yaml [key=value …] [--option value …]
 
 A key is the long name of an option: `hf`, `add_special_tokens`. An override replaces a key of the
 recipe, and an option on the command line replaces both.

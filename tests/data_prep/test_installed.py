@@ -64,6 +64,7 @@ def test_the_wheel_has_recipes_tasks_and_templates(wheel):
     assert not any(name.startswith(("tests/", "examples/")) for name in names)
 
 
+@pytest.mark.slow
 def test_data_stages_of_an_installed_wheel_need_no_torch(
     tmp_path,
     wheel,

@@ -139,7 +139,7 @@ def harness(tiny_llama, tmp_path_factory):
         found = lm_eval.simple_evaluate(
             model=model, tasks=[name], task_manager=manager, bootstrap_iters=0
         )
-        samples = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
+        theirs = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
         (work / "ours.yaml").write_text(
             f"kind: multiple_choice\nfile: test.jsonl\nreader: {kind}\n"
         )
@@ -164,7 +164,7 @@ def harness(tiny_llama, tmp_path_factory):
             row.get("id") or (str(row["pubid"]) if "pubid" in row else f"test:{n}")
             for n, row in enumerate(rows, start=1)
         ]
-        return samples, [samples[id_] for id_ in ids], found["results"][name]["acc,none"]
+        return theirs, [samples[id_] for id_ in ids], found["results"][name]["acc,none"]
 
     yield both
     environment.undo()
@@ -180,13 +180,11 @@ def harness(tiny_llama, tmp_path_factory):
     ],
 )
 def test_the_same_log_likelihoods_and_predictions_item_by_item(harness, kind, template, protocol):
-    samples, samples, accuracy = harness(kind, template, protocol)
-    for sample, item in zip(samples, samples, strict=True):
-        theirs = [float(response[0][0]) for response in sample["resps"]]
-        assert list(item["logprobs"].values()) == pytest.approx(theirs, abs=1e-4)
-        assert english.LETTERS.index(item["prediction"]) == theirs.index(max(theirs))
-        assert float(item["correct"]) == sample["acc"]
-    assert sum(item["correct"] for item in samples) / len(samples) == pytest.approx(accuracy)
-    assert (
-        len({item["prediction"] for item in samples}) > 1
-    )  # the model does not always say the same
+    theirs, ours, accuracy = harness(kind, template, protocol)
+    for reference, sample in zip(theirs, ours, strict=True):
+        logprobs = [float(response[0][0]) for response in reference["resps"]]
+        assert list(sample["logprobs"].values()) == pytest.approx(logprobs, abs=1e-4)
+        assert english.LETTERS.index(sample["prediction"]) == logprobs.index(max(logprobs))
+        assert float(sample["correct"]) == reference["acc"]
+    assert sum(sample["correct"] for sample in ours) / len(ours) == pytest.approx(accuracy)
+    assert len({sample["prediction"] for sample in ours}) > 1, "always the same answer"

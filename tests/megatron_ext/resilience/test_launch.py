@@ -76,7 +76,6 @@ def test_two_machines_and_one_launcher_is_asked_to_end(checkpoint, data, tmp_pat
         f"-m megatron_ext.pretrain --nproc-per-node 1 --nnodes 2 --rdzv-endpoint {meeting}"
         f" {tmp_path / 'r.yaml'}"
     )
-    assert (
-        f"iter_{stopped['iteration']:07d}; to resume: " in said.splitlines()[-1]
-        and command_line in said.splitlines()[-1]
-    ), said
+    # PyTorch's store of the second launcher can warn after it that the first has ended
+    resume = f"iter_{stopped['iteration']:07d}; to resume: "
+    assert any(resume in line and command_line in line for line in said.splitlines()), said
