@@ -23,7 +23,7 @@ from checkpoints_convert.hf.folder import verify_companions
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from galen import cli, lock
 from galen.option_recipe import OptionParser
-from megatron_ext.checkpoint.folder import HF, find_iteration, weight_files
+from megatron_ext.checkpoint.checkpoint_folder import HF, find_iteration, weight_files
 
 
 def main(argv: list[str] | None = None) -> None:

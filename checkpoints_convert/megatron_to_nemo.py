@@ -20,7 +20,7 @@ from checkpoints_convert.conversion.arguments import (
 from checkpoints_convert.hf.folder import verify_companions
 from galen import cli, lock
 from galen.option_recipe import OptionParser
-from megatron_ext.checkpoint.folder import HF, find_iteration
+from megatron_ext.checkpoint.checkpoint_folder import HF, find_iteration
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     from checkpoints_convert.conversion.weight_tasks import all_tasks
     from checkpoints_convert.families import FAMILIES
     from checkpoints_convert.interop import nemo_config
-    from megatron_ext.checkpoint.folder import weight_files
+    from megatron_ext.checkpoint.checkpoint_folder import weight_files
     from megatron_ext.checkpoint.torch_dist import TorchDist
 
     known = recorded(arguments.nemo, arguments.no_verify)

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     from checkpoints_convert import families
     from checkpoints_convert.conversion import registration
     from checkpoints_convert.hf.folder import check_vocabulary, verify_companions
-    from megatron_ext.checkpoint import folder as checkpoint_folder
+    from megatron_ext.checkpoint import checkpoint_folder
 
     verify_companions(arguments.hf, arguments.no_verify)
     family, architecture = families.find(arguments.hf / "config.json")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.files.find import find_files
-from data_prep.tokenization import options as token_options
+from data_prep.tokenization import token_options
 from data_prep.tokenization.encoders import Encoder, ReferenceEncoder, choose_encoder
 from data_prep.tokenization.indexed_dataset import id_type
 from data_prep.tokenization.input_blocks import ENDINGS, STDIN, FileRange, shard_inputs

@@ -16,7 +16,7 @@ from typing import Any
 
 import jinja2
 
-from data_prep.reporting import figures as report_figures
+from data_prep.reporting import report_figures
 from galen import cli, json_file, lock, manifest, page
 from galen.atomic import write_text
 from galen.errors import MALFORMED, DataError, as_data_error, malformed, one_line

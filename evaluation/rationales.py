@@ -23,8 +23,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from evaluation.chat_models import local as local_chat
-from evaluation.chat_models.local import Chat
+from evaluation.chat_models import local_chat
+from evaluation.chat_models.local_chat import Chat
 from evaluation.metrics import text_metrics
 from evaluation.question_sets import jsonl
 from evaluation.reporting import error_analysis, sheet

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.reporting import comparison, error_analysis, tables
-from evaluation.reporting import inputs as report_inputs
+from evaluation.reporting import comparison, error_analysis, report_inputs, tables
 from evaluation.reporting.comparison import Comparison, Row
-from evaluation.reporting.inputs import ModelScores
+from evaluation.reporting.report_inputs import ModelScores
 from galen import cli, lock, page
 from galen.atomic import write_text
 
@@ -26,11 +25,11 @@ _TITLES = {
     "perplexity": "Perplexity",
     "bits_per_byte": "Bits per byte",
     "accuracy": "Accuracy",
-    "accuracy_argmax": "by likeliest option",
-    "acc_bytes": "per byte",
-    "accuracy_strict_match": "read strictly",
+    "accuracy_argmax": "Most likely option",
+    "acc_bytes": "Per byte",
+    "accuracy_strict_match": "Strict match",
     "partial_credit": "Partial credit",
-    "unparsed": "Unreadable",
+    "unparsed": "Unparsed",
     "macro_by_subject": "Mean of subjects",
     "macro_by_language": "Mean of languages",
 }
@@ -108,7 +107,7 @@ def render(
 ) -> str:
     """Return the page as HTML; `rest` goes to the template as it is."""
     # matplotlib takes a second to import
-    from evaluation.reporting import figures as report_figures
+    from evaluation.reporting import report_figures
 
     return page.render(
         Path(__file__).parent / "reporting" / "report.html.j2",

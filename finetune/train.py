@@ -92,11 +92,11 @@ def _train(
         f" {len(data.contaminated):,} found in test sets, {data.without_rationale:,} without the"
         " rationale their form needs"
     )
-    from finetune.training import run as training
+    from finetune.training.run import train_model
 
-    counts = training.run(options, data, run, result)
+    counts = train_model(options, data, run, result)
     if counts is None:
-        return stop_signals.EXIT_CODE
+        return stop_signals.EXIT_STOPPED
     if processes.is_first():
         counts["records"] = {
             "excluded_as_contaminated": len(data.contaminated),

@@ -39,8 +39,7 @@ from galen import manifest
 from galen.atomic import write_text
 from galen.errors import OutputConflictError
 from galen.run_folder import Identity, finished, resume, stat_record, unknown_output
-from megatron_ext.checkpoint import folder as checkpoint_folder
-from megatron_ext.checkpoint import torch_dist
+from megatron_ext.checkpoint import checkpoint_folder, torch_dist
 from megatron_ext.config.architecture import Architecture
 
 logger = logging.getLogger(__name__)

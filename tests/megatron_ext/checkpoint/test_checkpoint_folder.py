@@ -4,7 +4,7 @@ import pytest
 
 from galen import manifest
 from galen.errors import DataError
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 
 
 @pytest.mark.parametrize(
