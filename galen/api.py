@@ -15,15 +15,19 @@ import contextlib
 import importlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galen import json_file, manifest
+from galen import cli, json_file, manifest, stop_signals
 from galen.commands import STAGES
 from galen.errors import DataError, UsageError
-from galen.stop_signals import EXIT_CODE as STOPPED_EARLY
+from galen.stop_signals import EXIT_STOPPED
 
 Overrides = Mapping[str, Any]
 """Values for dotted keys of a recipe."""
@@ -123,7 +127,7 @@ def pretrain(
     Returns:
         The finished run, or None when it stopped early with a checkpoint: the same call resumes it.
     """
-    code = _run("pretrain", _recipe(recipe, overrides), options, codes=(0, STOPPED_EARLY))
+    code = _run("pretrain", _recipe(recipe, overrides), options, codes=(0, EXIT_STOPPED))
     output = _output_of("megatron_ext.config.recipe", "Recipe", recipe, overrides)
     return _output(output) if code == 0 else None
 
@@ -136,7 +140,7 @@ def finetune(
     Returns:
         The finished run, or None when it stopped early with a checkpoint: the same call resumes it.
     """
-    code = _run("finetune", _recipe(recipe, overrides), options, codes=(0, STOPPED_EARLY))
+    code = _run("finetune", _recipe(recipe, overrides), options, codes=(0, EXIT_STOPPED))
     output = _output_of("finetune.config.recipe", "Recipe", recipe, overrides)
     return _output(output) if code == 0 else None
 
@@ -157,17 +161,30 @@ def quantize(
 
 
 def evaluate(
-    model: str | Path, tasks: Sequence[str], output: str | Path, **options: Any
+    model: str | Path, tasks: str | Sequence[str], output: str | Path, **options: Any
 ) -> dict[str, Any]:
-    """Score a model on tasks, see `galen evaluate --help`; return its `results.json`."""
-    known = {"model": model, "tasks": ",".join(map(str, tasks)), "output": output}
-    _run("evaluate", [], {**known, **options})
+    """Score a model on tasks, see `galen evaluate --help`; return its `results.json`.
+
+    Several models or iterations have a `results.json` each: `evaluation.run.evaluate` takes them.
+    """
+    if not isinstance(model, str | Path):
+        raise UsageError(f"model: {model!r} is not one model; for several, call this for each")
+    known = {"model": model, "tasks": tasks, "output": output}
+    with_commas = {
+        name: ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for name, value in {**known, **options}.items()
+    }
+    iterations = str(with_commas.get("iterations"))
+    if iterations == "all" or "," in iterations:
+        raise UsageError(f"iterations: {iterations} is not one; for several, call this for each")
+    _run("evaluate", [], with_commas)
     return json_file.read_object(Path(output) / "results.json")
 
 
-def report(results: Sequence[str | Path], output: str | Path, **options: Any) -> Path:
+def report(results: str | Path | Sequence[str | Path], output: str | Path, **options: Any) -> Path:
     """Write the HTML report of scored models, see `galen report --help`; return the file."""
-    _run("report", [str(folder) for folder in results], {"output": output, **options})
+    folders = [results] if isinstance(results, str | Path) else results
+    _run("report", [str(folder) for folder in folders], {"output": output, **options})
     return Path(output)
 
 
@@ -182,17 +199,38 @@ def _run(
 
     Raises:
         GalenError: the command refuses its options or files.
-        DataError: it ends with another exit code.
+        DataError: it ends with another exit code, or the system refuses a file.
     """
     module = next(stage.verbs[verb].module for stage in STAGES if verb in stage.verbs)
     command = importlib.import_module(module)
     try:
-        code: int = command.main([*words, *_flags(options)]) or 0
+        with _as_command(verb):
+            code: int = command.main([*words, *_flags(options)]) or 0
     except SystemExit as error:
         raise UsageError(f"{verb} ended with exit code {error.code}") from error
+    except OSError as error:
+        if (refusal := cli.os_error_message(error)) is None:
+            raise
+        raise DataError(refusal) from error
     if code not in codes:
         raise DataError(f"{verb} ended with exit code {code}")
     return code
+
+
+@contextlib.contextmanager
+def _as_command(verb: str) -> Iterator[None]:
+    """While a command runs: messages call it by its verb. Afterwards its signals are given back."""
+    words = sys.argv
+    signals = [signal.Signals[name] for name in stop_signals.NAMES]
+    handlers = {number: signal.getsignal(number) for number in signals}
+    sys.argv = [f"galen {verb}"]
+    try:
+        yield
+    finally:
+        sys.argv = words
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:
@@ -205,7 +243,7 @@ def _flags(options: Mapping[str, Any]) -> list[str]:
         elif isinstance(value, list | tuple):
             words += [flag, *map(str, value)]
         elif value is not None and value is not False:
-            words += [flag, str(value)]
+            words.append(f"{flag}={value}")
     return words
 
 
@@ -214,8 +252,31 @@ def _recipe(recipe: str | Path, overrides: Overrides | None) -> list[str]:
 
 
 def _assignments(overrides: Overrides | None) -> list[str]:
-    plain = {key: str(v) if isinstance(v, Path) else v for key, v in (overrides or {}).items()}
-    return [f"{key}={json.dumps(value)}" for key, value in plain.items()]
+    """Return overrides as on a command line.
+
+    Raises:
+        UsageError: a value is none that YAML has.
+    """
+    if not isinstance(overrides or {}, Mapping):
+        raise UsageError(f"overrides: {overrides!r} is not a dictionary of dotted keys and values")
+    return [f"{key}={_yaml(key, value)}" for key, value in (overrides or {}).items()]
+
+
+def _yaml(key: str, value: Any) -> str:
+    """Return a value as JSON that YAML reads alike: it does not know JSON's pairs of surrogates."""
+
+    def plain(other: Any) -> Any:
+        if isinstance(other, os.PathLike):
+            return os.fspath(other)
+        if hasattr(other, "item"):  # a number of numpy or torch
+            return other.item()
+        raise TypeError(f"a {type(other).__name__} is not a value of a recipe")
+
+    try:
+        text = json.dumps(value, default=plain, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"override {key!r}: {error}") from None
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def _output_of(

@@ -28,6 +28,8 @@ def run(arguments: Sequence[str]) -> int | None:
         UsageError: there is no such verb, or the libraries that it needs are not installed.
     """
     name, *rest = arguments or ["--help"]
+    if name == "help" and rest:
+        name, rest = rest[0], ["--help"]
     if name in ("-h", "--help", "help"):
         print(help_text())
         return 0

@@ -17,8 +17,8 @@ from data_prep import crawl
 from data_prep.crawling.archive import Archive, cut_to_whole_records
 from data_prep.crawling.website import Site as SiteRecipe
 from data_prep.readers.warc import WarcReader
-from galen import recipe as recipes
 from galen.errors import DataError, UsageError
+from galen.recipe import load
 from tests.conftest import ROOT, command, run
 from tests.data_prep.server import Site
 
@@ -305,14 +305,14 @@ def test_archive_files_rotate_and_are_mended(tmp_path):
 )
 def test_usage(tmp_path, extra, message):
     with pytest.raises(UsageError, match=message):
-        recipes.load(SiteRecipe, write_recipe(tmp_path, "http://s.org", **extra))
+        load(SiteRecipe, write_recipe(tmp_path, "http://s.org", **extra))
 
 
 def test_shipped_recipes_are_valid():
     paths = sorted((ROOT / "examples/crawl").glob("*.yaml"))
     assert len(paths) >= 18
     for path in paths:
-        site = recipes.load(SiteRecipe, path)
+        site = load(SiteRecipe, path)
         assert site.name == path.stem
         assert site.terms.startswith("https://")
         assert site.delay >= 2
@@ -326,6 +326,6 @@ def test_shipped_recipes_are_valid():
     ],
 )
 def test_shipped_recipes_reach_their_documents(name, address):
-    site = recipes.load(SiteRecipe, ROOT / f"examples/crawl/{name}.yaml")
+    site = load(SiteRecipe, ROOT / f"examples/crawl/{name}.yaml")
     assert re.search(site.documents, address)
     assert site.wants(address)

@@ -277,12 +277,12 @@ STOPPING = """
 import os, resource, signal, sys
 from pathlib import Path
 from data_prep import preprocess
-from data_prep.tokenization import worker_pool as token_pool, write_tokens
+from data_prep.tokenization import worker_pool, write_tokens
 from data_prep.tokenization.indexed_dataset import IndexedFileWriter
 from data_prep.tokenization.job import TokenJob
 from galen import cli
 
-token_pool.BLOCK_BYTES, write_tokens.SAVE_SECONDS = 1 << 14, 0.0
+worker_pool.BLOCK_BYTES, write_tokens.SAVE_SECONDS = 1 << 14, 0.0
 place, count = sys.argv.pop(1), int(sys.argv.pop(1))
 
 def kill(owner, name):
@@ -511,6 +511,20 @@ def test_every_kind_of_input_gives_the_same_bytes(tmp_path, tokenizer_folder, mo
     (tmp_path / "cut.jsonl.zst").write_bytes((tmp_path / "a.jsonl.zst").read_bytes()[:-9])
     with pytest.raises(DataError, match=r"cut\.jsonl\.zst is not complete Zstandard data"):
         run(tokenizer_folder, [str(tmp_path / "cut.jsonl.zst")], tmp_path / "cut")
+
+
+def test_a_merged_set_is_merged_with_another(tmp_path, tokenizer_folder):
+    from data_prep import merge_indexed
+
+    for name in "abc":
+        file = write_lines(tmp_path / f"{name}.jsonl", [{"text": f"the drug {name}"}])
+        run(tokenizer_folder, [file], tmp_path / name)
+    for names, output in (("ab", "ab"), (["ab", "c"], "first"), (["c", "ab"], "last")):
+        inputs = [str(tmp_path / name) for name in names]
+        merge_indexed.main(["--input", *inputs, "--output-prefix", str(tmp_path / output)])
+        manifest = json.loads((tmp_path / f"{output}_manifest.json").read_text())
+        assert manifest["config"]["merged"] == 2
+    assert manifest["counts"]["documents"] == 3
 
 
 @pytest.mark.slow

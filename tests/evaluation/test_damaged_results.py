@@ -11,8 +11,7 @@ import pytest
 
 from evaluation import agreement, rationales, report
 from evaluation.question_sets import jsonl
-from evaluation.reporting import comparison, error_analysis, tables
-from evaluation.reporting import inputs as report_inputs
+from evaluation.reporting import comparison, error_analysis, report_inputs, tables
 from galen.errors import DataError, GalenError
 from tests.evaluation.mutation import ROUNDS, damaged, replaced
 from tests.evaluation.test_report import write_corpus, write_run, write_scores

@@ -58,6 +58,13 @@ def test_help_of_a_verb_is_that_of_its_command(tmp_path):
     assert "keys of the recipe:" in done.stdout
 
 
+def test_help_of_a_verb_may_also_be_asked_for_first(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["galen"])
+    with pytest.raises(SystemExit):
+        main.run(["help", "examples"])
+    assert capsys.readouterr().out.startswith("usage: galen examples [-h]")
+
+
 def test_a_verb_works_like_its_script(tmp_path):
     done = galen("curate", "nowhere.yaml", folder=tmp_path)
     assert done.returncode == 2

@@ -33,7 +33,7 @@ from galen.errors import DataError, GalenError
 from megatron_ext.checkpoint import pickle_values, safe_pickle, sharded, torch_dist
 from megatron_ext.config.sections import Parallel
 from megatron_ext.hardware import parallel_groups, platforms
-from megatron_ext.training import state as training_state
+from megatron_ext.training import training_state
 from tests.conftest import run
 from tests.megatron_ext.attack_pickles import (
     archive,
