@@ -301,7 +301,7 @@ def _cut(text: str, limit: int | None) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.ArgumentParser(__doc__)
-    parser.add_argument("--corpus", required=True, metavar="DIR", help="output of curate.py")
+    parser.add_argument("--corpus", required=True, metavar="DIR", help="output of `galen curate`")
     parser.add_argument(
         "--split",
         required=True,

@@ -33,7 +33,7 @@ SHOWN = 20
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = cli.ArgumentParser(__doc__)
-    parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder that curate.py wrote")
+    parser.add_argument("corpus", type=Path, metavar="CORPUS", help="output of `galen curate`")
     parser.add_argument(
         "--output", type=Path, metavar="F.html", help="the report [CORPUS/report.html]"
     )

@@ -7,7 +7,6 @@ Interrupted and started again it goes on where it stopped; what is done and unch
 again. The last line names the report.
 """
 
-import argparse
 import os
 from pathlib import Path
 
@@ -70,10 +69,8 @@ def _short(path: Path) -> Path:
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> cli.ArgumentParser:
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--medline",
         type=Path,

@@ -11,7 +11,6 @@ model comes as a 4-bit GGUF file and is written out as a Hugging Face folder. Wh
 whole is not fetched again; what is damaged is.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -129,9 +128,7 @@ def convert(gguf: Path, output: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--only", choices=SOURCES, help="fetch this and not the other")
     parser.add_argument(
         "--cache",
