@@ -24,7 +24,7 @@ from typing import Any
 
 from evaluation import question_sets
 from evaluation.backends import encoding
-from evaluation.prompts import registry as prompts
+from evaluation.prompts.registry import get_template
 from evaluation.prompts.template import Prompt
 from galen import cli, manifest
 from galen.errors import UsageError
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     questions = question_sets.read(arguments.reader, arguments.questions)
     if arguments.ids is not None:
         questions = question_sets.select(questions, arguments.ids)
-    render = prompts.get_template(arguments.protocol)
+    render = get_template(arguments.protocol)
     few_shot = questions[: arguments.num_fewshot]
     asked = questions[arguments.num_fewshot :][: arguments.limit]
     put, ids = [render(item, few_shot) for item in asked], [item.id for item in asked]

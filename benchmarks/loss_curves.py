@@ -103,9 +103,9 @@ def one(arguments: argparse.Namespace) -> None:
     from synthetic_run import SyntheticRun, steps
     from train_gpu import LLAMA_3_8B, write_recipe
 
-    from megatron_ext.config import architecture as architectures
+    from megatron_ext.config.architecture import read_architecture
 
-    shape = dataclasses.replace(architectures.read(LLAMA_3_8B), vocab_size=4096, **SIZE)
+    shape = dataclasses.replace(read_architecture(LLAMA_3_8B), vocab_size=4096, **SIZE)
     options = [
         *VARIANTS[arguments.one][0],
         "data.seq_length=256",

@@ -2,7 +2,7 @@
 
     python benchmarks/planner_fit.py
 
-Five fractions of the hardware's peaks (`megatron_ext.planner.throughput.Efficiencies`) stand for
+Five fractions of the hardware's peaks (`Efficiencies` of the throughput model) stand for
 what kernels reach. With so few published figures they are not determined by them: each is fitted by
 least squares with a pull towards a round value that was written down before, 0.6 of the peak for
 products, 0.5 for attention, 0.8 for bandwidth and for what overlap hides, of a tenth's width. Each
@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from galen import cli
-from megatron_ext.config import architecture as architectures
-from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.architecture import Architecture, read_architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
 from megatron_ext.planner.gpus import GPUS
 from megatron_ext.planner.layout_search import Estimate, estimate
-from megatron_ext.planner.throughput import EFFICIENCIES, Efficiencies
+from megatron_ext.planner.throughput_model import EFFICIENCIES, Efficiencies
 
 ROOT = Path(__file__).parents[1]
 BEFORE = Efficiencies(
@@ -149,7 +148,7 @@ def published() -> dict[str, Published]:
             tokens=0.475 * GPUS["h100-80gb"].bf16_flops / large.flops_per_token(8192),
         ),
         "MEDITRON-70B, bf16, 128 A100": Published(
-            architecture=architectures.read(
+            architecture=read_architecture(
                 ROOT / "examples/pretrain/architectures/meditron_70b.json"
             ),
             recipe=meditron,

@@ -119,9 +119,9 @@ def measure(arguments: argparse.Namespace) -> None:
 
 def architecture(model: str, layers: int | None) -> Any:
     """Return the shape of the model, cut to `layers` where they are given."""
-    from megatron_ext.config import architecture as architectures
+    from megatron_ext.config.architecture import read_architecture
 
-    shape = architectures.read(TINY if model == "tiny" else LLAMA_3_8B)
+    shape = read_architecture(TINY if model == "tiny" else LLAMA_3_8B)
     if model == "llama_1b":
         shape = dataclasses.replace(shape, **ONE_B)
     if layers is not None:

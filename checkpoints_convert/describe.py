@@ -2,8 +2,8 @@
 
 Prints family, sizes, the layout it was saved from, step, vocabulary, precision and completeness.
 
-    python checkpoints_convert/describe.py runs/pretrain/checkpoints
-    python checkpoints_convert/describe.py models/SmolLM2-135M --json
+    galen inspect-checkpoint runs/pretrain/checkpoints
+    galen inspect-checkpoint models/SmolLM2-135M --json
 
 Reads Megatron checkpoint folders (or one iteration of them), the old mp_rank_XX layout, NeMo 2 and
 Hugging Face folders. Nothing of the checkpoint is run. Exit code 1 when it is not complete.
@@ -51,7 +51,7 @@ def describe(path: Path) -> dict[str, Any]:
         DataError: it is none, or holds what no checkpoint holds.
     """
     from checkpoints_convert.interop import megatron_lm_legacy
-    from megatron_ext.checkpoint import folder as checkpoint_folder
+    from megatron_ext.checkpoint import checkpoint_folder
 
     if megatron_lm_legacy.is_legacy(path):
         return megatron_lm_legacy.describe(path)
@@ -84,14 +84,14 @@ def _megatron(
     from checkpoints_convert.families.megatron_shapes import VOCAB_TENSORS
     from megatron_ext.checkpoint.pickle_values import shown
     from megatron_ext.checkpoint.torch_dist import LAYERS, TorchDist
-    from megatron_ext.config import architecture as architectures
+    from megatron_ext.config.architecture import ARCHITECTURE_FILE, read_architecture
 
     source = TorchDist(folder, prefix)
     found: dict[str, Any] = {"format": "Megatron torch_dist", "folder": folder}
     common = source.common()
     arguments = vars(common["args"]) if isinstance(common.get("args"), argparse.Namespace) else None
-    if (folder / architectures.NAME).is_file():
-        architecture = architectures.read(folder)
+    if (folder / ARCHITECTURE_FILE).is_file():
+        architecture = read_architecture(folder)
     if architecture is not None:
         found |= dataclasses.asdict(architecture) | {"parameters": architecture.parameters}
     elif arguments is not None:

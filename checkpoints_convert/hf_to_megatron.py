@@ -1,7 +1,7 @@
 """Import a Hugging Face checkpoint as a Megatron `torch_dist` checkpoint.
 
-    python checkpoints_convert/hf_to_megatron.py --hf models/SmolLM2-135M --output runs/megatron
-    python checkpoints_convert/hf_to_megatron.py --hf models/Llama-2-7b --output runs/megatron \\
+    galen import --hf models/SmolLM2-135M --output runs/megatron
+    galen import --hf models/Llama-2-7b --output runs/megatron \\
         --add-special-tokens examples/special_tokens/meditron.txt
 
 The result loads under any tensor, pipeline and data parallelism. Weights are copied bit by bit in

@@ -1,6 +1,6 @@
 r"""Import a checkpoint of Megatron-LLM (MEDITRON's trainer) as a `torch_dist` checkpoint.
 
-    python checkpoints_convert/legacy_to_megatron.py --legacy runs/meditron-7b \
+    galen import-legacy --legacy runs/meditron-7b \
         --tokenizer models/meditron --output runs/megatron
 
 Its files are `mp_rank_XX/model_optim_rng.pt`; ranks of any tensor and pipeline parallelism are

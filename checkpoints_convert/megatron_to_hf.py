@@ -1,8 +1,8 @@
 r"""Export a Megatron checkpoint as a Hugging Face folder that plain `transformers` loads.
 
-    python checkpoints_convert/megatron_to_hf.py --megatron runs/pretrain/checkpoints \
+    galen export --megatron runs/pretrain/checkpoints \
         --output runs/model
-    python checkpoints_convert/megatron_to_hf.py --megatron runs/mmedlm/checkpoints \
+    galen export --megatron runs/mmedlm/checkpoints \
         --output runs/model --as-family llama
 
 Configuration and tokenizer are those that came with the model at its import (the checkpoint's `hf`
@@ -23,7 +23,7 @@ from checkpoints_convert.hf.folder import verify_companions
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from galen import cli, lock
 from galen.option_recipe import OptionParser
-from megatron_ext.checkpoint.folder import HF, find_iteration, weight_files
+from megatron_ext.checkpoint.checkpoint_folder import HF, find_iteration, weight_files
 
 
 def main(argv: list[str] | None = None) -> None:

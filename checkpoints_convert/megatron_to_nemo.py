@@ -1,6 +1,6 @@
 r"""Export a Megatron checkpoint as a NeMo 2 folder that nemo.collections.llm loads.
 
-    python checkpoints_convert/megatron_to_nemo.py --megatron runs/pretrain/checkpoints \
+    galen export-nemo --megatron runs/pretrain/checkpoints \
         --output runs/nemo
 
 The folder holds `weights/` and `context/`. Supported are Llama, Mistral, Qwen2 and Qwen3; the
@@ -20,7 +20,7 @@ from checkpoints_convert.conversion.arguments import (
 from checkpoints_convert.hf.folder import verify_companions
 from galen import cli, lock
 from galen.option_recipe import OptionParser
-from megatron_ext.checkpoint.folder import HF, find_iteration
+from megatron_ext.checkpoint.checkpoint_folder import HF, find_iteration
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,7 +1,7 @@
 r"""Import a checkpoint folder of NeMo 2 (`weights/`, `context/`) as a `torch_dist` checkpoint.
 
-    python checkpoints_convert/nemo_to_megatron.py --nemo runs/nemo --output runs/megatron
-    python checkpoints_convert/nemo_to_megatron.py --nemo runs/nemo \
+    galen import-nemo --nemo runs/nemo --output runs/megatron
+    galen import-nemo --nemo runs/nemo \
         --hf models/Mistral-7B-v0.3 --output runs/megatron
 
 Llama, Mistral, Qwen2 and Qwen3 models of nemo.collections.llm. Nothing of the folder is run: the
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     from checkpoints_convert.conversion.weight_tasks import all_tasks
     from checkpoints_convert.families import FAMILIES
     from checkpoints_convert.interop import nemo_config
-    from megatron_ext.checkpoint.folder import weight_files
+    from megatron_ext.checkpoint.checkpoint_folder import weight_files
     from megatron_ext.checkpoint.torch_dist import TorchDist
 
     known = recorded(arguments.nemo, arguments.no_verify)

@@ -1,6 +1,6 @@
 r"""Register a `torch_dist` checkpoint of Megatron-LM or Megatron-Bridge with Galen, in place.
 
-    python checkpoints_convert/register_checkpoint.py --megatron runs/from-megatron-lm \
+    galen register --megatron runs/from-megatron-lm \
         --hf models/Llama-2-7b
 
 Its weights are not copied. Checks that its tensors are those of the model that the Hugging Face
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     from checkpoints_convert import families
     from checkpoints_convert.conversion import registration
     from checkpoints_convert.hf.folder import check_vocabulary, verify_companions
-    from megatron_ext.checkpoint import folder as checkpoint_folder
+    from megatron_ext.checkpoint import checkpoint_folder
 
     verify_companions(arguments.hf, arguments.no_verify)
     family, architecture = families.find(arguments.hf / "config.json")

@@ -2,8 +2,8 @@ r"""Prove that a Megatron checkpoint and a Hugging Face folder are the same mode
 
 It compares weights and logits.
 
-    python checkpoints_convert/verify.py --hf models/SmolLM2-135M --megatron runs/megatron
-    python checkpoints_convert/verify.py --hf models/SmolLM2-135M --megatron runs/megatron \
+    galen verify --hf models/SmolLM2-135M --megatron runs/megatron
+    galen verify --hf models/SmolLM2-135M --megatron runs/megatron \
         --tp 2 --pp 2
 
 Weights are compared bit by bit, by name, a slice at a time. Logits are computed on real text, by
@@ -116,7 +116,7 @@ def _verify(arguments: argparse.Namespace) -> None:
         DataError: a file was altered since it was written.
     """
     from checkpoints_convert.hf.folder import verify_companions
-    from megatron_ext.checkpoint.folder import HF, find_iteration
+    from megatron_ext.checkpoint.checkpoint_folder import HF, find_iteration
 
     for folder in (arguments.hf, find_iteration(arguments.megatron, arguments.iteration)):
         (checksums.log_skipped if arguments.no_verify else checksums.verify)(folder)
@@ -129,12 +129,12 @@ def _check_layout(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: it cannot; says what would.
     """
-    from megatron_ext.checkpoint.folder import find_iteration
-    from megatron_ext.config import architecture as architectures
+    from megatron_ext.checkpoint.checkpoint_folder import find_iteration
+    from megatron_ext.config.architecture import read_architecture
     from megatron_ext.config.layout_checks import check_division
 
     check_division(
-        architectures.read(find_iteration(arguments.megatron, arguments.iteration)),
+        read_architecture(find_iteration(arguments.megatron, arguments.iteration)),
         arguments.tp,
         arguments.pp,
     )
@@ -152,13 +152,13 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     from checkpoints_convert.conversion.weight_tasks import all_tasks, megatron_slices
     from checkpoints_convert.hf.weights import Weights
     from checkpoints_convert.resumable_io.prefetch import Prefetcher
-    from megatron_ext.checkpoint.folder import find_iteration
+    from megatron_ext.checkpoint.checkpoint_folder import find_iteration
     from megatron_ext.checkpoint.torch_dist import TorchDist
-    from megatron_ext.config import architecture as architectures
+    from megatron_ext.config.architecture import read_architecture
 
     folder = find_iteration(megatron, iteration)
     family, architecture = families.find(hf / "config.json")
-    stored = architectures.read(folder)
+    stored = read_architecture(folder)
     if dataclasses.replace(stored, family=family.name) != architecture:
         print(f"configuration: {hf} and {folder} differ: {differences(architecture, stored)}")
         return False

@@ -1,6 +1,6 @@
 """A web site to WARC files, politely.
 
-    python data_prep/crawl.py examples/crawl/medlineplus.yaml output=raw/medlineplus
+    galen crawl examples/crawl/medlineplus.yaml output=raw/medlineplus
 
 robots.txt is obeyed, requests come one at a time with the recipe's delay or robots.txt's
 Crawl-delay, whichever is longer. Stopped or killed and started again, it resumes: what the archive
@@ -16,9 +16,9 @@ from typing import Any
 
 from data_prep.crawling.website import Site
 from galen import __version__, cli, lock
-from galen import recipe as recipes
 from galen.errors import DataError, UsageError, install
 from galen.progress import Progress
+from galen.recipe import load
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         help="address or mail that site owners can write to; goes into User-Agent",
     )
     arguments = parser.parse_intermixed_args(argv)
-    site = recipes.load(Site, arguments.recipe, arguments.overrides)
+    site = load(Site, arguments.recipe, arguments.overrides)
     if importlib.util.find_spec("scrapy") is None:
         raise UsageError(f"crawling needs Scrapy: {install('crawl')}")
     folder = Path(site.output)

@@ -1,6 +1,6 @@
 """Raw medical sources to curated documents, split into train, validation and test.
 
-    python data_prep/curate.py examples/corpora/pubmed_sample.yaml output=corpus \
+    galen curate examples/corpora/pubmed_sample.yaml output=corpus \
         sources.0.path='medline/*.xml.gz' --workers 2
 
 writes corpus/{train,validation,test}/*.jsonl.gz (records of text, id, metadata) and
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from data_prep.curation.input_files import InputFile, describe, find_input_files
 from data_prep.curation.recipe import CorpusRecipe
 from galen import cli, manifest
-from galen import recipe as recipes
 from galen.atomic import partial_path
 from galen.errors import UsageError
 from galen.progress import Progress
+from galen.recipe import load, resume_may_change, to_dict
 from galen.run_folder import Identity, RunFolder
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int | None:
         raise UsageError(f"--workers {arguments.workers}: at least 1")
     if arguments.slurm_args and arguments.executor != "slurm":
         raise UsageError("--slurm-args is for --executor slurm")
-    recipe = recipes.load(CorpusRecipe, arguments.recipe, arguments.overrides)
+    recipe = load(CorpusRecipe, arguments.recipe, arguments.overrides)
     curate(recipe, make_executors(arguments.executor, arguments.workers, arguments.slurm_args))
     return 0
 
@@ -127,7 +127,7 @@ def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> Non
         run.discard()  # killed after its last rename
         print(f"{run.output} is already complete: {existing['counts']['kept']:,} documents")
         return
-    may_change = recipes.resume_may_change(CorpusRecipe)
+    may_change = resume_may_change(CorpusRecipe)
     if run.resume(Identity(config, inputs, may_change)):
         logger.info(f"resuming {run.output}")
     counts = build(recipe, files, executors, run.partial)
@@ -179,7 +179,7 @@ def _config(recipe: CorpusRecipe) -> dict[str, Any]:
     """Return the configuration for the manifest: the recipe and the hashes of the steps' files."""
     from data_prep.curation.pipeline import files_of_steps
 
-    config = recipes.to_dict(recipe)
+    config = to_dict(recipe)
     del config["output"]
     if paths := files_of_steps(recipe):
         config["files"] = {str(path): manifest.sha256(path) for path in paths}

@@ -1,8 +1,8 @@
 """Inspect a token file: documents as text, damage, differences.
 
-    python data_prep/describe.py data/train_text_document --documents 0 5 --tokenizer-model model/
-    python data_prep/describe.py data/train_text_document --check
-    python data_prep/describe.py data/train_text_document --compare other/train_text_document
+    galen inspect-tokens data/train_text_document --documents 0 5 --tokenizer-model model/
+    galen inspect-tokens data/train_text_document --check
+    galen inspect-tokens data/train_text_document --compare other/train_text_document
 
 Without more options it prints the counts and the first document; the tokenizer is that of the
 manifest beside the file, if there is one. Exits with 1 when --check finds damage or --compare finds

@@ -1,13 +1,13 @@
 """Raw data from where it is published, into a folder.
 
-    python data_prep/download.py medline-baseline --output raw/medline/baseline
-    python data_prep/download.py medline-updates  --output raw/medline/updatefiles
-    python data_prep/download.py pmc --license comm --output raw/pmc
+    galen download medline-baseline --output raw/medline/baseline
+    galen download medline-updates  --output raw/medline/updatefiles
+    galen download pmc --license comm --output raw/pmc
     # also s2-papers, s2-abstracts
-    S2_API_KEY=… python data_prep/download.py s2orc --output raw/s2orc
-    python data_prep/download.py hf:epfl-llm/guidelines --output raw/guidelines
+    S2_API_KEY=… galen download s2orc --output raw/s2orc
+    galen download hf:epfl-llm/guidelines --output raw/guidelines
     # a benchmark; docs/evaluation.md says where others are
-    python data_prep/download.py pubmedqa --output DATA/pubmedqa
+    galen download pubmedqa --output DATA/pubmedqa
 
 Nothing else in Galen fetches raw data. Stopped and started again, the command resumes where it was,
 inside a file too; a file that is there as it is published is not fetched again. Each file is

@@ -2,7 +2,7 @@
 
 Which of four MeSH headings is a major topic of an abstract.
 
-    python data_prep/mesh_questions.py --corpus corpus --split test \
+    galen mesh-questions --corpus corpus --split test \
         --output questions/test.jsonl --count 500
 
 One question a record at most. The wrong options are headings that keep the same company as the

@@ -1,12 +1,12 @@
 """Documents to Megatron's indexed token files, with the model's own tokenizer.
 
-    python data_prep/preprocess.py --input corpus/train --output-prefix data/train \
+    galen preprocess --input corpus/train --output-prefix data/train \
         --tokenizer-model model/ --append-eod --workers 2
 
 writes data/train_text_document.bin and .idx, the format and names of Megatron-LM's
 preprocess_data.py, and data/train_manifest.json. Input: JSONL (plain or compressed), Parquet,
 Arrow, standard input; records keep their order; the output does not depend on --workers. A killed
-run resumes when started again. Inspect the result: python data_prep/describe.py
+run resumes when started again. Inspect the result: galen inspect-tokens
 data/train_text_document
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.files.find import find_files
-from data_prep.tokenization import options as token_options
+from data_prep.tokenization import token_options
 from data_prep.tokenization.encoders import Encoder, ReferenceEncoder, choose_encoder
 from data_prep.tokenization.indexed_dataset import id_type
 from data_prep.tokenization.input_blocks import ENDINGS, STDIN, FileRange, shard_inputs

@@ -1,6 +1,6 @@
 """The report of a curated corpus, one HTML file with figures.
 
-    python data_prep/report.py CORPUS [--output report.html] [--no-samples]
+    galen report-corpus CORPUS [--output report.html] [--no-samples]
 
 reads manifest.json, statistics.json and the findings of the steps (duplicates.jsonl,
 contamination.jsonl) in the folder that curate.py wrote, and writes CORPUS/report.html: documents
@@ -16,7 +16,7 @@ from typing import Any
 
 import jinja2
 
-from data_prep.reporting import figures as report_figures
+from data_prep.reporting import report_figures
 from galen import cli, json_file, lock, manifest, page
 from galen.atomic import write_text
 from galen.errors import MALFORMED, DataError, as_data_error, malformed, one_line

@@ -2,9 +2,9 @@
 
 Kendall's τ of each metric with the mean human rating, with intervals.
 
-    python evaluation/agreement.py --scores rationales.jsonl --ratings sheet.csv
+    galen agreement --scores rationales.jsonl --ratings sheet.csv
 
-The scores come from evaluation/rationales.py, the ratings from the sheet that it wrote, filled in:
+The scores come from `galen rationales`, the ratings from the sheet that it wrote, filled in:
 one column `id`, one column a judge whose name begins with `judge`. Samples without a rating are
 left out. The table has τ with its 95 % interval (bootstrap over samples) and how often, over the
 resamples, the metric is the best; the judges' agreement with each other stands below it.
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="metrics of each sample, from evaluation/rationales.py",
+        help="metrics of each sample, from `galen rationales`",
     )
     parser.add_argument(
         "--ratings", type=Path, required=True, metavar="FILE", help="the rating sheet, filled in"

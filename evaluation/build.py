@@ -1,9 +1,9 @@
 """Build benchmarks with a language model: rationales for answers, and translated questions.
 
-    python evaluation/build.py rationales --reader headqa --questions data/headqa/train_HEAD.json \\
+    galen build-benchmark rationales --reader headqa --questions data/headqa/train_HEAD.json \\
         --output headqa_rationales.jsonl --check checks.csv \\
         --endpoint http://localhost:8000/v1 --endpoint-model NAME
-    python evaluation/build.py translate --to French --reader medqa \\
+    galen build-benchmark translate --to French --reader medqa \\
         --questions data/medqa/test.jsonl --output medqa_fr.jsonl --local-model DIR
 
 The output has Galen's own layout (`reader: galen`) with the provenance of each item: model,
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import question_sets
-from evaluation.chat_models import local as local_chat
-from evaluation.chat_models.local import Chat
+from evaluation.chat_models import local_chat
+from evaluation.chat_models.local_chat import Chat
 from evaluation.prompts.template import lines
 from evaluation.question_sets import question
 from evaluation.question_sets.multilingual import LANGUAGES
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("tries", "limit"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UsageError(f"--{name} must be at least 1")
-    questions = question.sample(
+    questions = question.sample_questions(
         question_sets.read(options.reader, options.questions), options.limit
     )
     if options.what == "translate" and options.to not in LANGUAGES:

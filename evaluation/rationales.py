@@ -2,16 +2,16 @@
 
 BLEU-1, ROUGE-1, BERTScore, a language model as judge, and a sheet for human judges.
 
-    python evaluation/rationales.py scores/base --task mmedbench_french \\
+    galen rationales scores/base --task mmedbench_french \\
         --output rationales.jsonl --encoder ENCODER
-    python evaluation/rationales.py scores/base --task mmedbench_french \\
+    galen rationales scores/base --task mmedbench_french \\
         --output rationales.jsonl --sheet sheet.csv --judges 3 \\
         --endpoint http://localhost:8000/v1 --endpoint-model NAME
 
-RUN is an output folder of evaluation/run.py under the protocol mmedbench_rationale. Only samples
+RUN is an output folder of `galen evaluate` under the protocol mmedbench_rationale. Only samples
 whose reference rationale a human has checked are compared, as in the paper. Each sample is written
 when it is done: started again after a kill, the command goes on. The sheet shows question,
-reference and rationale without the model's name; evaluation/agreement.py reads it when it is filled
+reference and rationale without the model's name; `galen agreement` reads it when it is filled
 in.
 """
 
@@ -23,8 +23,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from evaluation.chat_models import local as local_chat
-from evaluation.chat_models.local import Chat
+from evaluation.chat_models import local_chat
+from evaluation.chat_models.local_chat import Chat
 from evaluation.metrics import text_metrics
 from evaluation.question_sets import jsonl
 from evaluation.reporting import error_analysis, sheet
@@ -107,7 +107,7 @@ def read_samples(run: Path, task: str) -> list[dict[str, Any]]:
         there = ", ".join(sorted(file.stem for file in (run / "prompts").glob("*.jsonl")))
         raise DataError(
             f"{run} holds no task {task}"
-            + (f"; there are {there}" if there else "; was it scored by evaluation/run.py?")
+            + (f"; there are {there}" if there else "; was it scored by `galen evaluate`?")
         )
     asked = error_analysis.prompts(run / "prompts" / f"{task}.jsonl")
     found = []
@@ -197,7 +197,7 @@ def _by_language(
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.ArgumentParser(__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="output folder of evaluation/run.py")
+    parser.add_argument("run", type=Path, metavar="RUN", help="output folder of `galen evaluate`")
     parser.add_argument(
         "--task", required=True, metavar="NAME", help="the task whose rationales are judged"
     )

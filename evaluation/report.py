@@ -1,11 +1,11 @@
 """Write one self-contained HTML page about a run: its data, its training, scores before and after.
 
-    python evaluation/report.py scores/base scores/pretrained scores/finetuned --corpus corpus \\
+    galen report scores/base scores/pretrained scores/finetuned --corpus corpus \\
         --pretraining runs/pretrain --finetuning runs/finetune --output report.html
 
 The first results folder is the model that the others are compared with, on the same samples. Only
-the results are required; the page omits what is not given. Folders come from evaluation/run.py,
-data_prep/curate.py, megatron_ext.pretrain, finetune/train.py.
+the results are required; the page omits what is not given. Folders come from `galen evaluate`,
+`galen curate`, `galen pretrain`, `galen finetune`.
 """
 
 import argparse
@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.reporting import comparison, error_analysis, tables
-from evaluation.reporting import inputs as report_inputs
+from evaluation.reporting import comparison, error_analysis, report_inputs, tables
 from evaluation.reporting.comparison import Comparison, Row
-from evaluation.reporting.inputs import ModelScores
+from evaluation.reporting.report_inputs import ModelScores
 from galen import cli, lock, page
 from galen.atomic import write_text
 
@@ -26,11 +25,11 @@ _TITLES = {
     "perplexity": "Perplexity",
     "bits_per_byte": "Bits per byte",
     "accuracy": "Accuracy",
-    "accuracy_argmax": "by likeliest option",
-    "acc_bytes": "per byte",
-    "accuracy_strict_match": "read strictly",
+    "accuracy_argmax": "Most likely option",
+    "acc_bytes": "Per byte",
+    "accuracy_strict_match": "Strict match",
     "partial_credit": "Partial credit",
-    "unparsed": "Unreadable",
+    "unparsed": "Unparsed",
     "macro_by_subject": "Mean of subjects",
     "macro_by_language": "Mean of languages",
 }
@@ -108,7 +107,7 @@ def render(
 ) -> str:
     """Return the page as HTML; `rest` goes to the template as it is."""
     # matplotlib takes a second to import
-    from evaluation.reporting import figures as report_figures
+    from evaluation.reporting import report_figures
 
     return page.render(
         Path(__file__).parent / "reporting" / "report.html.j2",
@@ -263,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="RESULTS_DIR",
-        help="output folder of evaluation/run.py, the first is the base",
+        help="output folder of `galen evaluate`, the first is the base",
     )
     parser.add_argument(
         "--corpus",
@@ -275,13 +274,13 @@ def _parser() -> argparse.ArgumentParser:
         "--pretraining",
         type=Path,
         metavar="RUN",
-        help="run folder of megatron_ext.pretrain, for its loss curve",
+        help="run folder of `galen pretrain`, for its loss curve",
     )
     parser.add_argument(
         "--finetuning",
         type=Path,
         metavar="RUN",
-        help="run folder of finetune/train.py, for its loss curve",
+        help="run folder of `galen finetune`, for its loss curve",
     )
     parser.add_argument(
         "--times",

@@ -1,14 +1,14 @@
 """Score models on tasks: perplexity on documents, questions under the published protocols.
 
-    python evaluation/run.py RECIPE.yaml [key=value …]
+    galen evaluate RECIPE.yaml [key=value …]
 
 or, the short way, with an option for each key of the recipe:
 
-    python evaluation/run.py --model MODEL --tasks medqa,pubmedqa --protocol meditron \\
+    galen evaluate --model MODEL --tasks medqa,pubmedqa --protocol meditron \\
         --data DATA --output scores/base
-    python evaluation/run.py --model MODEL --adapter RUN/adapter --tasks medqa \\
+    galen evaluate --model MODEL --adapter RUN/adapter --tasks medqa \\
         --protocol meditron_chat --data DATA --output scores/tuned
-    python evaluation/run.py --model A B C --tasks mmedbench_french --protocol mmedbench \\
+    galen evaluate --model A B C --tasks mmedbench_french --protocol mmedbench \\
         --data DATA --output scores --processes 8
 
 Each scored sample is appended to OUTPUT/samples/TASK.jsonl at once: after a kill, the same command

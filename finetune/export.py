@@ -1,8 +1,8 @@
 """Export a fine-tuned model into a folder of its own, with a model card; upload it on request.
 
-    python finetune/export.py --run RUN --output DIR --name my-medical-model \\
+    galen publish --run RUN --output DIR --name my-medical-model \\
         --license apache-2.0 --scores scores/tuned --corpus corpus
-    python finetune/export.py --run RUN --output DIR --name my-medical-model \\
+    galen publish --run RUN --output DIR --name my-medical-model \\
         --license apache-2.0 --push OWNER/NAME
 
 DIR holds the merged or fully trained model, or the adapter where RUN has no model, its tokenizer,

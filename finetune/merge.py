@@ -1,7 +1,7 @@
 """Merge models by SLERP, TIES, DARE-TIES, linear or another method of mergekit; or ensemble them.
 
-    python finetune/merge.py examples/merge/biomistral_slerp.yaml output=MERGED
-    python finetune/merge.py examples/merge/ensemble.yaml \\
+    galen merge examples/merge/biomistral_slerp.yaml output=MERGED
+    galen merge examples/merge/ensemble.yaml \\
         ensemble.scores='[scores/a, scores/b]' output=scores/ensemble
 
 The first kind of recipe holds mergekit's own configuration and writes a model folder. The second

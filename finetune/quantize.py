@@ -1,8 +1,8 @@
 """Store a model in fewer bits, and measure at once what that costs and saves.
 
-    python finetune/quantize.py --model MODEL --methods bnb4,bnb8 --questions test.jsonl \\
+    galen quantize --model MODEL --methods bnb4,bnb8 --questions test.jsonl \\
         --output QUANTISED
-    python finetune/quantize.py --model MODEL --methods awq,gptq,int8 \\
+    galen quantize --model MODEL --methods awq,gptq,int8 \\
         --calibration train.jsonl --questions test.jsonl --output QUANTISED
 
 awq and gptq: 4 bit in groups of 128 weights, 64 or 32 where 128 does not divide the layers; int8: 8
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends import model_folder
-from evaluation.prompts import registry as prompts
+from evaluation.prompts.registry import get_template
 from evaluation.question_sets import jsonl, question
 from evaluation.question_sets.question import Question
 from finetune.data import record
@@ -44,18 +44,18 @@ def main(argv: list[str] | None = None) -> int | None:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     model = model_folder.check_model(arguments.model)
     links.check_folder(model)
-    prompts.get_template(arguments.protocol)
+    get_template(arguments.protocol)
     questions = (
-        question.sample(question.read(arguments.questions), arguments.limit)
+        question.sample_questions(question.read(arguments.questions), arguments.limit)
         if arguments.questions
         else []
     )
     texts = _texts(arguments.calibration) if arguments.calibration else []
     from evaluation.backends.transformers_backend import quiet
-    from finetune.quantization import methods as quantization
+    from finetune.quantization.methods import check_methods, check_widths
 
-    quantization.check(methods, arguments.calibration is not None)
-    quantization.check_widths(methods, model)
+    check_methods(methods, arguments.calibration is not None)
+    check_widths(methods, model)
     quiet()
     with lock.hold(arguments.output):
         _write_all(methods, model, questions, texts, arguments)
@@ -71,7 +71,7 @@ def _write_all(
 ) -> None:
     """Quantise and measure by each method, and write the table."""
     from finetune.quantization import measurement
-    from finetune.quantization import methods as quantization
+    from finetune.quantization.methods import METHODS
 
     hashes = {"model": model_folder.hashes(model, not arguments.no_verify)}
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def _write_all(
         method: {**hashes, "method": method} for method in methods
     }
     for method in methods:
-        if quantization.METHODS[method].calibrated:
+        if METHODS[method].calibrated:
             digest = manifest.sha256(arguments.calibration)
             configs[method] |= {
                 "calibration": digest,
@@ -171,7 +171,7 @@ def _quantise(
     config: dict[str, Any],
     arguments: argparse.Namespace,
 ) -> None:
-    from finetune.quantization import methods as quantization
+    from finetune.quantization.methods import write_quantized
 
     inputs = [
         manifest.describe_file(model / name, digest) for name, digest in config["model"].items()
@@ -181,7 +181,7 @@ def _quantise(
         inputs.append(manifest.describe_file(arguments.calibration, config["calibration"]))
         calibration = _calibration(model, texts, arguments)
     with atomic_folder(folder) as temporary:
-        quantization.write(method, model, temporary, calibration)
+        write_quantized(method, model, temporary, calibration)
         written = sorted(path for path in temporary.iterdir() if path.is_file())
         counts = {
             "calibration_texts": len(calibration),
@@ -243,7 +243,7 @@ def _whole(found: Record) -> str:
             return found.prompt + found.completion
         case Conversation():
             return "\n".join(message["content"] for message in found.messages)
-    prompt = prompts.get_template("lm_eval")(found)
+    prompt = get_template("lm_eval")(found)
     return prompt.text + prompt.target
 
 

@@ -2,11 +2,11 @@
 
 On questions, prompts and completions, or conversations.
 
-    python finetune/train.py examples/finetune/mesh_topics_lora.yaml model.path=MODEL \\
+    galen finetune examples/finetune/mesh_topics_lora.yaml model.path=MODEL \\
         data.train=questions.jsonl output=RUN
-    python finetune/train.py --nproc-per-node 8 RECIPE.yaml
+    galen finetune --nproc-per-node 8 RECIPE.yaml
     # on each of four machines
-    python finetune/train.py --nproc-per-node 8 --nnodes 4 --rdzv-endpoint node0:29500 RECIPE.yaml
+    galen finetune --nproc-per-node 8 --nnodes 4 --rdzv-endpoint node0:29500 RECIPE.yaml
 
 Questions are put as `evaluation/` puts them, and the loss is on the answer alone. RUN/log.jsonl
 holds the losses, RUN/adapter (or RUN/model without LoRA) the result. Started again after a kill,
@@ -92,11 +92,11 @@ def _train(
         f" {len(data.contaminated):,} found in test sets, {data.without_rationale:,} without the"
         " rationale their form needs"
     )
-    from finetune.training import run as training
+    from finetune.training.run import train_model
 
-    counts = training.run(options, data, run, result)
+    counts = train_model(options, data, run, result)
     if counts is None:
-        return stop_signals.EXIT_CODE
+        return stop_signals.EXIT_STOPPED
     if processes.is_first():
         counts["records"] = {
             "excluded_as_contaminated": len(data.contaminated),

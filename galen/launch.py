@@ -82,7 +82,6 @@ def start(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
-    logging.disable(logging.ERROR)  # what it reports, the processes have said
     # `nohup` has SIGHUP ignored
     ends = "SIGQUIT" if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else "SIGHUP,SIGQUIT"
     runs = [str(program)] if isinstance(program, Path) else ["-m", program]
@@ -93,9 +92,8 @@ def start(
         *runs,
         *arguments,
     ]
-    os.environ |= worker.started_by_launcher()
     try:
-        with _PassOn():
+        with _quiet_launcher(), _PassOn():
             torchrun.run(torchrun.parse_args(words))
     except ChildFailedError as error:
         return _ended(list(error.failures.values()), advice)
@@ -107,6 +105,24 @@ def start(
             f" {one_line(error)}"
         ) from None
     return 0
+
+
+@contextlib.contextmanager
+def _quiet_launcher() -> Iterator[None]:
+    """While processes run: they know their launcher, and it does not log what they have said.
+
+    Afterwards nothing of it is left, for a notebook goes on.
+    """
+    disabled = logging.root.manager.disable
+    known = worker.started_by_launcher()
+    logging.disable(logging.ERROR)
+    os.environ |= known
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        for name in known:
+            os.environ.pop(name, None)
 
 
 def _ended(failures: Sequence[Any], advice: str) -> int:

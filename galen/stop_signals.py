@@ -9,7 +9,7 @@ import time
 from types import FrameType
 from typing import Any, Self
 
-EXIT_CODE = 75
+EXIT_STOPPED = 75
 """Not finished, saved, to be started again (EX_TEMPFAIL of sysexits.h)."""
 NAMES = ("SIGTERM", "SIGUSR2", "SIGINT")
 _TWICE = 3.0

@@ -1,8 +1,8 @@
 """Watch a pretraining run, or inspect a finished one.
 
-    python -m megatron_ext.monitor RUN_DIR                    # follow (plain lines if no terminal)
-    python -m megatron_ext.monitor RUN_DIR --once             # the current state
-    python -m megatron_ext.monitor RUN_DIR --html loss.html   # the loss curve as an HTML page
+    galen monitor RUN_DIR                    # follow (plain lines if no terminal)
+    galen monitor RUN_DIR --once             # the current state
+    galen monitor RUN_DIR --html loss.html   # the loss curve as an HTML page
 
 It only reads the run folder: start it on any machine that can access the folder, at any time.
 """

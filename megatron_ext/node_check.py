@@ -1,8 +1,8 @@
 r"""Find bad nodes before a long run begins.
 
     RANK=… WORLD_SIZE=… MASTER_ADDR=… MASTER_PORT=… \
-        python -m megatron_ext.node_check probe --gpus 8 --disk /tmp=20     # one per node
-    python -m megatron_ext.node_check judge n1 n2 n3 < reports
+        galen check-node probe --gpus 8 --disk /tmp=20     # one per node
+    galen check-node judge n1 n2 n3 < reports
 
 `probe` checks its node (GPUs by nvidia-smi, free disk) and, if no node has found a fault, measures
 all-reduce with each of its neighbors in a ring of all nodes and with all together. It prints one

@@ -1,6 +1,6 @@
 r"""Estimate a pretraining run's memory and throughput before launching it.
 
-    python -m megatron_ext.plan examples/pretrain/meditron_70b.yaml \
+    galen plan examples/pretrain/meditron_70b.yaml \
         examples/pretrain/layouts/70b_h100_bf16.yaml --gpus 128 --gpu h100-80gb
 
 Shows the memory of each pipeline stage, whether it fits, the time of a step and of the run,
@@ -18,10 +18,9 @@ from typing import Any
 
 from galen import cli, recipe
 from galen.errors import UsageError
-from megatron_ext.config import architecture as architectures
-from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.architecture import Architecture, architecture_from_model
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.planner import memory as memory_model
+from megatron_ext.planner import memory_model
 from megatron_ext.planner.gpus import GPUS
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
 
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.gpus < 1:
         raise UsageError(f"--gpus {arguments.gpus}: at least 1")
     run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
-    architecture = architectures.from_model(run.model.checkpoint, run.model.architecture)
+    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
     gpu = GPUS[arguments.gpu]
     try:
         found: Estimate | None = estimate(architecture, run, arguments.gpus, gpu)

@@ -1,9 +1,9 @@
 r"""Continue pretraining a model on tokenized documents, on one process or thousands.
 
-    python -m megatron_ext.pretrain --nproc-per-node 2 examples/demo/pretrain.yaml \
+    galen pretrain --nproc-per-node 2 examples/demo/pretrain.yaml \
         training.train_iters=20
     # on each of four machines:
-    python -m megatron_ext.pretrain --nproc-per-node 8 --nnodes 4 \
+    galen pretrain --nproc-per-node 8 --nnodes 4 \
         --rdzv-endpoint node0:29500 RECIPE.yaml
 
 After a kill, the same command resumes from the last checkpoint in the run folder. Its exit code is
@@ -24,10 +24,10 @@ from galen import checksums, cli, launch, links, lock, manifest, recipe, run_fol
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError, raise_on_all_ranks
 from galen.run_folder import Identity
-from galen.stop_signals import EXIT_CODE
+from galen.stop_signals import EXIT_STOPPED
 from megatron_ext import bootstrap
-from megatron_ext.checkpoint import folder as checkpoint_folder
-from megatron_ext.config import architecture as architectures
+from megatron_ext.checkpoint import checkpoint_folder
+from megatron_ext.config.architecture import Architecture, architecture_from_model
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe, from_run
 from megatron_ext.observability import wandb_logger
@@ -69,7 +69,7 @@ def pretrain(run: Recipe) -> int:
     wandb_logger.check(run.wandb)
     weights = checkpoint_folder.newest(run.model.checkpoint)
     _verify_companions(run)
-    architecture = architectures.from_model(run.model.checkpoint, run.model.architecture)
+    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
     check_layout(run, architecture, int(os.environ.get("WORLD_SIZE", "1")))
     _check_same_run(output, run)
     if (output / manifest.NAME).is_file():
@@ -91,6 +91,7 @@ def pretrain(run: Recipe) -> int:
     platform.check(run)
     platform.check_memory(architecture, run)
     with (
+        platforms.left_alone(),
         launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
         contextlib.ExitStack() as resources,
     ):
@@ -102,8 +103,9 @@ def pretrain(run: Recipe) -> int:
             else:
                 _stopped_early(run, reason, trainer.progress, trainer.preemption)
             trainer.log.close()
-    trainer.platform.leave_distributed()
-    return 0 if reason is None else EXIT_CODE
+    if "RANK" in os.environ:
+        trainer.platform.leave_distributed()
+    return 0 if reason is None else EXIT_STOPPED
 
 
 def _tokenizer(run: Recipe) -> Path:
@@ -112,7 +114,7 @@ def _tokenizer(run: Recipe) -> Path:
 
 def _stopped_early(run: Recipe, reason: str, progress: Any, preemption: PreemptionHandler) -> None:
     """Record why the run stopped, and remove the trigger file."""
-    record = {"reason": reason, "iteration": progress.iteration, "exit_code": EXIT_CODE}
+    record = {"reason": reason, "iteration": progress.iteration, "exit_code": EXIT_STOPPED}
     write_text(Path(run.output) / STOPPED, json.dumps(record) + "\n")
     preemption.trigger_file.unlink(missing_ok=True)
     if progress.iteration:
@@ -122,7 +124,7 @@ def _stopped_early(run: Recipe, reason: str, progress: Any, preemption: Preempti
         )
     else:
         message = f"stopped before the first step ({reason}), with nothing to save yet"
-    cli.report_to_launcher(f"{message}; exit code {EXIT_CODE}", EXIT_CODE)
+    cli.report_to_launcher(f"{message}; exit code {EXIT_STOPPED}", EXIT_STOPPED)
     logger.info(f"{message}; to resume: {launch.command()}")
 
 
@@ -171,7 +173,7 @@ def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
 
 def _prepare(
     run: Recipe,
-    architecture: architectures.Architecture,
+    architecture: Architecture,
     vocabulary: Any,
     resources: contextlib.ExitStack,
 ) -> Any:
@@ -184,8 +186,8 @@ def _prepare(
     from megatron_ext.data import data_identity, tokenized
     from megatron_ext.hardware import parallel_groups, platforms
     from megatron_ext.observability.metrics_logger import RunLog
-    from megatron_ext.training import optimizer as optimization
-    from megatron_ext.training import state as training_state
+    from megatron_ext.training import training_state
+    from megatron_ext.training.optimizer import build_optimizer, build_scheduler, wrap_model
     from megatron_ext.training.trainer import Trainer
 
     output = Path(run.output)
@@ -218,10 +220,10 @@ def _prepare(
     if checkpoint is None:
         _verify(run, is_first_rank)
         training_state.load_weights(model, run.model.checkpoint)
-    wrapped = optimization.wrap_model(model, run)
-    optimizer = optimization.build_optimizer(wrapped, run)
+    wrapped = wrap_model(model, run)
+    optimizer = build_optimizer(wrapped, run)
     state = training_state.TrainState(
-        model=wrapped, optimizer=optimizer, scheduler=optimization.build_scheduler(optimizer, run)
+        model=wrapped, optimizer=optimizer, scheduler=build_scheduler(optimizer, run)
     )
     progress = training_state.Progress()
     if checkpoint is not None:
@@ -289,9 +291,7 @@ def _verify(run: Recipe, is_first_rank: bool) -> None:
         checksums.log_skipped(folder)
 
 
-def build_model_chunks(
-    platform: Any, architecture: architectures.Architecture, run: Recipe
-) -> list[Any]:
+def build_model_chunks(platform: Any, architecture: Architecture, run: Recipe) -> list[Any]:
     """Return this process's model chunks: one, or several under an interleaved pipeline."""
     from megatron_ext.hardware import parallel_groups
     from megatron_ext.model.build import build_model

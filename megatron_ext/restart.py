@@ -2,7 +2,7 @@
 
 A batch script asks this after each end.
 
-    python -m megatron_ext.restart RECIPE.yaml [key=value …] --exit-code 75 && requeue
+    galen should-restart RECIPE.yaml [key=value …] --exit-code 75 && requeue
 
 Exit codes: 0 restart the run, 3 do not. A run is restarted as long as each start reaches a newer
 checkpoint, up to `--max-restarts-without-progress` consecutive starts that reach none. User errors
@@ -17,15 +17,15 @@ from pathlib import Path
 from galen import cli, json_file, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
-from galen.stop_signals import EXIT_CODE
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from galen.stop_signals import EXIT_STOPPED
+from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.resilience.signals import STOPPED
 
 STATE = "restarts.json"
 STOP = 3
 _STOPPED_BY = {
-    EXIT_CODE: "was asked to stop early",
+    EXIT_STOPPED: "was asked to stop early",
     138: "was ended by SIGUSR1",
     140: "was ended by SIGUSR2",
     143: "was ended by SIGTERM",
@@ -78,7 +78,7 @@ def decide(output: Path, exit_code: int, limit: int) -> Decision:
         return Decision(False, "has finished")
     if exit_code == UsageError.exit_code:
         return Decision(False, "was refused (exit code 2): correct the command or the recipe")
-    if exit_code == EXIT_CODE and _stopped_by_trigger_file(output):
+    if exit_code == EXIT_STOPPED and _stopped_by_trigger_file(output):
         return Decision(False, "was stopped by its trigger file: start it again to resume")
     iteration = checkpoint_folder.latest_iteration(output / "checkpoints")
     count = _count_without_progress(output / STATE, iteration)

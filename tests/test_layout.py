@@ -73,6 +73,7 @@ def circle(arrows):
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ROOMS[1:])  # galen is what all share, and has no commands
 def test_a_rooms_root_holds_its_commands_and_nothing_else(room):
     at_root = [

@@ -29,10 +29,9 @@ from checkpoints_convert.resumable_io.resumable_steps import Step, run_steps, wr
 from galen.atomic import write_text
 from galen.errors import DataError
 from galen.run_folder import Identity, RunFolder, stat_record
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.checkpoint.torch_dist import TorchDist
-from megatron_ext.config import architecture as architectures
-from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.architecture import ARCHITECTURE_FILE, Architecture, read_architecture
 
 STAGE = "megatron_to_hf"
 
@@ -122,14 +121,14 @@ def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[s
 
     The configuration is None when the one at hand is this family's.
     """
-    architecture = architectures.read(job.folder)
+    architecture = read_architecture(job.folder)
     path = companions / "config.json"
     at_hand = path.is_file()
     if at_hand:
         _, configured = families.find(path)
         if configured != architecture:
             raise DataError(
-                f"{path} describes another model than {job.folder / architectures.NAME}:"
+                f"{path} describes another model than {job.folder / ARCHITECTURE_FILE}:"
                 f" {differences(configured, architecture)}; give the folder of the right one with"
                 " --hf"
             )

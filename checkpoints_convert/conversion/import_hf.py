@@ -39,8 +39,7 @@ from galen import manifest
 from galen.atomic import write_text
 from galen.errors import OutputConflictError
 from galen.run_folder import Identity, finished, resume, stat_record, unknown_output
-from megatron_ext.checkpoint import folder as checkpoint_folder
-from megatron_ext.checkpoint import torch_dist
+from megatron_ext.checkpoint import checkpoint_folder, torch_dist
 from megatron_ext.config.architecture import Architecture
 
 logger = logging.getLogger(__name__)
@@ -147,8 +146,8 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     check_complete(weights, family, architecture)
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
         logger.warning(
-            f"{job.hf} has no tokenizer, so an export will have none either; verify.py needs it,"
-            " or --weights-only"
+            f"{job.hf} has no tokenizer, so an export will have none either; `galen verify`"
+            " needs it, or --weights-only"
         )
     source: Source = weights
     extension = None

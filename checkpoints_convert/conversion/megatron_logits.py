@@ -40,9 +40,9 @@ def main(argv: list[str] | None = None) -> None:
     bootstrap()
 
     # Megatron Core must be imported before the CPU platform stands in
-    import megatron_ext.training.state  # noqa: F401
-    from megatron_ext.checkpoint.folder import find_iteration
-    from megatron_ext.config import architecture as architectures
+    import megatron_ext.training.training_state  # noqa: F401
+    from megatron_ext.checkpoint.checkpoint_folder import find_iteration
+    from megatron_ext.config.architecture import read_architecture
     from megatron_ext.config.sections import Parallel
     from megatron_ext.hardware import parallel_groups, platforms
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         seed=1,
     )
     logits = compute(
-        folder, architectures.read(folder), tokens, arguments.tp, arguments.pp, arguments.dtype
+        folder, read_architecture(folder), tokens, arguments.tp, arguments.pp, arguments.dtype
     )
     if logits is not None:
         save_file(
@@ -94,7 +94,7 @@ def compute(
 
     from megatron_ext.hardware import platforms
     from megatron_ext.model.build import build_model
-    from megatron_ext.training import state as training_state
+    from megatron_ext.training import training_state
 
     precision = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
     platform = platforms.current_platform()

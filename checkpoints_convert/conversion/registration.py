@@ -8,10 +8,9 @@ from checkpoints_convert.families.base import Family
 from checkpoints_convert.hf.folder import copy_companions, seal_companions
 from galen import manifest
 from galen.errors import DataError
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.checkpoint.torch_dist import TorchDist
-from megatron_ext.config import architecture as architectures
-from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.architecture import ARCHITECTURE_FILE, Architecture, read_architecture
 
 STAGE = "register_checkpoint"
 
@@ -27,7 +26,7 @@ def register(folder: Path, hf: Path, family: Family, architecture: Architecture)
     if reason := missing(source):  # the manifest would call it complete
         raise DataError(f"{folder} is incomplete: {reason}; copy it again")
     if _is_ours(folder):
-        existing = architectures.read(folder)
+        existing = read_architecture(folder)
         if existing != architecture:
             raise DataError(
                 f"{folder} is one of Galen's and another model than {hf}:"
@@ -44,7 +43,7 @@ def register(folder: Path, hf: Path, family: Family, architecture: Architecture)
     architecture.write(folder)
     inputs = [hf / "config.json"]
     counts = {"parameters": architecture.parameters}
-    outputs: list[Path | dict[str, Any]] = [*records, folder / architectures.NAME]
+    outputs: list[Path | dict[str, Any]] = [*records, folder / ARCHITECTURE_FILE]
     manifest.write(
         folder / manifest.NAME,
         stage=STAGE,
@@ -67,13 +66,13 @@ def _copy_companions(hf: Path, target: Path) -> None:
 
 def _is_new(name: str) -> bool:
     """Return whether registration writes this file; a killed command may leave a partial one."""
-    return name in (manifest.NAME, architectures.NAME) or (
+    return name in (manifest.NAME, ARCHITECTURE_FILE) or (
         name.startswith(".") and name.endswith(".partial")
     )
 
 
 def _is_ours(folder: Path) -> bool:
     """Return whether a command of ours wrote the iteration; registration may be repeated."""
-    if not (folder / manifest.NAME).is_file() or not (folder / architectures.NAME).is_file():
+    if not (folder / manifest.NAME).is_file() or not (folder / ARCHITECTURE_FILE).is_file():
         return False
     return bool(manifest.read(folder)["stage"] != STAGE)

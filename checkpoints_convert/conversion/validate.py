@@ -112,7 +112,7 @@ def check_tensors(stored: TorchDist, family: Family, architecture: Architecture)
             else:
                 hint = (
                     f": the tokenizer and config.json have {architecture.vocab_size:,} ids, the"
-                    f" checkpoint {found[0]:,} rows; import the model again with hf_to_megatron.py"
+                    f" checkpoint {found[0]:,} rows; import the model again with `galen import`"
                     " --add-special-tokens, or export with the --hf folder it was trained with"
                 )
         if found != expected:

@@ -135,7 +135,7 @@ def check_vocabulary(folder: str | Path, rows: int) -> None:
             f"{path} gives ids up to {largest}, but the model has {rows} embedding rows (vocab_size"
             " in config.json): they belong to different models, or tokens were added without"
             " resizing the embedding; put the model's own tokenizer there and add the tokens with"
-            " hf_to_megatron.py --add-special-tokens FILE"
+            " `galen import --add-special-tokens FILE`"
         )
 
 

@@ -313,7 +313,7 @@ def describe(path: Path) -> dict[str, Any]:
         for stored in rank.values()
     )
     return {
-        "format": "Megatron-LLM, a pickle a rank (import with legacy_to_megatron.py)",
+        "format": "Megatron-LLM, a pickle a rank (import with `galen import-legacy`)",
         "folder": path,
         **{name: shown(known[name]) for name in wanted if name in known},
         "parameters": count,

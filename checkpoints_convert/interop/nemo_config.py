@@ -5,8 +5,8 @@ are compared with known names and never imported; `io.json`, from which NeMo its
 objects, is not read here.
 """
 
+import reprlib
 from pathlib import Path
-from reprlib import repr as shown  # of a value whose aliases make it endless, the beginning
 from typing import Any
 
 from checkpoints_convert.conversion import bridge_config
@@ -89,7 +89,7 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
     except (UsageError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path} does not describe a model of NeMo: {one_line(error)}") from None
     if family is None:
-        named = model if isinstance(model, str) else shown(model)
+        named = model if isinstance(model, str) else reprlib.repr(model)
         raise DataError(
             f"{path}: the model {named} is not known; known:"
             f" {', '.join(known for _, known, _ in MODELS.values())}"
@@ -110,12 +110,12 @@ def _architecture(
     for name, wanted in _ONLY.items():
         if name in config and config[name] not in wanted:
             raise ValueError(
-                f"{name} = {shown(config[name])} is not supported (only {wanted[0]!r})"
+                f"{name} = {reprlib.repr(config[name])} is not supported (only {wanted[0]!r})"
             )
     activation = config.get("activation_func", {}).get("_target_", "")
     if activation != "torch.nn.functional.silu":
         raise ValueError(
-            f"activation_func = {shown(activation)} is not supported (only"
+            f"activation_func = {reprlib.repr(activation)} is not supported (only"
             " torch.nn.functional.silu)"
         )
     rows = config.get("vocab_size") or vocab_size
@@ -160,7 +160,8 @@ def _rope_scaling(config: dict[str, Any]) -> float | None:
     for name, theirs in _SCALING.items():
         if config[name] != LLAMA3_SCALING[theirs]:
             raise ValueError(
-                f"{name} = {shown(config[name])} is not supported (only {LLAMA3_SCALING[theirs]!r})"
+                f"{name} = {reprlib.repr(config[name])} is not supported"
+                f" (only {LLAMA3_SCALING[theirs]!r})"
             )
     return float(config["scale_factor"])
 

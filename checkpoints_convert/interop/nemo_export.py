@@ -23,11 +23,9 @@ from checkpoints_convert.resumable_io.prefetch import Prefetcher
 from checkpoints_convert.resumable_io.resumable_steps import write_manifest
 from galen import atomic
 from galen.run_folder import Identity, RunFolder, resume, stat_record
-from megatron_ext.checkpoint import folder as checkpoint_folder
-from megatron_ext.checkpoint import torch_dist
+from megatron_ext.checkpoint import checkpoint_folder, torch_dist
 from megatron_ext.checkpoint.torch_dist import TorchDist
-from megatron_ext.config import architecture as architectures
-from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.architecture import Architecture, read_architecture
 
 STAGE = "megatron_to_nemo"
 # What Lightning looks for beside the weights of a run that has made no step yet, and how Megatron
@@ -86,7 +84,7 @@ def convert(
             else.
     """
     folder = job.folder
-    architecture = architectures.read(folder)
+    architecture = read_architecture(folder)
     architecture = dataclasses.replace(architecture, family=job.as_family or architecture.family)
     nemo_config.arguments(architecture)  # refuses what NeMo does not have
     tokenizer = _tokenizer(folder.parent / checkpoint_folder.HF, architecture)

@@ -194,7 +194,7 @@ class CorpusRecipe:
     """Contents of the report."""
 
     tokenizer: str | None = None
-    """Tokenizer (as of preprocess.py) to count tokens with.
+    """Tokenizer (as of `galen preprocess`) to count tokens with.
 
     null estimates them from the bytes of the text.
     """

@@ -48,12 +48,9 @@ def _what(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
         return " (it is a PEFT adapter: give it by --adapter, and its base model by --model)"
     if (folder / "latest_checkpointed_iteration.txt").is_file():
-        return " (it is a Megatron checkpoint: checkpoints_convert/megatron_to_hf.py exports it)"
+        return " (it is a Megatron checkpoint: `galen export` exports it)"
     if (folder / "checkpoints" / "latest_checkpointed_iteration.txt").is_file():
-        return (
-            " (it is a pretraining run: checkpoints_convert/megatron_to_hf.py exports"
-            f" {folder / 'checkpoints'})"
-        )
+        return f" (it is a pretraining run: `galen export` exports {folder / 'checkpoints'})"
     for name in ("model", "adapter"):
         if (folder / name).is_dir():
             return f" (it is a fine-tuning run: what it made is {folder / name})"

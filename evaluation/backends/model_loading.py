@@ -10,7 +10,7 @@ from galen import pretrained
 from galen.errors import DataError, one_line
 
 
-def load(folder: str | Path, **options: Any) -> tuple[Any, Any]:
+def load_model(folder: str | Path, **options: Any) -> tuple[Any, Any]:
     """Return model and tokenizer of a folder.
 
     `transformers` fills weights that the files lack, or have in another shape, with random numbers,

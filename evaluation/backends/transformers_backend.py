@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluation.backends import generate as generation
-from evaluation.backends import model_folder, prefix_groups, tree_attention
+from evaluation.backends import generation, model_folder, prefix_groups, tree_attention
 from evaluation.backends.base import WHOLE, Part, own_batches
 from evaluation.backends.encoding import GenerationRequest, Request
-from evaluation.backends.model_loading import load, with_adapter
+from evaluation.backends.model_loading import load_model, with_adapter
 from evaluation.backends.model_runner import ModelRunner, Prefix, padded, repeated
 from evaluation.backends.tree_attention import PrefixTree
 from galen.errors import DataError, UsageError
@@ -52,7 +51,7 @@ class TransformersBackend:
         self.device = usable_device(device or default_device(torch.cuda.device_count()))
         self.dtype = dtype or default_dtype(self.device.type)
         self.context_length = model_folder.context_length(folder)
-        loaded, self.tokenizer = load(folder, dtype=getattr(torch, self.dtype))
+        loaded, self.tokenizer = load_model(folder, dtype=getattr(torch, self.dtype))
         if adapter is not None:
             loaded, self.tokenizer = with_adapter(
                 loaded, self.tokenizer, model_folder.check_adapter(adapter)

@@ -13,8 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.backends import generate as generation
-from evaluation.backends import model_folder
+from evaluation.backends import generation, model_folder
 from evaluation.backends.base import WHOLE, Part, own_batches
 from evaluation.backends.encoding import GenerationRequest, Request
 from galen.errors import DataError, UsageError, install, one_line

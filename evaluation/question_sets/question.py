@@ -67,7 +67,7 @@ def read(path: str | Path) -> list[Question]:
     return list(questions.values())
 
 
-def sample(questions: list[Question], limit: int | None) -> list[Question]:
+def sample_questions(questions: list[Question], limit: int | None) -> list[Question]:
     """Return at most `limit` questions, chosen by the SHA-256 of their ids, in their order."""
     if limit is None or limit >= len(questions):
         return questions

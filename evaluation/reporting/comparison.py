@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluation.metrics import significance
 from evaluation.metrics.intervals import Estimate
-from evaluation.reporting.inputs import ModelScores, TaskScores, way
+from evaluation.reporting.report_inputs import ModelScores, TaskScores, way
 from evaluation.scoring.task_type import TaskType
 from galen.errors import DataError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluation.reporting import cells, published_results
 from evaluation.reporting.comparison import Comparison
-from evaluation.reporting.inputs import ModelScores
+from evaluation.reporting.report_inputs import ModelScores
 from galen.atomic import write_text
 
 

@@ -146,7 +146,7 @@ def _finished(plan: Plan) -> dict[str, Any]:
         Results,
         results,
         path,
-        " is not a results file of evaluation/run.py; remove it, and the samples are not scored"
+        " is not a results file of `galen evaluate`; remove it, and the samples are not scored"
         " again",
     )
     if results["model"]["name"] == plan.name:

@@ -15,9 +15,8 @@ from evaluation.prompts.template import Prompt
 from evaluation.protocols import few_shot
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
-from evaluation.question_sets import question as question_record
 from evaluation.question_sets import rows
-from evaluation.question_sets.question import Question
+from evaluation.question_sets.question import Question, sample_questions
 from evaluation.scoring import answer_extraction
 from evaluation.scoring.results_schema import ScoredQuestion
 from evaluation.scoring.task_type import Job, Sample, Samples, TaskType
@@ -55,7 +54,7 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
 
     def limited(self, samples: list[Any], limit: int | None) -> list[Any]:
         """Return at most `limit` questions."""
-        return question_record.sample(samples, limit)
+        return sample_questions(samples, limit)
 
     def runs(self, task: MultipleChoiceTask, protocol: Protocol) -> list[int]:
         """Return one run for each set of few-shot examples."""

@@ -10,8 +10,7 @@ from evaluation.metrics import contamination
 from evaluation.protocols import few_shot
 from evaluation.protocols.protocol import Protocol
 from evaluation.scoring import evaluator, megatron_export, task_types
-from evaluation.scoring import recipe as evaluation_recipe
-from evaluation.scoring.recipe import Recipe
+from evaluation.scoring.recipe import Recipe, check_recipe
 from evaluation.tasks import task
 from evaluation.tasks.task import Task
 from galen import manifest, recipe
@@ -52,7 +51,7 @@ def prepare(options: Recipe) -> Preparation:
     Raises:
         UsageError, DataError: something is wrong or missing.
     """
-    protocol = evaluation_recipe.check(options)
+    protocol = check_recipe(options)
     tasks = _tasks(options.tasks, options.fewshot_examples)
     models = _models(options)
     contaminated = None

@@ -74,7 +74,7 @@ _AT_LEAST_ONE = (
 )
 
 
-def check(options: Recipe) -> protocol.Protocol:
+def check_recipe(options: Recipe) -> protocol.Protocol:
     """Check numbers, backend and adapter; return the protocol with the recipe's settings.
 
     Raises:

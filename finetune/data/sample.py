@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evaluation.backends import encoding
-from evaluation.prompts import registry as prompts
+from evaluation.prompts.registry import LIKELIHOOD_TEMPLATES, get_template
 from evaluation.question_sets.question import Question
 from finetune.data import chat
 from finetune.data.record import Conversation, PromptCompletion, Record
@@ -163,8 +163,8 @@ def _whole_question(question: Question, tokenizer: Any, form: str) -> Sample:
     Forms whose options are compared by likelihood have no end, and are tokenised as `evaluation/`
     does it for that.
     """
-    prompt = prompts.get_template(form)(question)
-    if form in prompts.LIKELIHOOD_TEMPLATES:
+    prompt = get_template(form)(question)
+    if form in LIKELIHOOD_TEMPLATES:
         return Sample.of(*encoding.encode_pair(tokenizer, prompt.text, prompt.target))
     if prompt.text.startswith("<|im_start|>"):
         return _joined(tokenizer, prompt.text, prompt.target + "<|im_end|>")

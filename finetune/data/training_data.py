@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation import question_sets
-from evaluation.prompts import registry as prompts
+from evaluation.prompts.registry import get_template
 from evaluation.question_sets import rows
 from evaluation.question_sets.question import Question
 from finetune.config.recipe import Data, Source
@@ -43,14 +43,14 @@ def read(data: Data) -> TrainingData:
         DataError: a file is bad, the same record stands in training and validation, or nothing is
             left.
     """
-    prompts.get_template(data.protocol)
+    get_template(data.protocol)
     parts = [
         _as_sources(part) for part in (data.train, data.validation, data.decontaminate_against)
     ]
     for source in (source for part in parts for source in part if isinstance(source, Source)):
         question_sets.reader(source.set)
         for name in source.templates or []:
-            prompts.get_template(name)
+            get_template(name)
     train, validation = (
         [item for source in part for item in _items(source, data.protocol)] for part in parts[:2]
     )

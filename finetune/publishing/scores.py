@@ -17,7 +17,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(
             f"{path} cannot be read: it is missing; was the model scored to its end by"
-            " evaluation/run.py?"
+            " `galen evaluate`?"
         )
     results = json_file.read_object(path)
     with malformed(path):

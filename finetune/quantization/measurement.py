@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from evaluation.backends.model_loading import load
+from evaluation.backends.model_loading import load_model
 from evaluation.backends.transformers_backend import TransformersBackend, default_dtype
 from evaluation.metrics import intervals
 from evaluation.question_sets.question import Question
@@ -46,7 +46,9 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     placed = {"device_map": {"": device}} if device.type == "cuda" else {}
-    network, tokenizer = load(folder, dtype=getattr(torch, default_dtype(device.type)), **placed)
+    network, tokenizer = load_model(
+        folder, dtype=getattr(torch, default_dtype(device.type)), **placed
+    )
     network.eval()
     try:
         with Progress(f"{folder.name}: speed", 2 * (REPEATS + 1), "runs") as progress:

@@ -206,7 +206,7 @@ METHODS = {
 }
 
 
-def check(methods: Sequence[str], calibrated: bool) -> None:
+def check_methods(methods: Sequence[str], calibrated: bool) -> None:
     """Check methods, their packages, and calibration texts where a method needs them.
 
     Raises:
@@ -224,7 +224,9 @@ def check(methods: Sequence[str], calibrated: bool) -> None:
             )
 
 
-def write(method: str, model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
+def write_quantized(
+    method: str, model: Path, output: Path, calibration: Sequence[list[int]]
+) -> None:
     """Write the model quantised by one method, with its tokenizer.
 
     Raises:

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from evaluation.backends.model_loading import load as load_folder
-from evaluation.backends.model_loading import with_adapter
+from evaluation.backends.model_loading import load_model, with_adapter
 from finetune.config.recipe import Lora, Model
 from finetune.data import chat
 from galen.errors import UsageError, install
@@ -28,7 +27,7 @@ def load(model: Model) -> tuple[Any, Any]:
         options["quantization_config"] = bitsandbytes_config(model.quantization, dtype)
         if torch.cuda.is_available():
             options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
-    network, tokenizer = load_folder(model.path, dtype=dtype, **options)
+    network, tokenizer = load_model(model.path, dtype=dtype, **options)
     for module in network.modules():
         # else a validation would re-pack 4-bit weights, rounded, under training's feet
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -198,7 +197,7 @@ def merge(model: Model, adapter: Path, folder: Path, generation_config: Any) -> 
         DataError: they do not belong together.
     """
     network, tokenizer = with_adapter(
-        *load_folder(model.path, dtype=getattr(torch, model.dtype)), adapter
+        *load_model(model.path, dtype=getattr(torch, model.dtype)), adapter
     )
     merged = network.merge_and_unload(safe_merge=True)
     merged.generation_config = generation_config

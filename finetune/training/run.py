@@ -27,10 +27,12 @@ from finetune.training.validation_accuracy import ValidationAccuracy
 from galen import cli, launch, recipe
 from galen.atomic import atomic_folder, write_text
 from galen.errors import UsageError
-from galen.stop_signals import EXIT_CODE, StopSignals
+from galen.stop_signals import EXIT_STOPPED, StopSignals
 
 
-def run(options: Recipe, data: TrainingData, folder: Path, result: Path) -> dict[str, Any] | None:
+def train_model(
+    options: Recipe, data: TrainingData, folder: Path, result: Path
+) -> dict[str, Any] | None:
     """Train, publish the result, and return counts for the manifest, or None when stopped.
 
     A run is stopped by a signal.
@@ -126,7 +128,7 @@ def _log_stopped(reason: str, step: int, steps: int, checkpoints: Path) -> None:
             f"stopped by {reason} after step {step:,} of {steps:,}; kept:"
             f" {checkpoints / f'checkpoint-{step}'}"
         )
-    cli.report_to_launcher(f"{done}; exit code {EXIT_CODE}", EXIT_CODE, processes.is_first())
+    cli.report_to_launcher(f"{done}; exit code {EXIT_STOPPED}", EXIT_STOPPED, processes.is_first())
     processes.log_once(done)
     processes.log_once(f"resume with: {launch.command()}")
 

@@ -7,7 +7,7 @@ import torch
 
 from evaluation.backends import encoding
 from evaluation.backends.transformers_backend import TransformersBackend
-from evaluation.prompts import registry as prompts
+from evaluation.prompts.registry import get_template
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets.question import Question
 from evaluation.scoring import multiple_choice
@@ -38,7 +38,7 @@ class ValidationAccuracy:
         """Return whether option likelihoods answer an item: one letter or word, no rationale."""
         if not isinstance(item.record, Question) or len(item.record.answers) != 1:
             return False
-        prompt = prompts.get_template(item.form)(item.record)
+        prompt = get_template(item.form)(item.record)
         return prompt.target == prompt.continuations[item.record.answer]
 
     def __call__(self, network: Any) -> dict[str, float]:
@@ -75,7 +75,7 @@ def correct(
     Scored in its form as `evaluation/run.py` does it; ends after a batch where `stop` says so;
     `scored` is told how many questions a batch had.
     """
-    prompted = [prompts.get_template(form)(item) for item, form in questions]
+    prompted = [get_template(form)(item) for item, form in questions]
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompted]
     found = [0] * len(questions)
     for batch in backend.log_likelihoods(requests, backend.batch_tokens) if requests else ():

@@ -11,7 +11,7 @@ import torch
 
 from galen import checksums, manifest
 from galen.errors import DataError
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 
 STAGE = "checkpoint"
 

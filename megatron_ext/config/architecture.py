@@ -15,12 +15,12 @@ from galen import json_file, shipped
 from galen.atomic import write_text
 from galen.errors import DataError, one_line
 from galen.recipe import STRICT
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 
 if TYPE_CHECKING:
     from megatron.core.transformer import TransformerConfig
 
-NAME = "architecture.json"
+ARCHITECTURE_FILE = "architecture.json"
 VOCAB_MULTIPLE = 128  # Megatron-LM's --make-vocab-size-divisible-by
 
 
@@ -157,10 +157,12 @@ class Architecture:
 
     def write(self, folder: str | Path) -> None:
         """Write `architecture.json` into `folder`."""
-        write_text(Path(folder) / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        write_text(
+            Path(folder) / ARCHITECTURE_FILE, json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        )
 
 
-def read(path: str | Path) -> Architecture:
+def read_architecture(path: str | Path) -> Architecture:
     """Read an architecture.
 
     Args:
@@ -170,11 +172,10 @@ def read(path: str | Path) -> Architecture:
         DataError: the file is missing or does not describe a model.
     """
     is_file = str(path).endswith(".json")
-    file = shipped.resolve(path) if is_file else Path(path) / NAME
+    file = shipped.resolve(path) if is_file else Path(path) / ARCHITECTURE_FILE
     if not file.exists():
         raise DataError(
-            f"cannot read {file}: there is none; checkpoints_convert/hf_to_megatron.py writes it"
-            " beside the weights"
+            f"cannot read {file}: there is none; `galen import` writes it beside the weights"
         )
     fields = json_file.read_object(file)
     try:
@@ -183,7 +184,7 @@ def read(path: str | Path) -> Architecture:
         raise DataError(f"{file} does not describe a model: {one_line(error)}") from None
 
 
-def from_model(checkpoint: str | Path, json_path: str | Path | None) -> Architecture:
+def architecture_from_model(checkpoint: str | Path, json_path: str | Path | None) -> Architecture:
     """Return a recipe's architecture: its checkpoint's, or before there is one, its file's.
 
     Args:
@@ -194,10 +195,10 @@ def from_model(checkpoint: str | Path, json_path: str | Path | None) -> Architec
         DataError: neither can be read, or the two differ.
     """
     if json_path is not None and checkpoint_folder.latest_iteration(checkpoint) is None:
-        return read(json_path)
-    architecture = read(checkpoint_folder.newest(checkpoint))
+        return read_architecture(json_path)
+    architecture = read_architecture(checkpoint_folder.newest(checkpoint))
     if json_path is not None:
-        _check_same(architecture, checkpoint, read(json_path), json_path)
+        _check_same(architecture, checkpoint, read_architecture(json_path), json_path)
     return architecture
 
 

@@ -11,7 +11,14 @@ from pydantic.dataclasses import dataclass
 from galen import recipe
 from galen.errors import OutputConflictError, UsageError
 from galen.recipe import STRICT, ResumeMayChange
-from megatron_ext.config import checks as recipe_checks
+from megatron_ext.config.checks import (
+    check_batches,
+    check_data,
+    check_intervals,
+    check_parallel,
+    check_precision,
+    check_schedule,
+)
 from megatron_ext.config.sections import (
     Data,
     Model,
@@ -46,12 +53,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check what concerns several keys."""
-        recipe_checks.check_data(self.data, self.training)
-        recipe_checks.check_parallel(self.parallel, self.training)
-        recipe_checks.check_precision(self.training, self.optimizer)
-        recipe_checks.check_batches(self.training)
-        recipe_checks.check_intervals(self.training)
-        recipe_checks.check_schedule(self.optimizer, self.training)
+        check_data(self.data, self.training)
+        check_parallel(self.parallel, self.training)
+        check_precision(self.training, self.optimizer)
+        check_batches(self.training)
+        check_intervals(self.training)
+        check_schedule(self.optimizer, self.training)
 
 
 def from_run(path: Path) -> Recipe:

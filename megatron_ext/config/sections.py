@@ -20,7 +20,7 @@ class Model:
     checkpoint: str
     """Megatron checkpoint folder to start from (weights only).
 
-    Made by checkpoints_convert/hf_to_megatron.py.
+    Made by `galen import`.
     """
     verify_checksums: ResumeMayChange[bool] = True
     """Compare all its files with the SHA-256 in its manifest.json before the first step.
@@ -109,7 +109,7 @@ class Data:
     seq_length: int = Field(default=2048, ge=1)
     """Tokens in a sequence."""
     instruction: bool = False
-    """The files are conversations (preprocess.py --instruction): train on the answers only.
+    """The files are conversations (`galen preprocess --instruction`): train on the answers only.
 
     A sequence holds one of them; with reset_attention_mask, as many as fit.
     """

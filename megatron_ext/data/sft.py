@@ -181,12 +181,12 @@ def role_prefix(prefix: str) -> str:
     """Return the prefix of the role file that belongs to a text file.
 
     Raises:
-        DataError: the text file has not the name that `preprocess.py --instruction` gives.
+        DataError: the text file has not the name that `galen preprocess --instruction` gives.
     """
     if not prefix.endswith("_text_document"):
         raise DataError(
-            f"data.instruction: {prefix} does not end with _text_document, as preprocess.py"
-            " --instruction names text files"
+            f"data.instruction: {prefix} does not end with _text_document, as `galen preprocess"
+            " --instruction` names text files"
         )
     return prefix.removesuffix("_text_document") + "_role_document"
 
@@ -199,7 +199,9 @@ def _frame(prefix: str, tokenizer: Path) -> Frame:
         Path(prefix.removesuffix("_text_document") + f"_{manifest.NAME}"), "preprocess"
     )["config"]
     if "message" not in config:
-        raise DataError(f"data.instruction: {prefix} was not made by preprocess.py --instruction")
+        raise DataError(
+            f"data.instruction: {prefix} was not made by `galen preprocess --instruction`"
+        )
     if not tokenizer.is_file():
         raise DataError(
             f"data.instruction needs the model's {tokenizer.name}; there is no {tokenizer}"

@@ -15,7 +15,7 @@ from galen.errors import UsageError
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.planner import memory as memory_model
+from megatron_ext.planner import memory_model
 
 GIB = 2**30
 LIBRARIES = 0.6 * GIB

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from galen import json_file, lock, manifest
 from galen.errors import DataError
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.recipe import from_run
 from megatron_ext.resilience import watchdog
 from megatron_ext.resilience.signals import STOPPED

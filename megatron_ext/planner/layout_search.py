@@ -9,11 +9,10 @@ from galen.errors import UsageError
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.planner import memory as memory_model
-from megatron_ext.planner import throughput as throughput_model
+from megatron_ext.planner import memory_model, throughput_model
 from megatron_ext.planner.gpus import GpuSpec
-from megatron_ext.planner.memory import StageMemory
-from megatron_ext.planner.throughput import EFFICIENCIES, CommVolume, Efficiencies, StepTime
+from megatron_ext.planner.memory_model import StageMemory
+from megatron_ext.planner.throughput_model import EFFICIENCIES, CommVolume, Efficiencies, StepTime
 
 _LAYOUT = {  # keys that the overrides of a layout always contain
     "parallel": (

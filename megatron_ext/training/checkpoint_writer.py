@@ -10,14 +10,13 @@ import torch
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
 
 from galen.atomic import write_text
-from megatron_ext.checkpoint import folder as checkpoint_folder
-from megatron_ext.checkpoint import integrity
+from megatron_ext.checkpoint import checkpoint_folder, integrity
 from megatron_ext.checkpoint.sharded import ShardedWriter, writing
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.sections import Training
 from megatron_ext.hardware import parallel_groups
-from megatron_ext.training import state as training_state
-from megatron_ext.training.state import Progress, TrainState
+from megatron_ext.training import training_state
+from megatron_ext.training.training_state import Progress, TrainState
 
 
 class CheckpointWriter:

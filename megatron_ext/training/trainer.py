@@ -22,12 +22,12 @@ from megatron_ext.hardware.platforms import Platform
 from megatron_ext.observability.metrics_logger import RunLog
 from megatron_ext.resilience.signals import PreemptionHandler
 from megatron_ext.resilience.watchdog import Watchdog
-from megatron_ext.training import state as training_state
+from megatron_ext.training import training_state
 from megatron_ext.training.checkpoint_writer import CheckpointWriter
 from megatron_ext.training.loss_spike import LossSpikeDetector
-from megatron_ext.training.state import Progress, TrainState
 from megatron_ext.training.stragglers import StragglerReport
 from megatron_ext.training.train_step import Batches, StepResult, TrainStep, non_finite_samples
+from megatron_ext.training.training_state import Progress, TrainState
 
 
 class Trainer:

@@ -5,6 +5,7 @@ import pytest
 from tests.conftest import run
 
 
+@pytest.mark.slow
 def test_the_figures_hang_together_on_a_cpu(tmp_path):
     output = tmp_path / "result.json"
     run(

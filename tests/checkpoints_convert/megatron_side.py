@@ -12,13 +12,13 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from checkpoints_convert.conversion import megatron_logits
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.checkpoint.sharded import ShardedWriter
 from megatron_ext.config import architecture
 from megatron_ext.config.sections import Parallel
 from megatron_ext.hardware import parallel_groups, platforms
 from megatron_ext.model.build import build_model
-from megatron_ext.training import state as training_state
+from megatron_ext.training import training_state
 
 
 def main(argv):
@@ -35,7 +35,12 @@ def write_logits(tokens, target, *checkpoints):
     for checkpoint in checkpoints:
         folder = checkpoint_folder.newest(checkpoint)
         computed = megatron_logits.compute(
-            folder, architecture.read(folder), load_file(tokens)["tokens"], 1, 1, "fp32"
+            folder,
+            architecture.read_architecture(folder),
+            load_file(tokens)["tokens"],
+            1,
+            1,
+            "fp32",
         )
         logits[checkpoint] = computed.contiguous()
     save_file(logits, target)
@@ -43,7 +48,9 @@ def write_logits(tokens, target, *checkpoints):
 
 def save(checkpoint, target):
     model = build_model(
-        platforms.current_platform(), architecture.read(checkpoint_folder.newest(checkpoint)), 128
+        platforms.current_platform(),
+        architecture.read_architecture(checkpoint_folder.newest(checkpoint)),
+        128,
     )
     training_state.load_weights(model, checkpoint)
     Path(target).mkdir()

@@ -219,6 +219,7 @@ def test_llama3_scaling_is_what_megatron_computes(tmp_path, models):
         families.find(tmp_path / "config.json")
 
 
+@pytest.mark.slow
 def test_a_new_family_is_one_file_and_one_line(tmp_path, models, tokens):
     """A family with names of its own needs a file and an entry in FAMILIES, nothing else."""
     copy = tmp_path / "repository"

@@ -53,6 +53,7 @@ def killer():
         process.stdin.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "given"),
     {
@@ -81,6 +82,7 @@ def test_killed_at_many_points(tmp_path, inputs, killer, script, given):
     assert script == "register_checkpoint" or seen["went_on"] >= seen["points"] // 3
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     """A process killed with SIGKILL cannot stop its workers.
 

@@ -26,6 +26,7 @@ def back_again(checkpoint, output, *options):
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"tie_word_embeddings": False, "num_key_value_heads": 1, "dtype": "bfloat16"}],
@@ -59,6 +60,7 @@ def test_weights_configuration_and_tokenizer_come_back(tmp_path, make_llama, opt
     )
 
 
+@pytest.mark.slow
 def test_shards_have_an_index_that_is_true(tmp_path, tied_llama):
     back_again(
         there(tied_llama, tmp_path / "megatron"), tmp_path / "back", "--max-shard-bytes", "2e5"

@@ -61,6 +61,7 @@ def test_tiny_pieces_are_the_same_model(tmp_path, model, forked_logits, monkeypa
     assert verify.main(["--hf", str(model), "--megatron", str(checkpoint), "--tp", "2"]) == 0
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path, model):
     checkpoint = there(model, tmp_path / "megatron", "--workers", 2)
     alone = there(model, tmp_path / "alone")

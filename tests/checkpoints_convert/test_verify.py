@@ -18,7 +18,7 @@ from checkpoints_convert.families.mappings import (
     RowRange,
 )
 from galen.errors import DataError, UsageError
-from megatron_ext.config import architecture as architectures
+from megatron_ext.config.architecture import read_architecture
 from tests.conftest import run
 
 
@@ -57,6 +57,7 @@ def test_equal_under_four_processes_as_a_user_would_see(model, checkpoint):
     )
 
 
+@pytest.mark.slow
 def test_equal_without_a_layout(model, checkpoint, capsys):
     capsys.readouterr()
     assert verify.main(["--hf", str(model), "--megatron", str(checkpoint)]) == 0
@@ -206,7 +207,7 @@ def test_lost_rotary_scaling_is_caught(
     lost = tmp_path / "lost"
     shutil.copytree(checkpoint, lost)
     folder = lost / "iter_0000000"
-    dataclasses.replace(architectures.read(folder), rope_scaling_factor=None).write(folder)
+    dataclasses.replace(read_architecture(folder), rope_scaling_factor=None).write(folder)
     assert verify.main(["--hf", str(model), "--megatron", str(lost), "--weights-only"]) == 1
     assert "rope_scaling_factor is 32.0 there and None here" in capsys.readouterr().out
     monkeypatch.setattr(verify, "compare_weights", lambda *_: True)

@@ -17,8 +17,8 @@ from data_prep import crawl
 from data_prep.crawling.archive import Archive, cut_to_whole_records
 from data_prep.crawling.website import Site as SiteRecipe
 from data_prep.readers.warc import WarcReader
-from galen import recipe as recipes
 from galen.errors import DataError, UsageError
+from galen.recipe import load
 from tests.conftest import ROOT, command, run
 from tests.data_prep.server import Site
 
@@ -94,6 +94,7 @@ def documents(tmp_path):
     return {document.metadata["title"]: document for document in found}, len(found)
 
 
+@pytest.mark.slow
 def test_crawl(site, tmp_path):
     with site.running() as base:
         recipe = write_recipe(tmp_path, base)
@@ -128,6 +129,7 @@ def test_crawl(site, tmp_path):
         }
 
 
+@pytest.mark.slow
 def test_killed_for_real_goes_on(site, tmp_path):
     site.hold["/topic/c"] = threading.Event()
     with site.running() as base:
@@ -158,6 +160,7 @@ def test_killed_for_real_goes_on(site, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_addresses_that_need_escaping_are_fetched_once(tmp_path):
     site = Site()
     names = ("/topic/ü", "/topic/sp ace", "/topic/[1]|'", "/topic/deny/x")
@@ -178,6 +181,7 @@ def test_addresses_that_need_escaping_are_fetched_once(tmp_path):
     assert sorted(fetched) == sorted([*names[:3], "/topic/sp ace"])
 
 
+@pytest.mark.slow
 def test_broken_answers_are_not_kept_and_each_is_told_with_its_reason(tmp_path):
     site = Site()
     compressed = gzip.compress(page("Half") * 50)
@@ -224,6 +228,7 @@ def test_broken_answers_are_not_kept_and_each_is_told_with_its_reason(tmp_path):
     assert (asked.count("/topic/slow"), asked.count("/topic/500")) == (1, 5)
 
 
+@pytest.mark.slow
 def test_answers_without_a_type_and_compressed_sitemaps_are_read(tmp_path):
     site = Site()
     with site.running() as base:
@@ -300,14 +305,14 @@ def test_archive_files_rotate_and_are_mended(tmp_path):
 )
 def test_usage(tmp_path, extra, message):
     with pytest.raises(UsageError, match=message):
-        recipes.load(SiteRecipe, write_recipe(tmp_path, "http://s.org", **extra))
+        load(SiteRecipe, write_recipe(tmp_path, "http://s.org", **extra))
 
 
 def test_shipped_recipes_are_valid():
     paths = sorted((ROOT / "examples/crawl").glob("*.yaml"))
     assert len(paths) >= 18
     for path in paths:
-        site = recipes.load(SiteRecipe, path)
+        site = load(SiteRecipe, path)
         assert site.name == path.stem
         assert site.terms.startswith("https://")
         assert site.delay >= 2
@@ -321,6 +326,6 @@ def test_shipped_recipes_are_valid():
     ],
 )
 def test_shipped_recipes_reach_their_documents(name, address):
-    site = recipes.load(SiteRecipe, ROOT / f"examples/crawl/{name}.yaml")
+    site = load(SiteRecipe, ROOT / f"examples/crawl/{name}.yaml")
     assert re.search(site.documents, address)
     assert site.wants(address)

@@ -35,6 +35,7 @@ def other():
         yield site, base
 
 
+@pytest.mark.slow
 def test_only_the_sites_hosts_and_paths_are_asked(tmp_path, other):
     stranger, elsewhere = other
     site = Site()
@@ -97,6 +98,7 @@ def test_only_the_sites_hosts_and_paths_are_asked(tmp_path, other):
     assert "4 led out of the site" in done.stdout
 
 
+@pytest.mark.slow
 def test_robots_of_another_host_is_not_asked(tmp_path, other):
     stranger, elsewhere = other
     site = Site()
@@ -110,6 +112,7 @@ def test_robots_of_another_host_is_not_asked(tmp_path, other):
     assert stranger.requests == []
 
 
+@pytest.mark.slow
 def test_a_name_of_a_private_address_is_refused(tmp_path):
     """127.1 is such a name.
 

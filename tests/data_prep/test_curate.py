@@ -22,6 +22,7 @@ def files_of(folder):
     }
 
 
+@pytest.mark.slow
 def test_every_record_is_accounted_for(tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -67,6 +68,7 @@ def test_every_record_is_accounted_for(tmp_path, capsys):
     assert "copyright: rights reserved" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_same_bytes_for_any_number_of_workers_and_any_interruption(
     tmp_path, recipe_file, monkeypatch
 ):
@@ -104,6 +106,7 @@ def test_same_bytes_for_any_number_of_workers_and_any_interruption(
     assert not partial.exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes(tmp_path):
     """SIGKILL while it reads: no worker stays, and the same command gives the undisturbed bytes."""
     for n, count in enumerate((200, 1500, 1500, 1500)):
@@ -144,6 +147,7 @@ def group_alive(group):
     return True
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_reported_and_another_configuration_refused(
     recipe_file, tmp_path, medline_folder, capsys
 ):
@@ -169,6 +173,7 @@ def test_foreign_output_stays(recipe_file, tmp_path):
         curate.main([str(recipe_file)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -194,6 +199,7 @@ def test_bad_input_is_one_message_and_no_output(
     assert not (tmp_path / "corpus").exists()
 
 
+@pytest.mark.slow
 def test_mended_input_is_taken_up(recipe_file, tmp_path, medline_folder):
     whole = (medline_folder / "b.xml").read_bytes()
     (medline_folder / "b.xml").write_bytes(whole[:5000])

@@ -12,6 +12,7 @@ from tests.data_prep.material import run, sequences, write_lines
 TEXTS = ["the patient was treated", "a drug & the results ≥ 3 肺炎", "x <b>"]
 
 
+@pytest.mark.slow
 def test_documents_as_text(tmp_path, tokenizer_folder, capsys):
     source = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
     run(tokenizer_folder, [source], tmp_path / "p", "--append-eod")
@@ -25,6 +26,7 @@ def test_documents_as_text(tmp_path, tokenizer_folder, capsys):
         describe.main([str(tmp_path / "p_text_document"), "--documents", "3"])
 
 
+@pytest.mark.slow
 def test_roles_are_shown_as_numbers(tmp_path, tokenizer_folder, capsys):
     source = write_lines(
         tmp_path / "a.jsonl",
@@ -82,6 +84,7 @@ def test_compare_tells_what_differs(tmp_path, capsys, dtype, lengths, counts, to
 ROW = r'<tr><td class="figure">(\d+)</td><td>.*?</td><td class="figure">(\d+)</td></tr>'
 
 
+@pytest.mark.slow
 def test_page_of_statistics(tmp_path, tokenizer_folder):
     source = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
     run(tokenizer_folder, [source], tmp_path / "p", "--append-eod", "--stats")

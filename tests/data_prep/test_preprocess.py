@@ -99,6 +99,7 @@ def test_read_by_megatron_and_equal_to_its_own_writer(tmp_path, tokenizer_folder
     ]
 
 
+@pytest.mark.slow
 def test_without_eod_with_another_and_another_key(tmp_path, tokenizer_folder):
     source = write_lines(tmp_path / "a.jsonl", [{"body": "the drug"}])
     run(tokenizer_folder, [source], tmp_path / "plain", "--json-keys", "body")
@@ -276,12 +277,12 @@ STOPPING = """
 import os, resource, signal, sys
 from pathlib import Path
 from data_prep import preprocess
-from data_prep.tokenization import worker_pool as token_pool, write_tokens
+from data_prep.tokenization import worker_pool, write_tokens
 from data_prep.tokenization.indexed_dataset import IndexedFileWriter
 from data_prep.tokenization.job import TokenJob
 from galen import cli
 
-token_pool.BLOCK_BYTES, write_tokens.SAVE_SECONDS = 1 << 14, 0.0
+worker_pool.BLOCK_BYTES, write_tokens.SAVE_SECONDS = 1 << 14, 0.0
 place, count = sys.argv.pop(1), int(sys.argv.pop(1))
 
 def kill(owner, name):
@@ -347,6 +348,7 @@ def finals(folder, name):
     return sorted(path.name for path in folder.iterdir() if path.name.startswith(f"{name}_"))
 
 
+@pytest.mark.slow
 def test_killed_for_real_goes_on_with_the_same_bytes(
     tmp_path, tokenizer_folder, stopped, monkeypatch
 ):
@@ -399,6 +401,7 @@ def test_killed_for_real_goes_on_with_the_same_bytes(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".p")] == []
 
 
+@pytest.mark.slow
 def test_disk_full(tmp_path, tokenizer_folder, stopped):
     source = write_lines(tmp_path / "a.jsonl", [{"text": f"drug {n}"} for n in range(1000)])
     run(tokenizer_folder, [source], tmp_path / "whole", "--stats")
@@ -421,6 +424,7 @@ def test_disk_full(tmp_path, tokenizer_folder, stopped):
     assert bins(tmp_path, "p_text_document") == bins(tmp_path, "whole_text_document")
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_read_and_another_tokenizer(tmp_path, tokenizer_folder, capsys):
     from data_prep import merge_indexed
 
@@ -477,6 +481,7 @@ def bins(folder, name):
     return [(folder / f"{name}.{ending}").read_bytes() for ending in ("bin", "idx")]
 
 
+@pytest.mark.slow
 def test_every_kind_of_input_gives_the_same_bytes(tmp_path, tokenizer_folder, monkeypatch):
     import pyarrow
     from pyarrow import parquet
@@ -508,6 +513,21 @@ def test_every_kind_of_input_gives_the_same_bytes(tmp_path, tokenizer_folder, mo
         run(tokenizer_folder, [str(tmp_path / "cut.jsonl.zst")], tmp_path / "cut")
 
 
+def test_a_merged_set_is_merged_with_another(tmp_path, tokenizer_folder):
+    from data_prep import merge_indexed
+
+    for name in "abc":
+        file = write_lines(tmp_path / f"{name}.jsonl", [{"text": f"the drug {name}"}])
+        run(tokenizer_folder, [file], tmp_path / name)
+    for names, output in (("ab", "ab"), (["ab", "c"], "first"), (["c", "ab"], "last")):
+        inputs = [str(tmp_path / name) for name in names]
+        merge_indexed.main(["--input", *inputs, "--output-prefix", str(tmp_path / output)])
+        manifest = json.loads((tmp_path / f"{output}_manifest.json").read_text())
+        assert manifest["config"]["merged"] == 2
+    assert manifest["counts"]["documents"] == 3
+
+
+@pytest.mark.slow
 def test_shards_merge_to_the_same_bytes(tmp_path, tokenizer_folder, monkeypatch):
     from data_prep import describe, merge_indexed
 

@@ -54,6 +54,7 @@ def run(name, *overrides):
     return counts, {record["id"]: record for record in records}
 
 
+@pytest.mark.slow
 def test_biomistral(raw):
     dumps.write_pmc(raw / "pmc_oa", QUESTION)
     counts, records = run(
@@ -69,6 +70,7 @@ def test_biomistral(raw):
     assert set(records) == {f"PMC{n}" for n in (*range(2, 31), 34)}
 
 
+@pytest.mark.slow
 def test_gap_replay(raw):
     dumps.write_pmc(raw / "pmc_oa", QUESTION)
     dumps.write_gap(raw)
@@ -102,6 +104,7 @@ def test_gap_replay(raw):
     assert records["9000"]["text"].startswith("Abstract 0, corrected.")
 
 
+@pytest.mark.slow
 def test_mmedc(raw):
     dumps.write_mmedc(raw)
     counts, records = run("mmedc", "split.train=0.9", "split.validation=0.05", "split.test=0.05")

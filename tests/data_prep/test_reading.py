@@ -312,6 +312,7 @@ def test_a_pattern_that_never_ends_keeps_no_page_of_its_part(tmp_path, monkeypat
     assert [entry["reason"] for entry in bad] == ["slow pattern"] * 2
 
 
+@pytest.mark.slow
 def test_a_record_that_takes_too_much_memory_is_refused(tmp_path):
     """A header of a tar member that unpacks to a gigabyte."""
     header = tarfile.TarInfo("L")

@@ -217,6 +217,7 @@ def test_killed_at_random_moments(name, material, tmp_path):
         assert digests(folder) == wanted
 
 
+@pytest.mark.slow
 def test_killed_between_manifest_and_name(tmp_path, capsys):
     """A restart lists no manifest, whole or half-written, but lists the quarantined records."""
     write_medline(tmp_path / "raw/a.xml", many_records(1, 100))

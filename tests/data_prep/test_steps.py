@@ -41,6 +41,7 @@ def corpus(tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_path):
     questions, more = tmp_path / "questions.jsonl", tmp_path / "more.jsonl"
     for path, number in ((questions, 3), (more, 5)):

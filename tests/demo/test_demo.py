@@ -36,7 +36,12 @@ def test_demo_from_records_to_report_and_nothing_twice(arguments):
     assert "[1/13] Curate the records into documents" in first.stdout  # own input: nothing to fetch
     page = (work / "report.html").read_text(encoding="utf-8")
     assert re.search(r"for base; .* for pretrained .* for finetuned", page)
-    for heading in ("Further pretraining", "Fine-tuning", "What went in", "Time by stage"):
+    for heading in (
+        "Further pretraining",
+        "Fine-tuning",
+        "Records read and documents kept",
+        "Time by stage",
+    ):
         assert heading in page
     again = run(*arguments)
     assert again.stdout.count("done before") == 13
@@ -57,6 +62,7 @@ def test_missing_input_is_a_usage_error(tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.slow
 def test_bad_input_stops_at_its_stage_with_its_message(tmp_path, tied_llama):
     (tmp_path / "broken.xml").write_text("<PubmedArticleSet><PubmedArticle>")
     done = run(

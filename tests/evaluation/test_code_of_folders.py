@@ -126,6 +126,7 @@ def commands(folder: Path, tmp_path: Path) -> dict[str, list]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["evaluate", "finetune", "import", "describe"])
 @pytest.mark.parametrize("kind", ["known", "unknown"])
 def test_no_command_runs_it(tmp_path, folders, kind, name):
@@ -160,28 +161,28 @@ def test_verify_does_not_run_it(tmp_path, folders):
 
 def test_pickled_weights_are_not_loaded(tmp_path, tied_llama):
     """A pickle of weights that transformers would read, with another safetensors file as decoy."""
-    from evaluation.backends.model_loading import load
+    from evaluation.backends.model_loading import load_model
 
     folder = tmp_path / "model"
     shutil.copytree(tied_llama, folder)
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").rename(folder / "decoy.safetensors")
     with pytest.raises(DataError, match=r"cannot be loaded: .*safetensors"):
-        load(folder)
+        load_model(folder)
     with pytest.raises(DataError, match=r"cannot be loaded: .*safetensors"):
         text_metrics.BertScore(folder)
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
 def test_kernels_of_a_hub_are_refused(tmp_path, tied_llama, key):
-    from evaluation.backends.model_loading import load
+    from evaluation.backends.model_loading import load_model
 
     folder = tmp_path / "model"
     shutil.copytree(tied_llama, folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {key: "somebody/kernel"}))
     with pytest.raises(DataError, match=f"{key} = 'somebody/kernel' names code of a hub"):
-        load(folder)
+        load_model(folder)
 
 
 def test_an_adapter_that_names_a_module_is_refused(tmp_path):

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from evaluation import question_sets
-from evaluation.prompts import registry as prompts
+from evaluation.prompts.registry import TEMPLATES
 from evaluation.question_sets import jsonl
 from evaluation.question_sets.question import Question
 from galen.errors import DataError, GalenError
@@ -178,7 +178,7 @@ def check(name, path):
         assert (
             len(item.options) > 1 and item.question.strip() and item.answers <= item.options.keys()
         )
-        for form in prompts.TEMPLATES.values():
+        for form in TEMPLATES.values():
             assert form(item).text
     return found
 

@@ -11,8 +11,7 @@ import pytest
 
 from evaluation import agreement, rationales, report
 from evaluation.question_sets import jsonl
-from evaluation.reporting import comparison, error_analysis, tables
-from evaluation.reporting import inputs as report_inputs
+from evaluation.reporting import comparison, error_analysis, report_inputs, tables
 from galen.errors import DataError, GalenError
 from tests.evaluation.mutation import ROUNDS, damaged, replaced
 from tests.evaluation.test_report import write_corpus, write_run, write_scores
@@ -158,7 +157,7 @@ def test_a_half_line_and_another_kind_of_file(whole, tmp_path):
     (folder / "results.json").write_text("[]")
     with pytest.raises(
         DataError,
-        match=r"results\.json is not a results file of evaluation/run\.py: an object is wanted",
+        match=r"results\.json is not a results file of `galen evaluate`: an object is wanted",
     ):
         report_inputs.read_scores(folder)
 

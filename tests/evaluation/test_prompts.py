@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.prompts import registry as prompts
+from evaluation.prompts.registry import get_template
 from evaluation.question_sets.question import Question
 from galen.errors import UsageError
 
@@ -59,7 +59,7 @@ MCQ_BLOCK = (
 
 
 def check(template, question, few_shot, text, continuations, target):
-    prompt = prompts.get_template(template)(question, few_shot)
+    prompt = get_template(template)(question, few_shot)
     assert prompt.text == text
     assert prompt.continuations == continuations
     assert prompt.target == target
@@ -102,7 +102,7 @@ def test_meditron_other_sets_have_their_own_system_string():
         ("headqa", "Answer the following multiple choice question.\nQ"),
     ]:
         question = Question("1", "", "Which?", {"A": "x", "B": "y"}, "A", name)
-        assert prompts.get_template("meditron")(question).text.startswith(beginning)
+        assert get_template("meditron")(question).text.startswith(beginning)
 
 
 def test_meditron_chain_of_thought():
@@ -278,10 +278,10 @@ def test_harness_few_shot_and_pubmedqa():
 
 
 def test_several_right_options_are_taught_together():
-    assert prompts.get_template("lm_eval")(SEVERAL).target == " A,C"
-    assert prompts.get_template("meditron")(SEVERAL).target == "A,C"
+    assert get_template("lm_eval")(SEVERAL).target == " A,C"
+    assert get_template("meditron")(SEVERAL).target == "A,C"
 
 
 def test_an_unknown_form_names_the_nearest():
     with pytest.raises(UsageError, match=r"unknown protocol 'lmeval'; did you mean 'lm_eval'\?"):
-        prompts.get_template("lmeval")
+        get_template("lmeval")

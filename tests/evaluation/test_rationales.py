@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from evaluation import build, rationales
-from evaluation.chat_models import local as local_chat
+from evaluation.chat_models import local_chat
 from evaluation.metrics import text_metrics
 from galen.errors import DataError, UsageError
 

@@ -10,7 +10,7 @@ import pytest
 
 from evaluation import report
 from evaluation.metrics import intervals
-from evaluation.reporting import inputs as report_inputs
+from evaluation.reporting import report_inputs
 from galen import manifest
 from galen.errors import DataError, UsageError
 
@@ -198,7 +198,7 @@ def test_verdict_says_what_changed_and_what_did_not(
 
 def test_missing_pieces_leave_their_section_out(tmp_path: Path, models: list[Path]) -> None:
     page = write_report(tmp_path, models[0])
-    for heading in ("What went in", "How it trained", "Time by stage", "Against"):
+    for heading in ("Records read", "Training", "Time by stage", "Against"):
         assert heading not in page
     assert "Before and after" in page
 
@@ -334,7 +334,7 @@ def test_broken_input_is_one_clear_message(tmp_path: Path, models: list[Path]) -
     with pytest.raises(
         DataError,
         match=(
-            r"results.json is not a results file of evaluation/run.py: the key 'tasks' is missing"
+            r"results.json is not a results file of `galen evaluate`: the key 'tasks' is missing"
         ),
     ):
         write_report(tmp_path, *models)

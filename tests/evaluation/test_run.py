@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from evaluation import run
-from evaluation.scoring.recipe import Recipe, check
+from evaluation.scoring.recipe import Recipe, check_recipe
 from evaluation.tasks.task import load as load_task
 from galen import manifest, recipe
 from galen.errors import DataError, UsageError
@@ -332,7 +332,7 @@ def test_mistakes_of_a_recipe_are_found_before_any_work(
 def test_the_examples_are_recipes():
     for path in (ROOT / "examples" / "evaluate").glob("*.yaml"):
         options = recipe.load(Recipe, path)
-        check(options)
+        check_recipe(options)
         for name in options.tasks:
             load_task(name)
 

@@ -46,6 +46,7 @@ def test_model_and_data(folder, capsys):
         check(folder, what, capsys)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on(folder, capsys):
     names = sorted(
         str(path.relative_to(folder)) for path in (folder / "run").rglob("*") if path.is_file()

@@ -127,6 +127,7 @@ def test_the_card_says_what_manifests_and_results_say(arguments, run, tmp_path, 
     AutoTokenizer.from_pretrained(tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["model", "adapter"])
 def test_no_path_of_this_machine_leaves_it(arguments, run, tmp_path, tiny_llama, kind):
     if kind == "adapter":

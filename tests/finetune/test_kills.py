@@ -90,6 +90,7 @@ def same(first, second, skip=()):
     assert not list(second.parent.glob(".*.partial")) and not list(second.parent.glob(".*.lock"))
 
 
+@pytest.mark.slow
 def test_training(start_forked, recipe_file, tmp_path):
     """Also with a merged model.
 
@@ -132,6 +133,7 @@ def test_merging(start_forked, model, tmp_path):
     same(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_quantizing(start_forked, model, question_file, tmp_path):
     """Speeds differ by their nature; the folders and the accuracies are the same."""
     pytest.importorskip("bitsandbytes")

@@ -8,8 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from evaluation.backends import model_folder
 from finetune import quantize
-from finetune.quantization import measurement
-from finetune.quantization import methods as quantization
+from finetune.quantization import measurement, methods
 from finetune.quantization.measurement import Measurement, table
 from galen import manifest
 from galen.errors import DataError, UsageError
@@ -110,12 +109,12 @@ def test_four_bit_goes_by_groups_that_divide_all_layers_but_the_last(width, size
         "down_proj": torch.nn.Linear(384, width),
         "lm_head": torch.nn.Linear(7, 9),
     }
-    assert quantization.group_size(torch.nn.ModuleDict(layers)) == size
+    assert methods.group_size(torch.nn.ModuleDict(layers)) == size
     layers["up_proj"] = torch.nn.Linear(100, 384)
     with pytest.raises(
         DataError, match=r"none of which divides all layers' inputs \(\[100, 384\]\)"
     ):
-        quantization.group_size(torch.nn.ModuleDict(layers))
+        methods.group_size(torch.nn.ModuleDict(layers))
 
 
 def test_the_table_pairs_accuracies_with_the_first_model():

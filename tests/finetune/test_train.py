@@ -133,6 +133,7 @@ def test_samples_longer_than_the_model_reads_are_told(recipe_file, make_llama):
         train.main([str(recipe_file), f"model.path={short}"])
 
 
+@pytest.mark.slow
 def test_stop_and_resume_gives_the_same_bits_as_no_stop(recipe_file, tmp_path, start_forked):
     train.main([str(recipe_file), f"output={tmp_path / 'whole'}"])
     started = start_forked(1, recipe_file)

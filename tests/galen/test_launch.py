@@ -93,11 +93,13 @@ def late(folder, first, program="'late'"):
     )
 
 
+@pytest.mark.slow
 def test_a_mistake_that_another_process_meets_first_is_told(tmp_path):
     done = late(tmp_path, "time.sleep(60)")
     assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once_by_a_first_process_that_is_asked_to_end_while_it_tells(tmp_path):
     told = (
         "print = builtins.print; builtins.print = lambda *a, **k: (print(*a, **k), time.sleep(5))"
@@ -106,6 +108,7 @@ def test_a_mistake_is_told_once_by_a_first_process_that_is_asked_to_end_while_it
     assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
 
 
+@pytest.mark.slow
 def test_the_processes_end_with_a_launcher_that_is_killed(tmp_path):
     (tmp_path / "slow.py").write_text(
         "import os, sys, time\nfrom galen import cli\n\n\ndef main():\n    os.mkdir('up-' +"

@@ -6,7 +6,7 @@ import random
 import shutil
 import time
 
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 from tests.megatron_ext.conftest import log
 
 LATE = 40  # a run that finished before its kill came goes back to this step

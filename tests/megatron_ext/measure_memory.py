@@ -17,9 +17,9 @@ from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
 from megatron_ext.hardware import parallel_groups, platforms
-from megatron_ext.planner import memory as memory_model
+from megatron_ext.planner import memory_model
 from megatron_ext.pretrain import build_model_chunks
-from megatron_ext.training import optimizer as optimization
+from megatron_ext.training.optimizer import build_optimizer, wrap_model
 from megatron_ext.training.train_step import TrainStep
 
 SHAPE = Architecture(
@@ -183,8 +183,8 @@ def batches(run):
 def measure(run, shape):
     platform = platforms.current_platform()
     parallel_groups.initialize(run.parallel, run.training.seed)
-    model = optimization.wrap_model(build_model_chunks(platform, shape, run), run)
-    optimizer = optimization.build_optimizer(model, run)
+    model = wrap_model(build_model_chunks(platform, shape, run), run)
+    optimizer = build_optimizer(model, run)
     parameters = [weight for piece in model for weight in piece.parameters()]
     held = Held({weight.untyped_storage().data_ptr() for weight in parameters})
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda holder: holder.tensor):

@@ -2,16 +2,16 @@
 
 import torch
 
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config import architecture
 from megatron_ext.config.sections import Parallel
 from megatron_ext.hardware import parallel_groups, platforms
 from megatron_ext.model.build import build_model
-from megatron_ext.training import state as training_state
+from megatron_ext.training import training_state
 
 
 def compute(platform, checkpoint, tokens):
-    shape = architecture.read(checkpoint_folder.newest(checkpoint))
+    shape = architecture.read_architecture(checkpoint_folder.newest(checkpoint))
     model = build_model(platform, shape, 128).eval()
     training_state.load_weights(model, checkpoint)
     positions = torch.arange(tokens.size(1)).expand_as(tokens)

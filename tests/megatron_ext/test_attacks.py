@@ -33,7 +33,7 @@ from galen.errors import DataError, GalenError
 from megatron_ext.checkpoint import pickle_values, safe_pickle, sharded, torch_dist
 from megatron_ext.config.sections import Parallel
 from megatron_ext.hardware import parallel_groups, platforms
-from megatron_ext.training import state as training_state
+from megatron_ext.training import training_state
 from tests.conftest import run
 from tests.megatron_ext.attack_pickles import (
     archive,
@@ -264,6 +264,7 @@ def check(outcomes, mark, place):
     assert len(outcomes) >= 40 and not mark.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_refuses_every_attack(tmp_path, command, untied_llama, checkpoint, nemo):
     mark, output = tmp_path / "was-run", tmp_path / "output"
@@ -605,6 +606,7 @@ def attacked(checkpoint, folder, place, mark):
     return place(folder / ITERATION, call(name("os", "system"), text(f"touch {mark}")))
 
 
+@pytest.mark.slow
 def test_verify_does_not_say_the_same_model(tmp_path, untied_llama, checkpoint):
     """In what only the Megatron side reads, so that the weights are the same."""
     mark = tmp_path / "was-run"
@@ -660,6 +662,7 @@ def test_going_on_from_an_attacked_checkpoint_is_refused(tmp_path, alone, pretra
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_a_pickle_in_the_place_of_an_index_is_not_loaded(tmp_path, pretrain_forked):
     """The core reads a run's index cache with NumPy, and lets it unpickle non-arrays."""
     mark, output = tmp_path / "was-run", tmp_path / "run"
@@ -675,6 +678,7 @@ def test_a_pickle_in_the_place_of_an_index_is_not_loaded(tmp_path, pretrain_fork
     assert [path.read_bytes() for path in indices] == rights
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_score_an_attacked_checkpoint(tmp_path, checkpoint):
     mark = tmp_path / "was-run"
     path = attacked(checkpoint, tmp_path / "attacked", in_metadata, mark)

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from galen.iterations import LAST
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 from tests.megatron_ext.kills import assert_same_losses, rewind
 
 STEPS = [

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from galen.recipe import load
-from megatron_ext.config import architecture as architectures
+from megatron_ext.config.architecture import architecture_from_model
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import parallel_groups
@@ -47,7 +47,7 @@ def load_pair(model, spread):
 def test_the_architectures_are_the_published_models(model):
     recipe = load(Recipe, EXAMPLES / f"{model}.yaml")
     assert (
-        architectures.from_model(recipe.model.checkpoint, recipe.model.architecture).parameters
+        architecture_from_model(recipe.model.checkpoint, recipe.model.architecture).parameters
         == SIZES[model][1]
     )
 
@@ -55,7 +55,7 @@ def test_the_architectures_are_the_published_models(model):
 @pytest.mark.parametrize(("model", "spread", "gpus"), PAIRS)
 def test_every_layout_fits(model, spread, gpus):
     recipe = load_pair(model, spread)
-    shape = architectures.from_model(recipe.model.checkpoint, recipe.model.architecture)
+    shape = architecture_from_model(recipe.model.checkpoint, recipe.model.architecture)
     check_layout(recipe, shape, gpus)
     # into the memory of that GPU, as planned
     assert estimate(shape, recipe, gpus, KIND[spread.split("_")[1]]).fits

@@ -13,7 +13,7 @@ import os
 import psutil
 import pytest
 
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from tests.megatron_ext.conftest import RECIPE
 from tests.megatron_ext.kills import LATE, assert_same_losses, await_moment, new_random, rewind

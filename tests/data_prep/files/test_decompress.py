@@ -18,6 +18,7 @@ COMPRESS = {
 CONTENT = b"".join(b"line %d\n" % n for n in range(300_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", COMPRESS)
 def test_the_stream_is_the_content_of_all_streams(suffix):
     compress = COMPRESS[suffix]
@@ -42,6 +43,7 @@ def test_what_comes_before_damage_is_read(suffix):
         stream.read1(100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", COMPRESS)
 def test_data_that_breaks_off_is_an_error(suffix):
     data = COMPRESS[suffix](CONTENT)

@@ -97,6 +97,7 @@ def test_same_bytes_as_megatrons_writer(tmp_path, tokenizer_folder, options, wan
         ).read_bytes()
 
 
+@pytest.mark.slow
 def test_keys_shards_restart_and_statistics(tmp_path, tokenizer_folder, monkeypatch, capsys):
     records = [
         {"text": f"The patient {n}. Drug {n * n} was told. " * (n % 4), "title": f"Title {n}. End."}

@@ -56,6 +56,7 @@ def test_each_key_has_a_file_of_its_own(tmp_path, tokenizer_folder, encode):
         assert sequences(tmp_path / f"p_{key}_document") == (expected, [0, 1, 2, 3])
 
 
+@pytest.mark.slow
 def test_conversations_and_their_roles(tmp_path, tokenizer_folder, encode):
     talks = [
         [

@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.data_prep.material import run, write_lines
 
@@ -9,10 +11,10 @@ DYING = """
 import os, signal, sys
 from multiprocessing.connection import Connection
 from data_prep import preprocess
-from data_prep.tokenization import worker_pool as token_pool, write_tokens
+from data_prep.tokenization import worker_pool, write_tokens
 from galen.errors import DataError
 
-token_pool.BLOCK_BYTES, write_tokens.SAVE_SECONDS = 1 << 12, 0.0
+worker_pool.BLOCK_BYTES, write_tokens.SAVE_SECONDS = 1 << 12, 0.0
 command, place, calls = os.getpid(), None, 0
 
 def dies(owner, name, before, halfway, after):
@@ -35,7 +37,7 @@ def dies(owner, name, before, halfway, after):
     setattr(owner, name, dying)
 
 dies(Connection, "_recv", "before it reads", "while it reads", "when it has read")
-dies(token_pool, "work", "before it works", None, "when it has worked")
+dies(worker_pool, "work", "before it works", None, "when it has worked")
 dies(Connection, "_send", "before it sends", "while it sends", "when it has sent")
 for place in sys.argv.pop(1).split(", "):
     try:
@@ -53,6 +55,7 @@ PLACES = (
 PLACES += ("before it sends", "while it sends", "when it has sent")
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_at_any_moment_ends_the_command_which_then_goes_on(
     tmp_path, tokenizer_folder
 ):

@@ -24,25 +24,25 @@ def test_weights_that_are_missing_or_of_another_shape_are_not_made_up(copy, chan
         metadata={"format": "pt"},
     )
     with pytest.raises(DataError, match=rf"lack 1 of the weights .* for example {name}"):
-        model_loading.load(copy)
+        model_loading.load_model(copy)
 
 
 def test_a_file_that_was_cut_off_is_told(copy):
     file = copy / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(DataError, match=r"copy cannot be loaded: .*not fully covered"):
-        model_loading.load(copy)
+        model_loading.load_model(copy)
 
 
 def test_an_adapter_of_a_shallower_model_is_told(make_llama, tied_llama, tmp_path):
-    shallow, _ = model_loading.load(make_llama(num_hidden_layers=2))
+    shallow, _ = model_loading.load_model(make_llama(num_hidden_layers=2))
     get_peft_model(shallow, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(
         tmp_path / "adapter"
     )
     with pytest.raises(
         DataError, match=r"adapter cannot be loaded on .*missing adapter keys.*layers\.2"
     ):
-        model_loading.with_adapter(*model_loading.load(tied_llama), tmp_path / "adapter")
+        model_loading.with_adapter(*model_loading.load_model(tied_llama), tmp_path / "adapter")
 
 
 def test_the_tokens_that_end_an_answer_are_part_of_the_model(copy):

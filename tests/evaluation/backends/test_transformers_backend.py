@@ -11,8 +11,7 @@ from evaluation.backends import encoding, model_folder
 from evaluation.backends.base import batches
 from evaluation.backends.encoding import Request
 from evaluation.backends.transformers_backend import TransformersBackend, default_device
-from evaluation.prompts import registry as prompts
-from evaluation.prompts.registry import Prompt
+from evaluation.prompts.registry import LIKELIHOOD_TEMPLATES, Prompt, get_template
 from evaluation.question_sets import question
 from galen.errors import DataError, UsageError
 
@@ -47,11 +46,10 @@ def score(backend, requests, max_batch_tokens, done=()):
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 300, 100_000])
-@pytest.mark.parametrize("protocol", sorted(prompts.LIKELIHOOD_TEMPLATES))
+@pytest.mark.parametrize("protocol", sorted(LIKELIHOOD_TEMPLATES))
 def test_questions_equal_the_naive_reference(backend, naive, data, max_batch_tokens, protocol):
     forms = [
-        prompts.get_template(protocol)(item)
-        for item in question.read(data / "questions" / "test.jsonl")
+        get_template(protocol)(item) for item in question.read(data / "questions" / "test.jsonl")
     ]
     requests = [encoding.encode_prompt(backend.tokenizer, form) for form in forms]
     found = score(backend, requests, max_batch_tokens)
@@ -176,11 +174,11 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
         ("adapter_config.json", "is a PEFT adapter: give it by --adapter"),
         (
             "latest_checkpointed_iteration.txt",
-            r"is a Megatron checkpoint: .*megatron_to_hf\.py exports it",
+            r"is a Megatron checkpoint: `galen export` exports it",
         ),
         (
             "checkpoints/latest_checkpointed_iteration.txt",
-            r"is a pretraining run: .*megatron_to_hf\.py exports .*/checkpoints\)",
+            r"is a pretraining run: `galen export` exports .*/checkpoints\)",
         ),
         ("adapter/adapter_config.json", "is a fine-tuning run: what it made is .*/adapter"),
         ("model/config.json", "is a fine-tuning run: what it made is .*/model"),

@@ -71,6 +71,7 @@ ATTACKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ATTACKS)
 def test_attacks_are_ended(tokenizer, template):
     tokenizer.chat_template = template

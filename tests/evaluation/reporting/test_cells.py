@@ -4,8 +4,7 @@ import io
 import pytest
 
 from evaluation import agreement
-from evaluation.reporting import cells, tables
-from evaluation.reporting import figures as report_figures
+from evaluation.reporting import cells, report_figures, tables
 from evaluation.reporting.tables import Table
 
 FORMULAS = [

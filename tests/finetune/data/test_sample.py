@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from evaluation.backends import encoding
-from evaluation.prompts import registry as prompts
+from evaluation.prompts.registry import LIKELIHOOD_TEMPLATES, TEMPLATES, get_template
 from evaluation.question_sets import question
 from evaluation.question_sets.question import Question
 from finetune.data import sample
@@ -35,10 +35,10 @@ def ids(items):
     return {item.record.id for item in items}
 
 
-@pytest.mark.parametrize("protocol", sorted(prompts.LIKELIHOOD_TEMPLATES))
+@pytest.mark.parametrize("protocol", sorted(LIKELIHOOD_TEMPLATES))
 def test_the_loss_is_on_the_answer_token_by_token(tiny, protocol):
     (made,), cut = sample.encode([Item(QUESTION, protocol)], tiny, 200)
-    prompt = prompts.get_template(protocol)(QUESTION)
+    prompt = get_template(protocol)(QUESTION)
     target = prompt.continuations["B"]
     ids = tiny.encode(prompt.text + target)
     assert made.tokens == ids and cut == 0
@@ -48,10 +48,10 @@ def test_the_loss_is_on_the_answer_token_by_token(tiny, protocol):
     assert tiny.decode([label for label in made.labels if label != IGNORE_INDEX]) == target
 
 
-@pytest.mark.parametrize("protocol", sorted(prompts.LIKELIHOOD_TEMPLATES))
+@pytest.mark.parametrize("protocol", sorted(LIKELIHOOD_TEMPLATES))
 def test_training_and_test_read_the_same_tokens(tiny, protocol):
     (made,), _ = sample.encode([Item(QUESTION, protocol)], tiny, 200)
-    request = encoding.encode_prompt(tiny, prompts.get_template(protocol)(QUESTION))
+    request = encoding.encode_prompt(tiny, get_template(protocol)(QUESTION))
     assert made.tokens == request.prompt + request.continuations[1]
     assert made.first_label == len(request.prompt)
 
@@ -121,18 +121,18 @@ def test_split_hangs_on_the_id_alone(question_file):
 WORDY = replace(QUESTION, rationale="Heparin  was taken, as is said.")
 
 
-@pytest.mark.parametrize("form", sorted(prompts.TEMPLATES))
+@pytest.mark.parametrize("form", sorted(TEMPLATES))
 def test_each_form_has_the_prompt_alone_and_then_the_answer_and_its_end(tokenizer, form):
     """Built here from the form's two texts: the prompt as encoded by an evaluator, then the answer.
 
     The answer is the target and its end.
     """
     (made,), _ = sample.encode([Item(WORDY, form)], tokenizer, 2000)
-    prompt = prompts.get_template(form)(WORDY)
+    prompt = get_template(form)(WORDY)
     learnt = tokenizer.decode([label for label in made.labels if label != IGNORE_INDEX])
     end = (
         ""
-        if form in prompts.LIKELIHOOD_TEMPLATES
+        if form in LIKELIHOOD_TEMPLATES
         else "<|im_end|>"
         if form.startswith("meditron_chat")
         else tokenizer.eos_token
@@ -145,7 +145,7 @@ def test_each_form_has_the_prompt_alone_and_then_the_answer_and_its_end(tokenize
     # nothing behind the answer's first token is left out
     assert made.labels[made.first_label :].count(IGNORE_INDEX) == 0
     assert made.tokens[: made.first_label] == tokenizer.encode(
-        prompt.text.rstrip() if form in prompts.LIKELIHOOD_TEMPLATES else prompt.text
+        prompt.text.rstrip() if form in LIKELIHOOD_TEMPLATES else prompt.text
     )
 
 

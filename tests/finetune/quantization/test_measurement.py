@@ -1,9 +1,11 @@
+import pytest
 import torch
 
 from finetune.quantization import measurement
 from galen.progress import Progress
 
 
+@pytest.mark.slow
 def test_speeds_are_the_median_after_a_warm_up(tiny_llama, capsys):
     """The first reading is slow, as when kernels compile, and a middle one, as under load."""
     import time

@@ -77,6 +77,7 @@ def long_recipe(tmp_path_factory, tiny_llama, question_file):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "number"), [("step 6/16 | loss", signal.SIGTERM), ("step 3/16 | loss", signal.SIGUSR2)]
 )
@@ -95,6 +96,7 @@ def test_a_signal_brings_a_checkpoint_and_the_run_goes_on_to_the_same_bits(
     same_result(long_recipe / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(
     long_recipe, tmp_path, monkeypatch, caplog
 ):
@@ -175,6 +177,7 @@ def test_one_of_two_processes_is_told_and_both_stop(recipe_file, tmp_path, start
     same_result(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_killed_when_only_its_result_was_missing_trains_no_further(long_recipe, tmp_path):
     """The last step is inside an epoch, where the Trainer would train to the epoch's end."""
     arguments = [
@@ -190,6 +193,7 @@ def test_a_run_killed_when_only_its_result_was_missing_trains_no_further(long_re
     assert timeless(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_at_once_and_handlers_come_back():
     before = signal.getsignal(signal.SIGINT)
     with StopSignals() as signals:

@@ -28,6 +28,7 @@ def test_a_fingerprint_sees_lengths_and_tokens(tmp_path):
     assert len(found | {first}) == 4
 
 
+@pytest.mark.slow
 def test_a_new_run_does_not_read_the_index_of_earlier_files(tmp_path, pretrain_forked):
     prefix = tmp_path / "d_text_document"
     reads = [f"data.train=[{prefix}]", f"data.validation=[{prefix}]"]

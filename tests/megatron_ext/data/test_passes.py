@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from galen import recipe as recipes
+from galen.recipe import load
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.data import data_identity, tokenized
 from megatron_ext.data.passes import ReadOnce
@@ -106,7 +106,7 @@ def built(tmp_path, group_of_one, checkpoint):
         file.write_text(
             RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=tmp_path)
         )
-        run = recipes.load(
+        run = load(
             Recipe, file, [f"data.train=[{prefix}]", f"data.validation=[{prefix}]", *overrides]
         )
         vocabulary = tokenized.Vocabulary(vocab_size=300, eod=-2)

@@ -7,8 +7,8 @@ import pytest
 
 from galen import manifest
 from galen.errors import DataError
-from megatron_ext.checkpoint import folder as checkpoint_folder
-from megatron_ext.config import architecture as architectures
+from megatron_ext.checkpoint import checkpoint_folder
+from megatron_ext.config.architecture import read_architecture
 from megatron_ext.data.batches import BatchSampler
 from megatron_ext.data.tokenized import check, check_ids
 from tests.conftest import run
@@ -16,7 +16,7 @@ from tests.conftest import run
 
 @pytest.fixture(scope="module")
 def shape(checkpoint):
-    return architectures.read(checkpoint_folder.newest(checkpoint))
+    return read_architecture(checkpoint_folder.newest(checkpoint))
 
 
 @pytest.fixture(scope="module")

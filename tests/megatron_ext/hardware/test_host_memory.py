@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from galen import recipe as recipes
 from galen.errors import UsageError
-from megatron_ext.checkpoint import folder as checkpoint_folder
-from megatron_ext.config import architecture as architectures
+from galen.recipe import load
+from megatron_ext.checkpoint import checkpoint_folder
+from megatron_ext.config.architecture import read_architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import host_memory
 from tests.conftest import ROOT, command
@@ -27,7 +27,7 @@ def readme():
         "parallel.num_layers_in_first_pipeline_stage=null",
         "parallel.pipeline_model_parallel_size=1",
     ]
-    return recipes.load(
+    return load(
         Recipe,
         ROOT / "examples/demo/pretrain.yaml",
         [*words, "data.seq_length=4096", "training.precision=bf16"],
@@ -36,7 +36,7 @@ def readme():
 
 @pytest.fixture
 def smollm(checkpoint):
-    tiny = architectures.read(checkpoint_folder.newest(checkpoint))
+    tiny = read_architecture(checkpoint_folder.newest(checkpoint))
     shape = {
         "num_layers": 30,
         "hidden_size": 576,
@@ -67,7 +67,7 @@ def test_the_line_of_readme_on_a_laptop(readme, smollm, monkeypatch):
     )
     words = text.split("It fits with ")[1].split(";")[0].split()
     number = int(words[1]) if words[0] == "--nproc-per-node" else 8
-    smaller = recipes.load(
+    smaller = load(
         Recipe,
         ROOT / "examples/demo/pretrain.yaml",
         [

@@ -13,7 +13,7 @@ import dataclasses
 
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.planner import memory as memory_model
+from megatron_ext.planner import memory_model
 from megatron_ext.planner.gpus import GpuSpec
 
 # Passes over the kept activations in norms, rotary positions, SwiGLU and residuals: written and

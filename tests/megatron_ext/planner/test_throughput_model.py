@@ -6,7 +6,7 @@ It uses its own constants, and constants fitted to the other figures.
 import pytest
 
 from benchmarks.planner_fit import BEFORE, fit, published
-from megatron_ext.planner.throughput import EFFICIENCIES
+from megatron_ext.planner.throughput_model import EFFICIENCIES
 
 FIGURES = published()
 

@@ -109,7 +109,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="write N sets, P_00000-of-0000N_KEY_document …; merge_indexed.py joins them",
+        help="write N sets, P_00000-of-0000N_KEY_document …; `galen merge-indexed` joins them",
     )
     sharding.add_argument("--shard", type=int, metavar="I", help="write this one alone, from 0")
     return result

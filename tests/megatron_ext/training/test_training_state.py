@@ -14,8 +14,8 @@ import torch
 
 from galen import random_states
 from galen.errors import DataError
-from megatron_ext.training import optimizer as optimization
-from megatron_ext.training import state as training_state
+from megatron_ext.training import training_state
+from megatron_ext.training.optimizer import _load_remainders, complete_groups
 
 
 class Piece(torch.nn.Linear):
@@ -123,9 +123,7 @@ def test_groups_of_another_adam_are_completed():
     inner = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     del inner.param_groups[0]["amsgrad"]
     inner.param_groups[0]["lr"] = 0.25
-    optimization.complete_groups(
-        SimpleNamespace(chained_optimizers=[SimpleNamespace(optimizer=inner)])
-    )
+    complete_groups(SimpleNamespace(chained_optimizers=[SimpleNamespace(optimizer=inner)]))
     assert inner.param_groups[0]["amsgrad"] is False and inner.param_groups[0]["lr"] == 0.25
 
 
@@ -135,7 +133,7 @@ def test_remainders_of_weights_are_restored_as_integers():
         store_param_remainders=True,
         set_scaled_state=lambda _, name, state: taken.update({name: state}),
     )
-    optimization._load_remainders(SimpleNamespace(optimizer=inner))
+    _load_remainders(SimpleNamespace(optimizer=inner))
     inner.set_scaled_state(weight, "master_param", torch.tensor([-32768.0, 32767.0]))
     inner.set_scaled_state(weight, "exp_avg", torch.tensor([0.5, 0.25]))
     assert (

@@ -60,7 +60,7 @@ def _what_it_is(folder: Path) -> str:
     if (folder / "checkpoints" / LATEST).is_file():
         return f"it is a run that holds one; give {folder / 'checkpoints'}"
     if (folder / "config.json").is_file():
-        return "it is a Hugging Face model, which checkpoints_convert/hf_to_megatron.py imports"
+        return "it is a Hugging Face model, which `galen import` imports"
     return f"no {LATEST} in it"
 
 

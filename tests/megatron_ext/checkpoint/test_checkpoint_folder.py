@@ -4,7 +4,7 @@ import pytest
 
 from galen import manifest
 from galen.errors import DataError
-from megatron_ext.checkpoint import folder as checkpoint_folder
+from megatron_ext.checkpoint import checkpoint_folder
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from megatron_ext.checkpoint import folder as checkpoint_folder
         (
             "hf",
             "config.json",
-            r"it is a Hugging Face model, which checkpoints_convert/hf_to_megatron\.py imports",
+            r"it is a Hugging Face model, which `galen import` imports",
         ),
         ("iter_0000010", ".metadata", "give the folder above it"),
         ("run", "checkpoints/latest_checkpointed_iteration.txt", "give .*/run/checkpoints"),

@@ -99,10 +99,10 @@ def read_scores(folder: Path) -> ModelScores:
     hint = (
         f"several models were scored into it: give {' '.join(inside)}"
         if inside
-        else "was the model scored to its end by evaluation/run.py?"
+        else "was the model scored to its end by `galen evaluate`?"
     )
     results = _read_json(path, hint)
-    check(Results, results, path, " is not a results file of evaluation/run.py")
+    check(Results, results, path, " is not a results file of `galen evaluate`")
     model = results["model"]
     return ModelScores(
         name=model["name"],
@@ -186,13 +186,13 @@ def read_corpus(folder: Path) -> Corpus:
     if not {"read", "kept", "dropped"} <= _mapping(record.get("counts")).keys():
         raise DataError(
             f"{folder / manifest.NAME}: its counts lack read, kept or dropped; was it written by"
-            " data_prep/curate.py?"
+            " `galen curate`?"
         )
     check(
         CorpusCounts,
         record["counts"],
         folder / manifest.NAME,
-        ": its counts are not those of data_prep/curate.py",
+        ": its counts are not those of `galen curate`",
     )
     return Corpus(record["counts"], _mapping(record.get("config")), years, words, languages)
 

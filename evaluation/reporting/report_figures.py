@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from evaluation.reporting.comparison import Comparison
-from evaluation.reporting.inputs import Run
+from evaluation.reporting.report_inputs import Run
 from galen import svg
 
 _MARKERS = "os^Dv"

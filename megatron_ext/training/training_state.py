@@ -20,12 +20,11 @@ from megatron.core.transformer import TransformerConfig
 
 from galen import json_file, random_states
 from galen.errors import DataError, one_line
-from megatron_ext.checkpoint import folder as checkpoint_folder
-from megatron_ext.checkpoint import fp8_history
+from megatron_ext.checkpoint import checkpoint_folder, fp8_history
 from megatron_ext.checkpoint.sharded import load_sharded
 from megatron_ext.hardware import parallel_groups
 from megatron_ext.model.build import LanguageModel
-from megatron_ext.training import optimizer as optimization
+from megatron_ext.training.optimizer import complete_groups
 
 STATE = "training_state.json"
 # Tensor, pipeline and data parallelism may change between save and load.
@@ -114,7 +113,7 @@ def load(folder: Path, train_state: TrainState) -> Progress:
         for name, chunk in zip(_chunk_names(train_state.model), train_state.model, strict=True):
             chunk.module.load_state_dict(state[name], strict=False)
         train_state.optimizer.load_state_dict(state["optimizer"])
-        optimization.complete_groups(train_state.optimizer)
+        complete_groups(train_state.optimizer)
     train_state.scheduler.num_steps = 0  # loading adds to it
     try:
         train_state.scheduler.load_state_dict(saved["scheduler"])
