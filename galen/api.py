@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galen import cli, json_file, manifest, stop_signals
-from galen.commands import STAGES
+from galen import cli, commands, json_file, manifest, stop_signals
 from galen.errors import DataError, UsageError
 from galen.stop_signals import EXIT_STOPPED
 
@@ -54,15 +53,22 @@ def download(source: str, output: str | Path, **options: Any) -> Path:
     return Path(output)
 
 
-def crawl(recipe: str | Path, overrides: Overrides | None = None, **options: Any) -> None:
-    """Crawl the website of a recipe into web archives, see `galen crawl --help`."""
+def crawl(recipe: str | Path, overrides: Overrides | None = None, **options: Any) -> Path:
+    """Crawl the website of a recipe, see `galen crawl --help`; return the folder of archives."""
     _run("crawl", _recipe(recipe, overrides), options)
+    return Path(_output_of("data_prep.crawling.website", "Site", recipe, overrides))
 
 
 def curate(recipe: str | Path, overrides: Overrides | None = None, **options: Any) -> Output:
     """Turn raw sources into the corpus of a recipe, see `galen curate --help`."""
     _run("curate", _recipe(recipe, overrides), options)
     return _output(_output_of("data_prep.curation.recipe", "CorpusRecipe", recipe, overrides))
+
+
+def report_corpus(corpus: str | Path, output: str | Path | None = None, **options: Any) -> Path:
+    """Write the HTML report of a corpus, see `galen report-corpus --help`; return the file."""
+    _run("report-corpus", [str(corpus)], {"output": output, **options})
+    return Path(corpus) / "report.html" if output is None else Path(output)
 
 
 def preprocess(
@@ -86,6 +92,17 @@ def merge_indexed(
     return _output_of_prefix(output_prefix)
 
 
+def inspect_tokens(prefix: str | Path, **options: Any) -> bool:
+    """Print, check or compare token files; return whether those compared are equal."""
+    return _run("inspect-tokens", [str(prefix)], options, codes=(0, 1)) == 0
+
+
+def mesh_questions(corpus: str | Path, split: str, output: str | Path, **options: Any) -> Path:
+    """Make questions from a corpus, see `galen mesh-questions --help`; return the file."""
+    _run("mesh-questions", [], {"corpus": corpus, "split": split, "output": output, **options})
+    return Path(output)
+
+
 def import_hf(hf: str | Path, output: str | Path, **options: Any) -> Path:
     """Write the Megatron checkpoint of a Hugging Face model; return its folder."""
     _run("import", [], {"hf": hf, "output": output, **options})
@@ -101,6 +118,37 @@ def export_hf(megatron: str | Path, output: str | Path, **options: Any) -> Outpu
 def verify(hf: str | Path, megatron: str | Path, **options: Any) -> bool:
     """Return whether two checkpoints are the same model, see `galen verify --help`."""
     return _run("verify", [], {"hf": hf, "megatron": megatron, **options}, codes=(0, 1)) == 0
+
+
+def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return family, sizes and layout of a checkpoint of any format."""
+    with commands.load("inspect-checkpoint") as module:
+        described: dict[str, Any] = module.describe(Path(path))
+    return described
+
+
+def register_checkpoint(megatron: str | Path, hf: str | Path, **options: Any) -> Path:
+    """Use a checkpoint of Megatron-LM in place, see `galen register --help`; return its folder."""
+    _run("register", [], {"megatron": megatron, "hf": hf, **options})
+    return Path(megatron)
+
+
+def import_nemo(nemo: str | Path, output: str | Path, **options: Any) -> Path:
+    """Write the Megatron checkpoint of a NeMo 2 model, see `galen import-nemo --help`."""
+    _run("import-nemo", [], {"nemo": nemo, "output": output, **options})
+    return Path(output)
+
+
+def export_nemo(megatron: str | Path, output: str | Path, **options: Any) -> Path:
+    """Write the NeMo 2 folder of a Megatron checkpoint, see `galen export-nemo --help`."""
+    _run("export-nemo", [], {"megatron": megatron, "output": output, **options})
+    return Path(output)
+
+
+def import_legacy(legacy: str | Path, output: str | Path, **options: Any) -> Path:
+    """Write the Megatron checkpoint of a Megatron-LLM model, see `galen import-legacy --help`."""
+    _run("import-legacy", [], {"legacy": legacy, "output": output, **options})
+    return Path(output)
 
 
 def plan(
@@ -132,6 +180,12 @@ def pretrain(
     return _output(output) if code == 0 else None
 
 
+def run_state(run: str | Path) -> Any:
+    """Return the `RunState` of a pretraining run, finished or not: what `galen monitor` shows."""
+    with commands.load("monitor") as module:
+        return module.run_state.read(Path(run))
+
+
 def finetune(
     recipe: str | Path, overrides: Overrides | None = None, **options: Any
 ) -> Output | None:
@@ -160,6 +214,12 @@ def quantize(
     return Path(output)
 
 
+def publish(run: str | Path, output: str | Path, name: str, license: str, **options: Any) -> Output:
+    """Write the model folder of a fine-tuning run with its card, see `galen publish --help`."""
+    _run("publish", [], {"run": run, "output": output, "name": name, "license": license, **options})
+    return _output(output)
+
+
 def evaluate(
     model: str | Path, tasks: str | Sequence[str], output: str | Path, **options: Any
 ) -> dict[str, Any]:
@@ -181,10 +241,40 @@ def evaluate(
     return json_file.read_object(Path(output) / "results.json")
 
 
+def evaluate_recipe(recipe: str | Path, overrides: Overrides | None = None) -> list[dict[str, Any]]:
+    """Score the models of a recipe, see `galen evaluate --help`; return each `results.json`."""
+    from galen.recipe import load
+
+    with commands.load("evaluate") as module:
+        options = load(module.Recipe, recipe, _assignments(overrides))
+        results: list[dict[str, Any]] = module.evaluate(options)
+    return results
+
+
 def report(results: str | Path | Sequence[str | Path], output: str | Path, **options: Any) -> Path:
     """Write the HTML report of scored models, see `galen report --help`; return the file."""
     folders = [results] if isinstance(results, str | Path) else results
     _run("report", [str(folder) for folder in folders], {"output": output, **options})
+    return Path(output)
+
+
+def rationales(run: str | Path, task: str, output: str | Path, **options: Any) -> Path:
+    """Score the rationales of a scored model, see `galen rationales --help`; return the file."""
+    _run("rationales", [str(run)], {"task": task, "output": output, **options})
+    return Path(output)
+
+
+def agreement(scores: str | Path, ratings: str | Path) -> None:
+    """Print how far metrics agree with judges, see `galen agreement --help`."""
+    _run("agreement", [], {"scores": scores, "ratings": ratings})
+
+
+def build_benchmark(
+    kind: str, reader: str, questions: str | Path, output: str | Path, **options: Any
+) -> Path:
+    """Write rationales or translations of questions, see `galen build-benchmark --help`."""
+    known = {"reader": reader, "questions": questions, "output": output}
+    _run("build-benchmark", [kind], {**known, **options})
     return Path(output)
 
 
@@ -201,11 +291,9 @@ def _run(
         GalenError: the command refuses its options or files.
         DataError: it ends with another exit code, or the system refuses a file.
     """
-    module = next(stage.verbs[verb].module for stage in STAGES if verb in stage.verbs)
-    command = importlib.import_module(module)
     try:
         with _as_command(verb):
-            code: int = command.main([*words, *_flags(options)]) or 0
+            code = commands.call(verb, [*words, *_flags(options)]) or 0
     except SystemExit as error:
         raise UsageError(f"{verb} ended with exit code {error.code}") from error
     except OSError as error:

@@ -1,3 +1,4 @@
+import inspect
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import numpy
 import pytest
 
 from galen import api, launch, yaml_text
+from galen.commands import VERBS
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT
 from tests.data_prep.material import many_records, write_medline
@@ -41,6 +43,17 @@ def test_the_examples_of_the_page(tmp_path, data, untied_llama):  # noqa: F811
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "runs" / "pretrain" / "manifest.json").is_file()
+
+
+def test_every_command_has_a_function_and_a_line_of_the_page():
+    rows = re.findall(r"^\| `(\w+)` \| `galen ([\w-]+)`", PAGE.read_text("utf-8"), re.MULTILINE)
+    functions = [
+        name
+        for name, value in vars(api).items()
+        if inspect.isfunction(value) and value.__module__ == api.__name__ and name[0] != "_"
+    ]
+    assert [function for function, _ in rows] == functions
+    assert {verb for _, verb in rows} == VERBS.keys() - {"examples", "check-node", "should-restart"}
 
 
 def test_mistakes_are_typed_errors():

@@ -7,11 +7,9 @@ import time
 import pytest
 
 from galen import main
-from galen.commands import STAGES
+from galen.commands import STAGES, VERBS
 from galen.errors import UsageError
 from tests.conftest import ROOT
-
-VERBS = {name: verb for stage in STAGES for name, verb in stage.verbs.items()}
 
 
 def galen(*arguments, folder):
@@ -83,5 +81,5 @@ def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "galen.progress", raising=False)
     for name in [name for name in sys.modules if name.startswith(("finetune", "evaluation"))]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(UsageError, match=r"the library tqdm is not installed; .*\[finetune\]"):
+    with pytest.raises(UsageError, match=r"galen finetune needs the library tqdm: .*\[finetune\]"):
         main.run(["finetune", "--help"])
