@@ -147,11 +147,14 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Return the keys and values that two mappings do not share, paths aside."""
+    """Return the keys and values that two mappings do not share.
+
+    Paths are left aside, and of how many sets one was merged.
+    """
     names = [
         name
         for name in sorted(one.keys() | other.keys())
-        if name != "path" and one.get(name) != other.get(name)
+        if name not in ("path", "merged") and one.get(name) != other.get(name)
     ]
     return "; ".join(f"{name}: {one.get(name)!r} and {other.get(name)!r}" for name in names)
 

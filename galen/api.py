@@ -15,13 +15,16 @@ import contextlib
 import importlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galen import json_file, manifest
-from galen.commands import STAGES
+from galen import cli, commands, json_file, manifest, stop_signals
 from galen.errors import DataError, UsageError
 from galen.stop_signals import EXIT_STOPPED
 
@@ -50,15 +53,22 @@ def download(source: str, output: str | Path, **options: Any) -> Path:
     return Path(output)
 
 
-def crawl(recipe: str | Path, overrides: Overrides | None = None, **options: Any) -> None:
-    """Crawl the website of a recipe into web archives, see `galen crawl --help`."""
+def crawl(recipe: str | Path, overrides: Overrides | None = None, **options: Any) -> Path:
+    """Crawl the website of a recipe, see `galen crawl --help`; return the folder of archives."""
     _run("crawl", _recipe(recipe, overrides), options)
+    return Path(_output_of("data_prep.crawling.website", "Site", recipe, overrides))
 
 
 def curate(recipe: str | Path, overrides: Overrides | None = None, **options: Any) -> Output:
     """Turn raw sources into the corpus of a recipe, see `galen curate --help`."""
     _run("curate", _recipe(recipe, overrides), options)
     return _output(_output_of("data_prep.curation.recipe", "CorpusRecipe", recipe, overrides))
+
+
+def report_corpus(corpus: str | Path, output: str | Path | None = None, **options: Any) -> Path:
+    """Write the HTML report of a corpus, see `galen report-corpus --help`; return the file."""
+    _run("report-corpus", [str(corpus)], {"output": output, **options})
+    return Path(corpus) / "report.html" if output is None else Path(output)
 
 
 def preprocess(
@@ -82,6 +92,17 @@ def merge_indexed(
     return _output_of_prefix(output_prefix)
 
 
+def inspect_tokens(prefix: str | Path, **options: Any) -> bool:
+    """Print, check or compare token files; return whether those compared are equal."""
+    return _run("inspect-tokens", [str(prefix)], options, codes=(0, 1)) == 0
+
+
+def mesh_questions(corpus: str | Path, split: str, output: str | Path, **options: Any) -> Path:
+    """Make questions from a corpus, see `galen mesh-questions --help`; return the file."""
+    _run("mesh-questions", [], {"corpus": corpus, "split": split, "output": output, **options})
+    return Path(output)
+
+
 def import_hf(hf: str | Path, output: str | Path, **options: Any) -> Path:
     """Write the Megatron checkpoint of a Hugging Face model; return its folder."""
     _run("import", [], {"hf": hf, "output": output, **options})
@@ -97,6 +118,37 @@ def export_hf(megatron: str | Path, output: str | Path, **options: Any) -> Outpu
 def verify(hf: str | Path, megatron: str | Path, **options: Any) -> bool:
     """Return whether two checkpoints are the same model, see `galen verify --help`."""
     return _run("verify", [], {"hf": hf, "megatron": megatron, **options}, codes=(0, 1)) == 0
+
+
+def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return family, sizes and layout of a checkpoint of any format."""
+    with commands.load("inspect-checkpoint") as module:
+        described: dict[str, Any] = module.describe(Path(path))
+    return described
+
+
+def register_checkpoint(megatron: str | Path, hf: str | Path, **options: Any) -> Path:
+    """Use a checkpoint of Megatron-LM in place, see `galen register --help`; return its folder."""
+    _run("register", [], {"megatron": megatron, "hf": hf, **options})
+    return Path(megatron)
+
+
+def import_nemo(nemo: str | Path, output: str | Path, **options: Any) -> Path:
+    """Write the Megatron checkpoint of a NeMo 2 model, see `galen import-nemo --help`."""
+    _run("import-nemo", [], {"nemo": nemo, "output": output, **options})
+    return Path(output)
+
+
+def export_nemo(megatron: str | Path, output: str | Path, **options: Any) -> Path:
+    """Write the NeMo 2 folder of a Megatron checkpoint, see `galen export-nemo --help`."""
+    _run("export-nemo", [], {"megatron": megatron, "output": output, **options})
+    return Path(output)
+
+
+def import_legacy(legacy: str | Path, output: str | Path, **options: Any) -> Path:
+    """Write the Megatron checkpoint of a Megatron-LLM model, see `galen import-legacy --help`."""
+    _run("import-legacy", [], {"legacy": legacy, "output": output, **options})
+    return Path(output)
 
 
 def plan(
@@ -128,6 +180,12 @@ def pretrain(
     return _output(output) if code == 0 else None
 
 
+def run_state(run: str | Path) -> Any:
+    """Return the `RunState` of a pretraining run, finished or not: what `galen monitor` shows."""
+    with commands.load("monitor") as module:
+        return module.run_state.read(Path(run))
+
+
 def finetune(
     recipe: str | Path, overrides: Overrides | None = None, **options: Any
 ) -> Output | None:
@@ -156,18 +214,67 @@ def quantize(
     return Path(output)
 
 
+def publish(run: str | Path, output: str | Path, name: str, license: str, **options: Any) -> Output:
+    """Write the model folder of a fine-tuning run with its card, see `galen publish --help`."""
+    _run("publish", [], {"run": run, "output": output, "name": name, "license": license, **options})
+    return _output(output)
+
+
 def evaluate(
-    model: str | Path, tasks: Sequence[str], output: str | Path, **options: Any
+    model: str | Path, tasks: str | Sequence[str], output: str | Path, **options: Any
 ) -> dict[str, Any]:
-    """Score a model on tasks, see `galen evaluate --help`; return its `results.json`."""
-    known = {"model": model, "tasks": ",".join(map(str, tasks)), "output": output}
-    _run("evaluate", [], {**known, **options})
+    """Score a model on tasks, see `galen evaluate --help`; return its `results.json`.
+
+    Several models or iterations have a `results.json` each: `evaluation.run.evaluate` takes them.
+    """
+    if not isinstance(model, str | Path):
+        raise UsageError(f"model: {model!r} is not one model; for several, call this for each")
+    known = {"model": model, "tasks": tasks, "output": output}
+    with_commas = {
+        name: ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for name, value in {**known, **options}.items()
+    }
+    iterations = str(with_commas.get("iterations"))
+    if iterations == "all" or "," in iterations:
+        raise UsageError(f"iterations: {iterations} is not one; for several, call this for each")
+    _run("evaluate", [], with_commas)
     return json_file.read_object(Path(output) / "results.json")
 
 
-def report(results: Sequence[str | Path], output: str | Path, **options: Any) -> Path:
+def evaluate_recipe(recipe: str | Path, overrides: Overrides | None = None) -> list[dict[str, Any]]:
+    """Score the models of a recipe, see `galen evaluate --help`; return each `results.json`."""
+    from galen.recipe import load
+
+    with commands.load("evaluate") as module:
+        options = load(module.Recipe, recipe, _assignments(overrides))
+        results: list[dict[str, Any]] = module.evaluate(options)
+    return results
+
+
+def report(results: str | Path | Sequence[str | Path], output: str | Path, **options: Any) -> Path:
     """Write the HTML report of scored models, see `galen report --help`; return the file."""
-    _run("report", [str(folder) for folder in results], {"output": output, **options})
+    folders = [results] if isinstance(results, str | Path) else results
+    _run("report", [str(folder) for folder in folders], {"output": output, **options})
+    return Path(output)
+
+
+def rationales(run: str | Path, task: str, output: str | Path, **options: Any) -> Path:
+    """Score the rationales of a scored model, see `galen rationales --help`; return the file."""
+    _run("rationales", [str(run)], {"task": task, "output": output, **options})
+    return Path(output)
+
+
+def agreement(scores: str | Path, ratings: str | Path) -> None:
+    """Print how far metrics agree with judges, see `galen agreement --help`."""
+    _run("agreement", [], {"scores": scores, "ratings": ratings})
+
+
+def build_benchmark(
+    kind: str, reader: str, questions: str | Path, output: str | Path, **options: Any
+) -> Path:
+    """Write rationales or translations of questions, see `galen build-benchmark --help`."""
+    known = {"reader": reader, "questions": questions, "output": output}
+    _run("build-benchmark", [kind], {**known, **options})
     return Path(output)
 
 
@@ -182,17 +289,36 @@ def _run(
 
     Raises:
         GalenError: the command refuses its options or files.
-        DataError: it ends with another exit code.
+        DataError: it ends with another exit code, or the system refuses a file.
     """
-    module = next(stage.verbs[verb].module for stage in STAGES if verb in stage.verbs)
-    command = importlib.import_module(module)
     try:
-        code: int = command.main([*words, *_flags(options)]) or 0
+        with _as_command(verb):
+            code = commands.call(verb, [*words, *_flags(options)]) or 0
     except SystemExit as error:
         raise UsageError(f"{verb} ended with exit code {error.code}") from error
+    except OSError as error:
+        if (refusal := cli.os_error_message(error)) is None:
+            raise
+        raise DataError(refusal) from error
     if code not in codes:
         raise DataError(f"{verb} ended with exit code {code}")
     return code
+
+
+@contextlib.contextmanager
+def _as_command(verb: str) -> Iterator[None]:
+    """While a command runs: messages call it by its verb. Afterwards its signals are given back."""
+    words = sys.argv
+    signals = [signal.Signals[name] for name in stop_signals.NAMES]
+    handlers = {number: signal.getsignal(number) for number in signals}
+    sys.argv = [f"galen {verb}"]
+    try:
+        yield
+    finally:
+        sys.argv = words
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:
@@ -205,7 +331,7 @@ def _flags(options: Mapping[str, Any]) -> list[str]:
         elif isinstance(value, list | tuple):
             words += [flag, *map(str, value)]
         elif value is not None and value is not False:
-            words += [flag, str(value)]
+            words.append(f"{flag}={value}")
     return words
 
 
@@ -214,8 +340,31 @@ def _recipe(recipe: str | Path, overrides: Overrides | None) -> list[str]:
 
 
 def _assignments(overrides: Overrides | None) -> list[str]:
-    plain = {key: str(v) if isinstance(v, Path) else v for key, v in (overrides or {}).items()}
-    return [f"{key}={json.dumps(value)}" for key, value in plain.items()]
+    """Return overrides as on a command line.
+
+    Raises:
+        UsageError: a value is none that YAML has.
+    """
+    if not isinstance(overrides or {}, Mapping):
+        raise UsageError(f"overrides: {overrides!r} is not a dictionary of dotted keys and values")
+    return [f"{key}={_yaml(key, value)}" for key, value in (overrides or {}).items()]
+
+
+def _yaml(key: str, value: Any) -> str:
+    """Return a value as JSON that YAML reads alike: it does not know JSON's pairs of surrogates."""
+
+    def plain(other: Any) -> Any:
+        if isinstance(other, os.PathLike):
+            return os.fspath(other)
+        if hasattr(other, "item"):  # a number of numpy or torch
+            return other.item()
+        raise TypeError(f"a {type(other).__name__} is not a value of a recipe")
+
+    try:
+        text = json.dumps(value, default=plain, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"override {key!r}: {error}") from None
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def _output_of(

@@ -33,7 +33,8 @@ def run(main: Callable[[], int | None]) -> None:
     log.configure()
     try:
         code = main() or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who started us
+            sys.stdout.flush()
     except GalenError as error:
         code = error.exit_code
         _report(printable(str(error)), code)

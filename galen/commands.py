@@ -1,6 +1,13 @@
 """The verbs of the `galen` command, by stage of the pipeline."""
 
+import contextlib
+import importlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from galen import log
+from galen.errors import UsageError, did_you_mean, install
 
 
 @dataclass(frozen=True)
@@ -99,3 +106,37 @@ STAGES = (
         },
     ),
 )
+
+
+VERBS = {name: verb for stage in STAGES for name, verb in stage.verbs.items()}
+
+
+def call(name: str, arguments: Sequence[str]) -> int | None:
+    """Run a verb in this process; return its exit code.
+
+    Raises:
+        UsageError: there is no such verb, or a library that it needs is not installed.
+    """
+    with load(name) as module:
+        code: int | None = module.main(list(arguments))
+    return code
+
+
+@contextlib.contextmanager
+def load(name: str) -> Iterator[Any]:
+    """Yield the module of a verb.
+
+    Raises:
+        UsageError: there is no such verb, or a library that it needs is not installed.
+    """
+    if name not in VERBS:
+        raise UsageError(f"unknown verb {name!r}; {did_you_mean(name, VERBS)}")
+    try:
+        yield importlib.import_module(VERBS[name].module)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if not library or library in log.PACKAGES:
+            raise
+        extra = next(stage.extra for stage in STAGES if name in stage.verbs)
+        message = f"galen {name} needs the library {library}: {install(extra)}"
+        raise UsageError(message) from error

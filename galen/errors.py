@@ -14,9 +14,11 @@ The same mistake has the same exit code in every room:
 
 import contextlib
 import difflib
+import json
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -74,11 +76,29 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
 
 
 def install(extra: str) -> str:
-    """Return the command that installs an extra of `pyproject.toml`, in the folder of Galen.
+    """Return the command that installs an extra of `pyproject.toml`.
 
-    Not by name: the package index may have another project of that name.
+    It names the checkout or the wheel that is installed, not the project: the package index may
+    have another project of that name.
     """
-    return f"pip install -e '.[{extra}]'"
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "pyproject.toml").is_file():
+        return f"pip install '{_wheel()}[{extra}]'"
+    folder = "." if root == Path.cwd() else root
+    return f"pip install -e '{folder}[{extra}]'"
+
+
+def _wheel() -> str:
+    """Return the path of the wheel that is installed, as far as pip has recorded it."""
+    import importlib.metadata
+    from urllib.parse import unquote, urlparse
+
+    try:
+        record = importlib.metadata.distribution("galen").read_text("direct_url.json") or ""
+        path = unquote(urlparse(json.loads(record)["url"]).path)
+    except (importlib.metadata.PackageNotFoundError, ValueError, LookupError):
+        return "WHEEL"
+    return path or "WHEEL"
 
 
 Faults = tuple[type[BaseException], ...]

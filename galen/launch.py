@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from galen import worker
+from galen import log, worker
 from galen.errors import DataError, UsageError, one_line
 from galen.stop_signals import StopSignals
 
@@ -82,7 +82,6 @@ def start(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
-    logging.disable(logging.ERROR)  # what it reports, the processes have said
     # `nohup` has SIGHUP ignored
     ends = "SIGQUIT" if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else "SIGHUP,SIGQUIT"
     runs = [str(program)] if isinstance(program, Path) else ["-m", program]
@@ -91,11 +90,11 @@ def start(
         f"--nproc-per-node={options.nproc_per_node}",
         f"--signals-to-handle={ends}",
         *runs,
+        *log.level_option(),
         *arguments,
     ]
-    os.environ |= worker.started_by_launcher()
     try:
-        with _PassOn():
+        with _quiet_launcher(), _PassOn():
             torchrun.run(torchrun.parse_args(words))
     except ChildFailedError as error:
         return _ended(list(error.failures.values()), advice)
@@ -107,6 +106,24 @@ def start(
             f" {one_line(error)}"
         ) from None
     return 0
+
+
+@contextlib.contextmanager
+def _quiet_launcher() -> Iterator[None]:
+    """While processes run: they know their launcher, and it does not log what they have said.
+
+    Afterwards nothing of it is left, for a notebook goes on.
+    """
+    disabled = logging.root.manager.disable
+    known = worker.started_by_launcher()
+    logging.disable(logging.ERROR)
+    os.environ |= known
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        for name in known:
+            os.environ.pop(name, None)
 
 
 def _ended(failures: Sequence[Any], advice: str) -> int:

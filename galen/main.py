@@ -1,12 +1,10 @@
 """The `galen` command: one verb for each command of the rooms."""
 
-import importlib
 import sys
 from collections.abc import Sequence
 
-from galen import __version__, cli, log
-from galen.commands import STAGES, Stage, Verb
-from galen.errors import UsageError, did_you_mean, install
+from galen import __version__, cli
+from galen.commands import STAGES, call
 
 _USAGE = "usage: galen VERB [options]"
 _DESCRIPTION = """\
@@ -28,18 +26,16 @@ def run(arguments: Sequence[str]) -> int | None:
         UsageError: there is no such verb, or the libraries that it needs are not installed.
     """
     name, *rest = arguments or ["--help"]
+    if name == "help" and rest:
+        name, rest = rest[0], ["--help"]
     if name in ("-h", "--help", "help"):
         print(help_text())
         return 0
     if name in ("-V", "--version"):
         print(f"galen {__version__}")
         return 0
-    verbs = {verb: (stage, command) for stage in STAGES for verb, command in stage.verbs.items()}
-    if name not in verbs:
-        raise UsageError(f"unknown verb {name!r}; {did_you_mean(name, verbs)}")
-    stage, command = verbs[name]
     sys.argv = [f"galen {name}", *rest]
-    return _run(stage, command, rest)
+    return call(name, rest)
 
 
 def help_text() -> str:
@@ -51,15 +47,3 @@ def help_text() -> str:
         lines += [f"  {name:<{width}}  {verb.summary}" for name, verb in stage.verbs.items()]
     lines += ["", "options:", "  --version  print the version", "  --help     print this help"]
     return "\n".join(lines)
-
-
-def _run(stage: Stage, verb: Verb, arguments: Sequence[str]) -> int | None:
-    try:
-        code: int | None = importlib.import_module(verb.module).main(list(arguments))
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in log.PACKAGES:
-            raise
-        raise UsageError(
-            f"the library {error.name.partition('.')[0]} is not installed; {install(stage.extra)}"
-        ) from error
-    return code

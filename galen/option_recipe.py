@@ -25,7 +25,7 @@ class OptionParser(ArgumentParser):
     """Parser of `[RECIPE.yaml [key=value …]] [--option value …]`."""
 
     def __init__(self, description: str | None = None, **options: Any) -> None:
-        self._keys: set[str] = set()
+        self._keys: dict[str, argparse.Action] = {}
         super().__init__(description, **options)
         self.add_argument("recipe", nargs="*", metavar="RECIPE.yaml key=value", help=_HELP)
 
@@ -33,7 +33,7 @@ class OptionParser(ArgumentParser):
         """Add an argument; each option is a key of recipes."""
         action = super().add_argument(*names, **settings)
         if action.option_strings and action.dest not in ("help", "log_level"):
-            self._keys.add(action.dest)
+            self._keys[action.dest] = action
         return action
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -43,11 +43,11 @@ class OptionParser(ArgumentParser):
             UsageError: the recipe cannot be read, or a key is unknown; names file and line.
         """
         words = list(sys.argv[1:] if argv is None else argv)
-        count = 0
+        count = start = _log_level_words(words)
         while count < len(words) and not words[count].startswith("-"):
             count += 1
-        options = self._from_recipe(words[:count]) if count else []
-        arguments = self.parse_args([*options, *words[count:]])
+        options = self._from_recipe(words[start:count]) if count > start else []
+        arguments = self.parse_args([*words[:start], *options, *words[count:]])
         if arguments.recipe:
             self.error(f"{arguments.recipe[0]!r}: a recipe and key=value come before the options")
         del arguments.recipe
@@ -73,21 +73,30 @@ class OptionParser(ArgumentParser):
             if key not in self._keys:
                 hint = did_you_mean(str(key), sorted(self._keys))
                 raise UsageError(f"{origins[key]}: unknown key {key!r}; {hint}")
-            options += _option(key, value, origins[key])
+            options += _option(self._keys[key], value, f"{origins[key]}: {key}")
         return options
 
 
-def _option(key: str, value: Any, origin: str) -> list[str]:
-    """Return the command line's words for a key: none for null and false.
+def _log_level_words(words: Sequence[str]) -> int:
+    """Return how many words `--log-level` takes up before everything else."""
+    if words and words[0] == "--log-level":
+        return min(2, len(words))
+    return int(bool(words) and words[0].startswith("--log-level="))
+
+
+def _option(action: argparse.Action, value: Any, where: str) -> list[str]:
+    """Return the command line's words for a key: none for null, and for a flag that is false.
 
     Raises:
-        UsageError: the value is a list or a section.
+        UsageError: the value is a list or a section, or no value of this option.
     """
-    name = f"--{key.replace('_', '-')}"
-    if value is None or value is False:
+    name = f"--{action.dest.replace('_', '-')}"
+    if value is None:
         return []
-    if value is True:
-        return [name]
-    if isinstance(value, list | dict):
-        raise UsageError(f"{origin}: {key} must be one value")
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise UsageError(f"{where} must be true or false")
+        return [name] if value else []
+    if isinstance(value, list | dict | bool):
+        raise UsageError(f"{where} must be one value")
     return [f"{name}={value}"]

@@ -82,10 +82,13 @@ def _validated(recipe_class: type[T], tree: dict[str, Any]) -> T:
             return adapter.validate_python(tree)
         except ValidationError as second:
             items = [_resolve(recipe_class, item["loc"])[0] for item in second.errors()]
-            if any(item[: len(place)] == place for item in items for place in wrapped):
-                # a list of the value is wrong too: what was given is told, not what was tried
-                raise error from None
-            raise
+            wrong = [p for p in wrapped if any(item[: len(p)] == p for item in items)]
+            if not wrong:
+                raise
+            # a list of the value is wrong too: what was given is told, not what was tried
+            for place in wrong:
+                _unwrap(tree, place)
+            return adapter.validate_python(tree)
 
 
 _LISTS = {"list_type", "tuple_type", "set_type", "frozen_set_type"}
@@ -100,6 +103,14 @@ def _wrap(tree: Any, place: Location) -> bool:
     if single:
         tree[last] = [tree[last]]
     return single
+
+
+def _unwrap(tree: Any, place: Location) -> None:
+    """Put back the single value that `_wrap` put into a list."""
+    *parents, last = place
+    for part in parents:
+        tree = tree[part]
+    (tree[last],) = tree[last]
 
 
 def _set_origin(origin: dict[Location, str], place: Location, where: str) -> None:

@@ -14,7 +14,7 @@ def resolve(path: str | Path) -> Path:
     example, so that the commands of the documentation run in any folder.
     """
     asked = Path(path)
-    if asked.exists() or asked.parts[:1] != ("examples",):
+    if asked.exists() or asked.parts[:1] != ("examples",) or ".." in asked.parts:
         return asked
     example = FOLDER.joinpath(*asked.parts[1:])
     return example if example.exists() else asked

@@ -22,6 +22,8 @@ MAX_NODES = 50_000
 """Keys and values of a document, what aliases stand for counted each time."""
 MAX_DEPTH = 64
 MAX_DIGITS = 400
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""Characters that YAML can escape, but that no file name or UTF-8 text can hold."""
 
 Location = tuple[str | int, ...]
 
@@ -142,7 +144,7 @@ def _check_aliases(node: yaml.Node, sizes: dict[int, int]) -> int:
 
 
 def _check_values(node: yaml.Node, seen: set[int]) -> None:
-    """Check that each key is a single value, make it text, and check that no number is endless."""
+    """Make keys text, each a single value; check that texts and numbers are sane."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -152,6 +154,8 @@ def _check_values(node: yaml.Node, seen: set[int]) -> None:
                 raise _wrong("a key must be a single value", key)
             if key.tag != "tag:yaml.org,2002:merge":
                 key.tag = "tag:yaml.org,2002:str"
+    if isinstance(node, yaml.ScalarNode) and _NO_TEXT.search(node.value):
+        raise _wrong("a text holds a null character or half of a character (\\ud800)", node)
     number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
     if number and len(node.value) > MAX_DIGITS:
         raise _wrong(f"a number has more than {MAX_DIGITS} digits", node)

@@ -91,6 +91,7 @@ def pretrain(run: Recipe) -> int:
     platform.check(run)
     platform.check_memory(architecture, run)
     with (
+        platforms.left_alone(),
         launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
         contextlib.ExitStack() as resources,
     ):
@@ -102,7 +103,8 @@ def pretrain(run: Recipe) -> int:
             else:
                 _stopped_early(run, reason, trainer.progress, trainer.preemption)
             trainer.log.close()
-    trainer.platform.leave_distributed()
+    if "RANK" in os.environ:
+        trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_STOPPED
 
 

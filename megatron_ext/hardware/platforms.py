@@ -3,13 +3,14 @@
 No other file asks which platform it runs on.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.util
 import os
 import platform
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -231,6 +232,24 @@ class Platform:
         """Leave the process group once all have come so far."""
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def left_alone() -> Iterator[None]:
+    """Leave, with the block, the groups that a process which is not one of several has made.
+
+    In a notebook the next run makes its own. One of several ends instead: others may wait for it.
+    """
+    ours = "RANK" not in os.environ and not torch.distributed.is_initialized()
+    try:
+        yield
+    finally:
+        if ours:
+            from megatron.core import parallel_state
+
+            parallel_state.destroy_model_parallel()
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
 
 
 @cache

@@ -57,7 +57,8 @@ def test_the_wheel_has_recipes_tasks_and_templates(wheel):
         assert f"{room}/py.typed" in names
     for path in (*ROOT.glob("examples/**/*.yaml"), *ROOT.glob("examples/**/*.json")):
         assert f"galen/shipped_examples/{path.relative_to(ROOT / 'examples')}" in names
-    for room in ("galen", "data_prep", "checkpoints_convert", "evaluation", "finetune"):
+    rooms = ("galen", "data_prep", "megatron_ext", "checkpoints_convert", "evaluation", "finetune")
+    for room in rooms:
         for path in (ROOT / room).rglob("*"):
             if path.suffix in (".yaml", ".j2", ".jinja", ".txt", ".jsonl", ".css"):
                 assert str(path.relative_to(ROOT)) in names

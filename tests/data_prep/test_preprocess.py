@@ -513,6 +513,20 @@ def test_every_kind_of_input_gives_the_same_bytes(tmp_path, tokenizer_folder, mo
         run(tokenizer_folder, [str(tmp_path / "cut.jsonl.zst")], tmp_path / "cut")
 
 
+def test_a_merged_set_is_merged_with_another(tmp_path, tokenizer_folder):
+    from data_prep import merge_indexed
+
+    for name in "abc":
+        file = write_lines(tmp_path / f"{name}.jsonl", [{"text": f"the drug {name}"}])
+        run(tokenizer_folder, [file], tmp_path / name)
+    for names, output in (("ab", "ab"), (["ab", "c"], "first"), (["c", "ab"], "last")):
+        inputs = [str(tmp_path / name) for name in names]
+        merge_indexed.main(["--input", *inputs, "--output-prefix", str(tmp_path / output)])
+        manifest = json.loads((tmp_path / f"{output}_manifest.json").read_text())
+        assert manifest["config"]["merged"] == 2
+    assert manifest["counts"]["documents"] == 3
+
+
 @pytest.mark.slow
 def test_shards_merge_to_the_same_bytes(tmp_path, tokenizer_folder, monkeypatch):
     from data_prep import describe, merge_indexed

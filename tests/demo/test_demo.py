@@ -36,7 +36,12 @@ def test_demo_from_records_to_report_and_nothing_twice(arguments):
     assert "[1/13] Curate the records into documents" in first.stdout  # own input: nothing to fetch
     page = (work / "report.html").read_text(encoding="utf-8")
     assert re.search(r"for base; .* for pretrained .* for finetuned", page)
-    for heading in ("Further pretraining", "Fine-tuning", "What went in", "Time by stage"):
+    for heading in (
+        "Further pretraining",
+        "Fine-tuning",
+        "Records read and documents kept",
+        "Time by stage",
+    ):
         assert heading in page
     again = run(*arguments)
     assert again.stdout.count("done before") == 13

@@ -198,7 +198,7 @@ def test_verdict_says_what_changed_and_what_did_not(
 
 def test_missing_pieces_leave_their_section_out(tmp_path: Path, models: list[Path]) -> None:
     page = write_report(tmp_path, models[0])
-    for heading in ("What went in", "How it trained", "Time by stage", "Against"):
+    for heading in ("Records read", "Training", "Time by stage", "Against"):
         assert heading not in page
     assert "Before and after" in page
 

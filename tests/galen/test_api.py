@@ -1,12 +1,20 @@
+import inspect
+import json
+import logging
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
+import numpy
 import pytest
 
-from galen import api
+from galen import api, launch, yaml_text
+from galen.commands import VERBS
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT
 from tests.data_prep.material import many_records, write_medline
@@ -37,6 +45,17 @@ def test_the_examples_of_the_page(tmp_path, data, untied_llama):  # noqa: F811
     assert (tmp_path / "runs" / "pretrain" / "manifest.json").is_file()
 
 
+def test_every_command_has_a_function_and_a_line_of_the_page():
+    rows = re.findall(r"^\| `(\w+)` \| `galen ([\w-]+)`", PAGE.read_text("utf-8"), re.MULTILINE)
+    functions = [
+        name
+        for name, value in vars(api).items()
+        if inspect.isfunction(value) and value.__module__ == api.__name__ and name[0] != "_"
+    ]
+    assert [function for function, _ in rows] == functions
+    assert {verb for _, verb in rows} == VERBS.keys() - {"examples", "check-node", "should-restart"}
+
+
 def test_mistakes_are_typed_errors():
     with pytest.raises(UsageError, match=r"cannot read the recipe nowhere\.yaml"):
         api.curate("nowhere.yaml")
@@ -48,6 +67,66 @@ def test_mistakes_are_typed_errors():
 
 def test_options_become_those_of_the_command_line():
     options = {"json_keys": ["text", "title"], "append_eod": True, "workers": 2, "other": None}
-    expected = ["--json-keys", "text", "title", "--append-eod", "--workers", "2"]
+    expected = ["--json-keys", "text", "title", "--append-eod", "--workers=2"]
     assert api._flags(options) == expected
     assert api._assignments({"a.b": [1, "x"], "c": None}) == ['a.b=[1, "x"]', "c=null"]
+
+
+@pytest.mark.parametrize("text", ["c 😀 'x'=\"1\" #y: z\\", "é\x7f\x85\u2028", "no", "1e-3", "-1"])
+def test_a_text_arrives_as_it_is(text):
+    (word,) = api._assignments({"a": [Path(text), numpy.float64(0.5)]})
+    assert yaml_text.value(word.removeprefix("a="), "") == [text, 0.5]
+
+
+@pytest.mark.parametrize("overrides", [{"steps": {"abstract"}}, ["output=x"], "output=x"])
+def test_overrides_that_no_recipe_has_are_refused(overrides):
+    with pytest.raises(UsageError, match="override"):
+        api.curate("examples/corpora/pubmed_sample.yaml", overrides)
+
+
+def test_messages_name_the_verb_and_values_may_look_like_options():
+    with pytest.raises(UsageError, match="`galen preprocess --help` lists the options"):
+        api.preprocess("a.jsonl", "-out", "tokenizer", no_such_option=1)
+    with pytest.raises(DataError, match="-a"):
+        api.import_hf("-a", "out")
+
+
+def test_what_the_system_refuses_is_a_typed_error(monkeypatch):
+    def refused(argv):
+        raise PermissionError(13, "Permission denied", "out")
+
+    monkeypatch.setattr("checkpoints_convert.hf_to_megatron.main", refused)
+    with pytest.raises(DataError, match="out: Permission denied"):
+        api.import_hf("a", "out")
+
+
+def test_a_command_gives_the_signals_back(monkeypatch):
+    def listens(argv):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    monkeypatch.setattr("checkpoints_convert.hf_to_megatron.main", listens)
+    before = signal.getsignal(signal.SIGINT)
+    api.import_hf("a", "out")
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_launcher_leaves_nothing_behind():
+    with launch._quiet_launcher():
+        assert "GALEN_LAUNCHER" in os.environ
+        assert logging.root.manager.disable == logging.ERROR
+    assert "GALEN_LAUNCHER" not in os.environ
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_evaluate_takes_one_model_and_lists_of_numbers(tmp_path, monkeypatch):
+    def scores(argv):
+        assert argv == ["--model=m", "--tasks=a,b", f"--output={tmp_path}", "--fewshot-seeds=1,2"]
+
+    monkeypatch.setattr("evaluation.run.main", scores)
+    (tmp_path / "results.json").write_text(json.dumps({"model": {}}))
+    assert api.evaluate("m", ["a", "b"], tmp_path, fewshot_seeds=[1, 2]) == {"model": {}}
+    assert api.evaluate("m", "a,b", tmp_path, fewshot_seeds=[1, 2]) == {"model": {}}
+    with pytest.raises(UsageError, match="is not one model"):
+        api.evaluate(["m", "n"], ["a"], tmp_path)
+    with pytest.raises(UsageError, match="iterations: 1,2 is not one"):
+        api.evaluate("m", ["a"], tmp_path, iterations=[1, 2])

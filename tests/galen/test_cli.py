@@ -99,3 +99,10 @@ def test_control_characters_of_a_message_are_escaped(capsys):
     with pytest.raises(SystemExit):
         cli.run(main)
     assert capsys.readouterr().err == "error: a\\x1b[2Jb\\rc\\x0bd\\u202ee\\ud800 é — …\nnext\n"
+
+
+def test_a_closed_output_is_no_bug(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda: 0)
+    assert ended.value.code == 0

@@ -7,11 +7,9 @@ import time
 import pytest
 
 from galen import main
-from galen.commands import STAGES
+from galen.commands import STAGES, VERBS
 from galen.errors import UsageError
 from tests.conftest import ROOT
-
-VERBS = {name: verb for stage in STAGES for name, verb in stage.verbs.items()}
 
 
 def galen(*arguments, folder):
@@ -58,6 +56,13 @@ def test_help_of_a_verb_is_that_of_its_command(tmp_path):
     assert "keys of the recipe:" in done.stdout
 
 
+def test_help_of_a_verb_may_also_be_asked_for_first(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["galen"])
+    with pytest.raises(SystemExit):
+        main.run(["help", "examples"])
+    assert capsys.readouterr().out.startswith("usage: galen examples [-h]")
+
+
 def test_a_verb_works_like_its_script(tmp_path):
     done = galen("curate", "nowhere.yaml", folder=tmp_path)
     assert done.returncode == 2
@@ -76,5 +81,5 @@ def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "galen.progress", raising=False)
     for name in [name for name in sys.modules if name.startswith(("finetune", "evaluation"))]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(UsageError, match=r"the library tqdm is not installed; .*\[finetune\]"):
+    with pytest.raises(UsageError, match=r"galen finetune needs the library tqdm: .*\[finetune\]"):
         main.run(["finetune", "--help"])

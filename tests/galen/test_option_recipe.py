@@ -36,12 +36,22 @@ def test_an_override_replaces_the_recipe_and_a_flag_both(parser, recipe_file):
     assert (found.model_name, found.workers, found.no_verify) == ("a", 4, False)
 
 
+def test_the_level_of_the_log_may_come_first(parser, recipe_file):
+    for words in (["--log-level", "error"], ["--log-level=error"]):
+        found = parser.parse([*words, recipe_file, "workers=3"])
+        assert (found.log_level, found.workers) == ("error", 3)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["worker=3"], "override 'worker=3': unknown key 'worker'; did you mean 'workers'"),
         (["workers"], "override 'workers': write key=value"),
         (["workers=[1, 2]"], "workers must be one value"),
+        (["workers=false"], "override 'workers=false': workers must be one value"),
+        (["model_name=true"], "override 'model_name=true': model_name must be one value"),
+        (["no_verify=5"], "override 'no_verify=5': no_verify must be true or false"),
+        (["no_verify='false'"], "no_verify must be true or false"),
         (["log_level=debug"], "unknown key 'log_level'"),
     ],
 )

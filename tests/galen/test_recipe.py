@@ -210,3 +210,15 @@ def test_marked_keys_and_sections_may_change_in_a_resumed_run():
         output: ResumeMayChange[str] = "out"
 
     assert resume_may_change(Marked) == ["section.interval", "layout", "output"]
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Lists:
+    languages: list[str]
+    numbers: list[int]
+
+
+def test_one_value_for_a_list_is_no_mistake_beside_another_one(write):
+    with pytest.raises(UsageError) as refused:
+        load(Lists, write("languages: en\n"), ["numbers=1,x"])
+    assert str(refused.value) == "override 'numbers=1,x': numbers: should be a list: [a, b]"

@@ -70,6 +70,12 @@ def test_not_text_and_endless_files(tmp_path):
         yaml_text.read(path)
 
 
+@pytest.mark.parametrize("text", [r'"a\0b"', r'{"a\0b": 1}', r'["\ud83d\ude00"]'])
+def test_texts_that_name_no_file_are_refused(text):
+    with pytest.raises(UsageError, match="x: not valid YAML: a text holds a null character"):
+        yaml_text.value(text, "x")
+
+
 def test_plain_aliases_and_merges_stay(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("a: &a {x: 1, y: [no, true]}\nb: {<<: *a, x: 2}\nc: *a\n")

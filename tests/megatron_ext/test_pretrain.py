@@ -1,10 +1,11 @@
 """Command-line mistakes give one clear message and the right exit code, before heavy work."""
 
+import json
 import shutil
 
 import pytest
 
-from galen import lock
+from galen import api, lock
 from galen.errors import DataError, UsageError
 from megatron_ext import pretrain
 from tests.conftest import run
@@ -31,6 +32,26 @@ def test_a_second_start_is_refused_before_anything_is_read(tmp_path, monkeypatch
     recipe.write_text(RECIPE.format(output=tmp_path / "out", checkpoint="none", data="none"))
     with lock.hold(tmp_path / "out"), pytest.raises(DataError, match="out is being written by "):
         pretrain.main([*start, str(recipe)])
+
+
+def test_a_second_run_in_one_process_is_as_the_first(tmp_path, monkeypatch, checkpoint, data):
+    """As in a notebook: nothing of the first is left, also when it failed."""
+    monkeypatch.delenv("RANK", raising=False)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(RECIPE.format(output=tmp_path / "a", checkpoint=checkpoint, data=data))
+
+    def fail(*_, **__):
+        raise DataError("a wrong file")
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="a wrong file"):
+        patch.setattr(pretrain, "build_model_chunks", fail)
+        api.pretrain(recipe, {"output": tmp_path / "failed"})
+    losses = []
+    for name in ("a", "b"):
+        assert api.pretrain(recipe, {"output": tmp_path / name}) is not None
+        records = (tmp_path / name / "log.jsonl").read_text().splitlines()
+        losses.append([json.loads(record).get("loss") for record in records])
+    assert losses[0] == losses[1]
 
 
 def test_unknown_key(attempt):
@@ -70,7 +91,10 @@ def test_half_a_checkpoint(attempt, tmp_path, checkpoint):
 
 def test_help_lists_the_keys():
     done = run("-m", "megatron_ext.pretrain", "--help")
-    assert "tensor_model_parallel_size [1]  Processes that share each layer." in done.stdout
+    assert (
+        "tensor_model_parallel_size [1]  Processes among which each layer is divided."
+        in done.stdout
+    )
 
 
 def test_a_process_with_another_recipe_is_named():

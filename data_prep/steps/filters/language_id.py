@@ -28,7 +28,7 @@ class LanguageIdSettings(PerSourceSettings):
     candidates: list[str] | None = None
     """Languages to distinguish, besides those of `languages`.
 
-    null takes the twenty of filters/language_id.py.
+    null takes the twenty of data_prep/text/language_identification.py.
     """
 
 

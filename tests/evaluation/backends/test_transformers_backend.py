@@ -178,7 +178,7 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
         ),
         (
             "checkpoints/latest_checkpointed_iteration.txt",
-            r"is a pretraining run: .*megatron_to_hf\.py exports .*/checkpoints\)",
+            r"is a pretraining run: `galen export` exports .*/checkpoints\)",
         ),
         ("adapter/adapter_config.json", "is a fine-tuning run: what it made is .*/adapter"),
         ("model/config.json", "is a fine-tuning run: what it made is .*/model"),
