@@ -88,7 +88,7 @@ class AnswerTrainer(Trainer):
             sharding.use(self.accelerator, self.args.fsdp_plugin_args)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        """Return the training sampler; the Trainer's own would depend on the number of processes."""
+        """Return the sampler; the Trainer's own would depend on the number of processes."""
         return self.sampler
 
     def _asked_to_stop(self) -> bool:
