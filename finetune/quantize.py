@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         help="multiple-choice questions for the accuracy, JSONL",
     )
     parser.add_argument(
-        "--protocol", default="lm_eval", help="prompt form of the questions (default: lm_eval)"
+        "--protocol", default="lm_eval", help="prompt template of the questions (default: lm_eval)"
     )
     parser.add_argument(
         "--limit",
