@@ -36,7 +36,7 @@ from evaluation.scoring.evaluator import Plan
 from evaluation.scoring.preparation import Preparation
 from evaluation.scoring.recipe import Recipe
 from evaluation.tasks import task
-from galen import checksums, cli, lock, recipe, worker
+from galen import checksums, cli, lock, log, recipe, worker
 from galen.errors import DataError, UsageError
 
 _PART = "GALEN_EVALUATION_PART"
@@ -306,7 +306,7 @@ def _children(options: Recipe, processes: int) -> Iterator[list[subprocess.Popen
     with tempfile.TemporaryDirectory(prefix="galen-evaluation-") as folder:
         path = Path(folder) / "recipe.yaml"
         path.write_text(recipe.dump(options), encoding="utf-8")
-        command = [sys.executable, str(Path(__file__).resolve()), str(path)]
+        command = [sys.executable, str(Path(__file__).resolve()), *log.level_option(), str(path)]
         children: list[subprocess.Popen[bytes]] = []
         try:
             for rank in range(1, processes):

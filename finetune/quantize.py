@@ -1,13 +1,13 @@
 """Store a model in fewer bits, and measure at once what that costs and saves.
 
     galen quantize --model MODEL --methods bnb4,bnb8 --questions test.jsonl \\
-        --output QUANTISED
+        --output QUANTIZED
     galen quantize --model MODEL --methods awq,gptq,int8 \\
-        --calibration train.jsonl --questions test.jsonl --output QUANTISED
+        --calibration train.jsonl --questions test.jsonl --output QUANTIZED
 
 awq and gptq: 4 bit in groups of 128 weights, 64 or 32 where 128 does not divide the layers; int8: 8
 bit a channel (all by llmcompressor, read by vLLM, too); bnb4: NF4, bnb8: LLM.int8 (by
-bitsandbytes). Each writes QUANTISED/METHOD, which transformers loads. QUANTISED/table.md has size,
+bitsandbytes). Each writes QUANTIZED/METHOD, which transformers loads. QUANTIZED/table.md has size,
 memory, speed and accuracy beside the model itself, all measured on this machine. A method that is
 there already is not made again.
 """
@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         help="multiple-choice questions for the accuracy, JSONL",
     )
     parser.add_argument(
-        "--protocol", default="lm_eval", help="prompt form of the questions (default: lm_eval)"
+        "--protocol", default="lm_eval", help="prompt template of the questions (default: lm_eval)"
     )
     parser.add_argument(
         "--limit",

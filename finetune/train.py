@@ -11,7 +11,7 @@ On questions, prompts and completions, or conversations.
 Questions are put as `evaluation/` puts them, and the loss is on the answer alone. RUN/log.jsonl
 holds the losses, RUN/adapter (or RUN/model without LoRA) the result. Started again after a kill,
 the command goes on from the last checkpoint, with the same result as if it had never stopped. At
-Ctrl-C, SIGTERM or SIGUSR2 it saves first, after the step under way, and ends with exit code 75; a
+Ctrl-C, SIGTERM or SIGUSR2 it saves first, after the running step, and ends with exit code 75; a
 second Ctrl-C ends it at once. torchrun and srun can start the processes, too (docs/finetune.md).
 """
 
@@ -90,7 +90,7 @@ def _train(
     processes.log_once(
         f"{len(data.train):,} training and {len(data.validation):,} validation samples; excluded:"
         f" {len(data.contaminated):,} found in test sets, {data.without_rationale:,} without the"
-        " rationale their form needs"
+        " rationale their template needs"
     )
     from finetune.training.run import train_model
 

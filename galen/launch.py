@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from galen import worker
+from galen import log, worker
 from galen.errors import DataError, UsageError, one_line
 from galen.stop_signals import StopSignals
 
@@ -90,6 +90,7 @@ def start(
         f"--nproc-per-node={options.nproc_per_node}",
         f"--signals-to-handle={ends}",
         *runs,
+        *log.level_option(),
         *arguments,
     ]
     try:

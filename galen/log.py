@@ -53,6 +53,12 @@ def configure(level: str = "info") -> None:
         logging.getLogger(package).setLevel(level.upper())
 
 
+def level_option() -> list[str]:
+    """Return `--log-level` as it was given here, for the processes that this one starts."""
+    level = logging.getLogger("galen").level
+    return [f"--log-level={logging.getLevelName(level).lower()}"] if level else []
+
+
 PACKAGES = (
     "__main__",
     "galen",

@@ -18,7 +18,7 @@ _TWICE = 3.0
 A terminal sends one to each process, and a launcher passes it on.
 """
 _SAVING = (
-    b"saving and ending as soon as the work under way allows; another Ctrl-C, in three seconds or"
+    b"saving and ending as soon as the running work allows; another Ctrl-C, in three seconds or"
     b" later, ends at once\n"
 )
 

@@ -83,7 +83,7 @@ def compute(
         architecture: the model's shape.
         tokens: ids [batch, sequence]; under tensor parallelism the sequence is a multiple of its
             size.
-        tensor: tensor-parallel size of the layout under way.
+        tensor: tensor-parallel size of the running layout.
         pipeline: its pipeline-parallel size.
         dtype: fp32 or bf16.
     """

@@ -178,7 +178,7 @@ class Transfer:
                 break
             except WrongContent as error:
                 partial.unlink(missing_ok=True)
-                _mark_of(partial).unlink(missing_ok=True)
+                _version_file(partial).unlink(missing_ok=True)
                 if attempt == 2:
                     raise DataError(f"{item.name}: {error}, twice; nothing was kept") from None
         with partial.open("rb") as file:
@@ -189,7 +189,7 @@ class Transfer:
             partial.unlink()
             raise DataError(f"{item.name}: there is a folder of that name") from None
         finally:
-            _mark_of(partial).unlink(missing_ok=True)
+            _version_file(partial).unlink(missing_ok=True)
         return result
 
     def _bring(self, item: Item, partial: Path) -> None:
@@ -222,10 +222,13 @@ class Transfer:
 
     def _continue(self, item: Item, partial: Path, have: int) -> bool:
         """Fetch the rest of a file behind the first `have` bytes; return whether it is complete."""
-        mark = _mark_of(partial)
+        version_file = _version_file(partial)
         headers = dict(item.headers)
-        if have and mark.exists():
-            headers |= {"Range": f"bytes={have}-", "If-Range": mark.read_text(encoding="utf-8")}
+        if have and version_file.exists():
+            headers |= {
+                "Range": f"bytes={have}-",
+                "If-Range": version_file.read_text(encoding="utf-8"),
+            }
         with self._open(item.url, headers) as response:
             if response.status_code == 416:
                 partial.unlink(missing_ok=True)
@@ -233,9 +236,9 @@ class Transfer:
             _check_answer(response, have)
             version = response.headers.get("ETag") or response.headers.get("Last-Modified")
             if version and not version.startswith("W/"):
-                mark.write_text(version, encoding="utf-8")
+                version_file.write_text(version, encoding="utf-8")
             else:
-                mark.unlink(missing_ok=True)
+                version_file.unlink(missing_ok=True)
             start = have if response.status_code == 206 else 0
             length = response.headers.get("Content-Length")
             announced = int(length) if length is not None and length.isdecimal() else None
@@ -419,7 +422,7 @@ class _Refused(Exception):
         self.wait = wait
 
 
-def _mark_of(partial: Path) -> Path:
+def _version_file(partial: Path) -> Path:
     """Return the file that holds the version (ETag) of what `partial` is a part of."""
     return partial.with_name(f"{partial.name}.version")
 

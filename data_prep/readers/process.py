@@ -221,7 +221,7 @@ def _serve(
                 start = START
                 watch.next_file()
         code = 0
-    except (_Gone, _UsedUp):
+    except (WorkerDied, _UsedUp):
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -253,7 +253,7 @@ def _read(
         if isinstance(error.__context__, MemoryError):
             raise _UsedUp from None
         return
-    except (_Gone, _UsedUp):
+    except (WorkerDied, _UsedUp):
         raise
     except Exception as error:
         if is_of_system(error):
@@ -280,7 +280,7 @@ def _failure(error: Exception, name: str) -> list[Any]:
     return [number, printable(words), printable(str(getattr(error, "filename", None) or name))]
 
 
-class _Gone(Exception):
+class WorkerDied(Exception):
     """Nobody waits for what is sent."""
 
 
@@ -345,7 +345,7 @@ class _Sender:
                 try:
                     view = view[self._pipe.write(view) :]
                 except BrokenPipeError:
-                    raise _Gone from None
+                    raise WorkerDied from None
         self._begin(self._last)
         self._watch.limit_memory()
 

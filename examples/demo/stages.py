@@ -142,7 +142,7 @@ def run(stages: Sequence[Stage], folder: Path, work: Path) -> None:
 
     Raises:
         StageError: a command failed, or did not leave its outputs.
-        DataError: another run is under way in `work`.
+        DataError: another run is in progress in `work`.
     """
     work.mkdir(parents=True, exist_ok=True)
     with _lock(work):
@@ -223,7 +223,7 @@ def _lock(work: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(
-                f"another run is under way in {work}; wait for it or choose another folder"
+                f"another run is in progress in {work}; wait for it or choose another folder"
             ) from None
         yield
 

@@ -18,10 +18,10 @@ IGNORE_INDEX = -100
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record and, for a question, its prompt form (of evaluation/prompts/registry.py)."""
+    """A record and, for a question, its prompt template (of evaluation/prompts/registry.py)."""
 
     record: Record
-    form: str
+    template: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list
     conversation's answer is cut at its end.
 
     Raises:
-        UsageError: unknown form.
+        UsageError: unknown template.
         DataError: some records have no room for one token of an answer; names how many.
     """
     samples: list[Sample] = []
@@ -76,7 +76,7 @@ def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list
             case Conversation():
                 sample = _conversation(record, tokenizer, max_length)
             case _:
-                sample = _question(record, tokenizer, item.form, max_length)
+                sample = _question(record, tokenizer, item.template, max_length)
         if sample is None:
             hopeless.append(item)
         else:
@@ -111,7 +111,7 @@ def _least_length(item: Item, tokenizer: Any) -> int:
                 _chat(tokenizer, [*record.messages[:first], *record.messages[last:]]).first_label
                 + 1
             )
-    return len(_whole_question(replace(record, context=""), tokenizer, item.form))
+    return len(_whole_question(replace(record, context=""), tokenizer, item.template))
 
 
 def split(items: Iterable[Item], share: float) -> tuple[list[Item], list[Item]]:
@@ -125,14 +125,14 @@ def split(items: Iterable[Item], share: float) -> tuple[list[Item], list[Item]]:
 
 
 def _question(
-    question: Question, tokenizer: Any, form: str, max_length: int
+    question: Question, tokenizer: Any, template: str, max_length: int
 ) -> tuple[Sample, bool] | None:
     """Return the sample, and whether its context was cut: at its end, between words.
 
     Cutting may change the tokens at the seam, so the first guess, to leave away what is too much,
     is checked and mended.
     """
-    sample = _whole_question(question, tokenizer, form)
+    sample = _whole_question(question, tokenizer, template)
     excess = len(sample) - max_length
     if excess <= 0:
         return sample, False
@@ -148,14 +148,14 @@ def _question(
         context = question.context[: ends[kept - 1]] if kept else ""
         if question.context[len(context) : len(context) + 1].strip():  # the cut goes through a word
             context = context[: context.rfind(" ") + 1]
-        sample = _whole_question(replace(question, context=context.rstrip()), tokenizer, form)
+        sample = _whole_question(replace(question, context=context.rstrip()), tokenizer, template)
         excess = len(sample) - max_length
         if excess <= 0:
             return sample, True
     return None
 
 
-def _whole_question(question: Question, tokenizer: Any, form: str) -> Sample:
+def _whole_question(question: Question, tokenizer: Any, template: str) -> Sample:
     """Return the sample of a question, its answer ended by a chat's mark or the end of sequence.
 
     So it ends when a model writes it.
@@ -163,8 +163,8 @@ def _whole_question(question: Question, tokenizer: Any, form: str) -> Sample:
     Forms whose options are compared by likelihood have no end, and are tokenised as `evaluation/`
     does it for that.
     """
-    prompt = get_template(form)(question)
-    if form in LIKELIHOOD_TEMPLATES:
+    prompt = get_template(template)(question)
+    if template in LIKELIHOOD_TEMPLATES:
         return Sample.of(*encoding.encode_pair(tokenizer, prompt.text, prompt.target))
     if prompt.text.startswith("<|im_start|>"):
         return _joined(tokenizer, prompt.text, prompt.target + "<|im_end|>")

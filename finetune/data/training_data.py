@@ -32,14 +32,14 @@ class TrainingData:
     """The training records that were left out, since they hold a test question: one finding each.
     """
     without_rationale: int
-    """Questions that were left out of a form that needs a rationale."""
+    """Questions that were left out of a template that needs a rationale."""
 
 
 def read(data: Data) -> TrainingData:
     """Read all records of a recipe.
 
     Raises:
-        UsageError: there is no such question set or form.
+        UsageError: there is no such question set or template.
         DataError: a file is bad, the same record stands in training and validation, or nothing is
             left.
     """
@@ -86,7 +86,7 @@ def _as_sources(given: str | Sequence[str | Source] | None) -> list[str | Source
 
 
 def _items(source: str | Source, protocol: str) -> Iterator[Item]:
-    """Yield the records of a file or a published set, with each form that they are put in."""
+    """Yield the records of a file or a published set, with each template that they are put in."""
     if isinstance(source, str):
         yield from (Item(found, protocol) for found in record.read(source))
         return
@@ -103,8 +103,8 @@ def _items(source: str | Source, protocol: str) -> Iterator[Item]:
             if source.set == "galen"
             else dataclasses.replace(found, id=f"{source.set}/{found.id}")
         )
-        for form in source.templates or [protocol]:
-            yield Item(named, form)
+        for template in source.templates or [protocol]:
+            yield Item(named, template)
 
 
 def _find_contaminated(
@@ -126,7 +126,7 @@ def _find_contaminated(
 
 def _lacks_rationale(item: Item) -> bool:
     return (
-        item.form in NEEDS_RATIONALE
+        item.template in NEEDS_RATIONALE
         and isinstance(item.record, Question)
         and not item.record.rationale.strip()
     )
@@ -144,7 +144,7 @@ def _check_apart(train: Sequence[Item], validation: Sequence[Item]) -> None:
         )
     seen: set[tuple[str, str]] = set()
     for item in train:
-        key = (item.record.id, item.form)
+        key = (item.record.id, item.template)
         if key in seen and isinstance(item.record, Question):
             raise DataError(
                 f"the question {item.record.id!r} is in two training files; name each file once"

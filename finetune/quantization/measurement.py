@@ -46,16 +46,16 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     placed = {"device_map": {"": device}} if device.type == "cuda" else {}
-    network, tokenizer = load_model(
+    model, tokenizer = load_model(
         folder, dtype=getattr(torch, default_dtype(device.type)), **placed
     )
-    network.eval()
+    model.eval()
     try:
         with Progress(f"{folder.name}: speed", 2 * (REPEATS + 1), "runs") as progress:
-            prompt_rate, new_rate = _speed(network, device, progress)
+            prompt_rate, new_rate = _speed(model, device, progress)
         with Progress(f"{folder.name}: accuracy", len(questions), "questions") as progress:
             answers = correct(
-                TransformersBackend.from_model(network, tokenizer, device),
+                TransformersBackend.from_model(model, tokenizer, device),
                 [(item, protocol) for item in questions],
                 scored=progress.update,
             )
@@ -66,14 +66,14 @@ def measure(folder: Path, questions: Sequence[Question], protocol: str) -> Measu
     memory = (
         torch.cuda.max_memory_allocated(device)
         if device.type == "cuda"
-        else network.get_memory_footprint()
+        else model.get_memory_footprint()
     )
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return Measurement(size, memory, prompt_rate, new_rate, answers)
 
 
 @torch.inference_mode()
-def _speed(network: Any, device: torch.device, progress: Progress) -> tuple[float, float]:
+def _speed(model: Any, device: torch.device, progress: Progress) -> tuple[float, float]:
     """Return tokens per second in reading and in writing.
 
     The median of several runs after a warm-up, which prepares kernels and memory.
@@ -81,7 +81,7 @@ def _speed(network: Any, device: torch.device, progress: Progress) -> tuple[floa
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     tokens = torch.randint(
-        0, network.config.vocab_size, (1, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)
+        0, model.config.vocab_size, (1, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)
     ).to(device)
 
     def seconds(work: Callable[[], object]) -> float:
@@ -95,9 +95,9 @@ def _speed(network: Any, device: torch.device, progress: Progress) -> tuple[floa
             progress.update()
         return statistics.median(times[1:])
 
-    read = partial(network, tokens)
+    read = partial(model, tokens)
     write = partial(
-        network.generate,
+        model.generate,
         tokens,
         max_new_tokens=NEW_TOKENS,
         min_new_tokens=NEW_TOKENS,

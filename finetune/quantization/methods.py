@@ -79,7 +79,7 @@ def _memory() -> AbstractContextManager[object]:
     return patch_attr(IntermediatesCache, "pin_memory", lambda *_: None)
 
 
-def _recipe(name: str, network: torch.nn.Module) -> list[Any]:
+def _recipe(name: str, model: torch.nn.Module) -> list[Any]:
     """Return llmcompressor's modifiers: 4 bit in groups (BioMistral's AWQ), or 8 bit a channel.
 
     Raises:
@@ -93,7 +93,7 @@ def _recipe(name: str, network: torch.nn.Module) -> list[Any]:
         weights = QuantizationArgs(num_bits=8, symmetric=True, strategy="channel")
     else:
         weights = QuantizationArgs(
-            num_bits=4, symmetric=name == "gptq", strategy="group", group_size=group_size(network)
+            num_bits=4, symmetric=name == "gptq", strategy="group", group_size=group_size(model)
         )
     layers = {
         "config_groups": {"linear": QuantizationScheme(targets=["Linear"], weights=weights)},
@@ -134,13 +134,13 @@ def check_widths(methods: Sequence[str], model: Path) -> None:
         _check_blocks(empty)
 
 
-def _check_blocks(network: torch.nn.Module) -> None:
+def _check_blocks(model: torch.nn.Module) -> None:
     """Check that bitsandbytes can compute with all layers in 4 bit.
 
     Raises:
         DataError: it cannot with one.
     """
-    for name, layer in _linear_layers(network).items():
+    for name, layer in _linear_layers(model).items():
         if layer.in_features % BLOCK_INPUTS or layer.out_features % BLOCK_OUTPUTS:
             raise DataError(
                 f"bnb4 goes by blocks of {BLOCK_INPUTS} inputs and {BLOCK_OUTPUTS} outputs, which"
@@ -149,22 +149,22 @@ def _check_blocks(network: torch.nn.Module) -> None:
             )
 
 
-def _linear_layers(network: torch.nn.Module) -> dict[str, torch.nn.Linear]:
+def _linear_layers(model: torch.nn.Module) -> dict[str, torch.nn.Linear]:
     """Return the layers that are stored in fewer bits: all linear ones but the last."""
     return {
         name: module
-        for name, module in network.named_modules()
+        for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and name != "lm_head"
     }
 
 
-def group_size(network: torch.nn.Module) -> int:
+def group_size(model: torch.nn.Module) -> int:
     """Return the group size of 4-bit scales: 128, or 64 or 32 where it does not divide all inputs.
 
     Raises:
         DataError: none of the three does.
     """
-    layers = _linear_layers(network).values()
+    layers = _linear_layers(model).values()
     for size in GROUP_SIZES:
         if all(layer.in_features % size == 0 for layer in layers):
             return size

@@ -48,19 +48,19 @@ def read(folder: Path, name: str) -> Any:
     return _from_json(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), tensors)
 
 
-def load_weights(network: Any, folder: Path) -> None:
+def load_weights(model: Any, folder: Path) -> None:
     """Load weights that `save_pretrained` wrote, of the adapter or else the model.
 
     Use it inside `reading`.
     """
     if (folder / "adapter_model.safetensors").is_file():
-        network.load_adapter(str(folder), "default", is_trainable=True)
+        model.load_adapter(str(folder), "default", is_trainable=True)
         return
     weights: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("model*.safetensors")):
         weights |= load_file(path)
-    found = network.load_state_dict(weights, strict=False)
-    lacking = set(found.missing_keys) - set(network.all_tied_weights_keys)
+    found = model.load_state_dict(weights, strict=False)
+    lacking = set(found.missing_keys) - set(model.all_tied_weights_keys)
     if lacking or found.unexpected_keys:
         raise ValueError(
             "weights are missing or unknown:"

@@ -14,25 +14,25 @@ from finetune.data import chat
 from galen.errors import UsageError, install
 
 
-def load(model: Model) -> tuple[Any, Any]:
-    """Return network and tokenizer of a Hugging Face folder, quantized if the recipe says so.
+def load(model_recipe: Model) -> tuple[Any, Any]:
+    """Return model and tokenizer of a Hugging Face folder, quantized if the recipe says so.
 
     Raises:
         DataError: `transformers` cannot load it.
         UsageError: quantization is asked for and its package is missing.
     """
-    dtype = getattr(torch, model.dtype)
+    dtype = getattr(torch, model_recipe.dtype)
     options: dict[str, Any] = {}
-    if model.quantization is not None:
-        options["quantization_config"] = bitsandbytes_config(model.quantization, dtype)
+    if model_recipe.quantization is not None:
+        options["quantization_config"] = bitsandbytes_config(model_recipe.quantization, dtype)
         if torch.cuda.is_available():
             options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
-    network, tokenizer = load_model(model.path, dtype=dtype, **options)
-    for module in network.modules():
+    model, tokenizer = load_model(model_recipe.path, dtype=dtype, **options)
+    for module in model.modules():
         # else a validation would re-pack 4-bit weights, rounded, under training's feet
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return network, tokenizer
+    return model, tokenizer
 
 
 def bitsandbytes_config(kind: str, dtype: torch.dtype) -> Any:
@@ -60,7 +60,7 @@ def bitsandbytes_config(kind: str, dtype: torch.dtype) -> Any:
     )
 
 
-def add_tokens(network: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]:
+def add_tokens(model: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]:
     """Add the tokens that the vocabulary lacks; return their ids.
 
     New rows begin as the mean of all others. The embedding only grows where it has no rows to
@@ -75,23 +75,23 @@ def add_tokens(network: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]
         {"additional_special_tokens": new}, replace_extra_special_tokens=False
     )
     ids = tokenizer.convert_tokens_to_ids(new)
-    if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
-        network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
-        for layer in (network.get_input_embeddings(), network.get_output_embeddings()):
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             layer.weight[ids] = layer.weight[:before].float().mean(0).to(layer.weight.dtype)
     return ids
 
 
 def add_lora(
-    network: Any, lora: Lora, new_tokens: Sequence[int] = (), checkpointing: bool = False
+    model: Any, lora: Lora, new_tokens: Sequence[int] = (), checkpointing: bool = False
 ) -> Any:
-    """Return the network with a new adapter, which starts as no change.
+    """Return the model with a new adapter, which starts as no change.
 
     Only the adapter's weights, and the rows of new tokens, are trained.
 
     Raises:
-        UsageError: a target module is not in the network, which is told with those that are, or
+        UsageError: a target module is not in the model, which is told with those that are, or
             cannot have an adapter.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -99,7 +99,7 @@ def add_lora(
     linear = sorted(
         {
             name.rsplit(".", 1)[-1]
-            for name, module in network.named_modules()
+            for name, module in model.named_modules()
             if isinstance(module, torch.nn.Linear)
         }
     )
@@ -112,29 +112,29 @@ def add_lora(
             )
         output = next(
             name
-            for name, module in network.named_modules()
-            if module is network.get_output_embeddings()
+            for name, module in model.named_modules()
+            if module is model.get_output_embeddings()
         )
-        if output in lora.target_modules and len(_vocabulary_layers(network)) == 1:
+        if output in lora.target_modules and len(_vocabulary_layers(model)) == 1:
             raise UsageError(
                 f"lora.target_modules: {output} shares its weights with the embedding here, so that"
                 " no adapter can be merged into it"
             )
-    if getattr(network, "is_quantized", False):
-        network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=checkpointing)
+    if getattr(model, "is_quantized", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
-        network.enable_input_require_grads()
+        model.enable_input_require_grads()
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         trainable_token_indices=(
-            {name: list(new_tokens) for name in _vocabulary_layers(network)} if new_tokens else None
+            {name: list(new_tokens) for name in _vocabulary_layers(model)} if new_tokens else None
         ),
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(network, config)
+    adapted = get_peft_model(model, config)
     _sort_sets(adapted)
     for name, parameter in adapted.named_parameters():
         if "trainable_tokens_delta" in name:
@@ -150,22 +150,22 @@ def _sort_sets(adapted: Any) -> None:
                 setattr(config, name, sorted(value))
 
 
-def _vocabulary_layers(network: Any) -> list[str]:
+def _vocabulary_layers(model: Any) -> list[str]:
     """Return the names of the embedding and of an output layer with weights of its own."""
-    layers = [network.get_input_embeddings()]
-    if network.get_output_embeddings().weight is not layers[0].weight:
-        layers.append(network.get_output_embeddings())
+    layers = [model.get_input_embeddings()]
+    if model.get_output_embeddings().weight is not layers[0].weight:
+        layers.append(model.get_output_embeddings())
     return [
-        name for name, module in network.named_modules() if any(module is layer for layer in layers)
+        name for name, module in model.named_modules() if any(module is layer for layer in layers)
     ]
 
 
-def trainable(network: torch.nn.Module) -> int:
+def trainable(model: torch.nn.Module) -> int:
     """Return the number of weights that are trained."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def save(network: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
+def save(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
     """Save the adapter, or else the model, and the tokenizer to a folder.
 
     `weights`: the model's, where they were gathered already.
@@ -173,41 +173,41 @@ def save(network: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | N
     from peft import PeftModel
 
     options: dict[str, Any] = (
-        {"save_embedding_layers": False} if isinstance(network, PeftModel) else {}
+        {"save_embedding_layers": False} if isinstance(model, PeftModel) else {}
     )
     if weights is not None:  # gathered, tied weights are copies, which would be stored twice
         weights = {
             name: weight
             for name, weight in weights.items()
-            if name not in network.all_tied_weights_keys
+            if name not in model.all_tied_weights_keys
         }
-    network.config.use_cache = True  # the Trainer has switched it off
-    network.save_pretrained(folder, state_dict=weights, **options)
+    model.config.use_cache = True  # the Trainer has switched it off
+    model.save_pretrained(folder, state_dict=weights, **options)
     tokenizer.save_pretrained(folder)
     # peft's, with paths of this machine; finetune/export.py writes the card
     (folder / "README.md").unlink(missing_ok=True)
 
 
-def merge(model: Model, adapter: Path, folder: Path, generation_config: Any) -> None:
+def merge(model_recipe: Model, adapter: Path, folder: Path, generation_config: Any) -> None:
     """Merge an adapter into its unquantized base model and save it.
 
-    It generates as the network in training would.
+    It generates as the model in training would.
 
     Raises:
         DataError: they do not belong together.
     """
-    network, tokenizer = with_adapter(
-        *load_model(model.path, dtype=getattr(torch, model.dtype)), adapter
+    model, tokenizer = with_adapter(
+        *load_model(model_recipe.path, dtype=getattr(torch, model_recipe.dtype)), adapter
     )
-    merged = network.merge_and_unload(safe_merge=True)
+    merged = model.merge_and_unload(safe_merge=True)
     merged.generation_config = generation_config
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def set_end_of_answer(network: Any, tokenizer: Any) -> None:
+def set_end_of_answer(model: Any, tokenizer: Any) -> None:
     """Let generation stop at the mark that ends an answer of the tokenizer's chat template, too."""
     end = chat.end_of_answer(tokenizer)
-    there = network.generation_config.eos_token_id
+    there = model.generation_config.eos_token_id
     known = there if isinstance(there, list) else [there] if there is not None else []
-    network.generation_config.eos_token_id = [*known, *([] if end in known else [end])]
+    model.generation_config.eos_token_id = [*known, *([] if end in known else [end])]

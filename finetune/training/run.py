@@ -15,9 +15,9 @@ from evaluation.backends.transformers_backend import quiet
 from finetune.config.recipe import Recipe
 from finetune.data import chat, sample
 from finetune.data.batch import pack
-from finetune.data.order import EpochSampler, Row
 from finetune.data.record import Conversation
 from finetune.data.sample import Sample
+from finetune.data.sampler import EpochSampler, Row
 from finetune.data.training_data import TrainingData
 from finetune.parallel import processes
 from finetune.training import checkpoint, model_loading, trainer
@@ -52,13 +52,13 @@ def train_model(
         )
     train, cut = sample.encode(data.train, tokenizer, options.data.max_length)
     held_out, _ = sample.encode(data.validation, tokenizer, options.data.max_length)
-    order = EpochSampler(
+    sampler = EpochSampler(
         _rows(options, train), trainer.global_batch(options.training), options.training.seed
     )
     _check_length([*train, *held_out], model)
     processes.log_once(
-        f"{cut:,} samples cut at {options.data.max_length} tokens; {len(order.rows):,} rows,"
-        f" {order.steps:,} steps in an epoch"
+        f"{cut:,} samples cut at {options.data.max_length} tokens; {len(sampler.rows):,} rows,"
+        f" {sampler.steps:,} steps in an epoch"
     )
     processes.log_once(
         f"{model_loading.trainable(model):,} of {model.num_parameters():,} weights are trained"
@@ -68,7 +68,7 @@ def train_model(
     done = checkpoint.step_of(last) if last else 0
     if last:
         processes.log_once(f"resuming from {last}")
-    steps = trainer.total_steps(options.training, order)
+    steps = trainer.total_steps(options.training, sampler)
     arguments = trainer.arguments(
         options.optimizer,
         options.training,
@@ -91,9 +91,9 @@ def train_model(
                     json.dumps(found, ensure_ascii=False) + "\n" for found in data.contaminated
                 ),
             )
-        callbacks.append(RunLog(folder / "log.jsonl", done, steps, order.consumed))
+        callbacks.append(RunLog(folder / "log.jsonl", done, steps, sampler.consumed))
     loop = trainer.AnswerTrainer(
-        model, order, _rows(options, held_out), arguments, accuracy, callbacks, stopping
+        model, sampler, _rows(options, held_out), arguments, accuracy, callbacks, stopping
     )
     with stopping.signals:
         loop.train(resume_from_checkpoint=str(last) if last else None)
@@ -108,11 +108,11 @@ def train_model(
             "train": len(train),
             "validation": len(held_out),
             "cut": cut,
-            "rows": len(order.rows),
+            "rows": len(sampler.rows),
         },
         "steps": loop.state.global_step,
         "best_step": checkpoint.step_of(Path(best)) if best else None,
-        "tokens": order.consumed(loop.state.global_step)[1],
+        "tokens": sampler.consumed(loop.state.global_step)[1],
         "trained_weights": model_loading.trainable(model),
         "new_tokens": len(new_tokens),
         "processes": arguments.world_size,
@@ -142,7 +142,7 @@ def _quiet() -> None:
 
 
 def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
-    """Return the network ready for training, its tokenizer, and the ids of added tokens."""
+    """Return the model ready for training, its tokenizer, and the ids of added tokens."""
     model, tokenizer = model_loading.load(options.model)
     new_tokens = model_loading.add_tokens(model, tokenizer, options.model.add_tokens)
     items = (*data.train, *data.validation)

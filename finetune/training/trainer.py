@@ -26,8 +26,8 @@ from transformers import (
 
 from finetune.config.recipe import Optimizer, Training
 from finetune.data.batch import collate, collate_packed, loss_sum
-from finetune.data.order import EpochSampler, Row, Rows
 from finetune.data.sample import IGNORE_INDEX
+from finetune.data.sampler import EpochSampler, Row, Rows
 from finetune.parallel import processes, sharding
 from finetune.training import checkpoint
 from finetune.training.stopping import Stopping, ValidationStopped
@@ -43,11 +43,11 @@ class AnswerTrainer(Trainer):
     However these fall into micro-batches and processes.
 
     Args:
-        network: what is trained.
-        order: training rows, in the order of training.
+        model: what is trained.
+        sampler: training rows, in the order of training.
         validation: validation rows.
         options: see `arguments`.
-        accuracy: returns the network's accuracy at each validation as `{"eval_accuracy": share}`,
+        accuracy: returns the model's accuracy at each validation as `{"eval_accuracy": share}`,
             or None.
         callbacks: what else listens.
         stopping: asked after each step and each batch of a validation whether to save and end.
@@ -57,22 +57,22 @@ class AnswerTrainer(Trainer):
 
     def __init__(
         self,
-        network: Any,
-        order: EpochSampler,
+        model: Any,
+        sampler: EpochSampler,
         validation: Sequence[Row],
         options: TrainingArguments,
         accuracy: Accuracy | None,
         callbacks: list[TrainerCallback],
         stopping: Stopping,
     ) -> None:
-        self.order, self.accuracy, self.stopping = order, accuracy, stopping
+        self.sampler, self.accuracy, self.stopping = sampler, accuracy, stopping
         self._validation_is_due = False
-        self._collate = collate_packed if isinstance(order.rows[0], list) else collate
+        self._collate = collate_packed if isinstance(sampler.rows[0], list) else collate
         super().__init__(
-            model=network,
+            model=model,
             args=options,
             data_collator=self._collate,
-            train_dataset=Rows(order.rows),
+            train_dataset=Rows(sampler.rows),
             eval_dataset=Rows(validation),
             compute_loss_func=_mean_loss,
             callbacks=callbacks,
@@ -88,8 +88,8 @@ class AnswerTrainer(Trainer):
             sharding.use(self.accelerator, self.args.fsdp_plugin_args)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        """Return the training order; the Trainer's own would depend on the number of processes."""
-        return self.order
+        """Return the sampler; the Trainer's own would depend on the number of processes."""
+        return self.sampler
 
     def _asked_to_stop(self) -> bool:
         return self.stopping.agreed(self.args.device)
@@ -132,7 +132,7 @@ class AnswerTrainer(Trainer):
             self.control.should_training_stop = True
         if not self.control.should_training_stop:
             # accelerate does not reach it where several processes skip batches trained on
-            self.order.set_epoch(options["epoch"])
+            self.sampler.set_epoch(options["epoch"])
             super()._run_epoch(**options)
 
     def _end_early(self) -> None:
@@ -263,20 +263,20 @@ class AnswerTrainer(Trainer):
         """
         if self._validated is not None and self._validated[0] == self.state.global_step:
             return self._validated[1]  # the last step is validated by its number and as the last
-        network = self.model_wrapped if self.is_fsdp_enabled else self.model
+        model = self.model_wrapped if self.is_fsdp_enabled else self.model
         size = self.args.per_device_eval_batch_size
-        network.eval()
+        model.eval()
         try:
-            metrics = self._measure(network, size)
+            metrics = self._measure(model, size)
         finally:
-            network.train()
+            model.train()
         self._validated = (self.state.global_step, metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
 
-    def _measure(self, network: Any, size: int) -> dict[str, float]:
+    def _measure(self, model: Any, size: int) -> dict[str, float]:
         """Return loss, tokens and accuracy of the validation rows, `size` at once.
 
         Raises:
@@ -295,12 +295,12 @@ class AnswerTrainer(Trainer):
             )
             labels = batch.pop("labels")
             total += torch.stack(
-                [loss_sum(network(**batch).logits, labels), (labels != IGNORE_INDEX).sum()]
+                [loss_sum(model(**batch).logits, labels), (labels != IGNORE_INDEX).sum()]
             ).double()
         if self.args.world_size > 1:
             torch.distributed.all_reduce(total)
         metrics = {"eval_loss": (total[0] / total[1]).item(), "eval_tokens": int(total[1])}
-        return metrics if self.accuracy is None else metrics | self.accuracy(network)
+        return metrics if self.accuracy is None else metrics | self.accuracy(model)
 
 
 class EarlyStopping(EarlyStoppingCallback):
@@ -326,7 +326,7 @@ def global_batch(training: Training) -> int:
     return training.micro_batch_size * training.gradient_accumulation_steps * processes.count()
 
 
-def total_steps(training: Training, order: EpochSampler) -> int:
+def total_steps(training: Training, sampler: EpochSampler) -> int:
     """Return the number of optimizer steps, as given or for the epochs.
 
     An epoch's last step may be smaller.
@@ -334,7 +334,7 @@ def total_steps(training: Training, order: EpochSampler) -> int:
     if training.train_iters is not None:
         return training.train_iters
     assert training.epochs is not None  # the recipe has one of the two
-    return max(math.ceil(training.epochs * order.steps), 1)
+    return max(math.ceil(training.epochs * sampler.steps), 1)
 
 
 def arguments(

@@ -1,4 +1,4 @@
-"""Accuracy of the network in training on validation questions, by the scoring of `evaluation/`."""
+"""Accuracy of the model in training on validation questions, by the scoring of `evaluation/`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ class ValidationAccuracy:
     ) -> None:
         self.options, self.tokenizer, self.stopping = options, tokenizer, stopping
         self.questions = [
-            (item.record, item.form) for item in items if isinstance(item.record, Question)
+            (item.record, item.template) for item in items if isinstance(item.record, Question)
         ]
 
     @staticmethod
@@ -38,11 +38,11 @@ class ValidationAccuracy:
         """Return whether option likelihoods answer an item: one letter or word, no rationale."""
         if not isinstance(item.record, Question) or len(item.record.answers) != 1:
             return False
-        prompt = get_template(item.form)(item.record)
+        prompt = get_template(item.template)(item.record)
         return prompt.target == prompt.continuations[item.record.answer]
 
-    def __call__(self, network: Any) -> dict[str, float]:
-        """Return `{"eval_accuracy"}` of the network as it is.
+    def __call__(self, model: Any) -> dict[str, float]:
+        """Return `{"eval_accuracy"}` of the model as it is.
 
         Raises:
             ValidationStopped: a process was asked to stop.
@@ -50,7 +50,7 @@ class ValidationAccuracy:
         # with FSDP all processes compute each batch together
         shares = 1 if self.options.fsdp else self.options.world_size
         share = self.options.process_index if shares > 1 else 0
-        backend = TransformersBackend.from_model(network, self.tokenizer, self.options.device)
+        backend = TransformersBackend.from_model(model, self.tokenizer, self.options.device)
         stop = self._asked_together if self.options.fsdp else self.stopping.asked_here
         right = sum(correct(backend, self.questions[share::shares], stop))
         if self._asked_together():
@@ -72,19 +72,19 @@ def correct(
 ) -> list[int]:
     """Return 1 for each question whose likeliest option is right, else 0.
 
-    Scored in its form as `evaluation/run.py` does it; ends after a batch where `stop` says so;
+    Scored in its template as `evaluation/run.py` does it; ends after a batch where `stop` says so;
     `scored` is told how many questions a batch had.
     """
-    prompted = [get_template(form)(item) for item, form in questions]
+    prompted = [get_template(template)(item) for item, template in questions]
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompted]
     found = [0] * len(questions)
     for batch in backend.log_likelihoods(requests, backend.batch_tokens) if requests else ():
         for place, values in batch:
-            item, form = questions[place]
+            item, template = questions[place]
             found[place] = int(
-                multiple_choice.likelihood_sample(item, prompted[place], Protocol(form), values)[
-                    "correct"
-                ]
+                multiple_choice.likelihood_sample(
+                    item, prompted[place], Protocol(template), values
+                )["correct"]
             )
         scored(len(batch))
         if stop():

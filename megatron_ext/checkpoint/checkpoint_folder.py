@@ -180,16 +180,18 @@ def set_latest(checkpoint: str | Path, iteration: int | None) -> None:
         write_text(tracker, f"{iteration}\n")
 
 
-def prune(checkpoint: str | Path, keep_last: int, keep_every: int | None = None) -> None:
+def prune(checkpoint: str | Path, keep_last: int, keep_every_n_steps: int | None = None) -> None:
     """Remove old iterations.
 
-    The newest `keep_last` complete ones and the multiples of `keep_every` are kept.
+    The newest `keep_last` complete ones and the multiples of `keep_every_n_steps` are kept.
     """
     existing = iterations(checkpoint)
     complete = [n for n in existing if is_complete(iteration_folder(checkpoint, n))]
     oldest = min(complete[-keep_last:], default=0)
     for iteration in existing:
-        if iteration >= oldest or (keep_every is not None and iteration % keep_every == 0):
+        if iteration >= oldest or (
+            keep_every_n_steps is not None and iteration % keep_every_n_steps == 0
+        ):
             continue
         folder = iteration_folder(checkpoint, iteration)
         # a kill during the removal must not leave half a checkpoint

@@ -95,7 +95,7 @@ def test_two_runs_at_once_are_refused(stages, tmp_path, capfd):
     )
     with pytest.raises(stages.StageError):
         stages.run([nested], tmp_path, tmp_path / "work")
-    assert "another run is under way in work" in capfd.readouterr().err
+    assert "another run is in progress in work" in capfd.readouterr().err
 
 
 def test_terminated_driver_takes_its_command_along(stages, tmp_path):

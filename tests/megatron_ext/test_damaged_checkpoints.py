@@ -72,7 +72,7 @@ def test_what_is_kept(tmp_path):
         complete(tmp_path, iteration)
     (tmp_path / ".iter_0000005.removed").mkdir()
     (tmp_path / "iter_saved").mkdir()  # someone else's
-    checkpoint_folder.prune(tmp_path, keep_last=2, keep_every=30)
+    checkpoint_folder.prune(tmp_path, keep_last=2, keep_every_n_steps=30)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == [
         *(f"iter_00000{n}" for n in (30, 60, 80, 90)),
         "iter_saved",

@@ -121,20 +121,20 @@ def test_split_hangs_on_the_id_alone(question_file):
 WORDY = replace(QUESTION, rationale="Heparin  was taken, as is said.")
 
 
-@pytest.mark.parametrize("form", sorted(TEMPLATES))
-def test_each_form_has_the_prompt_alone_and_then_the_answer_and_its_end(tokenizer, form):
-    """Built here from the form's two texts: the prompt as encoded by an evaluator, then the answer.
+@pytest.mark.parametrize("template", sorted(TEMPLATES))
+def test_each_template_has_the_prompt_alone_and_then_the_answer_and_its_end(tokenizer, template):
+    """Built from the template's two texts: the prompt as encoded by an evaluator, then the answer.
 
     The answer is the target and its end.
     """
-    (made,), _ = sample.encode([Item(WORDY, form)], tokenizer, 2000)
-    prompt = get_template(form)(WORDY)
+    (made,), _ = sample.encode([Item(WORDY, template)], tokenizer, 2000)
+    prompt = get_template(template)(WORDY)
     learnt = tokenizer.decode([label for label in made.labels if label != IGNORE_INDEX])
     end = (
         ""
-        if form in LIKELIHOOD_TEMPLATES
+        if template in LIKELIHOOD_TEMPLATES
         else "<|im_end|>"
-        if form.startswith("meditron_chat")
+        if template.startswith("meditron_chat")
         else tokenizer.eos_token
     )
     assert learnt.lstrip() == prompt.target.lstrip() + end
@@ -145,7 +145,7 @@ def test_each_form_has_the_prompt_alone_and_then_the_answer_and_its_end(tokenize
     # nothing behind the answer's first token is left out
     assert made.labels[made.first_label :].count(IGNORE_INDEX) == 0
     assert made.tokens[: made.first_label] == tokenizer.encode(
-        prompt.text.rstrip() if form in LIKELIHOOD_TEMPLATES else prompt.text
+        prompt.text.rstrip() if template in LIKELIHOOD_TEMPLATES else prompt.text
     )
 
 

@@ -30,8 +30,8 @@ def test_each_question_comes_in_each_form(mmedbench):
         set="mmedbench", source=str(mmedbench), templates=["mmedbench", "mmedbench_rationale"]
     )
     data = training_data.read(Data(train=[source]))
-    assert [item.form for item in data.train].count("mmedbench") == 4
-    assert [item.form for item in data.train].count(
+    assert [item.template for item in data.train].count("mmedbench") == 4
+    assert [item.template for item in data.train].count(
         "mmedbench_rationale"
     ) == 3 and data.without_rationale == 1
     assert data.files == [mmedbench]

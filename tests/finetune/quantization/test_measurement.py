@@ -12,17 +12,17 @@ def test_speeds_are_the_median_after_a_warm_up(tiny_llama, capsys):
 
     from transformers import AutoModelForCausalLM
 
-    network, times = AutoModelForCausalLM.from_pretrained(tiny_llama).eval(), []
+    model, times = AutoModelForCausalLM.from_pretrained(tiny_llama).eval(), []
 
     def slow(*_):
         times.append(0.0)
         if len(times) in (1, 3):
             time.sleep(1)
 
-    network.register_forward_pre_hook(slow)
+    model.register_forward_pre_hook(slow)
     runs = 2 * (measurement.REPEATS + 1)
     with Progress("speed", runs, "runs") as progress:
-        reading, _ = measurement._speed(network, torch.device("cpu"), progress)
+        reading, _ = measurement._speed(model, torch.device("cpu"), progress)
     assert f"speed: {runs} of {runs} runs (100%)" in capsys.readouterr().err
     assert reading > measurement.PROMPT_TOKENS / 0.9
     assert len(times) == (measurement.REPEATS + 1) * (1 + measurement.NEW_TOKENS)

@@ -21,12 +21,12 @@ class Rows(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> Row:
-        return self.rows[place] if place < len(self.rows) else self._blank
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index] if index < len(self.rows) else self._blank
 
 
 class EpochSampler(Sampler[int]):
-    """Places of rows, shuffled anew for each epoch and filled up with blank ones to whole steps.
+    """Indices of rows, shuffled for each epoch and filled up with blank ones to whole steps.
 
     A step's rows depend on the seed and the global batch alone, not on how many processes share it.
 
@@ -37,7 +37,9 @@ class EpochSampler(Sampler[int]):
     """
 
     def __init__(self, rows: Sequence[Row], global_batch: int, seed: int) -> None:
-        self.rows, self.global_batch, self.seed = rows, global_batch, seed
+        self.rows = rows
+        self.global_batch = global_batch
+        self.seed = seed
         self.steps = -(-len(rows) // global_batch)
         """Optimizer steps in an epoch."""
         self._epoch = 0
@@ -52,7 +54,7 @@ class EpochSampler(Sampler[int]):
         return self.steps * self.global_batch
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the places of an epoch."""
+        """Yield the row indices of an epoch."""
         yield from self._shuffled(self._epoch).tolist()
         yield from range(len(self.rows), len(self))
 
