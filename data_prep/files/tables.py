@@ -204,7 +204,7 @@ def _whole(batch: Any) -> Any:
         try:
             column.validate(full=True)
         except pyarrow.ArrowInvalid as error:
-            # text that is no UTF-8 is told of the record; it is looked at after the places of the
+            # text that is not UTF-8 is reported for the record; checked after the places of the
             # texts
             if "UTF8" not in str(error) or column.type not in (
                 pyarrow.string(),
