@@ -7,7 +7,7 @@ Kendall's τ of each metric with the mean human rating, with intervals.
 The scores come from `galen rationales`, the ratings from the sheet that it wrote, filled in:
 one column `id`, one column a judge whose name begins with `judge`. Samples without a rating are
 left out. The table has τ with its 95 % interval (bootstrap over samples) and how often, over the
-resamples, the metric is the best; the judges' agreement with each other stands below it.
+resamples, the metric is the best; the judges' agreement with each other is below it.
 """
 
 import itertools

@@ -9,8 +9,8 @@
 The output has Galen's own layout (`reader: galen`) with the provenance of each item: model,
 instruction, tries. A rationale is kept when another request, which sees question and rationale but
 not the answer, comes to the right answer; a translation when it has the same options, numbers and
-placeholders. What fails all its tries stands in OUTPUT.rejected.jsonl with the reason. Each item is
-written when it is done: started again after a kill, the command goes on.
+placeholders. What fails all its tries is in OUTPUT.rejected.jsonl with the reason. Each item is
+written when it is done: started again after a kill, the command resumes.
 """
 
 import argparse

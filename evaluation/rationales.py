@@ -10,7 +10,7 @@ BLEU-1, ROUGE-1, BERTScore, a language model as judge, and a sheet for human jud
 
 RUN is an output folder of `galen evaluate` under the protocol mmedbench_rationale. Only samples
 whose reference rationale a human has checked are compared, as in the paper. Each sample is written
-when it is done: started again after a kill, the command goes on. The sheet shows question,
+when it is done: started again after a kill, the command resumes. The sheet shows question,
 reference and rationale without the model's name; `galen agreement` reads it when it is filled
 in.
 """

@@ -27,7 +27,7 @@ _BUCKET_ROWS = 4_000_000
 def event_key(pmid: str, version: str | None) -> int:
     """Return PMID and version as one sortable number.
 
-    Returns 0, which stands for no PMID, if either is not a number or is out of range.
+    Returns 0, meaning no PMID, if either is not a number or is out of range.
     """
     if not pmid.isdecimal() or len(pmid) > _MAX_DIGITS:
         return 0

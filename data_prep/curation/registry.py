@@ -1,6 +1,6 @@
 """The steps that a recipe can name: a line for each.
 
-The recipe's keys are those of the class's `Settings`, which stand in the file of the step.
+The recipe's keys are those of the class's `Settings`, which are defined in the step's file.
 """
 
 from typing import Any

@@ -65,7 +65,7 @@ class SplitWriter(RecordWriter):
 
     Documents are counted by split name, bytes as `text_bytes`.
 
-    Documents that a mixture takes several times stand several times in the training split (see
+    Documents that a mixture takes several times occur several times in the training split (see
     `repeats_in`).
     """
 

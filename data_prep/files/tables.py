@@ -103,7 +103,7 @@ def _bytes_of(column: Any) -> Any:
 
 
 def _taken(values: Any, indices: Any) -> Any:
-    """Return the sizes of the dictionary's values that stand in the rows, 0 for none.
+    """Return the sizes of the dictionary's values that occur in the rows, 0 for none.
 
     Raises:
         ArrowInvalid: an index is damaged, at which Arrow itself does not look in Parquet files.
@@ -120,7 +120,7 @@ def _taken(values: Any, indices: Any) -> Any:
 
 
 def _repeats(kind: Any) -> bool:
-    """Say whether values of a type can stand for many others inside of them."""
+    """Say whether values of a type can represent many others inside of them."""
     from pyarrow import types
 
     if (
@@ -204,7 +204,7 @@ def _whole(batch: Any) -> Any:
         try:
             column.validate(full=True)
         except pyarrow.ArrowInvalid as error:
-            # text that is no UTF-8 is told of the record; it is looked at after the places of the
+            # text that is not UTF-8 is reported for the record; checked after the places of the
             # texts
             if "UTF8" not in str(error) or column.type not in (
                 pyarrow.string(),

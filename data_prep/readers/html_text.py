@@ -100,7 +100,7 @@ def content_of(root: Element, selector: str = "") -> list[Element]:
             for element in found
             if not any(other in found for other in element.iterancestors())
         ]
-    if is_word_export(root):  # nothing stands around its content
+    if is_word_export(root):  # nothing surrounds its content
         return list(root.iterfind("body"))
     import trafilatura
 

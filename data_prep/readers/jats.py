@@ -258,7 +258,7 @@ def _date(meta: Element) -> str | None:
 def articles_of(root: Element) -> tuple[list[Element], list[Element]]:
     """Return the articles in a document, and the other elements beside them.
 
-    Sets and envelopes (OAI-PMH) are searched at any depth. What tells about an envelope (the dates
+    Sets and envelopes (OAI-PMH) are searched at any depth. Metadata of an envelope (the dates
     and headers of OAI-PMH, an issue's metadata) counts as neither.
     """
     articles: list[Element] = []

@@ -1,7 +1,7 @@
 """The text of a JATS article (https://jats.nlm.nih.gov/) as Markdown.
 
 The prose comes in its order. A figure, table, box or footnote inside a paragraph comes behind it,
-so that sentences stay whole; one that stands apart from the text (`floats-group`, `back/fn-group`)
+so that sentences stay complete; one that is apart from the text (`floats-group`, `back/fn-group`)
 behind the first paragraph that refers to it. An element that is not known is written with all its
 text.
 """
@@ -285,7 +285,7 @@ class JatsText:
         return " ".join(" ".join(self._captured(self._paragraph, element, 1)).split())
 
     def _one(self, child: Element, before: str) -> str:
-        """Return the inline text of one child that stands behind the text `before`."""
+        """Return the inline text of one child that follows the text `before`."""
         if child.tag is etree.Entity:
             return html.unescape(child.text or "")
         tag = tag_of(child)

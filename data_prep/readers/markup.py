@@ -47,7 +47,7 @@ def clean(text: str) -> str:
 
 
 def _one(child: etree._Element, before: str) -> str:
-    """Return the text of one child element that stands behind the text `before`."""
+    """Return the text of one child element that follows the text `before`."""
     if child.tag is etree.Entity:
         return html.unescape(child.text or "")
     if not isinstance(child.tag, str):  # comment, processing instruction

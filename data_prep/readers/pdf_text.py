@@ -81,7 +81,7 @@ def joined_pages(pages: Sequence[str], language: str | None = None) -> str:
         ]
         kept = _without_printed(kept)
         lengths = sorted(map(len, kept))
-        # that of a full line, also where a wide title stands above columns
+        # that of a full line, also where a wide title is above columns
         width = lengths[len(lengths) * 3 // 4] if lengths else 0
         for line in kept:
             if paragraphs and not _begins(line, last, width, alone=last == paragraphs[-1]):

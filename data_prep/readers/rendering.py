@@ -113,7 +113,7 @@ class MarkupRenderer:
         return f"[{kind}]{text}[/{kind}]" if text and self.options.figures == "tokens" else text
 
     def formula(self, text: str) -> str:
-        """Return a formula that stands on a line of its own."""
+        """Return a formula that is on a line of its own."""
         return f"[formula]{text}[/formula]" if text and self.options.figures == "tokens" else text
 
 

@@ -85,7 +85,7 @@ class AnnotatedText:
         return " ".join(map(self._at, inner))
 
     def blocks(self) -> list[str]:
-        """Return abstract and body as Markdown blocks; what stands before them is left out."""
+        """Return abstract and body as Markdown blocks; text before them is skipped."""
         starts = [span.start for span in self._of("abstract", "sectionheader", "paragraph")]
         begin = min(starts) if starts else max((span.end for span in self._of("title")), default=0)
         changes = [(span.start, span.end, "\n\n") for span in self._of(*_LEFT_OUT)]

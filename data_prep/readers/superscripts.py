@@ -1,6 +1,6 @@
 """Superscripts as plain text, so that no number changes its value.
 
-- A number that stands behind a number, a letter or a closing bracket is a power and gets a caret:
+- A number that follows a number, a letter or a closing bracket is a power and gets a caret:
   `10^6`, `10^-4`, `10^3–4`, `10^6.5`, `m^2`. So does an exponent in letters behind a number:
   `10^n`, `2^-ΔΔCt`. Directly behind 10, what begins with a number is a power whatever follows in
   it: `10^6/mL`, `10^6 cells`.
@@ -73,7 +73,7 @@ _ISOTOPE = re.compile(
 
 
 def superscript(raised: str, before: str, element: Element | None = None) -> str:
-    """Return raised text as it stands behind the text `before`.
+    """Return raised text as it follows the text `before`.
 
     Args:
         raised: the text of the superscript.
@@ -113,12 +113,12 @@ def superscript(raised: str, before: str, element: Element | None = None) -> str
 
 
 def _carries(base: str) -> bool:
-    """Say whether a power can stand directly behind a text."""
+    """Say whether a power can directly follow a text."""
     return base[-1].isalnum() or base[-1] in ")]}"
 
 
 def _carries_symbols(inner: str, base: str, touches: bool) -> bool:
-    """Say whether an exponent in letters stands behind a number, or behind e."""
+    """Say whether an exponent in letters follows a number, or e."""
     is_negative = _NEGATIVE.match(inner) is not None
     if _PLAIN_NUMBER.search(base):
         return touches or is_negative or _TEN.search(base) is not None

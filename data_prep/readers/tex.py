@@ -53,7 +53,7 @@ def _source(element: Element) -> str:
 def _texts(element: Element) -> Iterator[str]:
     """Yield the text nodes of an element.
 
-    Also the text of `<?CDATA …?>`, which stands for a CDATA section.
+    Also the text of `<?CDATA …?>`, which represents a CDATA section.
     """
     yield element.text or ""
     for child in element:

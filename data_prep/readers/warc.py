@@ -194,7 +194,7 @@ class _Forward:
 
     It remembers an error, which warcio takes for the end.
 
-    A read gives what comes at once, so that an error takes nothing with it that stands before it.
+    A read gives what comes at once, so that an error takes nothing with it that precedes it.
     """
 
     def __init__(self, stream: Any) -> None:

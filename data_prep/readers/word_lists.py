@@ -44,7 +44,7 @@ def _make_lists(root: Element) -> None:
 
     The marks are `MsoListParagraph` and `mso-list: l0 level1 lfo1`.
 
-    Their own bullets and numbers go; an item of a deeper level stands in a list in the item before
+    Their own bullets and numbers go; an item of a deeper level is in a list in the item before
     it.
     """
     last: Element | None = None
@@ -86,7 +86,7 @@ def _level(paragraph: Element) -> int:
 
 
 def _new_list(lists: list[Element], paragraph: Element, is_numbered: bool) -> Element:
-    """Return an empty list, which stands in the last item of the list around it."""
+    """Return an empty list, which is in the last item of the list around it."""
     made = lxml.html.Element("ol" if is_numbered else "ul")
     if lists:
         items = lists[-1]

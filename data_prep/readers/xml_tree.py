@@ -68,7 +68,7 @@ def inline_text(element: Element, one: Callable[[Element, str], str], before: st
     Args:
         element: the element.
         one: says what is written for a child.
-        before: the text before the element, which a child at its beginning stands behind.
+        before: the text before the element, which a child at its beginning follows.
     """
     context = before[-_CONTEXT:]
     text = context + (element.text or "")

@@ -1,6 +1,6 @@
 """Words of a text in any language, with no dictionary: runs of letters and digits.
 
-Each Chinese or Japanese character by itself.
+Each Chinese or Japanese character separately.
 
 What compares texts or counts their words (decontamination, medical, quality, repetition,
 duplicates, repeated lines) sees them as `searchable` gives them: without characters that are not
@@ -47,7 +47,7 @@ _LETTERS = f"[^\\W_{UNSPACED_RANGES}]"
 WHOLE_WORD = re.compile(
     f"[{UNSPACED_RANGES}]|{_LETTERS}+(?:(?:[{_INVISIBLE}]+|{_BREAK}|{_PERHAPS_BREAK}){_LETTERS}+)*"
 )
-"""Like WORD, but a word goes on over whatever perhaps does not end it.
+"""Like WORD, but a word continues over whatever perhaps does not end it.
 
 Those are invisible characters, a hyphen at a line's end, and a hyphen before a space.
 """
@@ -117,7 +117,7 @@ def is_hidden(text: str) -> bool:
 
 
 def is_broken_in_line(text: str) -> bool:
-    """Say whether a text holds a hyphen before a space, at which a word perhaps goes on."""
+    """Say whether a text holds a hyphen before a space, at which a word perhaps continues."""
     if text.isascii() and "- " not in text and "-\t" not in text:  # which is far faster
         return False
     return _IN_LINE.search(text) is not None

@@ -77,7 +77,7 @@ class Block:
     data: Any = None
     """The block's lines as bytes, its rows as an Arrow record batch, or None.
 
-    None stands for the bytes start to end of a plain file, `LongLine` for a line that is too long.
+    None represents the bytes start to end of a plain file, `LongLine` for a line that is too long.
     """
 
 
@@ -143,7 +143,7 @@ def _split_file(
         path: the file.
         size: its bytes.
         before: bytes of the files before it.
-        bounds: byte of the whole input where each shard begins, and the end of the last.
+        bounds: byte of the entire input where each shard begins, and the end of the last.
     """
     for shard, (first, stop) in enumerate(itertools.pairwise(bounds)):
         low = max(first - before, 0)

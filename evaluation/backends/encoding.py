@@ -102,7 +102,7 @@ def encode_pair(tokenizer: Any, prompt: str, continuation: str) -> tuple[list[in
 
     Spaces at the end of the prompt move to the continuation, as in lm-evaluation-harness 0.4
     (`api/model.py`, `_encode_pair`). Unlike there no special token that the tokenizer appends
-    stands between the two or is scored, and the prompt's tokens never change.
+    is between the two or is scored, and the prompt's tokens never change.
 
     Raises:
         DataError: one of the two has no tokens.

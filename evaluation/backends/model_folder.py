@@ -28,7 +28,7 @@ def check_model(folder: str | Path) -> Path:
             f"{folder} is not a Hugging Face model: it has no config.json{_what(folder)}"
         )
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        # transformers goes on without a damaged one, as if it said nothing
+        # transformers continues without a damaged one, as if it said nothing
         if (folder / name).is_file():
             json_file.read_object(folder / name)
     if not list(folder.glob("*.safetensors")):
@@ -44,7 +44,7 @@ def check_model(folder: str | Path) -> Path:
 
 
 def _what(folder: Path) -> str:
-    """Say what a folder is that was taken for a model, where that can be told."""
+    """Say what a folder treated as a model is, if known."""
     if (folder / "adapter_config.json").is_file():
         return " (it is a PEFT adapter: give it by --adapter, and its base model by --model)"
     if (folder / "latest_checkpointed_iteration.txt").is_file():

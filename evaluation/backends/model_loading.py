@@ -1,4 +1,4 @@
-"""A model, its tokenizer and its adapter from Hugging Face folders, whole or not at all."""
+"""A model, its tokenizer and its adapter from Hugging Face folders, complete or not at all."""
 
 import re
 import warnings

@@ -26,7 +26,7 @@ class PrefixTree:
 
     tokens: list[int]
     depths: list[int]
-    """How many tokens stand before each on its branch."""
+    """How many tokens precede each on its branch."""
     segments: list[tuple[int, int, int]]
     """Start and length of each unbranched stretch, and the token that it follows (-1: none)."""
     logit_positions: list[list[int]]

@@ -100,7 +100,7 @@ class VllmBackend:
         done: Collection[int] = (),
         part: Part = WHOLE,
     ) -> Iterator[list[tuple[int, list[float], int]]]:
-        """Yield the same, and the likeliest token of the whole vocabulary after the prompt."""
+        """Yield the same, and the likeliest token of the entire vocabulary after the prompt."""
         for batch in self.log_likelihoods(requests, max_batch_tokens, done, part):
             outputs = self._ask([(requests[place].prompt, _GREEDY) for place, _ in batch])
             yield [

@@ -14,9 +14,9 @@ def lm_eval(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
 
     Sets: `medqa_4options`, `medmcqa`, `pubmedqa`, `mmlu_*`.
 
-    A question of another set may have a context, which stands before it with a blank line between.
-    Few-shot examples stand before it with their answers, a blank line after each; MMLU's subject
-    stands before all.
+    A question of another set may have a context, which precedes it with a blank line between.
+    Few-shot examples precede it with their answers, a blank line after each; MMLU's subject
+    precedes all.
     """
     description = ""
     if question.question_set == "mmlu":

@@ -17,7 +17,7 @@ class Protocol:
     scoring: Literal["likelihood", "letter", "generation"] = "likelihood"
     """`likelihood`: the likeliest continuation.
 
-    `letter`: the top token of the whole vocabulary, and beside it the likeliest of the options'
+    `letter`: the top token of the entire vocabulary, and beside it the likeliest of the options'
     tokens. `generation`: the generated text, read by `evaluation.scoring.answer_extraction`.
     """
     acc_bytes: bool = False

@@ -72,7 +72,7 @@ def answer(letters: Sequence[str], of: dict[str, str], row: Row) -> str:
 
 
 def place(row: Row, key: str, count: int, first: int = 0) -> str:
-    """Return the letter of the option whose number, from `first` on, stands under a key."""
+    """Return the letter of the option whose number, from `first` on, is under a key."""
     number = row.record.get(key)
     if isinstance(number, str) and number.strip().isdigit():
         number = int(number)

@@ -54,7 +54,7 @@ def text(record: dict[str, Any], key: str, where: str) -> str:
 
 
 def identifier(record: dict[str, Any], key: str, where: str) -> str:
-    """Return the id under a key: a text, or a whole number as text.
+    """Return the id under a key: a text, or an integer as text.
 
     Raises:
         DataError: it is missing or something else.

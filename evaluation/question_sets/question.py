@@ -81,7 +81,7 @@ def sample_questions(questions: list[Question], limit: int | None) -> list[Quest
 def from_record(record: dict[str, Any], where: str) -> Question:
     """Return the question in a record of Galen's own layout.
 
-    `id` may be a whole number, `options` a list of texts (A, B, … in their order), `answer` a list
+    `id` may be an integer, `options` a list of texts (A, B, … in their order), `answer` a list
     of letters, or the text of an option.
 
     Raises:

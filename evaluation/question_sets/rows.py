@@ -18,7 +18,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record and where it stands."""
+    """One record and its location."""
 
     record: dict[str, Any]
     where: str
@@ -62,7 +62,7 @@ class Row:
         """Return the id under a key.
 
         Raises:
-            DataError: it is missing, or neither a text nor a whole number.
+            DataError: it is missing, or neither a text nor an integer.
         """
         return jsonl.identifier(self.record, key, self.where)
 

@@ -9,7 +9,7 @@ class Column:
 
     title: str
     places: tuple[tuple[str, str], ...]
-    """Task and subject (or "" for the whole task) in order of preference."""
+    """Task and subject (or "" for the entire task) in order of preference."""
 
 
 @dataclass(frozen=True, slots=True)

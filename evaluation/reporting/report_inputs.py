@@ -37,7 +37,7 @@ class TaskScores:
     chance: float | None
     """Accuracy of guessing, for multiple choice."""
     summary: dict[str, Any] = field(default_factory=dict)
-    """The task's whole entry of `results.json`."""
+    """The task's complete entry of `results.json`."""
 
 
 @dataclass(frozen=True, slots=True)

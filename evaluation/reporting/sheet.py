@@ -28,7 +28,7 @@ class Sheet:
 def read(path: Path) -> Sheet:
     """Read a sheet; its first column is `id`.
 
-    Cells stand between commas, or between semicolons, as Excel saves them where the comma is the
+    Cells are between commas, or between semicolons, as Excel saves them where the comma is the
     decimal mark. Cells missing at a row's end are empty; rows without any cell are left out.
 
     Raises:
@@ -58,7 +58,7 @@ def read(path: Path) -> Sheet:
 
 
 def _delimiter(text: str) -> str:
-    """Return what stands between the cells, by the first line: a column's name has no semicolon."""
+    """Return the separator of the cells, by the first line: a column's name has no semicolon."""
     header = text.split("\n", 1)[0]
     return ";" if ";" in header and "," not in header else ","
 

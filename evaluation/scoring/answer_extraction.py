@@ -5,7 +5,7 @@ A robust reader for nine languages, and the strict readers of the published code
 The robust reader looks for, in this order: a declared answer ("the answer is (C)", "答案是C",
 "Réponse : A et C", "OPTION A,C IS CORRECT"), the last one where several are declared; a letter at
 the very beginning ("C.", "(C) because …", "A, C"); an answer in words ("yes, because …", "нет");
-the text of exactly one option; a letter that stands alone in brackets or bold. What fits none of
+the text of exactly one option; a letter that is alone in brackets or bold. What fits none of
 these is unparsed, and is never counted as an option.
 """
 
@@ -38,7 +38,7 @@ _DECLARED = (
     r"|正解|正答|解答|回答|答え|選択肢"
     r"|(?:ال)?(?:إجابة|اجابة|جواب|خيار)(?: (?:ال)?(?:صحيحة|صحيح|نهائية))?"
 )
-# What may stand between such a word and the letters: a verb, an adverb, an article before a capital
+# What may come between such a word and the letters: a verb, an adverb, an article before a capital
 # letter, a colon.
 _LINK = (
     r"\s*+[*_】>]*+\s*+(?:(?:is|are|would be|should be|must"
@@ -68,7 +68,7 @@ _WORDS = {
     ),
 }
 _NEXT_QUESTION = re.compile(r"\n\s*#*\s*(?:Question|Instruction|Input|Problem)\s*\d*\s*:")
-"""Where a model without a stop string goes on with a question of its own.
+"""Where a model without a stop string continues with a question of its own.
 
 What it answers there is not ours.
 """
@@ -289,7 +289,7 @@ def _words(text: str, options: Options) -> tuple[str, ...] | None:
 
 
 def _bounded(spelling: str) -> str:
-    """Return the pattern of a whole word; Chinese and Japanese do not part words."""
+    """Return the pattern of a complete word; Chinese and Japanese do not part words."""
     return re.escape(spelling) + (r"(?!\w)" if spelling[-1] < "\u3000" else "")
 
 
@@ -319,7 +319,7 @@ def _holds(text: str, option: str) -> bool:
 
 
 def _standing_alone(text: str, options: Options) -> tuple[str, ...] | None:
-    """Return the only letter that stands in brackets, in bold, or before a full stop at the end."""
+    """Return the only letter that is in brackets, in bold, or before a full stop at the end."""
     one = f"[{''.join(options)}]"
     found = set(
         re.findall(

@@ -193,7 +193,7 @@ def _wait_for_others(plan: Plan, samples: dict[str, list[Any]], check: Callable[
 
 
 def _logs(plan: Plan) -> list[tuple[str, int, Path]]:
-    """Return task, run, and where its samples stand, of all that is scored."""
+    """Return task, run, and the location of its samples, of all that is scored."""
     runs = {
         name: task_types.of(task).runs(task, plan.protocol) for name, task in plan.tasks.items()
     }

@@ -185,7 +185,7 @@ def letter_sample(
 
     Args:
         question: the question.
-        letters: the option that each value stands for; an option's value is that of its likeliest
+        letters: the option that each value represents; an option's value is that of its likeliest
             token.
         values: log-probability of each token.
         top: the likeliest token of the vocabulary.
@@ -240,7 +240,7 @@ def _answer_part(text: str) -> str:
 
     In MMedBench's form the rationale comes before it.
 
-    Further ones belong to questions that the model goes on with.
+    Further ones belong to questions that the model continues with.
     """
     return text.split("###Answer:")[1] if "###Answer:" in text else text
 
@@ -327,7 +327,7 @@ def finite(values: list[float], of: str) -> list[float]:
     """Return log-likelihoods as they are.
 
     Raises:
-        DataError: one is infinite or not a number; `of` tells of what.
+        DataError: one is infinite or not a number; `of` says of what.
     """
     if not all(math.isfinite(value) for value in values):
         raise DataError(

@@ -138,7 +138,7 @@ def check(schema: type[BaseModel], value: Any, where: str | Path, name: str) -> 
     """Check that a value has a schema.
 
     Raises:
-        DataError: it has not; tells where, what it should be (`name`), and the first key that is
+        DataError: it has not; reports where, what it should be (`name`), and the first key that is
             wrong.
     """
     try:

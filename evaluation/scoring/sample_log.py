@@ -33,7 +33,7 @@ class SampleLog:
     behind.
 
     Raises:
-        DataError: a whole line of the file is not a sample.
+        DataError: a complete line of the file is not a sample.
     """
 
     def __init__(self, path: str | Path, rank: int = 0) -> None:

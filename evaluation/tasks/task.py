@@ -37,7 +37,7 @@ class MultipleChoiceTask:
     fewshot_examples: str | None = None
     """In place of `fewshot_source`.
 
-    A file in Galen's layout whose first questions stand before every question, in its order.
+    A file in Galen's layout whose first questions precede every question, in its order.
     """
 
     def __post_init__(self) -> None:

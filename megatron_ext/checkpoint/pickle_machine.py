@@ -231,7 +231,7 @@ class Machine:
         return value
 
     def find(self, module: Any, name: Any) -> None:
-        """Push what a name stands for; refuse any that is not in the list."""
+        """Push what a name represents; refuse any that is not in the list."""
         need(type(module) is str and type(name) is str, "a name that is no text")
         pair = (module, name)
         if pair in _STORAGE_OF_BYTES or pair in _REBUILD:

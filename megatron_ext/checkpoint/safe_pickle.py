@@ -30,7 +30,7 @@ _LARGEST = 2**31
 
 
 def read_pickle(path: str | Path) -> Any:
-    """Read a bare pickle such as `.metadata`, which comes as PyTorch's Metadata, built anew.
+    """Read a bare pickle such as `.metadata`, which comes as PyTorch's Metadata, rebuilt.
 
     Raises:
         DataError: it is damaged, or names what such files do not hold.
@@ -118,7 +118,7 @@ def check_checkpoint(folder: str | Path) -> Metadata:
         for index, info in metadata.storage_data.items()
         if type(kinds.get(index.fqn, BytesStorageMetadata())) is BytesStorageMetadata
     }
-    for name, offset, length in sorted(objects):  # many names may stand for the same bytes
+    for name, offset, length in sorted(objects):  # many names may refer to the same bytes
         if (folder / name).is_file():
             read_archive(folder / name, offset, length)
     return metadata

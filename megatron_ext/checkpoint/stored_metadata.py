@@ -1,4 +1,4 @@
-"""PyTorch's Metadata, built anew from what a `.metadata` file says, every field looked at."""
+"""PyTorch's Metadata, rebuilt from what a `.metadata` file says, every field looked at."""
 
 import re
 from typing import Any
@@ -81,7 +81,7 @@ def _tensors(stored: Any) -> dict[str, Any]:
         kind = fields.get("properties")
         if id(kind) not in properties:
             properties[id(kind)] = _properties(kind)
-        # parts are given once: a list that stands for thousands of parts or tensors takes few bytes
+        # parts are given once: a list that represents thousands of parts or tensors takes few bytes
         # of a pickle
         need(len(set(map(id, chunks))) == len(chunks), f"a part of {name[:200]!r} twice")
         found = [_chunk(chunk, size, name) for chunk in chunks]

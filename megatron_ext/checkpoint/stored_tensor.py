@@ -22,7 +22,7 @@ class StoredTensor:
     stride: tuple[int, ...] | None = None
     """In elements, as PyTorch's; None for row after row."""
     data: bytes | None = None
-    """What stands for the file where the bytes are in memory."""
+    """Replacement for the file where the bytes are in memory."""
 
     @property
     def nbytes(self) -> int:
@@ -55,7 +55,7 @@ class StoredTensor:
             )
 
     def read(self) -> Tensor:
-        """Read the whole tensor."""
+        """Read the entire tensor."""
         return self.rows(0, self.shape[0]) if self.shape else self._strided()
 
     def _strided(self) -> Tensor:

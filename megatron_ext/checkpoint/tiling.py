@@ -29,7 +29,7 @@ def is_tiled(tensor: TensorStorageMetadata) -> bool:
     """Return whether parts that lie inside a tensor cover it without an overlap.
 
     Their volumes are added up with random lengths of the steps along each axis: for parts that
-    leave a gap or overlap, the sum is that of the whole by a chance of one in 10**17 only. This
+    leave a gap or overlap, the sum is that of the tensor by a chance of one in 10**17 only. This
     takes as long as there are parts, in whatever pattern they lie.
     """
     size = tuple(tensor.size)

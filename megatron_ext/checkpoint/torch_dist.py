@@ -40,7 +40,7 @@ class Entry:
 
     key: str
     shape: tuple[int, ...]
-    """Of the whole tensor, layers stacked along the first axis."""
+    """Of the entire tensor, layers stacked along the first axis."""
     dtype: str
     offset: tuple[int, ...]
     size: tuple[int, ...]
@@ -151,7 +151,7 @@ class TorchDist:
 
     It needs no process group and runs no code of the checkpoint.
 
-    `prefix` stands before the names in the files of programs that save the wrapped model (NeMo:
+    `prefix` precedes the names in the files of programs that save the wrapped model (NeMo:
     `module.`); it is left out here.
 
     Raises:

@@ -43,7 +43,7 @@ def check(output: Path, prefixes: list[str], resumed: bool) -> dict[str, str]:
     Args:
         output: run folder.
         prefixes: paths of the .bin/.idx pairs without the ending, in the recipe's order.
-        resumed: whether the run goes on from a checkpoint.
+        resumed: whether the run resumes from a checkpoint.
 
     Raises:
         DataError: files changed since the run began, or a machine has other files than the first.

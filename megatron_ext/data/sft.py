@@ -34,7 +34,7 @@ class Conversations:
     """The conversations of one pair of text and role files, with what of each is learnt.
 
     Args:
-        prefix: path of the text file without its ending; the role file stands beside it.
+        prefix: path of the text file without its ending; the role file is beside it.
         tokenizer: tokenizer.json of the model, to know the tokens around an answer.
         length: tokens of a sequence; longer conversations are cut at their end.
 
@@ -110,7 +110,7 @@ class Frame:
     """The ids around answers."""
 
     heads: list[list[int]]
-    """What stands before an answer, for each name of the role."""
+    """Tokens before an answer, for each name of the role."""
     mark: list[int]
     """What ends an answer."""
     behind: list[int]
@@ -120,7 +120,7 @@ class Frame:
 
 
 class InstructionSamples(torch.utils.data.Dataset):
-    """Sequences of conversations, shuffled anew for each pass.
+    """Sequences of conversations, reshuffled for each pass.
 
     Args:
         conversations: where they come from.

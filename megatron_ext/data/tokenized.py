@@ -38,14 +38,14 @@ class Vocabulary:
 
     @property
     def unique_identifiers(self) -> dict[str, int]:
-        """Return what tells this vocabulary from others in the dataset's cache."""
+        """Return what distinguishes this vocabulary from others in the dataset's cache."""
         return dataclasses.asdict(self)
 
 
 def check(prefixes: list[str], architecture: Architecture, tokenizer: Path) -> Vocabulary:
     """Check that the files fit the model; return their vocabulary.
 
-    They are complete, not empty, and as far as a manifest tells made with the model's tokenizer.
+    They are complete, not empty, and as far as a manifest reports made with the model's tokenizer.
     The vocabulary's end-of-document token is negative where a file has none.
 
     Args:
@@ -264,7 +264,7 @@ def build(
         vocabulary: what `check` returned.
         cache: folder of the index cache.
         tokenizer: tokenizer.json of the model.
-        fingerprints: by prefix, what tells the files from others that were at the same path
+        fingerprints: by prefix, what distinguishes the files from others that were at the same path
             (`data_identity`).
 
     Raises:
@@ -460,7 +460,7 @@ class _Conversations:
         return self._samples(prefix, None)
 
     def repeated(self, prefix: str, samples: int) -> InstructionSamples:
-        """Return so many sequences of a file, shuffled anew for each pass."""
+        """Return so many sequences of a file, reshuffled for each pass."""
         return self._samples(prefix, samples)
 
     def _samples(self, prefix: str, samples: int | None) -> InstructionSamples:

@@ -4,7 +4,7 @@ The parallelism is the same, over gloo, on PyTorch's CPU kernels.
 
 Megatron Core asks for CUDA in three ways: tensors made on the device "cuda", a few `torch.cuda`
 calls (current device, synchronize, streams, nvtx), and a random number tracker that saves CUDA
-generator states. `install` answers all three with the CPU. It changes `torch.cuda` for the whole
+generator states. `install` answers all three with the CPU. It changes `torch.cuda` for the entire
 process, so only the entry points of a run on the CPU call it.
 """
 

@@ -66,7 +66,7 @@ def _left_in_groups(mounted: Path, own: Path) -> Iterator[float]:
 
 
 def _number(file: Path) -> float | None:
-    """Return the number in a file, None where there is none: `max` stands for no limit."""
+    """Return the number in a file, None where there is none: `max` means no limit."""
     try:
         return float(int(file.read_text()))
     except (OSError, ValueError):

@@ -18,7 +18,7 @@ class FusedCausalAttention(MegatronModule):
     """`softmax(q k^T / sqrt(d), causal) v` by scaled_dot_product_attention.
 
     With grouped key/value heads, sliding window, documents packed in a sequence, and context
-    parallelism, for which each process gathers the keys and values of the whole sequence (as in
+    parallelism, for which each process gathers the keys and values of the entire sequence (as in
     Llama 3, arXiv 2407.21783, section 3.3.2).
     """
 

@@ -28,7 +28,7 @@ class BlockwiseCrossEntropy(torch.autograd.Function):
         Args:
             ctx: carries what the backward pass needs.
             logits: [tokens, rows of this process's part of the vocabulary]; overwritten.
-            labels: [tokens], ids of the whole vocabulary.
+            labels: [tokens], ids of the entire vocabulary.
             true_rows: rows of the part that belong to a token; the padding after them gets no
                 probability.
             group: the processes that hold the other parts.

@@ -2,7 +2,7 @@
 
 Each stage's time for a micro-batch is the sum of its matrix products, attention, memory traffic and
 exposed communication; the pipeline adds its bubble (Narayanan et al. 2021, arXiv 2104.04473,
-section 2.2), the step the reduction of gradients and the optimizer. Five efficiencies stand for the
+section 2.2), the step the reduction of gradients and the optimizer. Five efficiencies represent the
 fractions of their peaks that kernels reach. They were set so that the model approximates NVIDIA's
 published H100 figures for Llama 3 in FP8 and Megatron-LM's for bf16;
 `benchmarks/planner_fit.py` fits them to all published figures but one and predicts that one, and

@@ -138,7 +138,7 @@ def diagnose(heartbeats: list[dict[str, Any]], rank: int, limit: float) -> str:
 def _behind(heartbeats: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the processes in the earliest phase, none where all are in the same.
 
-    There the process that hangs cannot be told from those that wait for it.
+    There the process that hangs cannot be distinguished from those that wait for it.
     """
     progress = [(one["step"], _PHASES.index(one["phase"])) for one in heartbeats]
     if min(progress) == max(progress):

@@ -39,7 +39,7 @@ class DecontaminationSettings(StepSettings):
     fields: list[str] = Field(
         default_factory=lambda: ["question", "options", "context"], min_length=1
     )
-    """Fields of an item to look for, each by itself. Lists and dictionaries are joined."""
+    """Fields of an item to look for, each separately. Lists and dictionaries are joined."""
 
     n_grams: int = Field(default=13, ge=3)
     """Words of a matching sequence.

@@ -3,12 +3,12 @@
 Numbers of enzymes (EC 3.4.21.4), sections, versions, lineages (B.1.1.529) and object identifiers
 have the same form. An address is what can be one and
 
-- stands as one: in an address of the web, with a port or a network's length, or near a word such as
+- serves as one: in an address of the web, with a port or a network's length, or near a word such as
   host, server or IP; or
 - has no unit behind it, is no number of an enzyme or a protein's fold by its size, no name with a
-  version ("Firefox 78.0.1.2"), and no word such as section, table, version or dose stands nearer
+  version ("Firefox 78.0.1.2"), and no word such as section, table, version or dose is nearer
   before it. Where all of its parts are small, as in numbers of versions, only a word such as "of"
-  or "from" may stand before it, no name.
+  or "from" may precede it, no name.
 """
 
 import ipaddress

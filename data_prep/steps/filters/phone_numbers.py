@@ -26,7 +26,7 @@ def without_phones(text: str) -> str:
 
     A number in groups of three, as thousands are written, is one only where nothing is counted, by
     a word or an abbreviation in capitals: "+12 345 678 cells" and "+33 123 456 789 CFU" stay. In
-    other groups nobody writes a count, and what stands behind makes no difference.
+    other groups nobody writes a count, and what follows makes no difference.
     """
     if "+" not in text:
         return text
