@@ -11,7 +11,7 @@ trained, verified and exported.
 
 from pathlib import Path
 
-from checkpoints_convert.conversion.arguments import add_no_verify
+from checkpoints_convert.conversion.arguments import add_megatron_folder, add_no_verify
 from galen import cli, lock
 from galen.option_recipe import OptionParser
 
@@ -19,13 +19,7 @@ from galen.option_recipe import OptionParser
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = OptionParser(__doc__)
-    parser.add_argument(
-        "--megatron",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="checkpoint folder with latest_checkpointed_iteration.txt",
-    )
+    add_megatron_folder(parser)
     parser.add_argument(
         "--hf",
         type=Path,

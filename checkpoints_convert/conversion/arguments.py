@@ -16,15 +16,20 @@ def positive(text: str) -> int:
 
 def add_megatron(parser: argparse.ArgumentParser) -> None:
     """Add --megatron and --iteration, which name what is read."""
+    add_megatron_folder(parser)
+    parser.add_argument(
+        "--iteration", type=int, metavar="N", help="iteration to read (default: the newest)"
+    )
+
+
+def add_megatron_folder(parser: argparse.ArgumentParser) -> None:
+    """Add --megatron."""
     parser.add_argument(
         "--megatron",
         type=Path,
         required=True,
         metavar="DIR",
         help="checkpoint folder with latest_checkpointed_iteration.txt",
-    )
-    parser.add_argument(
-        "--iteration", type=int, metavar="N", help="iteration to read (default: the newest)"
     )
 
 
