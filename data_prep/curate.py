@@ -1,4 +1,4 @@
-"""Raw medical sources to curated documents, split into train, validation and test.
+r"""Raw medical sources to curated documents, split into train, validation and test.
 
     galen curate examples/corpora/pubmed_sample.yaml output=corpus \
         sources.0.path='medline/*.xml.gz' --workers 2

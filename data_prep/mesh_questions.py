@@ -1,4 +1,4 @@
-"""Multiple-choice questions from a curated corpus.
+r"""Multiple-choice questions from a curated corpus.
 
 Which of four MeSH headings is a major topic of an abstract.
 
@@ -6,8 +6,8 @@ Which of four MeSH headings is a major topic of an abstract.
         --output questions/test.jsonl --count 500
 
 One question a record at most. The wrong options are headings that keep the same company as the
-right one and are not assigned to the record. Which heading, which options, in which order hangs on
-a hash of --seed and the PMID alone, so a record's question is the same whatever the order or the
+right one and are not assigned to the record. Heading, options and their order depend
+on a hash of --seed and the PMID alone, so a record's question is the same whatever the order or the
 number of the others.
 """
 

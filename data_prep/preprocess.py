@@ -1,4 +1,4 @@
-"""Documents to Megatron's indexed token files, with the model's own tokenizer.
+r"""Documents to Megatron's indexed token files, with the model's own tokenizer.
 
     galen preprocess --input corpus/train --output-prefix data/train \
         --tokenizer-model model/ --append-eod --workers 2
