@@ -248,20 +248,27 @@ class RunFiles:
     ) -> dict[str, Any] | None:
         """Return the saved state of an unfinished run of this identity, None for a new run.
 
-        A new run's `initial_state` is saved.
+        A new run's `initial_state` is saved. An unfinished run of another version of Galen is
+        discarded with the files that it has already renamed: their manifest is missing, and the new
+        run writes them again.
 
         Raises:
             OutputConflictError: one of the files exists and is not of this run.
         """
         self._identity = identity.record()
         stored = _stored(self.state_path)
-        if stored is not None and stored.get("identity") == self._identity:
+        earlier = None if stored is None else stored.get("identity")
+        if stored is not None and earlier == self._identity:
             return dict(stored["state"])
-        for path in self.files:
-            if path.exists():
-                raise unknown_output(path)
+        existing = [path for path in self.files if path.exists()]
+        if existing and not _differs_in_version_only(earlier, self._identity):
+            if earlier is None:
+                raise unknown_output(existing[0])
+            raise conflict(existing[0], _unfinished_differences(earlier, identity))
         if stored is not None:
-            _warn_discarded(self.name, stored.get("identity"), identity)
+            _warn_discarded(self.name, earlier, identity)
+        for path in existing:
+            path.unlink()
         self.save(initial_state or {})
         return None
 
@@ -331,15 +338,27 @@ def _has_work(folder: Path) -> bool:
 
 def _warn_discarded(output: Path, stored: Any, identity: Identity) -> None:
     """Warn that the files of another unfinished run are discarded, and how that run differs."""
-    reason = "its state is damaged"
-    with contextlib.suppress(LookupError, TypeError, AttributeError, OSError):
+    differences = _unfinished_differences(stored, identity)
+    reason = "; ".join(differences[:_MAX_DIFFERENCES])
+    logger.warning(f"discarding an unfinished run of {output}: it differs ({reason})")
+
+
+def _unfinished_differences(stored: Any, identity: Identity) -> list[str]:
+    """Return how the identity of an unfinished run, as it was stored, differs; never empty."""
+    try:
         earlier = Identity(stored["config"], stored["inputs"])
         now = Identity(identity.record()["config"], identity.inputs)
         differences = now.differences(earlier)
         if stored["galen"] != __version__:
             differences.append(f"galen: {stored['galen']} → {__version__}")
-        reason = "; ".join(differences[:_MAX_DIFFERENCES]) or "paths or options of input files"
-    logger.warning(f"discarding an unfinished run of {output}: it differs ({reason})")
+    except (LookupError, TypeError, AttributeError, OSError):
+        return ["its state is damaged"]
+    return differences or ["paths or options of input files"]
+
+
+def _differs_in_version_only(stored: Any, record: Mapping[str, Any]) -> bool:
+    """Return whether the stored identity of an unfinished run is of another version of Galen."""
+    return isinstance(stored, Mapping) and {**stored, "galen": __version__} == record
 
 
 def _stored(path: Path) -> dict[str, Any] | None:

@@ -194,13 +194,36 @@ def test_files_are_resumed_by_the_same_run_only(tmp_path, caplog):
     final.touch()
     again = RunFiles(tmp_path / "p", [final])
     assert again.begin(Identity({"seed": 1})) == {"documents": 3}
-    with pytest.raises(OutputConflictError, match=r"p\.bin exists already and was not made by"):
+    with pytest.raises(OutputConflictError, match=r"p\.bin belongs to another run \(seed: 1 → 2"):
         again.begin(Identity({"seed": 2}))
     final.unlink()
     assert again.begin(Identity({"seed": 2})) is None
     assert "seed: 1 → 2" in caplog.text
     again.end()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_an_unfinished_run_of_another_version_are_written_again(
+    tmp_path, caplog, monkeypatch
+):
+    """Killed between a rename and the manifest, and upgraded before the next start."""
+    final = tmp_path / "p.bin"
+    identity = Identity({"seed": 1}, [FILE])
+    RunFiles(tmp_path / "p", [final]).begin(identity, {"documents": 3})
+    final.write_text("of the old version")
+    monkeypatch.setattr(run_folder, "__version__", "99.0")
+    for changed in (Identity({"seed": 2}, [FILE]), Identity({"seed": 1}, [])):
+        with pytest.raises(OutputConflictError, match=r"p\.bin belongs to another run .*galen: "):
+            RunFiles(tmp_path / "p", [final]).begin(changed)
+    assert final.exists()
+    again = RunFiles(tmp_path / "p", [final])
+    assert again.begin(identity) is None
+    assert not final.exists() and again.state_path.exists()
+    assert "discarding an unfinished run" in caplog.text and "→ 99.0" in caplog.text
+    again.state_path.write_text("{")
+    final.write_text("unknown")
+    with pytest.raises(OutputConflictError, match="exists already and was not made by"):
+        again.begin(identity)
 
 
 def test_a_failed_run_leaves_its_identity_beside_its_files_alone(tmp_path):
