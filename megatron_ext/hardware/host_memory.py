@@ -142,7 +142,7 @@ def check(architecture: Architecture, run: Recipe) -> None:
         f" are free: {here} {'process' if here == 1 else 'processes'}, one of them"
         f" {sum(parts.values()) / GIB:.1f} GiB ({described})."
         f" {_what_fits(architecture, run, processes, here, free)}; resilience.check_memory=false"
-        " starts it all the same"
+        " skips this check"
     )
 
 
