@@ -2,7 +2,7 @@
 
 from data_prep.curation.registry import STEPS
 from data_prep.readers import READERS
-from evaluation.protocols.protocol import PROTOCOLS
+from evaluation.protocols.registry import PROTOCOLS
 from galen.commands import STAGES
 from tests.conftest import ROOT
 
