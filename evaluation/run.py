@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends import model_folder
-from evaluation.protocols import protocol
+from evaluation.protocols.registry import PROTOCOLS
 from evaluation.scoring import evaluator, preparation
 from evaluation.scoring.evaluator import Plan
 from evaluation.scoring.preparation import Preparation
@@ -165,7 +165,7 @@ def _parser() -> cli.ArgumentParser:
     parser.add_argument(
         "--protocol",
         default="lm_eval",
-        help=f"one of: {', '.join(protocol.PROTOCOLS)} (default: lm_eval)",
+        help=f"one of: {', '.join(PROTOCOLS)} (default: lm_eval)",
     )
     parser.add_argument(
         "--fewshot-examples",
