@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.curation.input_files import InputFile, describe, find_input_files
+from data_prep.curation.input_files import InputFile, describe, find_input_files, is_remote
 from data_prep.curation.recipe import CorpusRecipe
 from galen import cli, manifest
 from galen.atomic import partial_path
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 from galen.progress import Progress
 from galen.recipe import load, resume_may_change, to_dict
-from galen.run_folder import Identity, RunFolder
+from galen.run_folder import Identity, RunFolder, stat_record
 
 if TYPE_CHECKING:
     from data_prep.curation.stages import Executors
@@ -117,9 +117,11 @@ def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
 
 def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> None:
     from data_prep.curation.pipeline import build
+    from data_prep.executors.slurm import cancel_leftover_jobs
 
     start = time.monotonic()
     files = _input_files(recipe)
+    stats = [stat_record(Path(file.path)) for file in files if not is_remote(file.path)]
     inputs = _describe_inputs(files)
     config = _config(recipe)
     existing = run.finished(Identity(config, inputs))
@@ -127,10 +129,12 @@ def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> Non
         run.discard()  # killed after its last rename
         print(f"{run.output} is already complete: {existing['counts']['kept']:,} documents")
         return
+    cancel_leftover_jobs(run.partial)
     may_change = resume_may_change(CorpusRecipe)
     if run.resume(Identity(config, inputs, may_change)):
         logger.info(f"resuming {run.output}")
     counts = build(recipe, files, executors, run.partial)
+    _check_unchanged(stats, inputs)
     corpus = run.partial / "corpus"
     manifest_path = corpus / manifest.NAME
     # of a run that was killed before it published
@@ -175,14 +179,45 @@ def _describe_inputs(files: Sequence[InputFile]) -> list[dict[str, Any]]:
     return inputs
 
 
+def _check_unchanged(stats: Sequence[dict[str, Any]], inputs: Sequence[dict[str, Any]]) -> None:
+    """Check that local input files are still those that were hashed before they were read.
+
+    A file is hashed again only if its size or time of change differs.
+
+    Args:
+        stats: records by size and time of change, taken before the files were hashed.
+        inputs: records with the hashes.
+
+    Raises:
+        DataError: a file was changed or removed.
+    """
+    hashes = {record["path"]: record["sha256"] for record in inputs}
+    for before in stats:
+        path = Path(before["path"])
+        if path.exists() and stat_record(path) == before:
+            continue
+        if not path.exists() or manifest.sha256(path) != hashes[before["path"]]:
+            raise DataError(
+                f"{path} was changed or removed while the corpus was being built; repeat the"
+                " command, which starts from the beginning"
+            )
+
+
 def _config(recipe: CorpusRecipe) -> dict[str, Any]:
-    """Return the configuration for the manifest: the recipe and the hashes of the steps' files."""
+    """Return the configuration for the manifest.
+
+    It is the recipe, with the hashes of the tokenizer and of the files that steps read.
+    """
     from data_prep.curation.pipeline import files_of_steps
+    from data_prep.tokenization.tokenizer import load_tokenizer
 
     config = to_dict(recipe)
     del config["output"]
-    if paths := files_of_steps(recipe):
-        config["files"] = {str(path): manifest.sha256(path) for path in paths}
+    hashes = {str(path): manifest.sha256(path) for path in files_of_steps(recipe)}
+    if recipe.tokenizer is not None:
+        hashes[recipe.tokenizer] = load_tokenizer(recipe.tokenizer).fingerprint()
+    if hashes:
+        config["files"] = hashes
     return config
 
 
