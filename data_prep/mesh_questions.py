@@ -5,10 +5,10 @@ Each question asks which of four MeSH headings is a major topic of an abstract.
     galen mesh-questions --corpus corpus --split test \
         --output questions/test.jsonl --count 500
 
-At most one question is made from a record. The wrong options are headings that occur in the same
-company as the correct one and are not assigned to the record. Headings that are a major topic of
-few training records are skipped (--min-records). The heading, the options and their order depend
-only on a hash of --seed and the PMID, so a record's question does not depend on the other records.
+At most one question is made from a record. The wrong options are headings that occur with the same
+other headings as the correct one, but are not assigned to the record. Headings that are a major
+topic of few training records are skipped (--min-records). The heading, the options and their order
+depend only on a hash of --seed and the PMID, so a record's question does not depend on the others.
 """
 
 import argparse
