@@ -156,8 +156,8 @@ def layer_activations(
         activations["rotary factors"] = (
             4 * size * tokens / training.micro_batch_size * architecture.kv_channels
         )
-        # the activation's output and the product, with a gate also a copy of up
-        activations["MLP product"] = (1 + architecture.mlp_input_projections) * size * mlp_entries
+        # with a gate, also the activation's output and a copy of up
+        activations["MLP product"] = (3 if architecture.gated_mlp else 1) * size * mlp_entries
     for name in _recomputed_activations(recipe, architecture):
         activations[name] = 0
     return activations
