@@ -142,7 +142,7 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
         )
     print(
         f"{', '.join(map(str, outputs))}: {counts['documents']:,} documents, {counts['tokens']:,}"
-        f" tokens of {len(prefixes)} sets"
+        f" tokens, merged from {len(prefixes)} inputs"
     )
 
 
@@ -171,8 +171,8 @@ def merge_files(prefixes: Sequence[str], output: str) -> None:
     with RunFiles(output, finals).working(Identity({}, inputs)):
         documents, tokens = merge(prefixes, output)
     print(
-        f"{output}.bin and .idx: {documents:,} documents, {tokens:,} tokens of {len(prefixes)}"
-        " files"
+        f"{output}.bin and .idx: {documents:,} documents, {tokens:,} tokens, merged from"
+        f" {len(prefixes)} inputs"
     )
 
 

@@ -5,10 +5,10 @@ Which of four MeSH headings is a major topic of an abstract.
     galen mesh-questions --corpus corpus --split test \
         --output questions/test.jsonl --count 500
 
-One question a record at most. The wrong options are headings that keep the same company as the
-right one and are not assigned to the record. Heading, options and their order depend
-on a hash of --seed and the PMID alone, so a record's question is the same whatever the order or the
-number of the others.
+One question a record at most. The wrong options are headings that occur with the same other
+headings as the right one, but are not assigned to the record. Heading, options and their order
+depend on a hash of --seed and the PMID alone, so a record's question is the same whatever the order
+or the number of the others.
 """
 
 import argparse

@@ -139,6 +139,24 @@ def test_an_unfinished_run_is_resumed_and_another_one_discarded(tmp_path, caplog
     assert not (run.partial / "half").exists() and "its state is damaged" in caplog.text
 
 
+def test_an_unfinished_run_of_another_version_is_refused_and_kept(tmp_path, monkeypatch):
+    identity = Identity({"seed": 1}, [FILE])
+    run = RunFolder(tmp_path / "out", "s")
+    run.resume(identity)
+    (run.partial / "half").touch()
+    files = RunFiles(tmp_path / "p", [tmp_path / "p.bin"])
+    files.begin(identity, {"documents": 3})
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "__version__", "99.0")
+        for changed in (identity, Identity({"seed": 2})):
+            with pytest.raises(OutputConflictError, match=r"remove .*\.out\.partial to start"):
+                run.resume(changed)
+            with pytest.raises(OutputConflictError, match=r"remove .*\.p\.state\.partial to start"):
+                files.begin(changed)
+    assert run.resume(identity) and (run.partial / "half").exists()
+    assert files.begin(identity) == {"documents": 3}
+
+
 def test_a_link_in_place_of_the_working_folder_is_not_followed(tmp_path):
     run = RunFolder(tmp_path / "out", "s")
     identity = Identity({})
