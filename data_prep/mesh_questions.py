@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from data_prep.curation.recipe import SPLITS
 from data_prep.text.hashing import stable_hash, unit_hash
@@ -166,6 +165,8 @@ def _make(arguments: argparse.Namespace, corpus: Path, output: Path) -> None:
 def _write_questions(
     arguments: argparse.Namespace, corpus: Path, output: Path, splits: dict[str, int]
 ) -> dict[str, int]:
+    import orjson
+
     with Progress("MeSH headings", splits.get("train"), unit="records") as progress:
         companions = Companions(topics(record) for record in _records(corpus, "train", progress))
     if not companions.names:
@@ -278,6 +279,8 @@ def _questions(
 
 def _records(corpus: Path, split: str, progress: Progress) -> Iterator[dict[str, Any]]:
     """Yield the records of a split."""
+    import orjson
+
     files = sorted((corpus / split).glob("*.jsonl.gz"))
     if not files:
         raise DataError(f"{corpus} has no {split} split")
