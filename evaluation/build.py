@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import re
 import time
 from collections import Counter
@@ -39,6 +40,8 @@ from galen import cli, lock, run_folder
 from galen.errors import UsageError
 from galen.progress import Progress
 from galen.run_folder import Identity
+
+logger = logging.getLogger(__name__)
 
 EXPLAIN = (
     "Here is a medical examination question with its correct answer. Explain in {language}, step by"
@@ -88,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     kept = _build(questions, attempt, options.tries, options.output, provenance)
     if options.check:
         write_check_sheet(options.check, questions, kept)
-        print(f"sheet for the human check: {options.check}")
+        logger.info(f"sheet for the human check: {options.check}")
     print(f"{len(kept)} of {len(questions)} items in {options.output}")
 
 

@@ -18,6 +18,7 @@ in.
 import argparse
 import hashlib
 import json
+import logging
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -33,6 +34,8 @@ from evaluation.scoring.sample_log import SampleLog, parts
 from galen import cli, lock
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 JUDGE = (
     "Rate how well the candidate rationale explains the answer to a medical question, compared with"
@@ -75,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         records = [log.samples[sample["id"]] for sample in samples]
     if options.sheet:
         write_sheet(options.sheet, samples, options.judges)
-        print(f"sheet: {options.sheet}")
+        logger.info(f"rating sheet: {options.sheet}")
     for language, group in _by_language(samples, records).items():
         hypotheses = [sample["candidate"] for sample, _ in group]
         references = [sample["rationale"] for sample, _ in group]

@@ -10,6 +10,7 @@ the results are required; the page omits what is not given. Folders come from `g
 
 import argparse
 import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from evaluation.reporting.comparison import Comparison, Row
 from evaluation.reporting.report_inputs import ModelScores
 from galen import cli, lock, page
 from galen.atomic import write_text
+
+logger = logging.getLogger(__name__)
 
 _TITLES = {
     "perplexity": "Perplexity",
@@ -75,9 +78,9 @@ def _report(options: argparse.Namespace) -> None:
         for name, scores in model.tasks.items():
             if scores.summary.get("one_sided"):
                 print(f"{model.name}, {name}: {scores.summary['one_sided']}")
-    print(f"report: {options.output}")
+    logger.info(f"report: {options.output}")
     if options.tables:
-        print(f"tables as Markdown, CSV and LaTeX: {options.tables}")
+        logger.info(f"tables as Markdown, CSV and LaTeX: {options.tables}")
 
 
 def verdict(compared: Comparison) -> str:

@@ -20,6 +20,7 @@ iterations if asked. On Slurm, `srun` with several tasks shares the work between
 
 import argparse
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -30,14 +31,16 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends import model_folder
-from evaluation.protocols import protocol
+from evaluation.protocols.registry import PROTOCOLS
 from evaluation.scoring import evaluator, preparation
 from evaluation.scoring.evaluator import Plan
 from evaluation.scoring.preparation import Preparation
 from evaluation.scoring.recipe import Recipe
 from evaluation.tasks import task
-from galen import checksums, cli, lock, log, recipe, worker
+from galen import checksums, cli, lock, log, option_origins, recipe, worker
 from galen.errors import DataError, UsageError
+
+logger = logging.getLogger(__name__)
 
 _PART = "GALEN_EVALUATION_PART"
 """Environment variable with a child's rank and the number of `--processes`: `1/4`."""
@@ -45,10 +48,22 @@ _PART = "GALEN_EVALUATION_PART"
 
 def main(argv: list[str] | None = None) -> int | None:
     """Score what the command line asks for."""
-    for plan, results in _scores(_options(sys.argv[1:] if argv is None else argv)):
-        print(evaluator.table(results))
-        print(f"results: {plan.output / evaluator.RESULTS}")
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not _names_recipe(words):
+        _print_scores(_options(words))
+        return 0
+    parsed = cli.recipe_parser(__doc__ or "", Recipe).parse_args(words)
+    options = recipe.load(Recipe, parsed.recipe, parsed.overrides)
+    with option_origins.name_keys(recipe.origins(Recipe, parsed.recipe, parsed.overrides)):
+        _print_scores(options)
     return 0
+
+
+def _print_scores(options: Recipe) -> None:
+    """Score the models and print each one's results as soon as they are there."""
+    for plan, results in _scores(options):
+        print(evaluator.table(results))
+        logger.info(f"results: {plan.output / evaluator.RESULTS}")
 
 
 def evaluate(options: Recipe) -> list[dict[str, Any]]:
@@ -96,14 +111,11 @@ def _results(
 
 
 def _options(argv: list[str]) -> Recipe:
-    """Return the recipe of a command line: of its file, or of its options.
+    """Return the recipe that the options of a command line stand for.
 
     Raises:
-        UsageError: a key or value of the recipe is wrong.
+        UsageError: an option is unknown, or its value is wrong.
     """
-    if _names_recipe(argv):
-        parsed = cli.recipe_parser(__doc__ or "", Recipe).parse_args(argv)
-        return recipe.load(Recipe, parsed.recipe, parsed.overrides)
     values = vars(_parser().parse_args(argv))
     values.pop("log_level")
     values["tasks"] = [name.strip() for name in values["tasks"].split(",") if name.strip()]
@@ -153,7 +165,7 @@ def _parser() -> cli.ArgumentParser:
     parser.add_argument(
         "--protocol",
         default="lm_eval",
-        help=f"one of: {', '.join(protocol.PROTOCOLS)} (default: lm_eval)",
+        help=f"one of: {', '.join(PROTOCOLS)} (default: lm_eval)",
     )
     parser.add_argument(
         "--fewshot-examples",

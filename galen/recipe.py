@@ -48,6 +48,33 @@ def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ())
         UsageError: the file cannot be read, or a key or value is wrong; names file, line, key and
             what is allowed.
     """
+    tree, origin = _read(path, overrides)
+    try:
+        return _validated(recipe_class, tree)
+    except ValidationError as error:
+        items = error.errors()
+        items = [item for item in items if not _is_redundant(item["loc"], items)]
+        messages = [_explain(recipe_class, item, origin, str(path)) for item in items]
+        raise UsageError("\n       ".join(dict.fromkeys(messages))) from None
+
+
+def origins(recipe_class: type, path: str | Path, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Return where the value of each key comes from, for messages; a default's is the file.
+
+    Args:
+        recipe_class: the recipe, whose keys these are; those of sections are left out.
+        path: of the YAML file.
+        overrides: as of `load`.
+
+    Raises:
+        UsageError: a file cannot be read, or an override is wrong.
+    """
+    _, origin = _read(path, overrides)
+    return {name: origin.get((name,), str(path)) for name in _field_names(recipe_class)}
+
+
+def _read(path: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[Location, str]]:
+    """Return the tree of a YAML file with its overrides, and where each key of it comes from."""
     tree, lines = yaml_text.read(Path(path))
     origin: dict[Location, str] = {key: f"{path}, line {line}" for key, line in lines.items()}
     for override in overrides:
@@ -58,13 +85,7 @@ def load(recipe_class: type[T], path: str | Path, overrides: Sequence[str] = ())
                 _set_origin(origin, key, f"{override}, line {line}")
         else:
             _set_origin(origin, _apply_override(tree, override), f"override {override!r}")
-    try:
-        return _validated(recipe_class, tree)
-    except ValidationError as error:
-        items = error.errors()
-        items = [item for item in items if not _is_redundant(item["loc"], items)]
-        messages = [_explain(recipe_class, item, origin, str(path)) for item in items]
-        raise UsageError("\n       ".join(dict.fromkeys(messages))) from None
+    return tree, origin
 
 
 def _validated(recipe_class: type[T], tree: dict[str, Any]) -> T:

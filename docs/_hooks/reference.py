@@ -102,7 +102,7 @@ def tasks() -> str:
 
 def protocols() -> str:
     """Return a table of the protocols with their settings."""
-    from evaluation.protocols.protocol import PROTOCOLS
+    from evaluation.protocols.registry import PROTOCOLS
 
     names = [field.name for field in dataclasses.fields(next(iter(PROTOCOLS.values())))]
     lines = [f"| protocol | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from evaluation.backends.base import Backend
 from evaluation.metrics import contamination
 from evaluation.prompts.registry import get_template
@@ -21,7 +23,7 @@ from evaluation.scoring import barrier, run_task, task_types
 from evaluation.scoring.results_schema import Results, check
 from evaluation.scoring.sample_log import SampleLog, file_name, parts
 from evaluation.tasks.task import Task
-from galen import manifest, run_folder
+from galen import manifest, run_folder, yaml_text
 from galen.atomic import write_text
 from galen.errors import DataError
 from galen.run_folder import Identity
@@ -88,7 +90,7 @@ def evaluate(
     if finished.exists() and (plan.output / manifest.NAME).exists():
         if rank:
             return None
-        print(f"{plan.output} is already complete")
+        logger.info(f"{plan.output} is already complete")
         results = _finished(plan)
         if plan.contaminated is None:
             return results
@@ -139,7 +141,10 @@ def evaluate(
 
 
 def _finished(plan: Plan) -> dict[str, Any]:
-    """Return the results of a run that is finished, under the name that the model has now."""
+    """Return the results of a finished run.
+
+    If this call has another name for the model, results, manifest and recipe are given it.
+    """
     path = plan.output / RESULTS
     results = jsonl.tree(path)
     check(
@@ -151,6 +156,7 @@ def _finished(plan: Plan) -> dict[str, Any]:
     )
     if results["model"]["name"] == plan.name:
         return results
+    _rename_recipe(plan)
     record = manifest.read(plan.output)
     results["model"]["name"] = record["config"]["model"]["name"] = plan.name
     write_text(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
@@ -160,6 +166,21 @@ def _finished(plan: Plan) -> dict[str, Any]:
     ]
     write_text(plan.output / manifest.NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return results
+
+
+def _rename_recipe(plan: Plan) -> None:
+    """Give the recipe beside finished results the name and output folder of this call.
+
+    Its other keys stay: the results were made with them.
+    """
+    path = plan.output / RECIPE
+    if not path.is_file():
+        write_text(path, plan.recipe)
+        return
+    existing, _ = yaml_text.read(path)
+    present = yaml_text.value(plan.recipe, RECIPE)
+    renamed = existing | {key: present[key] for key in ("name", "output")}
+    write_text(path, yaml.safe_dump(renamed, sort_keys=False, allow_unicode=True))
 
 
 def _backend(plan: Plan) -> Backend:

@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from evaluation.backends import model_folder
-from evaluation.protocols import protocol
+from evaluation.protocols.protocol import Protocol
+from evaluation.protocols.registry import get_protocol
 from galen import recipe
 from galen.errors import UsageError, install
 
@@ -74,7 +75,7 @@ _AT_LEAST_ONE = (
 )
 
 
-def check_recipe(options: Recipe) -> protocol.Protocol:
+def check_recipe(options: Recipe) -> Protocol:
     """Check numbers, backend and adapter; return the protocol with the recipe's settings.
 
     Raises:
@@ -90,7 +91,7 @@ def check_recipe(options: Recipe) -> protocol.Protocol:
     seeds = options.fewshot_seeds
     if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
         raise UsageError("--fewshot-seeds must name one seed or several different ones")
-    settings = protocol.protocol(
+    settings = get_protocol(
         options.protocol,
         num_fewshot=options.num_fewshot,
         fewshot_seeds=None if seeds is None else tuple(seeds),

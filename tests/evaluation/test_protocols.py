@@ -8,7 +8,8 @@ import pytest
 from evaluation import question_sets, run
 from evaluation.prompts import meditron
 from evaluation.protocols import few_shot
-from evaluation.protocols.protocol import PROTOCOLS, Protocol, protocol
+from evaluation.protocols.protocol import Protocol
+from evaluation.protocols.registry import PROTOCOLS, get_protocol
 from evaluation.question_sets import question
 from evaluation.question_sets.question import Question
 from evaluation.scoring import megatron_export, multiple_choice
@@ -223,14 +224,14 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
 def test_few_shot_examples_are_the_same_in_any_order_and_never_scored(data):
     specification = task.load(str(data / "medqa.yaml"))[1]
     questions = specification.questions(data)
-    chosen = few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[
-        1234
-    ][""]
+    chosen = few_shot.choose(
+        "medqa", specification, data, get_protocol("meditron"), [1234], questions
+    )[1234][""]
     lines = (data / "train.jsonl").read_text().splitlines()
     (data / "train.jsonl").write_text("\n".join(reversed(lines)) + "\n")
-    again = few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[
-        1234
-    ][""]
+    again = few_shot.choose(
+        "medqa", specification, data, get_protocol("meditron"), [1234], questions
+    )[1234][""]
     assert len(chosen) == 3
     same = question_sets.read("medqa", data / "train.jsonl")
     assert {item.question for item in again} <= {item.question for item in same}
@@ -239,7 +240,7 @@ def test_few_shot_examples_are_the_same_in_any_order_and_never_scored(data):
         DataError,
         match=r"3 few-shot examples are needed, train\.jsonl holds 0 that are not scored",
     ):
-        few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)
+        few_shot.choose("medqa", specification, data, get_protocol("meditron"), [1234], questions)
 
 
 def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_path):
@@ -253,7 +254,7 @@ def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_
     )
     questions = mmlu.questions(tmp_path)
     found = few_shot.choose(
-        "mmlu", mmlu, tmp_path, protocol("lm_eval", num_fewshot=2), [0], questions
+        "mmlu", mmlu, tmp_path, get_protocol("lm_eval", num_fewshot=2), [0], questions
     )[0]
     assert {subject: [item.question for item in shown] for subject, shown in found.items()} == {
         subject: [f"{subject} dev 0?", f"{subject} dev 1?"] for subject in ("anatomy", "virology")
@@ -261,7 +262,9 @@ def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_
     with pytest.raises(
         DataError, match="task mmlu, anatomy: 4 few-shot examples are needed, dev holds 3 that"
     ):
-        few_shot.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", num_fewshot=4), [0], questions)
+        few_shot.choose(
+            "mmlu", mmlu, tmp_path, get_protocol("lm_eval", num_fewshot=4), [0], questions
+        )
 
 
 def test_a_limit_changes_no_few_shot_examples(arguments, data, tmp_path):
