@@ -177,7 +177,7 @@ def recipe_parser(description: str, recipe_class: type) -> ArgumentParser:
     Each is listed with its default and its meaning.
     """
     # pydantic takes a tenth of a second, which commands without a recipe need not wait for
-    from galen.recipe import describe
+    from galen.recipe_help import describe
 
     parser = ArgumentParser(description, epilog="keys of the recipe:\n" + describe(recipe_class))
     parser.add_argument("recipe", metavar="RECIPE.yaml", help="what to do, as YAML")
