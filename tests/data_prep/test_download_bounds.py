@@ -205,10 +205,10 @@ def endless(headers, max_bytes=2**31):
                 self.send_header(name, value)
             self.end_headers()
             sent.append(0)
-            place = len(sent) - 1
+            request = len(sent) - 1
             with contextlib.suppress(OSError):
-                while sent[place] < most:
-                    sent[place] += self.wfile.write(bytes(2**16))
+                while sent[request] < max_bytes:
+                    sent[request] += self.wfile.write(bytes(2**16))
 
         def log_message(self, *_):
             pass
@@ -229,7 +229,7 @@ def endless(headers, max_bytes=2**31):
     "headers", [{}, {"Content-Length": str(2**40)}, {"Content-Encoding": "gzip"}]
 )
 @pytest.mark.parametrize("size", [1000, None])
-def test_endless_data_is_broken_off(tmp_path, headers, size):
+def test_endless_data_is_aborted(tmp_path, headers, size):
     message = "more than the published 1,000 bytes" if size else "more than 1,000,000 bytes"
     with (
         endless(headers) as (url, sent),
