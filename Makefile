@@ -31,6 +31,9 @@ help:  ## list these targets
 	@echo "Galen: from a general language model to a medical one. Targets:"
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
+.PHONY: install
+install: $(READY)  ## create the environment .venv with all rooms, the demo's tools, the tests and the checks
+
 .PHONY: demo
 demo: $(READY)  ## real PubMed abstracts to a scored model, on this machine; own input: MEDLINE=folder MODEL=folder
 	@$(RUN) examples/demo/demo.py $(if $(MEDLINE),--medline "$(MEDLINE)") $(if $(MODEL),--model "$(MODEL)")

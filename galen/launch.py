@@ -58,6 +58,20 @@ def is_asked(options: argparse.Namespace) -> bool:
     )
 
 
+def world_size(options: argparse.Namespace) -> int:
+    """Return the number of processes that the options of `add_options` ask for.
+
+    Raises:
+        UsageError: it is below 1.
+    """
+    if (options.nproc_per_node or 0) < 1 or options.nnodes < 1:
+        raise UsageError(
+            f"--nproc-per-node {options.nproc_per_node} --nnodes {options.nnodes}: each is at"
+            " least 1"
+        )
+    return int(options.nproc_per_node * options.nnodes)
+
+
 def start(
     options: argparse.Namespace, program: str | Path, arguments: Sequence[str], advice: str
 ) -> int:
@@ -150,11 +164,7 @@ def _where(options: argparse.Namespace) -> list[str]:
     Raises:
         UsageError: the options do not fit each other.
     """
-    if (options.nproc_per_node or 0) < 1 or options.nnodes < 1:
-        raise UsageError(
-            f"--nproc-per-node {options.nproc_per_node} --nnodes {options.nnodes}: each is at"
-            " least 1"
-        )
+    world_size(options)
     if "RANK" in os.environ:
         raise UsageError(
             "--nproc-per-node starts the processes by itself: call it without torchrun or srun"

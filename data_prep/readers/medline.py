@@ -31,7 +31,7 @@ _RECORDS = ("PubmedArticle", "PubmedBookArticle", "DeleteCitation")
 KEEP = 0
 SUPERSEDED = 1
 DELETED = 2
-_REASONS = {SUPERSEDED: "a later version came", DELETED: "deleted by NLM"}
+_REASONS = {SUPERSEDED: "superseded by a later version", DELETED: "deleted by NLM"}
 
 
 class MedlineReader(SourceReader):

@@ -55,7 +55,7 @@ def test_every_record_is_accounted_for(tmp_path, capsys):
             "retraction: retracted article": 1,
             "retraction: retraction notice": 1,
             "copyright: rights reserved": 2,
-            "reader: a later version came": 1,
+            "reader: superseded by a later version": 1,
             "exact_dedup: same text": 1,
         },
         "extra_repeats": 0,

@@ -89,7 +89,7 @@ def test_gap_replay(raw):
     dropped = counts["dropped"]
     taken = dropped.pop("mixture: not taken")
     assert dropped == {
-        "reader: a later version came": 1,
+        "reader: superseded by a later version": 1,
         "language_id: not wanted (fr)": 1,
         "length: too short": 1,
         "dedup_by_id: in a better source": 15,

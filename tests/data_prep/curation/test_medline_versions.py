@@ -138,7 +138,7 @@ def test_updates_in_a_corpus(tmp_path):
     counts = json.loads((tmp_path / "corpus/manifest.json").read_text())["counts"]
     assert counts["read"] == 7
     assert counts["dropped"] == {
-        "reader: a later version came": 2,
+        "reader: superseded by a later version": 2,
         "reader: deleted by NLM": 1,
         "retraction: retracted article": 1,
     }

@@ -10,7 +10,8 @@ from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.architecture import read_architecture
 from megatron_ext.data.batches import BatchSampler
-from megatron_ext.data.tokenized import check, check_ids
+from megatron_ext.data.token_files import check
+from megatron_ext.data.tokenized import check_ids
 from tests.conftest import run
 
 
