@@ -54,9 +54,7 @@ class TaskPrompt:
             target = right(example, self._continuations(example))
             text += self._text(example) + target + self.fewshot_delimiter
         continuations = self._continuations(question)
-        return Prompt(
-            text + self._text(question), continuations, right(question, continuations)
-        )
+        return Prompt(text + self._text(question), continuations, right(question, continuations))
 
     def _text(self, question: Question) -> str:
         return self._rendered("doc_to_text", self.doc_to_text, question)

@@ -95,7 +95,7 @@ def _pool(task: MultipleChoiceTask, data: Path, protocol: Protocol) -> list[Ques
     if protocol.chain_of_thought:
         candidates = [item for item in candidates if item.rationale]
     if task.fewshot_examples:
-        own = [item for item in candidates if item.question_set == task.reader]
+        own = [item for item in candidates if item.question_set == task.question_set]
         return own or [item for item in candidates if not item.question_set]
     subjects = task.subjects or ()
     return [item for item in candidates if item.subject in subjects] or candidates

@@ -46,7 +46,9 @@ def _columns(value: Any) -> Any:
             f" text, not {jsonl.shown(value)}"
         )
     if not isinstance(value, str) and len(value) < 2:
-        raise ValueError("must name at least two columns; a single column is written without a list")
+        raise ValueError(
+            "must name at least two columns; a single column is written without a list"
+        )
     for name in names:
         expressions.check_template(name)
     return value
@@ -84,18 +86,16 @@ class Fields:
     """The question."""
     context: Template | None = None
     """What to read before answering."""
-    options: Annotated[
-        str | list[str] | dict[str, str] | None, BeforeValidator(_columns)
-    ] = None
+    options: Annotated[str | list[str] | dict[str, str] | None, BeforeValidator(_columns)] = None
     """The options.
 
     One column (a list of texts, a mapping of labels to texts, or a list of {"key", "value"}), a
     list of columns, or a mapping of labels to columns. A blank last column is no option.
     """
     fixed_options: list[str] | None = None
-    """Texts of options that are the same for all records, such as [yes, no]; in place of `options`."""
+    """In place of `options`: texts that are the same for all records, such as [yes, no]."""
     labels: Annotated[str | list[str] | None, BeforeValidator(_labels)] = None
-    """Labels of the options, in their order, or their column; null: those of the file, or A, B, …"""
+    """Labels of the options in their order, or their column; null: the file's, or A, B, …"""
     answer: Template
     """The right answer, or a list of several."""
     answer_format: AnswerFormat = "label"
@@ -122,16 +122,18 @@ class Fields:
         if self.fixed_options is not None and len(self.fixed_options) < 2:
             raise ValueError("key 'fixed_options' must list at least two options")
 
-    def reader(self, split: str | None = None) -> Reader:
+    def reader(self, split: str | None = None, unique_ids: bool = True) -> Reader:
         """Return the reader of this layout.
 
         Args:
             split: read only records of this split; None: all.
+            unique_ids: whether an id that occurs twice is an error.
         """
         return Reader(
             name=self.yaml,
             convert=lambda row: _Record(self, row).question(split),
-            unique_ids=self.id is not None,
+            unique_ids=unique_ids and self.id is not None,
+            id_key=f"key 'fields.id' of {self.yaml}",
             table=Table(None if self.columns is None else tuple(self.columns)),
         )
 
@@ -249,7 +251,8 @@ class _Record:
             text = _as_text(value)
             if text is None or not text.strip():
                 raise self.error(
-                    key, f"option {label} must be a text that is not blank, not {jsonl.shown(value)}"
+                    key,
+                    f"option {label} must be a text that is not blank, not {jsonl.shown(value)}",
                 )
             options.append(_Option(own or label, label, text))
         return options
@@ -282,7 +285,9 @@ class _Record:
                 f"the column must hold a list or a mapping of options, not {jsonl.shown(value)}; a"
                 " cell of JSON is read by {{ COLUMN | fromjson }}",
             )
-        if value and all(isinstance(item, dict) and {"key", "value"} <= set(item) for item in value):
+        if value and all(
+            isinstance(item, dict) and {"key", "value"} <= set(item) for item in value
+        ):
             return [(str(item["key"]), item["value"]) for item in value]
         return [("", text) for text in value]
 
@@ -341,7 +346,9 @@ class _Record:
     def labeled(self, text: str, options: list[_Option]) -> list[str]:
         """Return the options' labels that a text names: one, or several with commas."""
         by_key = {option.key: option.label for option in options}
-        names = [text.strip()] if text.strip() in by_key else [part.strip() for part in text.split(",")]
+        names = (
+            [text.strip()] if text.strip() in by_key else [part.strip() for part in text.split(",")]
+        )
         unknown = [name for name in names if name not in by_key]
         if unknown:
             raise self.error(

@@ -32,6 +32,8 @@ class Reader:
     """Reads a record; None skips it."""
     unique_ids: bool = False
     """Whether an id that occurs twice is an error; else the second becomes `ID#2`."""
+    id_key: str = "key 'id'"
+    """Where the id comes from, for messages."""
     few_shot_by_subject: bool = False
     """Whether few-shot examples are those of the question's own subject, as in MMLU."""
     fixed_few_shot: FixedFewShot | None = None

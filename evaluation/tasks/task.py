@@ -1,4 +1,4 @@
-"""Tasks: short YAML files that say what is scored.
+"""Tasks: short YAML files that define a benchmark.
 
 Built-in ones are in `evaluation/tasks/`, others are named by their path.
 """
@@ -64,7 +64,7 @@ class MultipleChoiceTask:
     prompt: TaskPrompt | None = None
     """Wording of the task under `lm_eval`; null: the protocol's."""
     metric: Literal["acc", "acc_bytes"] | None = None
-    """Under `lm_eval`, choose the likeliest answer, or the likeliest per byte; null: acc."""
+    """Under `lm_eval`: the likeliest answer counts, or the likeliest per byte; null: acc."""
 
     def __post_init__(self) -> None:
         if self.reader not in question_sets.READERS:
@@ -84,6 +84,11 @@ class MultipleChoiceTask:
         if self.fewshot_source is None and self.fewshot_split is not None:
             return self.file
         return self.fewshot_source
+
+    @property
+    def question_set(self) -> str:
+        """The benchmark whose wording published templates use, or an empty string."""
+        return self.reader if self.fields is None else self.fields.question_set
 
     def layout(self, split: str | None = None) -> Reader:
         """Return the reader of the task's files, of one split or of all records."""
@@ -112,6 +117,9 @@ class MultipleChoiceTask:
     def fewshot_candidates(self, data: Path) -> list[Question]:
         """Read the questions that few-shot examples are selected from, in the task's layout."""
         layout = self.layout(self.fewshot_split)
+        if self.fields is not None:
+            # published training sets have ids twice; only ids of samples must be unique
+            layout = self.fields.reader(self.fewshot_split, unique_ids=False)
         return question_sets.read(layout, self.source(data, self.fewshot_file or ""))
 
 
