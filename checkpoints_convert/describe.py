@@ -10,7 +10,6 @@ Hugging Face folders. Nothing of the checkpoint is run. Exit code 1 when it is n
 """
 
 import argparse
-import dataclasses
 import json
 import math
 from collections import Counter
@@ -93,7 +92,7 @@ def _megatron(
     if (folder / ARCHITECTURE_FILE).is_file():
         architecture = read_architecture(folder)
     if architecture is not None:
-        found |= dataclasses.asdict(architecture) | {"parameters": architecture.parameters}
+        found |= architecture.to_json() | {"parameters": architecture.parameters}
     elif arguments is not None:
         found |= {name: shown(value) for name, value in arguments.items() if name in _ARGUMENTS}
     weights = {
@@ -155,7 +154,7 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
     found = {
         "format": "Hugging Face safetensors",
         "folder": folder,
-        **dataclasses.asdict(architecture),
+        **architecture.to_json(),
     }
     found |= {
         "parameters": architecture.parameters,

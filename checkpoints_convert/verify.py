@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         default=TEXT,
         metavar="FILE",
-        help="text to compute logits on (default: a page of ours)",
+        help="text to compute logits on (default: a built-in page of text)",
     )
     parser.add_argument(
         "--max-tokens",

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MAX_NOTICES = 20
-"""Lines of notices in the summary: a file may have thousands of columns."""
+_MAX_WARNINGS = 20
+"""Lines of warnings in the summary: a file may have thousands of columns."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -236,11 +236,11 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
             f"in {output}/quarantine.jsonl: {counts['quarantined']:,} bad records and"
             f" {counts['broken_files']:,} broken files"
         )
-    notices = [f"noted: {count:,} {what}" for what, count in counts.get("noted", {}).items()]
-    lines += notices[:_MAX_NOTICES]
-    if len(notices) > _MAX_NOTICES:
-        more = len(notices) - _MAX_NOTICES
-        lines.append(f"noted: {more:,} more such, listed in {manifest.NAME} (counts.noted)")
+    warnings = [f"warning: {count:,} {what}" for what, count in counts.get("warnings", {}).items()]
+    lines += warnings[:_MAX_WARNINGS]
+    if len(warnings) > _MAX_WARNINGS:
+        more = len(warnings) - _MAX_WARNINGS
+        lines.append(f"warning: {more:,} more, listed in {manifest.NAME} (counts.warnings)")
     lines.append(f"{counts['bytes'] / 1e6:.1f} MB of text in {output}, {seconds:.1f} s")
     return "\n".join(lines)
 

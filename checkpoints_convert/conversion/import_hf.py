@@ -203,7 +203,7 @@ def import_external(job: ExternalModel, output: Path, workers: int) -> None:
     Raises:
         OutputConflictError: `output` holds another checkpoint.
     """
-    config = dataclasses.asdict(job.architecture)  # which options decide, beside the files
+    config = job.architecture.to_json()  # which options decide, beside the files
     if _is_complete(output, job.files, config):
         return
     companions = output / checkpoint_folder.HF

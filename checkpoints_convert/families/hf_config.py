@@ -6,7 +6,7 @@ Unknown fields are refused by name.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.architecture import Architecture, properties
 
 # What Megatron Core builds into its Llama 3 rotary scaling; only the factor can be chosen.
 LLAMA3_SCALING = {
@@ -78,7 +78,6 @@ _NEUTRAL = {
     ),
 }
 _ALWAYS = {
-    "hidden_act": "silu",
     "is_decoder": None,
     "add_cross_attention": None,
     "tie_encoder_decoder": None,
@@ -160,13 +159,13 @@ def architecture(
             many as heads.
         kv_channels: the same for the size of a head; None for hidden size over heads.
         tied: the same for tied embeddings.
-        own: further fields of Architecture.
+        own: further fields of Architecture, the family's properties among them.
 
     Raises:
         ValueError: a field asks for something that Megatron's model would not do.
         KeyError: a field is missing.
     """
-    fields.require(**_ALWAYS)
+    fields.require(hidden_act=own.get("activation", properties()["activation"]), **_ALWAYS)
     heads, hidden = fields.pop_positive("num_attention_heads"), fields.pop_positive("hidden_size")
     base, factor = _rope(fields)
     made = Architecture(
@@ -205,7 +204,7 @@ def config(
     return {
         "architectures": list(architectures),
         "model_type": model_type,
-        "hidden_act": "silu",
+        "hidden_act": architecture.activation,
         "num_hidden_layers": architecture.num_layers,
         "hidden_size": architecture.hidden_size,
         "intermediate_size": architecture.ffn_hidden_size,

@@ -68,7 +68,7 @@ def write(
 def _model(architecture: Architecture, dtype: torch.dtype, with_tokenizer: bool) -> Call:
     module, model, _ = nemo_config.MODELS[architecture.family]
     name, made = nemo_config.arguments(architecture)
-    made["activation_func"] = Symbol("torch.nn.functional.silu")
+    made["activation_func"] = Symbol(architecture.core_arguments()["activation_func"])
     precision = {
         "params_dtype": Symbol(str(dtype)),
         "bf16": dtype == torch.bfloat16,

@@ -86,7 +86,7 @@ def convert(
     folder = job.folder
     architecture = read_architecture(folder)
     architecture = dataclasses.replace(architecture, family=job.as_family or architecture.family)
-    nemo_config.arguments(architecture)  # refuses what NeMo does not have
+    nemo_config.arguments(architecture)  # refuses a model that NeMo does not have
     tokenizer = _tokenizer(folder.parent / checkpoint_folder.HF, architecture)
     inputs = [folder / ".metadata", *checkpoint_folder.weight_files(folder)]
     iteration = int(folder.name.removeprefix("iter_"))

@@ -37,8 +37,8 @@ from data_prep.readers.xml_tree import TOO_DEEP
 from data_prep.text.language_codes import medline_code
 from galen.errors import DataError, one_line
 
-NOTED = "noted_"
-"""Prefix of the statistics that the command reports at its end, besides what was dropped."""
+WARNING = "warning_"
+"""Prefix of the statistics that the command reports at its end, besides dropped records."""
 
 SAMPLE_BYTES = 200
 Reader = TypeVar("Reader", bound="SourceReader")
@@ -171,7 +171,7 @@ class SourceReader(BaseDiskReader):
         """
         self._outcome = Outcome(index)
         for note, count in part.notes.items():
-            self.stat_update(f"{NOTED}{note}", value=count)
+            self.stat_update(f"{WARNING}{note}", value=count)
         if part.notes:
             return self._outcome
         try:

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from data_prep.files.decompress import SUFFIXES
 from data_prep.files.json_records import InvalidRecordError, load_line, rows
-from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader
+from data_prep.readers.base import SAMPLE_BYTES, WARNING, SourceReader
 from data_prep.readers.bounded_streams import bounded_lines
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.license import license_name
@@ -201,7 +201,7 @@ class RecordsReader(JsonReader):
         for key in fields:
             if key not in allowed:
                 self.stat_update(
-                    f"{NOTED}records with the column {key[:_LONGEST_NAME]}, which is left out"
+                    f"{WARNING}records with the column {key[:_LONGEST_NAME]}, which is left out"
                     " (options.metadata_keys)"
                 )
         return {key: value for key, value in fields.items() if key in allowed}

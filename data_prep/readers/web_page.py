@@ -6,7 +6,7 @@ from datatrove.data import Document
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from data_prep.readers.base import NOTED, SourceReader
+from data_prep.readers.base import WARNING, SourceReader
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.css_selector import Selector
 from data_prep.readers.html_text import letters_of, page_text, parse
@@ -131,5 +131,5 @@ def page_document(
 
 def _note(reader: SourceReader, filepath: str, position: str, reason: str, detail: str) -> None:
     """Count a page that is read with defects, and report it among the unreadable ones."""
-    reader.stat_update(f"{NOTED}{reason}")
+    reader.stat_update(f"{WARNING}{reason}")
     reader.report(filepath, position, reason, detail)

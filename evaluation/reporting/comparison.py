@@ -166,7 +166,7 @@ def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:
     if first.protocol != second.protocol:
         raise DataError(
             f"{first.name} was scored with the protocol {first.protocol}, {second.name} with"
-            f" {second.protocol}; such scores do not compare"
+            f" {second.protocol}; these scores are not comparable"
         )
     different = [
         key for key, value in first.settings.items() if second.settings.get(key, value) != value
@@ -177,8 +177,8 @@ def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:
             for model in (first, second)
         ]
         raise DataError(
-            f"{first.name} was scored with {values[0]}, {second.name} with {values[1]}; such scores"
-            " do not compare"
+            f"{first.name} was scored with {values[0]}, {second.name} with {values[1]}; these"
+            " scores are not comparable"
         )
 
 

@@ -125,7 +125,7 @@ def named(models: Sequence[ModelScores]) -> list[ModelScores]:
     A model that occurs several times gets its protocol and settings in its name.
 
     Raises:
-        UsageError: two bear the same name under the same protocol and settings.
+        UsageError: two have the same name under the same protocol and settings.
     """
     by_model = Counter(model.model for model in models)
     ways: dict[str, list[ModelScores]] = {model.model: [] for model in models}
@@ -133,8 +133,8 @@ def named(models: Sequence[ModelScores]) -> list[ModelScores]:
         if any(other.way == model.way for other in ways[model.model]):
             names = ", ".join(model.model for model in models)
             raise UsageError(
-                f"two results folders bear the same model name ({names}); rename one: score it"
-                " again with another --name"
+                f"two results folders have the same model name ({names}); rename one: run `galen"
+                " evaluate` again with another --name"
             )
         ways[model.model].append(model)
     several = {name for name, times in by_model.items() if times > 1}

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from galen import manifest
 from galen.errors import DataError
+from megatron_ext.data.token_files import manifest_path, role_prefix
 
 ANSWER = 2
 """Number of the assistant's role in a role file."""
@@ -177,27 +178,11 @@ class InstructionSamples(torch.utils.data.Dataset):
         }
 
 
-def role_prefix(prefix: str) -> str:
-    """Return the prefix of the role file that belongs to a text file.
-
-    Raises:
-        DataError: the text file has not the name that `galen preprocess --instruction` gives.
-    """
-    if not prefix.endswith("_text_document"):
-        raise DataError(
-            f"data.instruction: {prefix} does not end with _text_document, as `galen preprocess"
-            " --instruction` names text files"
-        )
-    return prefix.removesuffix("_text_document") + "_role_document"
-
-
 def _frame(prefix: str, tokenizer: Path) -> Frame:
     """Return the ids around a text file's answers, from the message format in its manifest."""
     from tokenizers import Tokenizer
 
-    config = manifest.read(
-        Path(prefix.removesuffix("_text_document") + f"_{manifest.NAME}"), "preprocess"
-    )["config"]
+    config = manifest.read(manifest_path(prefix), "preprocess")["config"]
     if "message" not in config:
         raise DataError(
             f"data.instruction: {prefix} was not made by `galen preprocess --instruction`"

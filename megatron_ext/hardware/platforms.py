@@ -17,9 +17,7 @@ from typing import Any
 import torch
 
 from galen.errors import DataError, UsageError
-from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.hardware import host_memory
 from megatron_ext.planner.gpus import peak_bf16_flops
 from megatron_ext.resilience.signals import allow_interrupt
 
@@ -103,17 +101,6 @@ class Platform:
         from megatron_ext.hardware.cpu_platform import HostEvent
 
         return HostEvent
-
-    def check_memory(self, architecture: Architecture, run: Recipe) -> None:
-        """Refuse a run that needs more memory than this machine has.
-
-        For GPUs, `megatron_ext.plan` estimates it.
-
-        Raises:
-            UsageError: says what fits.
-        """
-        if self.device.type == "cpu":
-            host_memory.check(architecture, run)
 
     def check(self, run: Recipe) -> None:
         """Refuse what this platform has no kernels for.

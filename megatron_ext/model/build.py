@@ -67,7 +67,7 @@ def build_model(
         true_vocab_size=architecture.vocab_size,
         blockwise_loss=platform.blockwise_loss,
         config=config,
-        transformer_layer_spec=decoder_spec(platform, config, vp_stage),
+        transformer_layer_spec=decoder_spec(platform, architecture, config, vp_stage),
         vocab_size=architecture.padded_vocab_size(config.tensor_model_parallel_size),
         max_sequence_length=seq_length,
         pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),

@@ -2,8 +2,8 @@
 
 Weights, gradients and optimizer state are counted as Megatron Core allocates them. Activations are
 the tensors that the backward pass needs, after Korthikanti et al. 2022 (arXiv 2205.05198, section
-4), recounted for RMSNorm, rotary positions, grouped-query fused attention and a gated MLP, without
-dropout.
+4), recounted for RMSNorm, rotary positions and grouped-query fused attention, without dropout;
+`Architecture` says how many norms and projections of the MLP there are.
 """
 
 import dataclasses
@@ -136,26 +136,29 @@ def layer_activations(
     keys = architecture.key_value_size
     mlp_entries = tokens * architecture.ffn_hidden_size / tensor
     attention_output_size = size + (1 if training.fp8_format else 0)
+    norms = architecture.num_norms_per_layer
     activations = {
-        "norm inputs": 2 * hidden_states,
+        "norm inputs": norms * hidden_states,
+        # of the first products of attention and MLP; the outputs of norms before these
         "norm outputs": 2 * hidden_states * gemm_input_size / size,
-        "norm statistics": 2 * 4 * sequence_tokens,
+        "norm statistics": norms * 4 * sequence_tokens,
         "queries, keys, values": size * tokens * (queries + 2 * keys) / tensor,
         "attention output": attention_output_size * tokens * queries / tensor,
         "attention statistics": 4 * tokens * architecture.num_attention_heads / tensor,
-        "MLP gate and up": 2 * size * mlp_entries,
+        "MLP gate and up": architecture.mlp_input_projections * size * mlp_entries,
         "MLP product": gemm_input_size * mlp_entries,
     }
     if not fused:
         # in float32, and once more normalized
-        activations["norm inputs"] = 2 * 2 * 4 * sequence_tokens * architecture.hidden_size
+        activations["norm inputs"] = 2 * norms * 4 * sequence_tokens * architecture.hidden_size
         # the values keep the fused tensor that they are a view of
         activations["queries, keys, values"] += size * tokens * (queries + keys) / tensor
         activations["rotary factors"] = (
             4 * size * tokens / training.micro_batch_size * architecture.kv_channels
         )
-        activations["MLP product"] = 3 * size * mlp_entries
-    for name in _recomputed_activations(recipe):
+        # with a gate, also the activation's output and a copy of up
+        activations["MLP product"] = (3 if architecture.gated_mlp else 1) * size * mlp_entries
+    for name in _recomputed_activations(recipe, architecture):
         activations[name] = 0
     return activations
 
@@ -168,12 +171,14 @@ _RECOMPUTED = {
 """Activations that selective recompute of a module saves."""
 
 
-def _recomputed_activations(recipe: Recipe) -> list[str]:
+def _recomputed_activations(recipe: Recipe, architecture: Architecture) -> list[str]:
     """Return the names of the activations that selective recompute saves."""
     training = recipe.training
     if training.recompute_granularity != "selective":
         return []
     modules = training.recompute_modules or ["core_attn"]
+    if not architecture.norms_before:  # Megatron recomputes no others
+        modules = [module for module in modules if module != "layernorm"]
     return [name for module in modules for name in _RECOMPUTED[module]]
 
 

@@ -54,11 +54,16 @@ FAMILIES = {
     "qwen3": ("qwen3", {"head_dim": 32}),
     "internlm2": ("internlm2", {}),
 }
+UNREGISTERED = {
+    "arcee": ("arcee", {"hidden_act": "relu2"}),
+    "exaone4": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 4}),
+}
+"""Of tests/checkpoints_convert/unregistered_families.py."""
 
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory, tiny_tokenizer):
-    """Make a folder with a random model of a family of FAMILIES.
+    """Make a folder with a random model of a family of FAMILIES or UNREGISTERED.
 
     Its biases and norms are random too.
     """
@@ -66,7 +71,7 @@ def make_model(tmp_path_factory, tiny_tokenizer):
     def make(name: str, **options) -> Path:
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        kind, own = FAMILIES[name]
+        kind, own = (FAMILIES | UNREGISTERED)[name]
         folder = tmp_path_factory.mktemp(name)
         torch.manual_seed(0)
         config = AutoConfig.for_model(

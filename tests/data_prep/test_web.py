@@ -297,7 +297,7 @@ def test_a_page_of_which_little_is_kept_is_named(tmp_path, monkeypatch):
         "pages of which less than half is kept",
         "6",
     )
-    assert stats(reader) == {"total": 1, "noted_pages of which less than half is kept": 1}
+    assert stats(reader) == {"total": 1, "warning_pages of which less than half is kept": 1}
 
 
 def test_replacement_characters_are_told(tmp_path):

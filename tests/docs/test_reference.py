@@ -1,24 +1,10 @@
 """The reference pages list what the code has."""
 
-import importlib.util
-
-import pytest
-
 from data_prep.curation.registry import STEPS
 from data_prep.readers import READERS
 from evaluation.protocols.registry import PROTOCOLS
 from galen.commands import STAGES
 from tests.conftest import ROOT
-
-
-@pytest.fixture(scope="module")
-def hook():
-    spec = importlib.util.spec_from_file_location(
-        "reference", ROOT / "docs" / "_hooks" / "reference.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_every_command_has_its_options(hook):

@@ -236,7 +236,7 @@ def test_other_settings_of_one_protocol_do_not_compare(tmp_path: Path, models: l
         )
     with pytest.raises(
         DataError,
-        match="base was scored with num_fewshot 0, tuned with num_fewshot 5; such scores do not",
+        match="base was scored with num_fewshot 0, tuned with num_fewshot 5; these scores are not",
     ):
         write_report(tmp_path, *models)
 
@@ -301,12 +301,12 @@ def test_several_protocols_of_one_model(tmp_path: Path, capsys: pytest.CaptureFi
         match=r"base \(lm_eval\) was scored with the protocol lm_eval, tuned with mmedbench",
     ):
         write_report(tmp_path, folders[0], folders[2], under(folders[3], "mmedbench"))
-    with pytest.raises(UsageError, match="bear the same model name"):
+    with pytest.raises(UsageError, match="have the same model name"):
         write_report(tmp_path, folders[0], folders[2], folders[0])
 
 
 def test_same_name_twice(tmp_path: Path, models: list[Path]) -> None:
-    with pytest.raises(UsageError, match="bear the same model name"):
+    with pytest.raises(UsageError, match="have the same model name"):
         write_report(tmp_path, models[0], models[0])
 
 

@@ -62,7 +62,18 @@ OTHER_SHAPE = dataclasses.replace(
     vocab_size=900,
     share_embeddings_and_output_weights=True,
 )
+UNGATED = dataclasses.replace(SHAPE, activation="relu2", gated_mlp=False)
+NORM_AFTER = dataclasses.replace(SHAPE, norm_placement="after")
+SHAPES = {"other shape": OTHER_SHAPE, "ungated": UNGATED, "norm after": NORM_AFTER}
 HELD_OUT = {
+    "ungated": {},
+    "ungated, TP2 SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
+    "norm after": {},
+    "norm after, TP2 SP bf16": {
+        "tensor_model_parallel_size": 2,
+        "sequence_parallel": True,
+        "precision": "bf16",
+    },
     "other shape": {},
     "other shape, PP2 VP3 bf16": {
         "pipeline_model_parallel_size": 2,
@@ -234,7 +245,7 @@ def size(tensors):
 def main(_):
     platforms.current_platform().init_distributed()
     for name, options in (LAYOUTS | HELD_OUT).items():
-        found = measure(recipe(options), OTHER_SHAPE if "other shape" in name else SHAPE)
+        found = measure(recipe(options), SHAPES.get(name.split(",")[0], SHAPE))
         line = json.dumps(
             {
                 "layout": name,

@@ -90,7 +90,7 @@ def test_only_named_columns_become_metadata(tmp_path):
         "origin": "mC4",
     }.items() <= document.metadata.items()
     assert "Jane" not in str(document.metadata) and "mrn" not in document.metadata
-    left_out = "noted_records with the column {}, which is left out (options.metadata_keys)"
+    left_out = "warning_records with the column {}, which is left out (options.metadata_keys)"
     assert stats == {"total": 1, left_out.format("patient"): 1, left_out.format("mrn"): 1}
     [document], _, stats = read(path, metadata_keys=["mrn"])
     assert (

@@ -189,8 +189,8 @@ def test_no_member_of_a_package_vanishes(tmp_path):
     assert [document.text for document in documents] == ["a", "b", "c"]
     assert (bad.position, bad.reason) == ("member cut.xml.gz", "damaged")
     assert stats["total"] == 4
-    assert stats["noted_archives inside archives, which are not read: unpack them"] == 2
-    assert stats["noted_members of archives with the ending .jpg, which are not read"] == 1
+    assert stats["warning_archives inside archives, which are not read: unpack them"] == 2
+    assert stats["warning_members of archives with the ending .jpg, which are not read"] == 1
 
 
 def test_package_that_breaks_off(tmp_path):

@@ -14,6 +14,7 @@ from galen.recipe import load
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.data import data_identity, tokenized
 from megatron_ext.data.passes import ReadOnce
+from megatron_ext.data.token_files import Vocabulary
 from tests.megatron_ext.conftest import RECIPE, log, write
 
 EOD = 0
@@ -109,9 +110,9 @@ def built(tmp_path, group_of_one, checkpoint):
         run = load(
             Recipe, file, [f"data.train=[{prefix}]", f"data.validation=[{prefix}]", *overrides]
         )
-        vocabulary = tokenized.Vocabulary(vocab_size=300, eod=-2)
+        vocabulary = Vocabulary(vocab_size=300, eod=-2)
         fingerprints = {str(prefix): data_identity.fingerprint(str(prefix))}
-        return tokenized.build(run, vocabulary, tmp_path / "cache", tmp_path / "none", fingerprints)
+        return tokenized.build(run, vocabulary, tmp_path / "cache", fingerprints)
 
     return build
 
