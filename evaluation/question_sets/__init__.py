@@ -85,7 +85,8 @@ def read(layout: str | Reader, source: str | Path) -> list[Question]:
             continue
         if found.id in questions and layout.unique_ids:
             raise DataError(
-                f"{row.where}: {layout.id_key}: {found.id!r} comes a second time; ids must be unique"
+                f"{row.where}: {layout.id_key}: {found.id!r} comes a second time;"
+                " ids must be unique"
             )
         copies[found.id] += 1
         # published files have such: FrenchMedMCQA's train.json has one id twice
