@@ -1,4 +1,4 @@
-"""Precision and recall of the decontamination on a labelled set made of real records.
+"""Precision and recall of the decontamination on a labeled set made of real records.
 
     python benchmarks/decontamination.py --items questions.jsonl --documents corpus/train \\
         --field context

@@ -11,7 +11,7 @@ On the same questions, with the same model, precision and batch.
 Both get the same prompts and continuations and give the log-likelihood of each; the predictions are
 compared too. The harness runs with its own `batch_size`; Galen's batches hold at most as many
 tokens as one of its batches of the longest prompts. Loading the model and a first batch are not
-counted, tokenising is. The sides take turns, part by part, so that another load of the machine
+counted, tokenizing is. The sides take turns, part by part, so that another load of the machine
 meets both; a run with --items that was stopped goes on there.
 """
 
@@ -24,6 +24,7 @@ from typing import Any
 
 from evaluation import question_sets
 from evaluation.backends import encoding
+from evaluation.backends.base import Batching
 from evaluation.prompts.registry import get_template
 from evaluation.prompts.template import Prompt
 from galen import cli, manifest
@@ -125,7 +126,7 @@ def _ours(backend: Any, put: list[Prompt], batch: int) -> list[list[float]]:
     return [
         values
         for _, values in sorted(
-            pair for part in backend.log_likelihoods(requests, tokens) for pair in part
+            pair for part in backend.log_likelihoods(requests, Batching(tokens)) for pair in part
         )
     ]
 

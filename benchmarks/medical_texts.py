@@ -65,7 +65,7 @@ def files(clone: Path, pattern: str) -> Iterator[bytes]:
 
 
 def together(sentences: list[str], language: str) -> list[str]:
-    """Return documents of neighbouring sentences."""
+    """Return documents of neighboring sentences."""
     space = "" if language in ("zh", "ja") else " "
     return [
         space.join(sentences[n : n + _TOGETHER])

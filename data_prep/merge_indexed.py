@@ -10,6 +10,7 @@ files may be larger than 2^31 bytes. Killed and started again, it starts over.
 
 import errno
 import glob
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,8 @@ from galen.atomic import atomic_file
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
 from galen.run_folder import Identity, RunFiles, finished, stat_record
+
+logger = logging.getLogger(__name__)
 
 SHARD = re.compile(r"_(\d{5})-of-(\d{5})$")
 SAME = ("config", "tokenizer")
@@ -123,7 +126,7 @@ def merge_jobs(prefixes: Sequence[str], output: str) -> None:
     files = RunFiles(output, outputs)
     if finished(output, manifest_path, "preprocess", identity) is not None:
         files.end()  # killed after its manifest
-        print(f"{output} is already complete")
+        logger.info(f"{output} is already complete")
         return
     with files.working(identity):
         for base in bases:

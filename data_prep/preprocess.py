@@ -185,7 +185,7 @@ def _is_finished(
         return False
     job.remove_working_files()  # killed after its manifest
     counts = existing["counts"]
-    print(
+    logger.info(
         f"{names} is already complete: {counts['documents']:,} documents,"
         f" {counts['tokens']:,} tokens"
     )

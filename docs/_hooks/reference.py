@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from galen import recipe
+from galen import recipe_help
 from galen.commands import STAGES
 
 
@@ -123,7 +123,7 @@ def _value(value: Any) -> str:
 
 def _fields_table(section: type, without: Iterable[str] = ()) -> list[str]:
     """Return a table of a recipe section's keys, or nothing if there are none."""
-    fields = [line for line in recipe.describe(section, 0).splitlines() if line]
+    fields = [line for line in recipe_help.describe(section, 0).splitlines() if line]
     rows = []
     for line in fields:
         found = re.match(r"(\w+)(?: \[(.*?)\])?:? +(.*)$", line)

@@ -75,7 +75,7 @@ class RunState:
 
     @property
     def mfu(self) -> float | None:
-        """Median model FLOPs utilisation of the last steps, where the devices' peak is known."""
+        """Median model FLOPs utilization of the last steps, where the devices' peak is known."""
         known = [record["mfu"] for record in self.train[-RECENT:] if record.get("mfu") is not None]
         return statistics.median(known) if known else None
 

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -257,14 +258,18 @@ def test_a_bos_token_that_is_not_wanted_need_not_be_in_the_vocabulary(tmp_path, 
         run(tmp_path, [source], tmp_path / "q", "--prepend-bos")
 
 
-def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys):
+def test_a_complete_output_is_reported_and_other_runs_refused(
+    tmp_path, tokenizer_folder, capsys, caplog
+):
     source = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
     run(tokenizer_folder, [source], tmp_path / "p")
     capsys.readouterr()
+    caplog.set_level(logging.INFO)
     # as a kill after the manifest leaves it
     (tmp_path / ".p_text_document.lengths.partial").touch()
     run(tokenizer_folder, [source], tmp_path / "p")
-    assert "already complete" in capsys.readouterr().out
+    assert "p_text_document.bin is already complete: 1 documents, 1 tokens" in caplog.text
+    assert capsys.readouterr().out == ""
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(DataError, match="append_eod"):
         run(tokenizer_folder, [source], tmp_path / "p", "--append-eod")

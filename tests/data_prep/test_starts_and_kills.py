@@ -7,8 +7,10 @@ Few times as a rule; GALEN_STARTS=8 GALEN_KILLS=30 is the whole test.
 
 import gzip
 import hashlib
+import importlib
 import json
 import os
+import pathlib
 import random
 import re
 import signal
@@ -19,8 +21,8 @@ import time
 import pytest
 
 from data_prep import curate, mesh_questions, preprocess
-from galen import manifest
-from galen.errors import DataError
+from galen import manifest, run_folder
+from galen.errors import DataError, OutputConflictError
 from tests.conftest import ROOT, command
 from tests.data_prep.material import many_records, write_lines, write_medline
 from tests.data_prep.server import Site
@@ -176,7 +178,9 @@ def test_of_starts_at_once_one_works(name, material, tmp_path):
     (tmp_path / "many").mkdir()
     processes = [start(arguments_of(name, material, tmp_path / "many")) for _ in range(STARTS)]
     ends = [(*process.communicate(timeout=600), process.returncode) for process in processes]
-    worked = [out for out, err, code in ends if code == 0 and "is already complete" not in out]
+    worked = [
+        out for out, err, code in ends if code == 0 and "is already complete" not in out + err
+    ]
     for _, err, code in ends:
         assert "Traceback" not in err
         if code:
@@ -245,6 +249,54 @@ def test_killed_between_manifest_and_name(tmp_path, capsys):
         for path in (tmp_path / "two").rglob("*")
         if path.is_file() and path.name != "manifest.json"
     }
+
+
+KILLED_AFTER_RENAMING = """
+import importlib, os, sys
+from galen import manifest
+if __name__ == "__main__":
+    manifest.write = lambda *_, **__: os.kill(os.getpid(), 9)
+    importlib.import_module(f"data_prep.{sys.argv[1]}").main(sys.argv[2:])
+"""
+
+
+def kill_after_renaming(name, arguments):
+    command = [sys.executable, "-c", KILLED_AFTER_RENAMING, name, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow
+@pytest.mark.parametrize("upgraded", [False, True])
+@pytest.mark.parametrize("name", ["preprocess", "merge_indexed", "mesh_questions"])
+def test_killed_between_name_and_manifest(name, material, tmp_path, monkeypatch, caplog, upgraded):
+    """The same command completes the output, also with the next version of Galen.
+
+    Preprocessing has a state: it is not mixed with another version's, and what to remove is named.
+    """
+    main = importlib.import_module(f"data_prep.{name}").main
+    folders = [tmp_path / "undisturbed", tmp_path / "killed"]
+    undisturbed_arguments, arguments = (
+        [str(argument) for argument in arguments_of(name, material, folder)[1:]]
+        for folder in folders
+    )
+    main(undisturbed_arguments)
+    kill_after_renaming(name, arguments)
+    published = [path for path in folders[1].iterdir() if not path.name.startswith(".")]
+    assert published and not any(path.name.endswith("manifest.json") for path in published)
+    if upgraded:
+        monkeypatch.setattr(run_folder, "__version__", "99.0")
+    if upgraded and name == "preprocess":
+        with pytest.raises(OutputConflictError, match=r"or remove (.*) to start from") as refused:
+            main(arguments)
+        named = re.search("or remove (.*) to start from", str(refused.value))[1].split(" and ")
+        assert set(map(str, published)) < set(named)
+        for path in named:
+            pathlib.Path(path).unlink()
+    main(arguments)
+    assert not caplog.records
+    assert digests(folders[1]) == digests(folders[0])
 
 
 def test_a_merge_never_replaces_what_it_did_not_write(material, tmp_path):

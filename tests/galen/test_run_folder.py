@@ -212,13 +212,33 @@ def test_files_are_resumed_by_the_same_run_only(tmp_path, caplog):
     final.touch()
     again = RunFiles(tmp_path / "p", [final])
     assert again.begin(Identity({"seed": 1})) == {"documents": 3}
-    with pytest.raises(OutputConflictError, match=r"p\.bin exists already and was not made by"):
+    with pytest.raises(OutputConflictError, match=r"p\.bin belongs to another run \(seed: 1 → 2"):
         again.begin(Identity({"seed": 2}))
     final.unlink()
     assert again.begin(Identity({"seed": 2})) is None
     assert "seed: 1 → 2" in caplog.text
     again.end()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_an_unfinished_run_of_another_version_are_replaced(tmp_path, monkeypatch):
+    """Killed between a rename and the manifest, and upgraded before the next start."""
+    final = tmp_path / "p.bin"
+    identity = Identity({"seed": 1}, [FILE])
+    RunFiles(tmp_path / "p", [final]).begin(identity)
+    final.touch()
+    monkeypatch.setattr(run_folder, "__version__", "99.0")
+    again = RunFiles(tmp_path / "p", [final])
+    message = r"p\.bin belongs to another run \(seed: 1 → 2"
+    with pytest.raises(OutputConflictError, match=message):
+        again.begin(Identity({"seed": 2}, [FILE]))
+    assert again.begin(identity) is None
+    with again.working(identity):
+        pass
+    assert final.exists() and not again.state_path.exists()
+    again.state_path.write_text("{")
+    with pytest.raises(OutputConflictError, match="exists already and was not made by"):
+        again.begin(identity)
 
 
 def test_a_failed_run_leaves_its_identity_beside_its_files_alone(tmp_path):

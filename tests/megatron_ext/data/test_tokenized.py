@@ -38,18 +38,18 @@ def written(tmp_path_factory, tiny_tokenizer):
 
 
 @pytest.fixture
-def tokenised(tmp_path, written):
+def tokenized(tmp_path, written):
     shutil.copytree(written, tmp_path, dirs_exist_ok=True)
     return f"{tmp_path}/d_text_document"
 
 
-def test_what_preprocess_wrote_fits(tokenised, shape, tiny_tokenizer):
-    vocabulary = check([tokenised], shape, tiny_tokenizer / "tokenizer.json")
+def test_what_preprocess_wrote_fits(tokenized, shape, tiny_tokenizer):
+    vocabulary = check([tokenized], shape, tiny_tokenizer / "tokenizer.json")
     assert (vocabulary.vocab_size, vocabulary.eod) == (300, 0)
 
 
 def test_documents_without_an_end_have_no_end_of_document_token(
-    tmp_path, tokenised, shape, tiny_tokenizer
+    tmp_path, tokenized, shape, tiny_tokenizer
 ):
     """Files without end-of-document tokens have none, though their tokenizer does.
 
@@ -59,38 +59,38 @@ def test_documents_without_an_end_have_no_end_of_document_token(
     made["config"]["append_eod"] = False
     (tmp_path / "x_manifest.json").write_text(json.dumps(made))
     for ending in ("bin", "idx"):
-        shutil.copy(f"{tokenised}.{ending}", tmp_path / f"x_text_document.{ending}")
+        shutil.copy(f"{tokenized}.{ending}", tmp_path / f"x_text_document.{ending}")
     assert (
         check(
-            [tokenised, f"{tmp_path}/x_text_document"], shape, tiny_tokenizer / "tokenizer.json"
+            [tokenized, f"{tmp_path}/x_text_document"], shape, tiny_tokenizer / "tokenizer.json"
         ).eod
         < 0
     )
 
 
-def test_another_tokenizer_is_refused(tmp_path, tokenised, shape, tiny_tokenizer):
+def test_another_tokenizer_is_refused(tmp_path, tokenized, shape, tiny_tokenizer):
     other = tmp_path / "tokenizer.json"
     other.write_text((tiny_tokenizer / "tokenizer.json").read_text() + "\n")
     with pytest.raises(DataError, match="differs from the model's own"):
-        check([tokenised], shape, other)
+        check([tokenized], shape, other)
 
 
-def test_an_altered_index_is_refused(tokenised, shape, tiny_tokenizer):
-    index = Path(f"{tokenised}.idx")
+def test_an_altered_index_is_refused(tokenized, shape, tiny_tokenizer):
+    index = Path(f"{tokenized}.idx")
     content = bytearray(index.read_bytes())
     content[-9] ^= 1
     index.write_bytes(content)
     with pytest.raises(DataError, match=r"\.idx was altered since .*_manifest\.json was written"):
-        check([tokenised], shape, tiny_tokenizer / "tokenizer.json")
+        check([tokenized], shape, tiny_tokenizer / "tokenizer.json")
 
 
-def test_a_larger_vocabulary_is_refused(tmp_path, tokenised, shape, tiny_tokenizer):
+def test_a_larger_vocabulary_is_refused(tmp_path, tokenized, shape, tiny_tokenizer):
     path = tmp_path / "d_manifest.json"
     made = manifest.read(path)
     made["tokenizer"]["vocab_size"] = 301
     path.write_text(json.dumps(made))
     with pytest.raises(DataError, match="has 301 ids; the model has 300 embedding rows"):
-        check([tokenised], shape, tiny_tokenizer / "tokenizer.json")
+        check([tokenized], shape, tiny_tokenizer / "tokenizer.json")
 
 
 @pytest.mark.usefixtures("group_of_one")
@@ -130,8 +130,8 @@ def test_damaged_files_are_named(data, shape, tmp_path, damage, message):
 
 
 @pytest.mark.parametrize("given", ["d", "d_text_document.bin", "d_text_document.idx"])
-def test_a_prefix_that_is_nearly_right_is_told(tokenised, shape, tmp_path, given):
-    with pytest.raises(DataError, match=rf"{given}\.idx is missing; did you mean {tokenised}\?"):
+def test_a_prefix_that_is_nearly_right_is_told(tokenized, shape, tmp_path, given):
+    with pytest.raises(DataError, match=rf"{given}\.idx is missing; did you mean {tokenized}\?"):
         check([f"{tmp_path}/{given}"], shape, tmp_path / "none")
 
 
