@@ -19,8 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from data_prep.curation.recipe import SPLITS
 from data_prep.mesh.companions import Companions
 from data_prep.mesh.headings import topics
@@ -86,6 +84,8 @@ def _write_questions(
     arguments: argparse.Namespace, corpus: Path, output: Path, splits: dict[str, int]
 ) -> dict[str, int]:
     """Write the questions; return the counts for the manifest."""
+    import orjson
+
     companions = _companions(arguments.min_records, corpus, splits)
     with Progress("questions", splits.get(arguments.split), unit="records") as progress:
         questions = _questions(corpus, companions, arguments, progress)
@@ -158,6 +158,8 @@ def _questions(
 
 def _records(corpus: Path, split: str, progress: Progress) -> Iterator[dict[str, Any]]:
     """Yield the records of a split."""
+    import orjson
+
     files = sorted((corpus / split).glob("*.jsonl.gz"))
     if not files:
         raise DataError(f"{corpus} has no {split} split")

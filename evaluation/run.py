@@ -37,7 +37,7 @@ from evaluation.scoring.evaluator import Plan
 from evaluation.scoring.preparation import Preparation
 from evaluation.scoring.recipe import Recipe
 from evaluation.tasks import task
-from galen import checksums, cli, lock, log, option_origins, recipe, worker
+from galen import checksums, cli, lock, log, option_origins, recipe, recipe_help, worker
 from galen.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def _names_recipe(argv: Sequence[str]) -> bool:
 def _parser() -> cli.ArgumentParser:
     built_in = ", ".join(sorted(path.stem for path in task.BUILT_IN.glob("*.yaml")))
     tasks = textwrap.fill(f"built-in tasks: {built_in}", 100, break_on_hyphens=False)
-    epilog = f"{tasks}\n\nkeys of RECIPE.yaml:\n{recipe.describe(Recipe)}"
+    epilog = f"{tasks}\n\nkeys of RECIPE.yaml:\n{recipe_help.describe(Recipe)}"
     parser = cli.ArgumentParser(__doc__, epilog=epilog)
     parser.add_argument(
         "--model",

@@ -16,7 +16,6 @@ second Ctrl-C ends it at once. torchrun and srun can start the processes, too (d
 """
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +39,10 @@ _ADVICE = (
 
 def main(argv: list[str] | None = None) -> int | None:
     """Fine-tune as the recipe says."""
-    parser = cli.recipe_parser(__doc__ or "", Recipe)
-    launch.add_options(parser)
-    parsed = parser.parse_intermixed_args(argv)
-    options = recipe.load(Recipe, parsed.recipe, parsed.overrides)
-    if "RANK" not in os.environ:  # of the processes that torchrun or srun started the first asks
-        lock.check_free(options.output)
-    if launch.is_asked(parsed):
-        return launch.start(
-            parsed, Path(__file__).resolve(), [parsed.recipe, *parsed.overrides], _ADVICE
-        )
+    arguments, options = launch.parse_recipe(__doc__ or "", Recipe, argv)
+    if launch.is_requested(arguments):
+        command_line = [arguments.recipe, *arguments.overrides]
+        return launch.start(arguments, Path(__file__).resolve(), command_line, _ADVICE)
     with launch.report_lost_nodes(_ADVICE):
         return finetune(options)
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galen import cli, commands, json_file, manifest, stop_signals
+from galen import cli, commands, json_file, launch, manifest, stop_signals
 from galen.errors import DataError, UsageError
 from galen.stop_signals import EXIT_STOPPED
 
@@ -312,10 +312,12 @@ def _as_command(verb: str) -> Iterator[None]:
     signals = [signal.Signals[name] for name in stop_signals.NAMES]
     handlers = {number: signal.getsignal(number) for number in signals}
     sys.argv = [f"galen {verb}"]
+    os.environ[launch.API_FUNCTION] = f"galen.api.{verb.replace('-', '_')}"
     try:
         yield
     finally:
         sys.argv = words
+        os.environ.pop(launch.API_FUNCTION, None)
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 signal.signal(number, handler)

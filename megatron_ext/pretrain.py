@@ -41,20 +41,14 @@ logger = logging.getLogger(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = cli.recipe_parser(__doc__ or "", Recipe)
-    launch.add_options(parser)
-    arguments = parser.parse_intermixed_args(argv)
-    run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
-    if "RANK" not in os.environ:  # processes that torchrun or srun started ask once they have met
-        lock.check_free(run.output)
-    if not launch.is_asked(arguments):
+    arguments, run = launch.parse_recipe(__doc__ or "", Recipe, argv)
+    if not launch.is_requested(arguments):
         return pretrain(run)
     world_size = launch.world_size(arguments)
     if preflight.check(run, world_size, arguments.nproc_per_node, launching=True) is None:
         return 0
-    return launch.start(
-        arguments, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides], ADVICE
-    )
+    command_line = [arguments.recipe, *arguments.overrides]
+    return launch.start(arguments, "megatron_ext.pretrain", command_line, ADVICE)
 
 
 def pretrain(run: Recipe) -> int:

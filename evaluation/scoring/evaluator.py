@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from evaluation.backends.base import Backend
+from evaluation.backends.base import Backend, Batching
 from evaluation.metrics import contamination
 from evaluation.prompts.registry import get_template
 from evaluation.protocols.few_shot import FewShotExamples
@@ -125,8 +125,7 @@ def evaluate(
                 run,
                 backend,
                 log,
-                limit,
-                (rank, of),
+                Batching(limit, rank=rank, world_size=of),
             )
     if rank:
         return None

@@ -30,7 +30,7 @@ class Job:
     """The requests of one task in one run, and how replies become scored samples."""
 
     ask: Callable[..., Iterator[list[Any]]]
-    """The method of the backend that replies."""
+    """The method of the backend that replies: `ask(requests, batching)`."""
     requests: list[Any]
     build: Callable[..., Sample]
     """`build(index, *reply)` returns the scored sample of the request at an index."""

@@ -75,7 +75,7 @@ def test_a_checkpoint_without_weights_is_told_and_the_one_before_serves(again, t
     with pytest.raises(
         DataError,
         match=(
-            r"checkpoint-2 is damaged .*remove that folder, and the same command goes on from the"
+            r"checkpoint-2 is damaged .*remove that folder, and the same command resumes from the"
             r" one before"
         ),
     ):

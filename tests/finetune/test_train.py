@@ -128,7 +128,7 @@ def test_samples_longer_than_the_model_reads_are_told(recipe_file, make_llama):
     short = make_llama(num_hidden_layers=1, max_position_embeddings=32)
     with pytest.raises(
         UsageError,
-        match=r"the longest sample has \d+ tokens, .* reads 32 at most: data\.max_length=32",
+        match=r"the longest sample has \d+ tokens, .* context 32: data\.max_length=32",
     ):
         train.main([str(recipe_file), f"model.path={short}"])
 

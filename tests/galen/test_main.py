@@ -75,6 +75,46 @@ def test_an_unknown_verb_is_refused(tmp_path):
     assert done.stderr == "error: unknown verb 'preproces'; did you mean 'preprocess'?\n"
 
 
+BLOCKER = """
+import importlib.abc, sys
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name in ("orjson", "jinja2", "requests", "fsspec"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "script"),
+    [
+        ("report-corpus", ["data_prep/report.py"]),
+        ("finetune", ["finetune/train.py"]),
+        ("evaluate", ["-m", "evaluation.run"]),
+    ],
+)
+def test_a_script_reports_a_missing_library_like_its_verb(tmp_path, verb, script):
+    (tmp_path / "sitecustomize.py").write_text(BLOCKER)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    arguments = ["corpus"] if verb == "report-corpus" else ["--help"]
+    answers = set()
+    for command in (["-m", "galen", verb], script):
+        done = subprocess.run(
+            [sys.executable, *command, *arguments],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        answers.add((done.returncode, done.stderr))
+    [(code, message)] = answers
+    assert code == 2
+    assert message.startswith(f"error: galen {verb} needs the library ")
+    assert message.count("\n") == 1
+
+
 def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["galen"])
     monkeypatch.setitem(sys.modules, "tqdm", None)

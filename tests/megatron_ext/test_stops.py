@@ -217,7 +217,7 @@ def test_a_killed_reader_of_data_is_told(start):
     codes, written = run.wait()
     assert codes[0] == 1, written[-3000:]
     told = (
-        r"error: a process of the run, or one that reads its data, has ended \((DataLoader"
+        r"error: a process of the run or of its data loader has ended \((DataLoader"
         r" worker|\[Errno \d+\] Connection reset)"
     )
     assert re.search(told, written) and "lack of memory" in written, written[-3000:]

@@ -89,8 +89,8 @@ def test_a_signal_brings_a_checkpoint_and_the_run_goes_on_to_the_same_bits(
     )
     assert codes == [75], written[-3000:]
     assert f"stopped by {number.name} after step" in written
-    kept = written.split("kept: ")[1].splitlines()[0]
-    assert Path(kept).is_dir()
+    saved = written.split("checkpoint: ")[1].splitlines()[0]
+    assert Path(saved).is_dir()
     assert "resume with: python " in written
     train.main([str(long_recipe / "recipe.yaml"), f"output={tmp_path / 'run'}"])
     same_result(long_recipe / "whole", tmp_path / "run")
@@ -118,12 +118,12 @@ def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(
     ]
     for step in validations:
         assert train.main(arguments) == 75
-        said = caplog.text
+        output = caplog.text
         caplog.clear()
         assert (
-            f"stopped by SIGINT after step {step} of 16; kept: " in said
+            f"stopped by SIGINT after step {step} of 16; checkpoint: " in output
             if step
-            else "nothing is kept" in said
+            else "nothing is saved" in output
         )
     assert train.main(arguments) == 0
     same_result(long_recipe / "whole", tmp_path / "run")
