@@ -1,5 +1,6 @@
 """Multiple choice: requests for questions under a protocol, and scored samples from replies."""
 
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -10,12 +11,10 @@ from evaluation.backends import encoding
 from evaluation.backends.base import Backend
 from evaluation.metrics import aggregate, intervals
 from evaluation.metrics.intervals import Estimate
-from evaluation.prompts.registry import get_template
-from evaluation.prompts.template import Prompt
-from evaluation.protocols import few_shot
+from evaluation.prompts.template import Prompt, PromptTemplate
+from evaluation.protocols import few_shot, task_settings
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
-from evaluation.question_sets import rows
 from evaluation.question_sets.question import Question, sample_questions
 from evaluation.scoring import answer_extraction
 from evaluation.scoring.results_schema import ScoredQuestion
@@ -39,13 +38,13 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
 
     def input_files(self, task: MultipleChoiceTask, data: Path) -> list[Path]:
         """Return the files of questions, ids and few-shot examples."""
-        files = rows.files(task.source(data, task.file))
+        files = task.files(data, task.file)
         named = [data / name for name in (task.ids, task.fewshot_examples) if name]
         for path in named:
             if not path.is_file():
                 raise DataError(f"there is no file {path}")
-        if task.fewshot_source and not task.fewshot_examples:
-            files += rows.files(task.source(data, task.fewshot_source))
+        if task.fewshot_file and not task.fewshot_examples:
+            files += task.files(data, task.fewshot_file)
         return list(dict.fromkeys(files + named))
 
     def read_samples(self, task: MultipleChoiceTask, data: Path, limit: int | None) -> list[Any]:
@@ -58,9 +57,12 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
 
     def runs(self, task: MultipleChoiceTask, protocol: Protocol) -> list[int]:
         """Return one run for each set of few-shot examples."""
+        settings = task_settings.settings(task, protocol)
         # runs with the same few-shot examples would be the same
-        seeds = protocol.fewshot_seeds[:1] if task.fewshot_examples else protocol.fewshot_seeds
-        return list(seeds)
+        takes_first = task.fewshot_sampler and task_settings.takes_first(task, protocol)
+        if task.fewshot_examples or takes_first or not settings.num_fewshot:
+            return list(settings.fewshot_seeds[:1])
+        return list(settings.fewshot_seeds)
 
     def few_shot(
         self,
@@ -70,8 +72,21 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
         protocol: Protocol,
         samples: list[Any],
     ) -> dict[int, FewShotExamples]:
-        """Return the few-shot examples of each run."""
-        return few_shot.choose(name, task, data, protocol, self.runs(task, protocol), samples)
+        """Return the few-shot examples of each run; checks that the task's prompt fits them."""
+        ignored = task_settings.ignored_keys(task, protocol)
+        if ignored:
+            logger.warning(
+                f"task {name}: this protocol has its own wording and rules; ignored keys of the"
+                f" task: {', '.join(ignored)}"
+            )
+        runs = self.runs(task, protocol)
+        examples = few_shot.choose(name, task, data, protocol, runs, samples)
+        if task.prompt is not None:
+            template = task_settings.template(task, protocol)
+            shown = [item for by_subject in examples.values() for item in by_subject.values()]
+            for question in itertools.chain(samples, *shown):
+                template(question)
+        return examples
 
     def generates(self, protocol: Protocol) -> bool:
         """Return whether the protocol generates answers."""
@@ -88,7 +103,9 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
         backend: Backend,
     ) -> Job:
         """Return the requests of one run: prompts rendered and encoded."""
-        return job(name, list(samples), examples, protocol, run, backend)
+        template = task_settings.template(task, protocol)
+        settings = task_settings.settings(task, protocol)
+        return job(name, list(samples), examples, settings, template, run, backend)
 
     def entry(
         self, by_run: Sequence[Sequence[Sample]], runs: Sequence[int], samples: Sequence[Any]
@@ -121,6 +138,7 @@ def job(
     questions: list[Question],
     examples: FewShotExamples,
     protocol: Protocol,
+    template: PromptTemplate,
     run: int,
     backend: Backend,
 ) -> Job:
@@ -129,9 +147,8 @@ def job(
     Raises:
         DataError: the tokenizer has no tokens for an answer.
     """
-    render = get_template(protocol.template)
     prompts = [
-        render(question, examples.get(question.subject) or examples[""]) for question in questions
+        template(question, examples.get(question.subject) or examples[""]) for question in questions
     ]
     texts = [prompt.text for prompt in prompts]
     if protocol.scoring == "generation":

@@ -53,7 +53,7 @@ def prepare(options: Recipe) -> Preparation:
         UsageError, DataError: something is wrong or missing.
     """
     protocol = check_recipe(options)
-    tasks = _tasks(options.tasks, options.fewshot_examples)
+    tasks = _tasks(options.tasks, options.fewshot_examples, options.num_fewshot)
     models = _models(options)
     contaminated = None
     if options.contamination is not None:
@@ -142,23 +142,40 @@ def plans(
     return result
 
 
-def _tasks(names: list[str], fewshot_examples: Path | None) -> dict[str, Task]:
-    """Return the tasks by name; commas in a name separate several."""
+def _tasks(
+    names: list[str], fewshot_examples: Path | None, num_fewshot: int | None
+) -> dict[str, Task]:
+    """Return the tasks by name; commas in a name separate several.
+
+    The recipe's few-shot examples and their number override those of each task.
+    """
     tasks: dict[str, Task] = {}
     references = [reference.strip() for reference in ",".join(names).split(",")]
     for reference in filter(None, references):
         name, specification = task.load(reference)
         if name in tasks:
             raise UsageError(f"--tasks names {name!r} twice")
-        if fewshot_examples is not None and isinstance(specification, task.MultipleChoiceTask):
-            path = str(fewshot_examples.resolve())
-            specification = replace(specification, fewshot_examples=path)
+        if isinstance(specification, task.MultipleChoiceTask):
+            specification = _overridden(specification, fewshot_examples, num_fewshot)
         tasks[name] = specification
     if fewshot_examples is not None and not fewshot_examples.is_file():
         raise MissingInputError(f"--fewshot-examples: there is no file {fewshot_examples}")
     if not tasks:
         raise UsageError("--tasks names no task")
     return tasks
+
+
+def _overridden(
+    specification: task.MultipleChoiceTask, fewshot_examples: Path | None, num_fewshot: int | None
+) -> task.MultipleChoiceTask:
+    """Return a task with the few-shot examples of the recipe, where it has some."""
+    if fewshot_examples is not None:
+        path = str(fewshot_examples.resolve())
+        specification = replace(specification, fewshot_examples=path)
+    if num_fewshot is not None:
+        # the protocol has the recipe's number
+        specification = replace(specification, num_fewshot=None)
+    return specification
 
 
 def _models(options: Recipe) -> list[ModelSource]:
