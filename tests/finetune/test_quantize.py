@@ -78,7 +78,7 @@ def check_methods(model, question_file, output, capsys, four, eight):
     assert 0 < near < far < 0.9
     sizes = [
         json.loads((output / f"{name}.json").read_text())["measured"]["bytes_on_disk"]
-        for name in ("as_it_is", eight, four)
+        for name in ("original", eight, four)
     ]
     assert sizes[0] > sizes[1] > sizes[2]
     stamp = (output / four / "model.safetensors").stat().st_mtime_ns

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from galen import api, launch, log, yaml_text
+from galen import api, api_call, launch, log, yaml_text
 from galen.commands import VERBS
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT
@@ -68,13 +68,13 @@ def test_mistakes_are_typed_errors():
 def test_options_become_those_of_the_command_line():
     options = {"json_keys": ["text", "title"], "append_eod": True, "workers": 2, "other": None}
     expected = ["--json-keys", "text", "title", "--append-eod", "--workers=2"]
-    assert api._flags(options) == expected
-    assert api._assignments({"a.b": [1, "x"], "c": None}) == ['a.b=[1, "x"]', "c=null"]
+    assert api_call.flags(options) == expected
+    assert api_call.assignments({"a.b": [1, "x"], "c": None}) == ['a.b=[1, "x"]', "c=null"]
 
 
 @pytest.mark.parametrize("text", ["c 😀 'x'=\"1\" #y: z\\", "é\x7f\x85\u2028", "no", "1e-3", "-1"])
 def test_a_text_arrives_as_it_is(text):
-    (word,) = api._assignments({"a": [Path(text), numpy.float64(0.5)]})
+    (word,) = api_call.assignments({"a": [Path(text), numpy.float64(0.5)]})
     assert yaml_text.value(word.removeprefix("a="), "") == [text, 0.5]
 
 
@@ -120,13 +120,16 @@ def test_a_launcher_leaves_nothing_behind():
 
 
 def test_evaluate_takes_one_model_and_lists_of_numbers(tmp_path, monkeypatch):
-    def scores(argv):
+    def evaluate(argv):
         assert argv == ["--model=m", "--tasks=a,b", f"--output={tmp_path}", "--fewshot-seeds=1,2"]
 
-    monkeypatch.setattr("evaluation.run.main", scores)
-    (tmp_path / "results.json").write_text(json.dumps({"model": {}}))
-    assert api.evaluate("m", ["a", "b"], tmp_path, fewshot_seeds=[1, 2]) == {"model": {}}
-    assert api.evaluate("m", "a,b", tmp_path, fewshot_seeds=[1, 2]) == {"model": {}}
+    monkeypatch.setattr("evaluation.run.main", evaluate)
+    (tmp_path / "results.json").write_text(
+        json.dumps({"model": {}, "tasks": {"a": {"metrics": {"accuracy": {"value": 0.5}}}}})
+    )
+    for tasks in (["a", "b"], "a,b"):
+        scores = api.evaluate("m", tasks, tmp_path, fewshot_seeds=[1, 2])
+        assert scores.metrics == {"a": {"accuracy": 0.5}}
     with pytest.raises(UsageError, match="is not one model"):
         api.evaluate(["m", "n"], ["a"], tmp_path)
     with pytest.raises(UsageError, match="iterations: 1,2 is not one"):
