@@ -24,6 +24,7 @@ from typing import Any
 
 from evaluation import question_sets
 from evaluation.backends import encoding
+from evaluation.backends.base import Batching
 from evaluation.prompts.registry import get_template
 from evaluation.prompts.template import Prompt
 from galen import cli, manifest
@@ -125,7 +126,7 @@ def _ours(backend: Any, put: list[Prompt], batch: int) -> list[list[float]]:
     return [
         values
         for _, values in sorted(
-            pair for part in backend.log_likelihoods(requests, tokens) for pair in part
+            pair for part in backend.log_likelihoods(requests, Batching(tokens)) for pair in part
         )
     ]
 

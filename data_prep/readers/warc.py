@@ -98,8 +98,11 @@ class WarcReader(SourceReader):
             return
         header = response.http_headers.get_header("Content-Type")
         data = None if header else self._body(response, record)
-        kind, charset = (sniffed_type(data), None) if data is not None else content_type(header)
-        if kind not in (*PAGE_TYPES, "application/pdf"):
+        if data is not None:
+            media_type, charset = sniffed_type(data), None
+        else:
+            media_type, charset = content_type(header)
+        if media_type not in (*PAGE_TYPES, "application/pdf"):
             self.stat_update("total", "dropped_not a page")
             return
         if not info.wants(url):
@@ -107,7 +110,7 @@ class WarcReader(SourceReader):
             return
         if data is None:
             data = self._body(response, record)
-        if kind == "application/pdf":
+        if media_type == "application/pdf":
             document = self.helper(PdfReader).from_data(data, filepath, url, record.position)
         else:
             document = page_document(
@@ -168,7 +171,7 @@ class _Info:
         except ValueError as error:
             self.content = ""
             self.wrong = Rejection(
-                "wrong selector", f"its content: {error}; content is found without it"
+                "wrong selector", f"its content: {error}; the content is detected without it"
             )
 
     def wants(self, url: str) -> bool:

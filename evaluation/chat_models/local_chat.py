@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from evaluation.backends import model_folder
+from evaluation.backends.base import Batching
 from evaluation.backends.encoding import GenerationRequest, encode_text
 from evaluation.chat_models import chat_template
 from evaluation.chat_models.openai_endpoint import ChatEndpoint
@@ -68,7 +69,7 @@ class LocalChat:
             max_tokens = min(max_tokens, max(length // 2, 1))
             ids = ids[-(length - max_tokens) :]
         request = GenerationRequest(ids, max_tokens, (), temperature, (str(seed),))
-        [[(_, [text])]] = self._backend.generate([request], max_batch_tokens=1)
+        [[(_, [text])]] = self._backend.generate([request], Batching(max_tokens=1))
         return text
 
 

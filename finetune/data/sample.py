@@ -99,7 +99,7 @@ def _least_length(item: Item, tokenizer: Any) -> int:
     """
     match record := item.record:
         case PromptCompletion():
-            return len(encoding.beginning(tokenizer)) + 2
+            return len(encoding.leading_special_tokens(tokenizer)) + 2
         case Conversation():
             first = 1 if record.messages[0]["role"] == "system" else 0
             last = max(
@@ -179,7 +179,7 @@ def _prompt_completion(
     excess = len(sample) - max_length
     if excess <= 0:
         return sample, False
-    first = len(encoding.beginning(tokenizer))
+    first = len(encoding.leading_special_tokens(tokenizer))
     # at least one token of the prompt stays, to predict from
     spare = min(excess, max(sample.first_label - first - 1, 0))
     tokens = sample.tokens[:first] + sample.tokens[first + spare :]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from evaluation.backends import encoding
+from evaluation.backends.base import Batching
 from evaluation.backends.transformers_backend import TransformersBackend
 from evaluation.prompts.registry import get_template
 from evaluation.protocols.protocol import Protocol
@@ -78,7 +79,7 @@ def correct(
     prompted = [get_template(template)(item) for item, template in questions]
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompted]
     found = [0] * len(questions)
-    for batch in backend.log_likelihoods(requests, backend.batch_tokens) if requests else ():
+    for batch in backend.log_likelihoods(requests, Batching(backend.batch_tokens)):
         for place, values in batch:
             item, template = questions[place]
             found[place] = int(

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluation.backends import encoding
+from evaluation.backends.base import Batching
 from evaluation.backends.encoding import GenerationRequest, Request
 from evaluation.backends.prefix_groups import common_prefix_length
 from evaluation.backends.transformers_backend import TransformersBackend
@@ -50,7 +51,7 @@ def answers(backend, found, max_batch_tokens=10_000):
     return [
         texts
         for _, texts in sorted(
-            pair for batch in backend.generate(found, max_batch_tokens) for pair in batch
+            pair for batch in backend.generate(found, Batching(max_batch_tokens)) for pair in batch
         )
     ]
 
@@ -58,7 +59,7 @@ def answers(backend, found, max_batch_tokens=10_000):
 @pytest.mark.parametrize("max_batch_tokens", [1, 10_000])
 def test_greedy_answers_are_those_of_generate(backend, reference, tiny_llama, max_batch_tokens):
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    # the shared beginning is computed apart
+    # the shared prefix is computed separately
     assert common_prefix_length([request.prompt for request in requests(backend)]) > 16
     for text, [found] in zip(
         PROMPTS, answers(backend, requests(backend), max_batch_tokens), strict=True
@@ -82,7 +83,7 @@ def test_a_stop_string_ends_the_answer_and_is_cut_off(backend):
     assert found == whole[: whole.index(stop)]
 
 
-def test_branches_differ_and_do_not_depend_on_the_batch(backend):
+def test_samples_differ_and_do_not_depend_on_the_batch(backend):
     together = answers(backend, requests(backend, temperature=0.8, num_samples=4))
     alone = answers(backend, requests(backend, temperature=0.8, num_samples=4), max_batch_tokens=1)
     assert together == alone
@@ -92,7 +93,7 @@ def test_branches_differ_and_do_not_depend_on_the_batch(backend):
 def test_sampling_follows_the_distribution(backend, reference):
     prompt = backend.tokenizer.encode(PROMPTS[0])
     request = GenerationRequest(prompt, 1, (), 0.8, tuple(map(str, range(2000))))
-    [[(_, texts)]] = list(backend.generate([request], 10**6))
+    [[(_, texts)]] = list(backend.generate([request], Batching(10**6)))
     with torch.no_grad():
         probabilities = (reference(torch.tensor([prompt])).logits[0, -1] / 0.8).softmax(-1)
     likeliest = int(probabilities.argmax())
@@ -100,15 +101,15 @@ def test_sampling_follows_the_distribution(backend, reference):
     assert share == pytest.approx(float(probabilities[likeliest]), abs=4 * (0.25 / 2000) ** 0.5)
 
 
-def test_next_tokens_with_a_shared_beginning(backend, reference):
+def test_next_tokens_with_a_shared_prefix(backend, reference):
     found = [Request(backend.tokenizer.encode(text), [[5], [77], [130, 9]]) for text in PROMPTS]
-    for batch in backend.next_tokens(found, 200):
-        for place, values, top in batch:
+    for batch in backend.next_tokens(found, Batching(200)):
+        for index, values, top in batch:
             with torch.no_grad():
                 logits = (
-                    reference(torch.tensor([[*found[place].prompt, 130]])).logits[0].log_softmax(-1)
+                    reference(torch.tensor([[*found[index].prompt, 130]])).logits[0].log_softmax(-1)
                 )
-            last = len(found[place].prompt) - 1
+            last = len(found[index].prompt) - 1
             expected = [
                 logits[last, 5].item(),
                 logits[last, 77].item(),
@@ -122,13 +123,13 @@ def test_several_processes_share_the_batches(backend):
     found = [Request([2 + n] * (3 + n), [[5]]) for n in range(12)]
     parts = [
         [
-            place
-            for batch in backend.log_likelihoods(found, 30, part=(rank, 3))
-            for place, _ in batch
+            index
+            for batch in backend.log_likelihoods(found, Batching(30, rank=rank, world_size=3))
+            for index, _ in batch
         ]
         for rank in range(3)
     ]
-    assert sorted(place for part in parts for place in part) == list(range(12))
+    assert sorted(index for part in parts for index in part) == list(range(12))
     assert all(parts)
 
 
