@@ -34,6 +34,7 @@ from galen.api_results import (
     Checkpoint,
     Corpus,
     Download,
+    MetricAgreement,
     Output,
     Quantization,
     QuestionFile,
@@ -289,9 +290,15 @@ def rationales(run: str | Path, task: str, output: str | Path, **options: Any) -
     return api_results.read_rationales(Path(output))
 
 
-def agreement(scores: str | Path, ratings: str | Path) -> None:
-    """Print how far metrics agree with judges, see `galen agreement --help`."""
-    run_command("agreement", [], {"scores": scores, "ratings": ratings})
+def agreement(scores: str | Path, ratings: str | Path) -> dict[str, MetricAgreement]:
+    """Return the agreement of each metric with judges, see `galen agreement --help`."""
+    files = [Path(word("scores", scores)), Path(word("ratings", ratings))]
+    with as_command("agreement"), commands.load("agreement") as module:
+        measured = module.measure(*files)
+    return {
+        name: MetricAgreement(tau.value, tau.low, tau.high, best)
+        for name, (tau, best) in measured.metrics.items()
+    }
 
 
 def build_benchmark(

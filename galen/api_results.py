@@ -173,6 +173,17 @@ class Rationales:
     """Mean of each metric over all rationales."""
 
 
+@dataclass(frozen=True)
+class MetricAgreement:
+    """Agreement of a metric with judges: Kendall's tau-b and its 95% interval."""
+
+    tau: float
+    low: float
+    high: float
+    best: float
+    """Fraction of resamples in which the metric has the highest tau-b."""
+
+
 def read_manifest(output: str | Path) -> dict[str, Any]:
     """Return the manifest of a folder, or of the files with a prefix; empty if there is none."""
     path = Path(output)
