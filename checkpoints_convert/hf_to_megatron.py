@@ -6,15 +6,15 @@
 
 The result loads under any tensor, pipeline and data parallelism. Weights are copied bit by bit in
 their own precision, one slice at a time: memory does not grow with the model. Killed and started
-again, the same command goes on.
+again, the same command resumes.
 """
 
 from pathlib import Path
 
 from checkpoints_convert.conversion.arguments import (
     add_dtype,
-    add_no_verify,
-    add_workers,
+    add_execution,
+    add_output,
     positive,
     recorded,
 )
@@ -34,13 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="DIR",
         help="folder with config.json, *.safetensors and the tokenizer",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="checkpoint folder to write; must not hold a checkpoint",
-    )
+    add_output(parser, "checkpoint folder to write; must not hold a checkpoint")
     add_dtype(parser)
     parser.add_argument(
         "--add-special-tokens",
@@ -65,8 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="N",
         help="pad the vocabulary to a multiple of 128 x N; any other size loads too (default 1)",
     )
-    add_workers(parser)
-    add_no_verify(parser)
+    add_execution(parser)
     arguments = parser.parse(argv)
 
     pretrained.check_folder(arguments.hf)

@@ -10,7 +10,7 @@ more than a checkpoint does. Weights only, no optimizer state.
 
 from pathlib import Path
 
-from checkpoints_convert.conversion.arguments import add_no_verify, add_workers, positive
+from checkpoints_convert.conversion.arguments import add_execution, add_output, positive
 from galen import cli, lock
 from galen.errors import DataError
 from galen.option_recipe import OptionParser
@@ -26,9 +26,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="DIR",
         help="folder with latest_checkpointed_iteration.txt or mp_rank_*",
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write"
-    )
+    add_output(parser, "checkpoint folder to write")
     parser.add_argument(
         "--tokenizer",
         type=Path,
@@ -41,8 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="N",
         help="rows that belong to a token (default: the tokenizer's ids)",
     )
-    add_workers(parser)
-    add_no_verify(parser)
+    add_execution(parser)
     arguments = parser.parse(argv)
     if arguments.tokenizer is None and arguments.vocab_size is None:
         parser.error(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from checkpoints_convert.conversion.arguments import (
     add_dtype,
+    add_execution,
     add_megatron,
-    add_no_verify,
-    add_workers,
+    add_output,
     recorded,
 )
 from checkpoints_convert.hf.folder import verify_companions
@@ -30,9 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = OptionParser(__doc__)
     add_megatron(parser)
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
-    )
+    add_output(parser, "folder to write; must not exist")
     parser.add_argument(
         "--hf",
         type=Path,
@@ -52,8 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="N",
         help="largest file (default 5e9, as in transformers)",
     )
-    add_workers(parser)
-    add_no_verify(parser)
+    add_execution(parser)
     arguments = parser.parse(argv)
 
     folder = find_iteration(arguments.megatron, arguments.iteration)

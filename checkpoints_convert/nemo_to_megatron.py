@@ -13,7 +13,7 @@ model that the run began with; NeMo keeps no exact number of positions for Mistr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoints_convert.conversion.arguments import add_no_verify, add_workers, recorded
+from checkpoints_convert.conversion.arguments import add_execution, add_output, recorded
 from galen import cli, lock
 from galen.errors import DataError
 from galen.option_recipe import OptionParser
@@ -28,17 +28,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--nemo", type=Path, required=True, metavar="DIR", help="folder with weights/ and context/"
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write"
-    )
+    add_output(parser, "checkpoint folder to write")
     parser.add_argument(
         "--hf",
         type=Path,
         metavar="DIR",
         help="take config.json and tokenizer from here; weights are not needed",
     )
-    add_workers(parser)
-    add_no_verify(parser)
+    add_execution(parser)
     arguments = parser.parse(argv)
 
     from checkpoints_convert.conversion import import_hf

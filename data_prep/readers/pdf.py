@@ -173,5 +173,5 @@ def _engine() -> Any:
 
 def _recognise(page: Any) -> str:
     """Return the lines that OCR reads on a page, from top to bottom."""
-    found = _engine()(page.render(scale=_SCALE).to_numpy()[:, :, :3])
-    return "\n".join(found.txts or ())
+    result = _engine()(page.render(scale=_SCALE).to_numpy()[:, :, :3])
+    return "\n".join(result.txts or ())

@@ -102,10 +102,10 @@ def _cleaned(page: str) -> str:
 def _joined(page: str, breaks: WordBreaks) -> str:
     """Return a page with the words joined that lines' ends part."""
 
-    def join(found: re.Match[str]) -> str:
-        before = page[max(0, found.start() - _LONGEST_WORD) : found.start()]
+    def join(match: re.Match[str]) -> str:
+        before = page[max(0, match.start() - _LONGEST_WORD) : match.start()]
         left = before.split()[-1] if before and not before[-1].isspace() else ""
-        return breaks.separator(left, found[1])
+        return breaks.separator(left, match[1])
 
     return _BREAK.sub(join, page).replace(_SOFT_HYPHEN, "")
 

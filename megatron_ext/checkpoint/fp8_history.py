@@ -8,7 +8,7 @@ from typing import Any
 
 from galen.errors import DataError
 from megatron_ext.checkpoint import pickle_values, safe_pickle
-from megatron_ext.checkpoint.pickle_names import Inert
+from megatron_ext.checkpoint.pickle_stand_ins import Inert
 
 _RECIPE = "transformer_engine.common.recipe"
 _FIELDS = ("margin", "amax_history_len", "amax_compute_algo", "reduce_amax", "fp8_dpa", "fp8_mha")

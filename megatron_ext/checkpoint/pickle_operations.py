@@ -4,16 +4,10 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from megatron_ext.checkpoint.pickle_constructors import check_key, check_sizes, need
 from megatron_ext.checkpoint.pickle_machine import Machine, Operation
-from megatron_ext.checkpoint.pickle_names import (
-    INDEX,
-    Inert,
-    Known,
-    check_key,
-    check_sizes,
-    need,
-    settled,
-)
+from megatron_ext.checkpoint.pickle_names import INDEX
+from megatron_ext.checkpoint.pickle_stand_ins import Inert, Known, settled
 
 _LONGEST_NUMBER = 256
 
@@ -136,7 +130,7 @@ def _appends(machine: Machine) -> None:
 
 def _set_item(machine: Machine) -> None:
     value, key = machine.pop(), machine.pop()
-    machine.taken += 64
+    machine.budget.bytes += 64
     machine.top(dict)[_key(key)] = value
 
 
@@ -147,12 +141,12 @@ def _set_items(machine: Machine) -> None:
 def _fill(machine: Machine, values: list[Any]) -> None:
     need(len(values) % 2 == 0, "a key without a value")
     target = machine.top(dict)
-    machine.taken += 32 * len(values)
+    machine.budget.bytes += 32 * len(values)
     for place in range(0, len(values), 2):
         key = values[place]
         target[key if type(key) is str else _key(key)] = values[place + 1]
         if not place % 512:
-            machine.check_limits()  # keys may be chosen to collide
+            machine.budget.check()  # keys may be chosen to collide
 
 
 def _key(value: Any) -> Any:
@@ -174,26 +168,26 @@ def _add_items(machine: Machine) -> None:
 
 
 def _add(machine: Machine, target: set[Any], values: list[Any]) -> None:
-    machine.taken += 32 * len(values)
+    machine.budget.bytes += 32 * len(values)
     for place, value in enumerate(values):
         check_key(value)
         target.add(value)
         if not place % 512:
-            machine.check_limits()
+            machine.budget.check()
 
 
 def _put(machine: Machine, place: int) -> None:
-    machine.taken += 40
+    machine.budget.bytes += 40
     machine.memo[place] = machine.stack[-1]
 
 
 def _memoize(machine: Machine) -> None:
-    machine.taken += 40
+    machine.budget.bytes += 40
     machine.memo[len(machine.memo)] = machine.stack[-1]
 
 
 def _get_byte(machine: Machine) -> None:
-    machine.taken += 8
+    machine.budget.bytes += 8
     machine.stack.append(settled(machine.memo[machine.data[machine.end]]))
     machine.end += 1
 

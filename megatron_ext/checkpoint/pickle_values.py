@@ -16,7 +16,7 @@ import numpy
 import torch
 
 from galen.errors import DataError
-from megatron_ext.checkpoint.pickle_names import Inert, Known
+from megatron_ext.checkpoint.pickle_stand_ins import Inert, Known
 from megatron_ext.checkpoint.stored_tensor import StoredTensor
 
 _LEAVES = {

@@ -15,9 +15,10 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
 from galen.errors import DataError
 from megatron_ext.checkpoint import pickle_values
-from megatron_ext.checkpoint.pickle_machine import Limits, Machine
-from megatron_ext.checkpoint.pickle_names import Inert
+from megatron_ext.checkpoint.pickle_limits import Limits
+from megatron_ext.checkpoint.pickle_machine import Machine
 from megatron_ext.checkpoint.pickle_operations import OPERATIONS
+from megatron_ext.checkpoint.pickle_stand_ins import Inert
 from megatron_ext.checkpoint.stored_archive import StoredArchive
 from megatron_ext.checkpoint.stored_metadata import rebuild
 

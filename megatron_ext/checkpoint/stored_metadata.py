@@ -9,7 +9,9 @@ from torch.distributed.checkpoint.filesystem import _StorageInfo
 
 from galen.errors import DataError
 from megatron_ext.checkpoint import tiling
-from megatron_ext.checkpoint.pickle_names import NAMES, Inert, Known, check_sizes, need
+from megatron_ext.checkpoint.pickle_constructors import check_sizes, need
+from megatron_ext.checkpoint.pickle_names import NAMES
+from megatron_ext.checkpoint.pickle_stand_ins import Inert, Known
 
 _DCP = "torch.distributed.checkpoint"
 _TENSOR = NAMES[f"{_DCP}.metadata", "TensorStorageMetadata"]

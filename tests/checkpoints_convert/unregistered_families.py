@@ -4,8 +4,9 @@ Arcee is a Llama whose MLP is an ungated squared ReLU; EXAONE 4 has its norms af
 MLP, and norms on query and key heads.
 """
 
+import dataclasses
+
 from checkpoints_convert.families import hf_config, llama
-from checkpoints_convert.families.base import Family
 
 
 def _arcee(config):
@@ -20,12 +21,11 @@ def _arcee_config(architecture):
     )
 
 
-ARCEE = Family(
+ARCEE = dataclasses.replace(
+    llama.FAMILY,
     name="arcee",
     architecture=_arcee,
     config=_arcee_config,
-    shared=llama.SHARED,
-    output=llama.OUTPUT,
     layer=(*llama.NORMS_BEFORE, *llama.ATTENTION, *llama.UNGATED_MLP),
 )
 
@@ -50,11 +50,10 @@ def _exaone4_config(architecture):
     )
 
 
-EXAONE4 = Family(
+EXAONE4 = dataclasses.replace(
+    llama.FAMILY,
     name="exaone4",
     architecture=_exaone4,
     config=_exaone4_config,
-    shared=llama.SHARED,
-    output=llama.OUTPUT,
     layer=(*llama.NORMS_AFTER, *llama.ATTENTION, *llama.QK_NORM, *llama.GATED_MLP),
 )

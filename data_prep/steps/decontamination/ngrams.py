@@ -62,7 +62,7 @@ class WordHasher:
         words = (
             self._words_of(text)
             if is_hidden(text)
-            else [(found[0], found.span()) for found in WORD.finditer(text)]
+            else [(match[0], match.span()) for match in WORD.finditer(text)]
         )
         for word, span in words:
             # a ligature or fraction may give several words
@@ -73,14 +73,14 @@ class WordHasher:
 
     def _words_of(self, text: str) -> Iterator[tuple[str, tuple[int, int]]]:
         """Yield the words of a text with hidden breaks as they are written, with their spans."""
-        for found in _WORD_OR_MARKUP.finditer(text):
-            if found[0][0] in "<&":
+        for match in _WORD_OR_MARKUP.finditer(text):
+            if match[0][0] in "<&":
                 continue
-            parts = parts_of(found[0])
-            if self._is_one_word(found[0], parts):
-                yield found[0], found.span()
+            parts = parts_of(match[0])
+            if self._is_one_word(match[0], parts):
+                yield match[0], match.span()
             else:
-                yield from self._words_in(parts, found.start())
+                yield from self._words_in(parts, match.start())
 
     def _is_one_word(self, written: str, parts: Sequence[tuple[str, int]]) -> bool:
         """Return whether a word as it is written, with hidden breaks, is one word."""

@@ -81,5 +81,5 @@ class PiiFilter(DocumentFilter[PiiSettings]):
         return True
 
 
-def _ends_as_address(found: str) -> bool:
-    return _NETWORK.search(found) is not None
+def _ends_as_address(address: str) -> bool:
+    return _NETWORK.search(address) is not None

@@ -1,0 +1,86 @@
+"""Inert values that stand for the objects of a checkpoint's pickle."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import torch
+
+
+class Inert:
+    """A stand-in for an object of a training program: keeps its state, runs none of its code."""
+
+    __slots__ = ("arguments", "known", "state")
+
+    def __init__(self, known: "Known", arguments: tuple[Any, ...]) -> None:
+        self.known, self.arguments = known, arguments
+        self.state: Any = None
+
+    def __repr__(self) -> str:
+        plain = [
+            repr(value)[:100] if type(value) in (int, str) else f"a {type(value).__name__}"
+            for value in self.arguments
+        ]
+        name = self.known.name.rpartition(".")[2]
+        return f"{name}({', '.join(plain)}{',' * (len(plain) == 1)})" if plain else name
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Known:
+    """A name that a pickle may hold."""
+
+    name: str
+    make: Callable[..., Any] | None = None
+    """Makes the value from arguments; None for a name that may only be mentioned.
+
+    A ValueError says what is wrong with the arguments.
+    """
+    by_new: bool = False
+    """Whether objects of it are made without a call, which pickles do for data classes."""
+    state: type | None = None
+    """Of what type the state is that its objects may be given; None for none."""
+    members: bool = False
+    """Whether it is an enumeration, of which a member may be named."""
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Array:
+    """A NumPy array or data type in a pickle: a stand-in until its content is known."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: numpy.ndarray | None = None
+
+
+class DType:
+    """A data type of NumPy: what an array of a checkpoint may consist of."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    @property
+    def numpy(self) -> numpy.dtype:
+        """NumPy's own, made from our list."""
+        return numpy.dtype("<" + self.code)
+
+
+class Storage:
+    """Where the numbers of a tensor are: in a file, or in `data`."""
+
+    __slots__ = ("count", "data", "dtype", "offset", "path")
+
+    def __init__(
+        self, dtype: torch.dtype, count: int, path: Any, offset: int, data: bytes | None = None
+    ) -> None:
+        self.dtype, self.count, self.path, self.offset, self.data = dtype, count, path, offset, data
+
+
+def settled(value: Any) -> Any:
+    """Return an array's content in place of its stand-in."""
+    return value if type(value) is not Array or value.value is None else value.value
