@@ -29,7 +29,7 @@ class _Parsed(Exception):
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the markers of a page."""
-    for generate in (commands, recipes, steps, readers, tasks, protocols):
+    for generate in (commands, recipes, steps, readers, tasks, task_keys, protocols):
         marker = f"<!-- {generate.__name__} -->"
         if marker in markdown:
             markdown = markdown.replace(marker, generate())
@@ -97,6 +97,19 @@ def tasks() -> str:
         comment = re.match(r"(?:#.*\n)*", path.read_text(encoding="utf-8"))
         text = " ".join(line.strip("# ") for line in (comment[0] if comment else "").splitlines())
         lines.append(f"| `{path.stem}` | {_cell(text)} |")
+    return "\n".join(lines)
+
+
+def task_keys() -> str:
+    """Return the keys of a task file, and of its sections."""
+    from evaluation.prompts.task_prompt import TaskPrompt
+    from evaluation.question_sets.fields import Fields
+    from evaluation.tasks.task import MultipleChoiceTask, PerplexityTask
+
+    lines = ["### multiple_choice", "", *_fields_table(MultipleChoiceTask, ("fields", "prompt"))]
+    lines += ["### fields", "", *_fields_table(Fields)]
+    lines += ["### prompt", "", *_fields_table(TaskPrompt)]
+    lines += ["### perplexity", "", *_fields_table(PerplexityTask)]
     return "\n".join(lines)
 
 

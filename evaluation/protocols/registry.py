@@ -58,7 +58,7 @@ def get_protocol(
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
     result = dataclasses.replace(published, **overrides)
-    if not result.num_fewshot and len(result.fewshot_seeds) > 1:
+    if not result.num_fewshot and not get_template(result.template).follows_task:
         # without few-shot examples all runs would be the same
         result = dataclasses.replace(result, fewshot_seeds=result.fewshot_seeds[:1])
     return result

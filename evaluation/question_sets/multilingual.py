@@ -3,6 +3,7 @@
 from evaluation.question_sets import jsonl
 from evaluation.question_sets.english import answer, lettered, options, place
 from evaluation.question_sets.question import Question
+from evaluation.question_sets.reader import FixedFewShot
 from evaluation.question_sets.rows import Row
 
 LANGUAGES = {
@@ -183,3 +184,13 @@ def biomistral_few_shot(row: Row, triple: int) -> list[Question]:
         right = answer([part.text("correct_answer_letter")], given, part)
         found.append(Question(part.id, context, part.text("question"), given, right, "biomistral"))
     return found
+
+
+BIOMISTRAL_FEW_SHOT = FixedFewShot(
+    read=biomistral_few_shot,
+    sets=(1, 2, 3),
+    size=3,
+    subject_key="corpus_name",
+    description="BioMistral's files have three sets of three examples",
+)
+"""The frozen triples of BioMistral's files, one for each of its ten benchmarks."""

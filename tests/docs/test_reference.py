@@ -21,6 +21,7 @@ def test_recipes_steps_readers_and_protocols(hook):
     assert [f"## {name}" for name in STEPS] == lines_of(hook.steps(), "## ")
     assert [f"## {name}" for name in READERS] == lines_of(hook.readers(), "## ")[1:]
     assert "| `min_words` | `20` | Fewest words. |" in hook.steps()
+    assert '| `answer_format` | `"label"` | Form of the answer: ' in hook.task_keys()
     assert all(f"| `{name}` |" in hook.protocols() for name in PROTOCOLS)
 
 
