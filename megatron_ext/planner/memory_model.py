@@ -245,7 +245,8 @@ def peak_candidates(
     One is the loss (on other stages than the last, the end of the forward passes in flight); the
     other, with recompute, is the backward pass of recomputed layers, after the logits are freed.
     """
-    parallel, training = recipe.parallel, recipe.training
+    parallel = recipe.parallel
+    training = recipe.training
     layers = stage_layers(recipe, architecture.num_layers)
     in_flight = layers_in_flight(recipe, layers, stage, micro_batches(recipe, gpus))
     kept, recomputed = _kept_activations(architecture, recipe, fused, layers[stage], in_flight)
