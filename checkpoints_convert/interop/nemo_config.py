@@ -120,7 +120,7 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
     expected = architecture_of(FAMILIES[family], FAMILIES[family].config(architecture), str(path))
     if expected != architecture:
         raise DataError(
-            f"{path} does not describe a {family} model: {differences(expected, architecture)}"
+            f"{path} does not describe a {family} model: {differences(architecture, expected)}"
         )
     return architecture
 
