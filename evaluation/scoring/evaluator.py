@@ -247,6 +247,9 @@ def _write_results(
             samples[name],
             contamination.of_task(plan.contaminated, name),
         )
+        settings = task_type.settings(task, plan.protocol)
+        if settings:
+            summaries[name]["settings"] = settings
     results = {
         "model": {
             "name": plan.name,
