@@ -8,7 +8,6 @@ changed on its way through the web. Negatives: for each item the document of the
 the most word triples with it. Prints recall for each way, and precision.
 """
 
-import argparse
 import gzip
 import json
 import random
@@ -82,9 +81,7 @@ def hits(index: Index, hasher: WordHasher, text: str, ratio: float) -> list[int]
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--items", required=True)
     parser.add_argument("--documents", type=Path, required=True)
     parser.add_argument("--field", default="context")

@@ -8,7 +8,6 @@ The record's language is taken as the truth for titles of 20 letters or more. Ti
 scripts are transliterated in MEDLINE and left out.
 """
 
-import argparse
 import gzip
 import time
 from collections import Counter
@@ -35,9 +34,7 @@ OTHERS = CODES | {"chi": "zh", "ara": "ar"}
 
 def main() -> None:
     """Run over MEDLINE files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("files", nargs="+", metavar="F.xml.gz", help="MEDLINE files")
     titles, mixed, others = [], [], []
     for path in parser.parse_args().files:

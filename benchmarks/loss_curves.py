@@ -129,10 +129,8 @@ def one(arguments: argparse.Namespace) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> cli.ArgumentParser:
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--steps", type=int, default=50, help="steps of each (default 50)")
     parser.add_argument("--one", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)

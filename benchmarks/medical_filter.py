@@ -9,7 +9,6 @@ A text file has one document a line; `wheel:member` reads it out of a package. -
 which language they are.
 """
 
-import argparse
 import gzip
 import json
 import random
@@ -26,9 +25,7 @@ from galen import cli
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--medical", required=True, help="curated corpus, or text file")
     parser.add_argument("--everyday", required=True, help="text file")
     parser.add_argument("--language", default="en")

@@ -19,7 +19,6 @@ licenses allow research (E3C: Creative Commons, by document; TICO-19: CC0; treeb
 nothing of them is part of Galen.
 """
 
-import argparse
 import io
 import json
 import re
@@ -128,9 +127,7 @@ def treebank(clone: Path, language: str) -> list[str]:
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--clones", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()

@@ -9,7 +9,6 @@ process of its own, and tells their seconds and the highest memory that each hel
 document twice and 44 once.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -32,9 +31,7 @@ PIECE = 1 << 20
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--documents",
         type=int,

@@ -30,6 +30,7 @@ from data_prep.tokenization.input_hashes import InputHashes
 from data_prep.tokenization.input_sample import sample_input
 from data_prep.tokenization.job import TokenJob
 from data_prep.tokenization.megatron_lm_options import refuse_options_of_megatron_lm
+from data_prep.tokenization.special_tokens import special_tokens
 from data_prep.tokenization.stats import id_counts, write_page
 from data_prep.tokenization.tokenizer import TextTokenizer, load_tokenizer, read_special_tokens
 from data_prep.tokenization.worker import Task
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int | None:
         read_special_tokens(arguments.add_special_tokens) if arguments.add_special_tokens else []
     )
     tokenizer = load_tokenizer(arguments.tokenizer_model, special)
-    bos, eod = token_options.special_tokens(arguments, tokenizer)
+    bos, eod = special_tokens(arguments, tokenizer)
     fingerprint = tokenizer.fingerprint()
     contract = {
         "path": str(arguments.tokenizer_model),

@@ -92,7 +92,7 @@ def render(corpus: Path, samples: bool = True) -> str:
         shows_samples=samples,
         samples=statistics["samples"] if samples else {},
         kept_samples=statistics["kept_samples"] if samples else [],
-        found=statistics["steps"],
+        findings=statistics["steps"],
         clusters=_first_lines(corpus / "duplicates.jsonl"),
         matches=_first_lines(corpus / "contamination.jsonl"),
     )

@@ -13,6 +13,7 @@ resamples, the metric is the best; the judges' agreement with each other is belo
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,29 +43,11 @@ def main(argv: list[str] | None = None) -> None:
         "--ratings", type=Path, required=True, metavar="FILE", help="the rating sheet, filled in"
     )
     options = parser.parse_args(argv)
-    judges = read_ratings(options.ratings)
-    scores = read_scores(options.scores)
-    ids = [id_ for id_ in scores if any(id_ in ratings for ratings in judges.values())]
-    if len(ids) < 3:
-        raise DataError(
-            f"{options.ratings}: {len(ids)} samples have both a rating and scores; at least 3 are"
-            " needed"
-        )
-    human = [
-        float(np.mean([ratings[id_] for ratings in judges.values() if id_ in ratings]))
-        for id_ in ids
-    ]
-    if len(set(human)) == 1:
-        raise DataError(
-            f"{options.ratings}: the judges rate all {len(ids)} samples alike, so that no metric"
-            " can agree with them more than another"
-        )
-    found = compare(
-        {metric: [scores[id_][metric] for id_ in ids] for metric in scores[ids[0]]}, human
-    )
-    print(f"{len(ids)} samples, {len(judges)} judges")
+    agreement = measure(options.scores, options.ratings)
+    judges = agreement.judges
+    print(f"{agreement.samples} samples, {len(judges)} judges")
     print(f"{'metric':<12} {'tau':>7}  95 % interval      best in")
-    for metric, (tau, best) in sorted(found.items(), key=_worst_last):
+    for metric, (tau, best) in sorted(agreement.metrics.items(), key=_worst_last):
         if math.isnan(tau.value):
             print(f"{metric:<12} {'–':>7}  undefined: all samples have the same value")
         else:
@@ -77,6 +60,49 @@ def main(argv: list[str] | None = None) -> None:
             )
             shown = "undefined" if math.isnan(between) else f"{between:.3f}"
             print(f"{first} with {second}: tau {shown} on {len(common)} samples")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of metrics with judges."""
+
+    samples: int
+    """Number of samples with both a rating and scores."""
+    judges: dict[str, dict[str, float]]
+    """Ratings by judge and sample id."""
+    metrics: dict[str, tuple[Estimate, float]]
+    """For each metric, what `compare` returns."""
+
+
+def measure(scores_file: Path, ratings_file: Path) -> Agreement:
+    """Return the agreement of metrics with judges.
+
+    Args:
+        scores_file: metrics of each sample, from `galen rationales`.
+        ratings_file: the rating sheet.
+
+    Raises:
+        DataError: a file is damaged, or there are too few samples to compare.
+    """
+    judges = read_ratings(ratings_file)
+    scores = read_scores(scores_file)
+    ids = [id_ for id_ in scores if any(id_ in ratings for ratings in judges.values())]
+    if len(ids) < 3:
+        raise DataError(
+            f"{ratings_file}: {len(ids)} samples have both a rating and scores; at least 3 are"
+            " needed"
+        )
+    human = [
+        float(np.mean([ratings[id_] for ratings in judges.values() if id_ in ratings]))
+        for id_ in ids
+    ]
+    if len(set(human)) == 1:
+        raise DataError(
+            f"{ratings_file}: the judges rate all {len(ids)} samples alike, so that no metric"
+            " can agree with them more than another"
+        )
+    metrics = {metric: [scores[id_][metric] for id_ in ids] for metric in scores[ids[0]]}
+    return Agreement(len(ids), judges, compare(metrics, human))
 
 
 def _worst_last(entry: tuple[str, tuple[Estimate, float]]) -> float:

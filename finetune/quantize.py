@@ -92,8 +92,8 @@ def _write_all(
         if run.finished(Identity(configs[method])) is None:
             missing.append(method)
     measured = {
-        "as it is": _measured(
-            model, arguments.output / "as_it_is.json", questions, arguments, hashes
+        "original": _measured(
+            model, arguments.output / "original.json", questions, arguments, hashes
         )
     }
     for method in methods:

@@ -77,7 +77,7 @@ def pretrain(run: Recipe) -> int:
     if platform.device.type == "cpu":
         host_memory.check(inputs.architecture, run, world_size, local_world_size)
     with (
-        platforms.left_alone(),
+        platforms.single_process_groups(),
         launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
         contextlib.ExitStack() as resources,
     ):

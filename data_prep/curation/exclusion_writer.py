@@ -79,13 +79,13 @@ class ExclusionWriter:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         if self.writer is not None:
-            self.writer.__exit__(kind, error, trace)
-        if kind is None and self.samples.lowest:
+            self.writer.__exit__(error_type, error, trace)
+        if error_type is None and self.samples.lowest:
             self.samples.save(self.folder / f"{self.prefix}-{self.rank:05d}.json")
 
 

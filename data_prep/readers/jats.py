@@ -144,7 +144,7 @@ class JatsReader(SourceReader):
         document = self._document(article, name, filepath)
         self.stat_update("total")
         sub_articles = [*article.iterfind("sub-article"), *article.iterfind("response")]
-        self.stat_update("sub-articles left out", value=len(sub_articles))
+        self.stat_update("sub-articles skipped", value=len(sub_articles))
         if document.text:
             yield document
         else:

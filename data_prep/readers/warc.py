@@ -94,7 +94,7 @@ class WarcReader(SourceReader):
             "response", url, response.raw_stream, response.length
         )
         if response.http_headers is None or response.http_headers.get_statuscode() != "200":
-            self.stat_update("total", "dropped_no answer")
+            self.stat_update("total", "dropped_status other than 200")
             return
         header = response.http_headers.get_header("Content-Type")
         data = None if header else self._body(response, record)
@@ -103,10 +103,10 @@ class WarcReader(SourceReader):
         else:
             media_type, charset = content_type(header)
         if media_type not in (*PAGE_TYPES, "application/pdf"):
-            self.stat_update("total", "dropped_not a page")
+            self.stat_update("total", "dropped_not HTML or PDF")
             return
         if not info.wants(url):
-            self.stat_update("total", "dropped_only followed")
+            self.stat_update("total", "dropped_only followed for links")
             return
         if data is None:
             data = self._body(response, record)
@@ -162,7 +162,7 @@ class _Info:
                 self._documents = regex.compile(pattern)
         except (regex.error, RecursionError, OverflowError) as error:
             self.wrong = Rejection(
-                "wrong pattern",
+                "invalid pattern",
                 f"its documents: is no regular expression ({error}); all pages of the archive are"
                 " taken",
             )
@@ -171,7 +171,7 @@ class _Info:
         except ValueError as error:
             self.content = ""
             self.wrong = Rejection(
-                "wrong selector", f"its content: {error}; the content is detected without it"
+                "invalid selector", f"its content: {error}; the content is detected without it"
             )
 
     def wants(self, url: str) -> bool:

@@ -16,15 +16,15 @@ from data_prep.readers.record import Record, RecordRejectedError
 from data_prep.readers.xml_tree import LANGUAGE
 from galen.recipe import STRICT
 
-_DAMAGED_SHARE = 0.001
+_MAX_DAMAGED_FRACTION = 0.001
 """Replacement characters in the text above which a page is quarantined.
 
-One with fewer is kept and named.
+One with fewer is read with a warning.
 """
 
-_KEPT_SHARE = 0.5
-_LONG = 500
-"""Letters and digits of a page from which on the share that is kept is looked at."""
+_MIN_EXTRACTED_FRACTION = 0.5
+_MIN_LETTERS = 500
+"""Letters and digits of a page from which on the extracted fraction is checked."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -85,10 +85,10 @@ def page_document(
     if root is None:
         reader.stat_update("total", "dropped_empty page")
         return None
-    written = 0 if selector else letters_of(root)
+    letters = 0 if selector else letters_of(root)
     title, text = page_text(root, selector)
     damaged = text.count("\ufffd")
-    if damaged > _DAMAGED_SHARE * len(text):
+    if damaged > _MAX_DAMAGED_FRACTION * len(text):
         raise RecordRejectedError(
             "damaged text", f"{damaged:,} replacement characters for what was lost before"
         )
@@ -97,39 +97,34 @@ def page_document(
         reader.stat_update("dropped_no content")
         return None
     if damaged:
-        _note(
-            reader,
-            filepath,
-            position,
-            "pages with replacement characters",
-            f"{damaged:,} replacement characters",
-        )
-    kept = sum(map(str.isalnum, text))
-    if written >= _LONG and kept < _KEPT_SHARE * written:
+        detail = f"{damaged:,} replacement characters"
+        _warn(reader, filepath, position, "pages with replacement characters", detail)
+    extracted = sum(map(str.isalnum, text))
+    if letters >= _MIN_LETTERS and extracted < _MIN_EXTRACTED_FRACTION * letters:
+        reason = "pages with less than half of their text extracted"
         detail = (
-            f"{kept:,} of the {written:,} letters and digits outside of links and menus are kept;"
-            " options.content names the content"
+            f"{extracted:,} of the {letters:,} letters and digits outside of links and menus are"
+            " extracted; options.content can name the content"
         )
-        _note(reader, filepath, position, "pages of which less than half is kept", detail)
+        _warn(reader, filepath, position, reason, detail)
     language = root.get("lang") or root.get(LANGUAGE)
-    links = [
+    license_links = [
         link for link in root.iter("link", "a") if "license" in (link.get("rel") or "").split()
     ]
-    canonical = next(
-        (link.get("href") for link in root.iter("link") if link.get("rel") == "canonical"), None
-    )
+    canonical_links = [link for link in root.iter("link") if link.get("rel") == "canonical"]
+    canonical = canonical_links[0].get("href") if canonical_links else None
     return reader.document(
         text,
         document_id,
         filepath,
         title=title,
         language=[language] if language else [],
-        license=license_name(*(link.get("href") for link in links)),
+        license=license_name(*(link.get("href") for link in license_links)),
         url=url or canonical,
     )
 
 
-def _note(reader: SourceReader, filepath: str, position: str, reason: str, detail: str) -> None:
+def _warn(reader: SourceReader, filepath: str, position: str, reason: str, detail: str) -> None:
     """Count a page that is read with defects, and report it among the unreadable ones."""
     reader.stat_update(f"{WARNING}{reason}")
     reader.report(filepath, position, reason, detail)

@@ -72,12 +72,8 @@ def _soft_break(match: re.Match[str]) -> str:
 
     A soft hyphen before the end of a line stays, for the rule on broken words.
     """
-    return (
-        "\u00ad"
-        if "\u00ad" in match[0]
-        and match.string[match.end() : match.end() + 2].lstrip("\r")[:1] == "\n"
-        else ""
-    )
+    following = match.string[match.end() : match.end() + 2].lstrip("\r")
+    return "\u00ad" if "\u00ad" in match[0] and following[:1] == "\n" else ""
 
 
 def _joined(match: re.Match[str]) -> str:
@@ -136,10 +132,9 @@ def plain(text: str) -> str:
     text = searchable(text)
     if text.isascii():
         return text.lower()
-    split = unicodedata.normalize("NFKD", text).casefold()
-    return unicodedata.normalize(
-        "NFC", "".join(character for character in split if not unicodedata.combining(character))
-    )
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    base = [character for character in decomposed if not unicodedata.combining(character)]
+    return unicodedata.normalize("NFC", "".join(base))
 
 
 def count_words(text: str) -> int:

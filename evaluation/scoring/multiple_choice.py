@@ -1,9 +1,9 @@
-"""Multiple choice: questions and a protocol to requests, replies to scored samples."""
+"""Multiple choice: requests for questions under a protocol, and scored samples from replies."""
 
 import itertools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
         )
 
     def mismatch(self, first: Samples, second: Samples) -> str:
-        """Return why accuracies do not compare: the answers differ."""
+        """Return why accuracies are not comparable: the answers differ."""
         if all(sample.get("answer") == second[id_].get("answer") for id_, sample in first.items()):
             return ""
         return "were scored on questions with different answers; score both on the same data"
@@ -146,7 +146,7 @@ def job(
     run: int,
     backend: Backend,
 ) -> Job:
-    """Return the job of one run: prompts written and encoded.
+    """Return the job of one run: prompts rendered and encoded.
 
     Raises:
         DataError: the tokenizer has no tokens for an answer.
@@ -156,20 +156,23 @@ def job(
     ]
     texts = [prompt.text for prompt in prompts]
     if protocol.scoring == "generation":
-        return Job(
-            backend.generate, *_generation(name, questions, prompts, protocol, run, backend), texts
-        )
+        requests = _generation_requests(name, questions, prompts, protocol, run, backend)
+
+        def from_outputs(index: int, outputs: list[str]) -> Sample:
+            return generation_sample(questions[index], protocol, outputs)
+
+        return Job(backend.generate, requests, from_outputs, texts)
     if protocol.scoring == "letter":
-        return Job(backend.next_tokens, *_letters(name, questions, prompts, backend), texts)
-    requests = _cut(
-        name,
-        [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts],
-        backend.context_length,
-    )
+        return _letter_job(name, questions, prompts, backend, texts)
+    encoded = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts]
+
+    def from_values(index: int, values: list[float]) -> Sample:
+        return likelihood_sample(questions[index], prompts[index], protocol, values)
+
     return Job(
         backend.log_likelihoods,
-        requests,
-        lambda place, values: likelihood_sample(questions[place], prompts[place], protocol, values),
+        _truncate(name, encoded, backend.context_length),
+        from_values,
         texts,
     )
 
@@ -186,10 +189,11 @@ def likelihood_sample(
     prediction = max(logprobs, key=lambda letter: logprobs[letter])
     by_bytes = max(logprobs, key=lambda letter: logprobs[letter] / sizes[letter])
     chosen = by_bytes if protocol.acc_bytes else prediction
-    found = _sample(question, chosen) | {"logprobs": logprobs}
+    sample = _sample(question, chosen)
+    sample["logprobs"] = logprobs
     if len(set(sizes.values())) > 1:
-        found |= {"correct_acc_bytes": by_bytes == question.answer}
-    return found
+        sample["correct_acc_bytes"] = by_bytes == question.answer
+    return sample
 
 
 def letter_sample(
@@ -198,7 +202,7 @@ def letter_sample(
     values: list[float],
     top: int,
     tokens: list[int],
-    shown: str,
+    top_text: str,
 ) -> Sample:
     """Return a question's sample from its next token.
 
@@ -206,24 +210,22 @@ def letter_sample(
 
     Args:
         question: the question.
-        letters: the option that each value represents; an option's value is that of its likeliest
-            token.
+        letters: the option that each value represents; an option's value is the highest of its
+            tokens.
         values: log-probability of each token.
-        top: the likeliest token of the vocabulary.
+        top: the most likely token of the vocabulary.
         tokens: the token of each value.
-        shown: the likeliest token as text.
+        top_text: the most likely token as text.
     """
     logprobs: dict[str, float] = {}
     for letter, value in zip(letters, finite(values, f"question {question.id}"), strict=True):
         logprobs[letter] = max(value, logprobs.get(letter, value))
     logprobs = {letter: logprobs[letter] for letter in question.options}
     likeliest = max(logprobs, key=lambda letter: logprobs[letter])
-    read = next(
-        (letter for token, letter in zip(tokens, letters, strict=True) if token == top), None
-    )
-    return _sample(question, read) | {
+    letter_of = dict(zip(reversed(tokens), reversed(letters), strict=True))
+    return _sample(question, letter_of.get(top)) | {
         "logprobs": logprobs,
-        "top": shown,
+        "top": top_text,
         "argmax": likeliest,
         "correct_argmax": likeliest == question.answer,
     }
@@ -232,107 +234,114 @@ def letter_sample(
 def generation_sample(question: Question, protocol: Protocol, outputs: list[str]) -> Sample:
     """Return a question's sample from generated texts: the majority of the parsed answers."""
     extracted = [
-        answer_extraction.extract(_answer_part(text), question.options) for text in outputs
+        answer_extraction.extract(_final_answer(text), question.options) for text in outputs
     ]
     prediction = answer_extraction.majority(extracted)
-    found = _sample(question, ",".join(prediction) if prediction else None)
-    found |= {
-        "outputs": outputs,
-        "extracted_answers": [",".join(answer) if answer else None for answer in extracted],
-    }
+    sample = _sample(question, ",".join(prediction) if prediction else None)
+    sample["outputs"] = outputs
+    sample["extracted_answers"] = [",".join(answer) if answer else None for answer in extracted]
     if protocol.strict_match:
-        strict = [
-            answer_extraction.STRICT_EXTRACTORS[protocol.strict_match](text, question.options)
-            for text in outputs
-        ]
-        strict_match = answer_extraction.majority(strict)
-        found |= {
-            "strict_match": ",".join(strict_match) if strict_match else None,
-            "correct_strict_match": strict_match is not None
-            and ",".join(strict_match) == question.answer,
-        }
+        extract = answer_extraction.STRICT_EXTRACTORS[protocol.strict_match]
+        strict = answer_extraction.majority([extract(text, question.options) for text in outputs])
+        answer = ",".join(strict) if strict else None
+        sample["strict_match"] = answer
+        sample["correct_strict_match"] = answer == question.answer
     if question.rationale_checked:
-        found |= {"rationale": question.rationale}
-    return found
+        sample["rationale"] = question.rationale
+    return sample
 
 
-def _answer_part(text: str) -> str:
+def _final_answer(text: str) -> str:
     """Return the text after the first `###Answer:`, or all of it without one.
 
-    In MMedBench's form the rationale comes before it.
-
-    Further ones belong to questions that the model continues with.
+    In MMedBench's template the rationale comes before it. Later ones belong to questions that the
+    model continues with.
     """
     return text.split("###Answer:")[1] if "###Answer:" in text else text
 
 
 def _sample(question: Question, prediction: str | None) -> Sample:
-    found: Sample = {
+    sample: Sample = {
         "id": question.id,
         "answer": question.answer,
         "prediction": prediction,
         "correct": prediction == question.answer,
     }
-    found |= {
-        key: value
-        for key in ("subject", "language")
-        if (value := getattr(question, key)) not in ("", "en")
-    }
+    if question.subject not in ("", "en"):
+        sample["subject"] = question.subject
+    if question.language not in ("", "en"):
+        sample["language"] = question.language
     if "," in question.answer:
         chosen = frozenset(prediction.split(",")) if prediction else frozenset()
-        found["credit"] = len(chosen & question.answers) / len(chosen | question.answers)
-    return found
+        sample["credit"] = len(chosen & question.answers) / len(chosen | question.answers)
+    return sample
 
 
-def _letters(
-    name: str, questions: list[Question], prompts: list[Prompt], backend: Backend
-) -> tuple[list[encoding.Request], Callable[..., Sample]]:
-    texts = {text.strip() for prompt in prompts for text in prompt.continuations.values()}
-    tokens = encoding.tokens_by_text(backend.tokenizer, texts)
-    pairs = [encoding.encode_letters(backend.tokenizer, prompt, tokens) for prompt in prompts]
-    requests = _cut(name, [request for request, _ in pairs], backend.context_length)
+def _letter_job(
+    name: str,
+    questions: list[Question],
+    prompts: list[Prompt],
+    backend: Backend,
+    texts: list[str],
+) -> Job:
+    """Return the job that reads the option letter off the next token."""
+    answers: set[str] = set()
+    for prompt in prompts:
+        answers.update(text.strip() for text in prompt.continuations.values())
+    tokens = encoding.tokens_by_text(backend.tokenizer, answers)
+    encoded: list[encoding.Request] = []
+    letters: list[list[str]] = []
+    for prompt in prompts:
+        request, of_request = encoding.encode_letters(backend.tokenizer, prompt, tokens)
+        encoded.append(request)
+        letters.append(of_request)
+    requests = _truncate(name, encoded, backend.context_length)
 
-    def build(place: int, values: list[float], top: int) -> Sample:
-        ids = [continuation[0] for continuation in requests[place].continuations]
-        return letter_sample(
-            questions[place], pairs[place][1], values, top, ids, backend.tokenizer.decode([top])
-        )
+    def build(index: int, values: list[float], top: int) -> Sample:
+        ids = [continuation[0] for continuation in requests[index].continuations]
+        top_text = backend.tokenizer.decode([top])
+        return letter_sample(questions[index], letters[index], values, top, ids, top_text)
 
-    return requests, build
+    return Job(backend.next_tokens, requests, build, texts)
 
 
-def _generation(
+def _generation_requests(
     name: str,
     questions: list[Question],
     prompts: list[Prompt],
     protocol: Protocol,
     run: int,
     backend: Backend,
-) -> tuple[list[encoding.GenerationRequest], Callable[..., Sample]]:
-    length, requests, cut = backend.context_length, [], 0
+) -> list[encoding.GenerationRequest]:
+    """Return the requests for answers; warns of prompts that are truncated."""
+    length = backend.context_length
+    requests = []
+    truncated = 0
     for question, prompt in zip(questions, prompts, strict=True):
         ids = encoding.encode_text(backend.tokenizer, prompt.text)
         longest = protocol.max_new_tokens
         if length is not None:
-            # as much of the answer as fits; a prompt that leaves less than a quarter of it loses
-            # its beginning
-            room = max(min(longest, length // 4), 1)
-            cut += len(ids) > length - room
-            ids = ids[-(length - room) :]
+            # a prompt is truncated on the left only where it leaves less than a quarter of the
+            # context to the answer
+            reserved = max(min(longest, length // 4), 1)
+            truncated += len(ids) > length - reserved
+            ids = ids[-(length - reserved) :]
             longest = min(longest, length - len(ids))
         seeds = tuple(f"{run}\n{question.id}\n{number}" for number in range(protocol.num_samples))
         requests.append(
             encoding.GenerationRequest(ids, longest, protocol.stop, protocol.temperature, seeds)
         )
-    if cut:
+    if truncated:
         logger.warning(
-            f"{name}: {cut} of {len(requests)} prompts leave no room for an answer within {length}"
-            " tokens; truncated on the left"
+            f"{name}: {truncated} of {len(requests)} prompts leave no room for an answer within"
+            f" {length} tokens; truncated on the left"
         )
-    return requests, lambda place, outputs: generation_sample(questions[place], protocol, outputs)
+    return requests
 
 
-def _cut(name: str, requests: list[encoding.Request], length: int | None) -> list[encoding.Request]:
+def _truncate(
+    name: str, requests: list[encoding.Request], length: int | None
+) -> list[encoding.Request]:
     if length is None:
         return requests
     too_long = sum(request.input_length > length for request in requests)
@@ -345,14 +354,14 @@ def _cut(name: str, requests: list[encoding.Request], length: int | None) -> lis
 
 
 def finite(values: list[float], of: str) -> list[float]:
-    """Return log-likelihoods as they are.
+    """Return log-likelihoods unchanged.
 
     Raises:
-        DataError: one is infinite or not a number; `of` says of what.
+        DataError: one is infinite or not a number; with `of`, the sample.
     """
     if not all(math.isfinite(value) for value in values):
         raise DataError(
-            f"{of}: the model gives a log-likelihood that is not a number; its weights are damaged,"
+            f"{of}: the model returns a log-likelihood that is not finite; its weights are damaged,"
             " or try --dtype float32"
         )
     return values

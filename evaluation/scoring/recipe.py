@@ -1,4 +1,4 @@
-"""The recipe of an evaluation: models, tasks, protocol and everything else that decides a score."""
+"""The recipe of an evaluation: models, tasks, protocol and further settings."""
 
 import importlib.util
 from pathlib import Path
@@ -52,7 +52,7 @@ class Recipe:
     contamination_threshold: float = 0.5
     """Ratio from which on a sample counts as contaminated."""
     backend: Literal["transformers", "vllm"] = "transformers"
-    """What computes."""
+    """Library that runs the model."""
     tensor_parallel: int = 1
     """GPUs that share the model, with vllm."""
     processes: int = 1
@@ -79,8 +79,8 @@ def check_recipe(options: Recipe) -> Protocol:
     """Check numbers, backend and adapter; return the protocol with the recipe's settings.
 
     Raises:
-        UsageError: a value is wrong, or two do not go together.
-        DataError: the adapter is none.
+        UsageError: a value is wrong, or two exclude each other.
+        DataError: the adapter is not one.
     """
     for name in _AT_LEAST_ONE:
         value = getattr(options, name)

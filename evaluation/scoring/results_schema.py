@@ -1,4 +1,4 @@
-"""Schemas of the report's input files, checked first: they may be damaged or written by hand."""
+"""Schemas of the report's input files, which may be damaged or written by hand."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -139,8 +139,7 @@ def check(schema: type[BaseModel], value: Any, where: str | Path, name: str) -> 
     """Check that a value has a schema.
 
     Raises:
-        DataError: it has not; reports where, what it should be (`name`), and the first key that is
-            wrong.
+        DataError: it has not; with `where`, what it should be (`name`), and the first wrong key.
     """
     try:
         schema.model_validate(value)
@@ -150,5 +149,5 @@ def check(schema: type[BaseModel], value: Any, where: str | Path, name: str) -> 
         if first["type"] == "missing":
             problem = f"the key {key!r} is missing"
         else:
-            problem = f"{key}: {first['msg']}" if key else "an object is wanted"
+            problem = f"{key}: {first['msg']}" if key else "expected an object"
         raise DataError(f"{where}{name}: {' '.join(problem.split())[:300]}") from None

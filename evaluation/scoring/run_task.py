@@ -1,4 +1,4 @@
-"""One run of a task: requests to a backend, replies to the sample log."""
+"""One run of a task: sends requests to a backend and writes its replies to the sample log."""
 
 from collections.abc import Sequence
 from dataclasses import replace

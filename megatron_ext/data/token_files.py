@@ -154,8 +154,13 @@ def _check_pair(prefix: str, architecture: Architecture, tokenizer: Path, read_i
         made = manifest.read(path, "preprocess")
         if read_index:
             _check_index(index, path, made)
-        _check_tokenizer(made["tokenizer"], path, architecture, tokenizer)
-        return made["tokenizer"]["eod"]["id"] if made["config"]["append_eod"] else _NO_EOD
+        try:
+            _check_tokenizer(made["tokenizer"], path, architecture, tokenizer)
+            return made["tokenizer"]["eod"]["id"] if made["config"]["append_eod"] else _NO_EOD
+        except (LookupError, TypeError):
+            raise DataError(
+                f"{path} lacks what this version of Galen records of a tokenizer; tokenize again"
+            ) from None
     if read_index:
         _check_structure(index, sequences, boundaries, itemsize)
     return _NO_EOD

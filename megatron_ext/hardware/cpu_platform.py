@@ -147,8 +147,8 @@ def _load_adam_step() -> None:
     original = optimizer_class._set_main_param_and_optimizer_states
 
     def set_states(self: Any, model_param: torch.Tensor, tensors: dict[str, torch.Tensor]) -> None:
-        group, place = self.model_param_group_index_map[model_param]
-        state = self.optimizer.state[self.optimizer.param_groups[group]["params"][place]]
+        group, position = self.model_param_group_index_map[model_param]
+        state = self.optimizer.state[self.optimizer.param_groups[group]["params"][position]]
         if "step" in state:
             state["step"] = state["step"].clone()
             tensors = {"step": state["step"], **tensors}

@@ -79,7 +79,7 @@ class Platform:
 
     @property
     def device_name(self) -> str:
-        """Return the kind of device, as its maker calls it."""
+        """Return the vendor's name of the device."""
         return (
             torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
@@ -121,8 +121,8 @@ class Platform:
             )
         missing = [
             f"{key} needs Transformer Engine"
-            for key, wanted in engine.items()
-            if wanted and not self.transformer_engine
+            for key, is_set in engine.items()
+            if is_set and not self.transformer_engine
         ]
         device = {
             "optimizer.optimizer_cpu_offload": optimizer.optimizer_cpu_offload,
@@ -130,8 +130,8 @@ class Platform:
         }
         missing += [
             f"{key} needs a GPU"
-            for key, wanted in device.items()
-            if wanted and self.device.type != "cuda"
+            for key, is_set in device.items()
+            if is_set and self.device.type != "cuda"
         ]
         if training.fp8_format and self.transformer_engine:
             capability = torch.cuda.get_device_capability(self.device)
@@ -143,7 +143,7 @@ class Platform:
                 missing.append("training.fp8_recipe: blockwise needs Hopper GPUs")
             elif training.fp8_recipe == "mxfp8" and capability[0] < 10:
                 missing.append(
-                    "training.fp8_recipe: mxfp8 needs Blackwell GPUs (take tensorwise or blockwise"
+                    "training.fp8_recipe: mxfp8 needs Blackwell GPUs (use tensorwise or blockwise"
                     " on Hopper)"
                 )
         if missing:
@@ -181,7 +181,7 @@ class Platform:
         """Join torchrun's process group from the environment, or make a group of one.
 
         Raises:
-            UsageError: the environment describes a part of it only.
+            UsageError: the environment describes the group incompletely.
             DataError: the other processes cannot be met.
         """
         if torch.distributed.is_initialized():
@@ -208,9 +208,9 @@ class Platform:
                     timeout=datetime.timedelta(minutes=timeout_minutes),
                 )
         except torch.distributed.DistError as error:
-            place = f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}"
+            address = f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}"
             raise DataError(
-                f"cannot meet the other processes at {place} (MASTER_ADDR, MASTER_PORT):"
+                f"cannot meet the other processes at {address} (MASTER_ADDR, MASTER_PORT):"
                 f" {str(error).splitlines()[0]}"
             ) from None
 
@@ -222,16 +222,17 @@ class Platform:
 
 
 @contextlib.contextmanager
-def left_alone() -> Iterator[None]:
-    """Leave, with the block, the groups that a process which is not one of several has made.
+def single_process_groups() -> Iterator[None]:
+    """Destroy, after the block, the groups of a process that is the only one of its run.
 
-    In a notebook the next run makes its own. One of several ends instead: others may wait for it.
+    In a notebook the next run creates its own. One of several processes ends instead: others may
+    wait for it.
     """
-    ours = "RANK" not in os.environ and not torch.distributed.is_initialized()
+    is_single = "RANK" not in os.environ and not torch.distributed.is_initialized()
     try:
         yield
     finally:
-        if ours:
+        if is_single:
             from megatron.core import parallel_state
 
             parallel_state.destroy_model_parallel()

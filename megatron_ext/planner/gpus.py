@@ -13,7 +13,7 @@ PEAK_BF16_FLOPS = {
     "H100": 989e12,
     "H200": 989e12,
 }
-"""Tensor-core peak in FLOP/s by part of the device name; the first that matches counts."""
+"""Tensor-core peak in FLOP/s by a substring of the device name; the first match counts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class GpuSpec:
     bf16_flops: float
     """Peak FLOP/s of bf16 matrix products."""
     fp8_flops: float | None
-    """Peak FLOP/s of FP8 matrix products; None where there are none."""
+    """Peak FLOP/s of FP8 matrix products; None if unsupported."""
     memory_bandwidth: float
     """Bytes/s."""
     nvlink: float

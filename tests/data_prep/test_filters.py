@@ -102,12 +102,12 @@ def test_language():
     assert filtered(LanguageSettings(languages=["eng"]), document(language=["ger", "eng"])) is True
     assert filtered(LanguageSettings(languages=["eng"]), document(language=["ger"])) == (
         False,
-        "not wanted",
+        "other language",
     )
     assert filtered(LanguageSettings(languages=["en", "deu"]), document(language=["ger"])) is True
     assert filtered(LanguageSettings(languages=["eng"]), document(language=[])) == (
         False,
-        "not wanted",
+        "other language",
     )
 
 
@@ -135,8 +135,8 @@ def test_retraction():
         ("public-domain", True),
         ("CC-BY-NC-4.0", (False, "CC-BY-NC not allowed")),
         ("CC-BY-NC-ND-4.0", (False, "CC-BY-NC-ND not allowed")),
-        ("other", (False, "a license of its own")),
-        ("", (False, "none stated")),
+        ("other", (False, "custom license")),
+        ("", (False, "no license stated")),
     ],
 )
 def test_license(license, kept):

@@ -210,9 +210,7 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, caplog):
     (tmp_path / "none/tokenizer.json").write_bytes(
         (tokenizer_folder / "tokenizer.json").read_bytes()
     )
-    with pytest.raises(
-        DataError, match="names no end-of-document token; say which with --eod-token"
-    ):
+    with pytest.raises(DataError, match="names no end-of-document token; set it with --eod-token"):
         run(tmp_path / "none", [good], tmp_path / "p", "--append-eod")
     with pytest.raises(UsageError, match="at least 1"):
         run(tokenizer_folder, [good], tmp_path / "p", "--workers", "0")
@@ -232,7 +230,7 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, caplog):
         UsageError, match=r"a complete corpus .*; give one split, such as .*corpus/train"
     ):
         run(tokenizer_folder, [str(tmp_path / "corpus")], tmp_path / "p")
-    with pytest.raises(UsageError, match="add how the files' names begin, such as none/train"):
+    with pytest.raises(UsageError, match="add the beginning of the file names, such as none/train"):
         run(tokenizer_folder, [good], "none/")
     with pytest.raises(
         UsageError, match=r"--tokenizer-type: omit it, .*\n +--partitions: .* --shards N$"

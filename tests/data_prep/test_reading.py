@@ -290,10 +290,10 @@ def test_a_record_that_takes_too_long_is_ended(tmp_path):
     assert [document.id for document in documents] == ["http://s.org/0", "http://s.org/2"]
     assert bad["position"] == "record http://s.org/1"
     assert (bad["reason"], bad["detail"]) == (
-        "too long a time",
+        "time limit",
         "took more than 1 s of processor time (max_record_seconds)",
     )
-    assert counts == {"total": 3, "dropped_quarantined, too long a time": 1, "input_files": 1}
+    assert counts == {"total": 3, "dropped_quarantined, time limit": 1, "input_files": 1}
 
 
 def test_a_pattern_that_never_ends_keeps_no_page_of_its_part(tmp_path, monkeypatch):

@@ -121,7 +121,7 @@ def test_a_report_without_texts(corpus, tmp_path):
     html = (folder / "report.html").read_text()
     assert "This is not de-identification" in html
     assert "Jane Roe" in html
-    assert "9 records with the column patient, which is left out" in html
+    assert "9 records with the column patient, which is not stored" in html
     report.main([str(folder), "--no-samples"])
     html = (folder / "report.html").read_text()
     assert "Jane" not in html and "Left out on request." in html

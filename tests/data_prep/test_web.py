@@ -186,7 +186,11 @@ def test_warc(tmp_path, name):
     assert other.metadata["license"] == "CC-BY-NC-4.0"
     assert page.metadata["crawled"].endswith("Z")
     assert (pdf.id, pdf.text) == ("http://s.org/b.pdf", (PROSE * 3).strip())
-    assert stats(reader) == {"total": 5, "dropped_no answer": 1, "dropped_not a page": 1}
+    assert stats(reader) == {
+        "total": 5,
+        "dropped_status other than 200": 1,
+        "dropped_not HTML or PDF": 1,
+    }
 
 
 @pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
@@ -294,10 +298,13 @@ def test_a_page_of_which_little_is_kept_is_named(tmp_path, monkeypatch):
     assert document.text == "Asthma"
     [note] = reader.bad
     assert (note.reason, note.detail.split(" of the")[0]) == (
-        "pages of which less than half is kept",
+        "pages with less than half of their text extracted",
         "6",
     )
-    assert stats(reader) == {"total": 1, "warning_pages of which less than half is kept": 1}
+    assert stats(reader) == {
+        "total": 1,
+        "warning_pages with less than half of their text extracted": 1,
+    }
 
 
 def test_replacement_characters_are_told(tmp_path):

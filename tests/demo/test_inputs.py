@@ -77,7 +77,7 @@ def test_wrong_content_stops(inputs, requirements, tmp_path):
         inputs.fetch(
             inputs.Source("some-data", {"data/one.txt": "0" * 64}), tmp_path / "cache", requirements
         )
-    with pytest.raises(DataError, match=r"cannot take out data/two.txt"):
+    with pytest.raises(DataError, match=r"cannot extract data/two.txt"):
         inputs.fetch(
             inputs.Source("some-data", {"data/two.txt": DIGEST}), tmp_path / "cache", requirements
         )

@@ -48,7 +48,7 @@ def test_second_run_repeats_nothing(stages, chain, tmp_path, capfd):
     output = capfd.readouterr().out
     assert "[2/2] second" in output
     assert output.count("$ sh -c 'echo first >> calls; cp a b'") == 1
-    assert output.count("done before") == 2
+    assert output.count("already finished") == 2
 
 
 def test_changed_input_runs_again_with_all_that_follows(stages, chain, tmp_path):
@@ -81,7 +81,7 @@ def test_failure_stops_and_goes_on_there(stages, chain, tmp_path):
 
 def test_stage_must_leave_what_it_promises(stages, tmp_path):
     empty = stages.Stage(name="empty", title="empty", command=("true",), outputs=(Path("nothing"),))
-    with pytest.raises(stages.StageError, match="left no nothing"):
+    with pytest.raises(stages.StageError, match="but nothing is missing"):
         stages.run([empty], tmp_path, tmp_path / "work")
 
 

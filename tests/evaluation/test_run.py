@@ -273,7 +273,7 @@ def test_a_model_of_nan_is_refused(arguments, tiny_llama, tmp_path):
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"] *= float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DataError, match="a log-likelihood that is not a number"):
+    with pytest.raises(DataError, match="a log-likelihood that is not finite"):
         run.main([*arguments, "--model", str(broken)])
 
 

@@ -10,7 +10,7 @@ from evaluation.backends import model_folder
 from finetune import quantize
 from finetune.quantization import measurement, methods
 from finetune.quantization.measurement import Measurement, table
-from galen import manifest
+from galen import api_results, manifest
 from galen.errors import DataError, UsageError
 from tests.checkpoints_convert.test_checksums import flip
 
@@ -78,9 +78,12 @@ def check_methods(model, question_file, output, capsys, four, eight):
     assert 0 < near < far < 0.9
     sizes = [
         json.loads((output / f"{name}.json").read_text())["measured"]["bytes_on_disk"]
-        for name in ("as_it_is", eight, four)
+        for name in ("original", eight, four)
     ]
     assert sizes[0] > sizes[1] > sizes[2]
+    result = api_results.read_quantization(output, model, [four, eight])
+    assert result.models[four].bytes_on_disk == sizes[2] < result.original.bytes_on_disk
+    assert 0 <= result.models[eight].accuracy <= 1
     stamp = (output / four / "model.safetensors").stat().st_mtime_ns
     assert quantize.main(arguments) == 0
     assert capsys.readouterr().out == printed  # the same figures, taken from where they stand
@@ -120,8 +123,8 @@ def test_four_bit_goes_by_groups_that_divide_all_layers_but_the_last(width, size
 def test_the_table_pairs_accuracies_with_the_first_model():
     first = Measurement(270_000_000, 540_000_000, 1000.0, 20.0, [1] * 30 + [0] * 10)
     second = Measurement(90_000_000, 140_000_000, 500.0, 10.0, [1] * 28 + [0] * 12)
-    lines = table({"as it is": first, "awq": second}).splitlines()
-    assert lines[2].startswith("| as it is | 270.0 | 540.0 | 1,000 | 20.0 | 75.0% [59.8, 85.8] |")
+    lines = table({"original": first, "awq": second}).splitlines()
+    assert lines[2].startswith("| original | 270.0 | 540.0 | 1,000 | 20.0 | 75.0% [59.8, 85.8] |")
     assert lines[3].startswith("| awq | 90.0 | 140.0 | 500 | 10.0 | 70.0% [54.6, 81.9] | -5.0 [")
 
 

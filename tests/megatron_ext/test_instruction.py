@@ -105,7 +105,7 @@ def test_both_paths_learn_the_same_tokens(model, chats, samples):
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
     for place, made in enumerate(samples):
-        tokens, learnt = conversations.tokens(place), conversations.learnt(place)
+        tokens, learnt = conversations.tokens(place), conversations.loss_mask(place)
         # the end-of-document token is there, and not learnt
         assert tokens.tolist() == [*made.tokens, 301]
         assert learnt.tolist() == [*(label != IGNORE_INDEX for label in made.labels), False]
@@ -123,7 +123,7 @@ def test_each_conversation_comes_once_a_pass_and_labels_are_the_next_tokens(mode
     for row in dataset:
         assert torch.equal(row["labels"][:-1], row["tokens"][1:]) and row["loss_mask"][-1] == 0
     learnt = sum(int(row["loss_mask"].sum()) for row in dataset)
-    assert packed or learnt == sum(int(conversations.learnt(place).sum()) for place in range(8))
+    assert packed or learnt == sum(int(conversations.loss_mask(place).sum()) for place in range(8))
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +229,6 @@ def test_files_of_another_kind_are_refused(model, chats, tmp_path):
     manifest = json.loads((tmp_path / "p_manifest.json").read_text())
     manifest["config"]["message"] = "<|im_start|>[{role}]\n{content}<|im_end|>\n"
     (tmp_path / "p_manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="it cannot be told where answers begin"):
+    with pytest.raises(DataError, match="the start of answers is not recognized"):
         Conversations(str(tmp_path / "p_text_document"), model / "tokenizer.json", LENGTH)
     assert numpy.all(Conversations(str(chats), model / "tokenizer.json", LENGTH).sizes < LENGTH)

@@ -146,7 +146,9 @@ def test_a_folder_that_holds_no_run(tmp_path):
     (tmp_path / "recipe.yaml").write_text("model: {path: a}\nlora: {r: 4}\noutput: b\n")
     with pytest.raises(OutputConflictError) as error:
         run_state.read(tmp_path)
-    assert f"{tmp_path} is not the folder of a pretraining run (" in str(error.value)
+    assert f"{tmp_path} is not the folder of a pretraining run of this version of Galen (" in str(
+        error.value
+    )
     assert "\n" not in str(error.value)
 
 

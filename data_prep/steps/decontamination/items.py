@@ -40,11 +40,11 @@ def read_items(paths: Sequence[str], fields: Sequence[str]) -> Iterator[ItemFiel
             at all.
     """
     for path in item_files(paths):
-        found = False
+        has_items = False
         for item in _fields_of(path, fields):
-            found = True
+            has_items = True
             yield item
-        if not found:
+        if not has_items:
             raise DataError(
                 f"{path} has no text in any of the fields {', '.join(fields)}; name its fields in"
                 " decontaminate.fields"

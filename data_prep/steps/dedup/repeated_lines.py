@@ -202,7 +202,7 @@ class _LineRemover(BaseFilter):
             )
             doc.text = "\n".join(left).strip()
         if not doc.text:
-            return False, "nothing else"
+            return False, "nothing left"
         return True
 
     def _stays(self, unit: str) -> bool:

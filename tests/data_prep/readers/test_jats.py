@@ -89,7 +89,7 @@ def test_metadata():
         "full_text": True,
         "source": "article.nxml",
     }
-    assert stats["sub-articles left out"] == 1
+    assert stats["sub-articles skipped"] == 1
 
 
 def test_real_articles_are_complete(jats_folder):
@@ -320,7 +320,7 @@ def test_what_is_no_article_is_counted(tmp_path):
         "total": 3,
         "dropped_deleted record": 1,
         "dropped_quarantined, not JATS": 1,
-        "sub-articles left out": 0,
+        "sub-articles skipped": 0,
     }
     for root in ("<book><body/></book>", "<article xmlns='http://docbook.org/ns/docbook'><title>D</title><para>x</para></article>",
                  "<html><body><article><p>Page</p></article></body></html>",

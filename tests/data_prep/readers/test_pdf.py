@@ -37,7 +37,7 @@ def test_scanned_pages_are_named(tmp_path, monkeypatch):
     [document], [note], stats = read(path)
     assert document.text == (PROSE * 3).strip()
     assert stats == {"total": 1, "scanned pages": 2}
-    assert note.position == "whole file, pages 1, 3"
+    assert note.position == "file, pages 1, 3"
     assert "2 of 3 pages are scanned" in note.detail
     path.write_bytes(scanned_pdf([None]))
     documents, [note], stats = read(path)

@@ -1,10 +1,10 @@
 import pytest
 
-from galen.errors import UsageError
-from galen.recipe import load
+from galen.errors import OutputConflictError, UsageError
+from galen.recipe import dump, load
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.layout_checks import check_layout
-from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.recipe import Recipe, from_run
 
 SHAPE = Architecture(
     family="llama",
@@ -365,3 +365,11 @@ def test_sizes_of_smollm2():
     assert SHAPE.padded_vocab_size(tensor_parallel=9) == 49536
     # 6 N + 6 L h s, with the output layer (tied) among N
     assert SHAPE.flops_per_token(512) == 6 * 134_515_008 + 6 * 30 * 576 * 512
+
+
+def test_a_run_folder_of_another_version_names_the_fix(tmp_path, recipe):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump(recipe()).replace("training:\n", "training:\n  renamed: 1\n"))
+    with pytest.raises(OutputConflictError) as error:
+        from_run(path)
+    assert "unknown key 'training.renamed'); resume it with the version" in str(error.value)

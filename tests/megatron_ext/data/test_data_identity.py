@@ -1,8 +1,10 @@
 """Files that were tokenized again at the same path are different data.
 
-No old index is read for them, and no run resumes with them.
+No old index is read for them, and no run resumes with them. Times of change and the order of
+sources do not matter.
 """
 
+import os
 import shutil
 
 import numpy
@@ -47,7 +49,7 @@ def test_a_new_run_does_not_read_the_index_of_earlier_files(tmp_path, pretrain_f
 
 
 @pytest.mark.multiprocess
-def test_a_run_does_not_go_on_with_other_data(tmp_path, pretrain_forked):
+def test_a_run_does_not_resume_with_other_data(tmp_path, pretrain_forked):
     prefix = tmp_path / "d_text_document"
     options = [f"data.train=[{prefix}]", "training.save_interval=2"]
     output = tmp_path / "run"
@@ -67,3 +69,27 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, pretrain_forked):
     write(prefix, documents(40, 50))
     pretrain_forked(2, *options, output=output)
     assert log(output, "train")[-1]["step"] == 4
+
+
+@pytest.mark.slow
+def test_a_run_resumes_with_touched_files_and_reordered_sources(tmp_path, pretrain_forked):
+    def sources(names):
+        described = [
+            f"{name}: {{train: [{tmp_path / name}], validation: [{tmp_path / name}], weight: 1}}"
+            for name in names
+        ]
+        return [
+            *("data.train=[]", "data.validation=[]", "training.save_interval=2"),
+            f"data.sources={{{', '.join(described)}}}",
+        ]
+
+    for number, name in enumerate("ab"):
+        write(tmp_path / name, documents(40, 50, first=number))
+    output = tmp_path / "run"
+    pretrain_forked(1, *sources("ab"), output=output)
+    losses = [record["loss"] for record in log(output, "train")]
+    rewind(output, 2)
+    for path in tmp_path.glob("[ab].*"):
+        os.utime(path)
+    pretrain_forked(1, *sources("ba"), output=output)
+    assert [record["loss"] for record in log(output, "train")] == losses

@@ -43,7 +43,7 @@ def tokenized(tmp_path, written):
     return f"{tmp_path}/d_text_document"
 
 
-def test_what_preprocess_wrote_fits(tokenized, shape, tiny_tokenizer):
+def test_output_of_preprocess_is_accepted(tokenized, shape, tiny_tokenizer):
     vocabulary = check([tokenized], shape, tiny_tokenizer / "tokenizer.json")
     assert (vocabulary.vocab_size, vocabulary.eod) == (300, 0)
 
@@ -93,8 +93,20 @@ def test_a_larger_vocabulary_is_refused(tmp_path, tokenized, shape, tiny_tokeniz
         check([tokenized], shape, tiny_tokenizer / "tokenizer.json")
 
 
+@pytest.mark.parametrize("section", ["config", "tokenizer"])
+def test_a_manifest_of_another_version_is_refused(
+    tmp_path, tokenized, shape, tiny_tokenizer, section
+):
+    path = tmp_path / "d_manifest.json"
+    made = manifest.read(path)
+    made[section] = {"renamed": 1}
+    path.write_text(json.dumps(made))
+    with pytest.raises(DataError, match="lacks what this version of Galen records"):
+        check([tokenized], shape, tiny_tokenizer / "tokenizer.json")
+
+
 @pytest.mark.usefixtures("group_of_one")
-def test_ids_are_read_when_no_manifest_tells(data, shape, tmp_path):
+def test_ids_are_checked_in_files_without_a_manifest(data, shape, tmp_path):
     prefix = str(data / "train_text_document")
     assert check([prefix], shape, tmp_path / "none").vocab_size == 300
     check_ids([prefix], shape)
@@ -129,10 +141,10 @@ def test_damaged_files_are_named(data, shape, tmp_path, damage, message):
         check([str(tmp_path / "x")], shape, tmp_path / "none")
 
 
-@pytest.mark.parametrize("given", ["d", "d_text_document.bin", "d_text_document.idx"])
-def test_a_prefix_that_is_nearly_right_is_told(tokenized, shape, tmp_path, given):
-    with pytest.raises(DataError, match=rf"{given}\.idx is missing; did you mean {tokenized}\?"):
-        check([f"{tmp_path}/{given}"], shape, tmp_path / "none")
+@pytest.mark.parametrize("name", ["d", "d_text_document.bin", "d_text_document.idx"])
+def test_a_similar_prefix_is_suggested(tokenized, shape, tmp_path, name):
+    with pytest.raises(DataError, match=rf"{name}\.idx is missing; did you mean {tokenized}\?"):
+        check([f"{tmp_path}/{name}"], shape, tmp_path / "none")
 
 
 def test_empty_data_are_refused(shape, tmp_path):

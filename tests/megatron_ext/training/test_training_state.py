@@ -3,6 +3,7 @@
 Stand-ins take its place, since it is not installed where this runs.
 """
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -141,3 +142,15 @@ def test_remainders_of_weights_are_restored_as_integers():
         and taken["master_param"].dtype == torch.int16
     )
     assert taken["exp_avg"].dtype == torch.float32
+
+
+def test_a_state_of_another_version_is_refused(tmp_path):
+    folder = tmp_path / "iter_0000002"
+    folder.mkdir()
+    saved = {"progress": {"iteration": 2, "renamed": 1}, "layout": [1, 1, 1], "scheduler": {}}
+    (folder / training_state.STATE).write_text(json.dumps(saved))
+    with pytest.raises(DataError, match="has the unknown field 'renamed'; resume with the version"):
+        training_state._saved(folder)
+    del saved["progress"]["renamed"]
+    (folder / training_state.STATE).write_text(json.dumps(saved))
+    assert training_state._saved(folder) == saved

@@ -67,13 +67,13 @@ def test_filter():
     assert medical.filter(Document(text=MEDICAL, id="1", metadata={"text_language": "en"})) is True
     assert medical.filter(Document(text=EVERYDAY, id="2", metadata={"text_language": "en"})) == (
         False,
-        "few medical terms",
+        "too few medical terms",
     )
     long = Document(text=MEDICAL + EVERYDAY * 30, id="3", metadata={"text_language": "en"})
-    assert medical.filter(long) == (False, "thin in medical terms")
+    assert medical.filter(long) == (False, "low density of medical terms")
     assert medical.filter(Document(text="Jest.", id="4", metadata={"text_language": "pl"})) == (
         False,
-        "no list of terms (pl)",
+        "no keyword list (pl)",
     )
 
 
