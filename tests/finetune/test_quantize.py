@@ -10,7 +10,7 @@ from evaluation.backends import model_folder
 from finetune import quantize
 from finetune.quantization import measurement, methods
 from finetune.quantization.measurement import Measurement, table
-from galen import manifest
+from galen import api_results, manifest
 from galen.errors import DataError, UsageError
 from tests.checkpoints_convert.test_checksums import flip
 
@@ -81,6 +81,9 @@ def check_methods(model, question_file, output, capsys, four, eight):
         for name in ("original", eight, four)
     ]
     assert sizes[0] > sizes[1] > sizes[2]
+    result = api_results.read_quantization(output, model, [four, eight])
+    assert result.models[four].bytes_on_disk == sizes[2] < result.original.bytes_on_disk
+    assert 0 <= result.models[eight].accuracy <= 1
     stamp = (output / four / "model.safetensors").stat().st_mtime_ns
     assert quantize.main(arguments) == 0
     assert capsys.readouterr().out == printed  # the same figures, taken from where they stand

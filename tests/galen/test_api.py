@@ -43,6 +43,7 @@ def test_the_examples_of_the_page(tmp_path, data, untied_llama):  # noqa: F811
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert "None" not in done.stdout
     assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "runs" / "pretrain" / "manifest.json").is_file()
 
