@@ -1,4 +1,4 @@
-"""InternLM2's forward pass in plain PyTorch, from the files alone: what verify.py compares with.
+"""InternLM2's forward pass in plain PyTorch, from the files alone, for verify.py.
 
 Written after the published description of the model (grouped `wqkv`, `w2(silu(w1 x) * w3 x)`,
 rotary positions by halves); it shares no code with the mappings or with Megatron.
@@ -36,8 +36,8 @@ def logits(folder: str | Path, tokens: Tensor, dtype: torch.dtype = torch.float3
         )
         query = fused[..., :-2, :].flatten(2, 3).transpose(1, 2)
         key, value = (
-            fused[..., place, :].repeat_interleave(heads // groups, dim=2).transpose(1, 2)
-            for place in (-2, -1)
+            fused[..., index, :].repeat_interleave(heads // groups, dim=2).transpose(1, 2)
+            for index in (-2, -1)
         )
         scores = _rotate(query, *rotation) @ _rotate(key, *rotation).transpose(-1, -2) / size**0.5
         future = torch.ones(tokens.size(1), tokens.size(1), dtype=torch.bool).triu(1)

@@ -245,7 +245,8 @@ def peak_candidates(
     One is the loss (on other stages than the last, the end of the forward passes in flight); the
     other, with recompute, is the backward pass of recomputed layers, after the logits are freed.
     """
-    parallel, training = recipe.parallel, recipe.training
+    parallel = recipe.parallel
+    training = recipe.training
     layers = stage_layers(recipe, architecture.num_layers)
     in_flight = layers_in_flight(recipe, layers, stage, micro_batches(recipe, gpus))
     kept, recomputed = _kept_activations(architecture, recipe, fused, layers[stage], in_flight)
@@ -308,8 +309,8 @@ def checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> float:
 def checkpoint_staging(architecture: Architecture, recipe: Recipe) -> float:
     """Return the bytes of host memory that a process needs while it writes a checkpoint.
 
-    Megatron Core's `fully_reshardable` form, which lets the layout change, gathers in each process
-    what its replicas hold of the optimizer's state.
+    Megatron Core's `fully_reshardable` format, which lets the layout change, gathers in each
+    process its replicas' optimizer state.
     """
     stages = recipe.parallel.pipeline_model_parallel_size
     return OPTIMIZER_STATE * max(

@@ -325,7 +325,7 @@ def test_broken_input_is_one_clear_message(tmp_path: Path, models: list[Path]) -
     with pytest.raises(DataError, match=r"cannot read .*results.json: No such file"):
         write_report(tmp_path, tmp_path / "nowhere")
     with pytest.raises(
-        DataError, match=r"several models were scored into it: give .*/base .*/tuned"
+        DataError, match=r"it has the results of several models: give .*/base .*/tuned"
     ):
         write_report(tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"there is no .*log.jsonl"):

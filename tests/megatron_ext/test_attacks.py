@@ -297,7 +297,7 @@ PLACES = (in_metadata, in_common, in_object, in_tensor)
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
+def test_no_attack_reaches_megatron(tmp_path, place, checkpoint):
     """What pretraining, going on with it and the Megatron side of verify.py load with."""
     mark, folder = tmp_path / "was-run", tmp_path / "attacked"
     shutil.copytree(checkpoint, folder)
@@ -362,7 +362,7 @@ def test_every_attack_is_refused_soon_and_with_little_memory(tmp_path):
     check(outcomes, tmp_path / "was-run", give)
 
 
-def test_what_is_more_or_less_than_a_pickle_is_refused(tmp_path):
+def test_files_with_more_or_less_than_a_pickle_are_refused(tmp_path):
     for what, content in broken(pickle.dumps({"a": 1}), tmp_path / "was-run").items():
         with pytest.raises(DataError, match="history"):
             safe_pickle.read_bytes(content, f"history, {what}")
@@ -499,7 +499,7 @@ def test_a_tensor_of_another_type_than_metadata_says_is_refused(tmp_path, checkp
 
     inside = rewritten(checkpoint, tmp_path / "changed", change)
     with pytest.raises(
-        DataError, match=r"final_layernorm\.weight should have \[64\] of torch\.float32 there"
+        DataError, match=r"final_layernorm\.weight should have \[64\] of torch\.float32"
     ):
         torch_dist.TorchDist(inside).rows("decoder.final_layernorm.weight", None, 0, 64)
 
@@ -526,7 +526,7 @@ def test_parts_that_leave_a_gap_are_refused(tmp_path, checkpoint):
     inside = rewritten(checkpoint, tmp_path / "changed", change)
     with pytest.raises(
         DataError,
-        match=r"the parts of decoder\.final_layernorm\.weight in \.metadata do not make it whole",
+        match=r"the parts of decoder\.final_layernorm\.weight in \.metadata do not cover it",
     ):
         torch_dist.TorchDist(inside).rows(key, None, 0, 60)
 

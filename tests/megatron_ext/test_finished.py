@@ -32,13 +32,15 @@ def test_a_run_goes_on_with_data_that_moved_when_its_recipe_says_so(
     )
     assert codes == [75], written
     moved = shutil.copytree(data, tmp_path / "moved")
-    places = [f"data.{split}=[{moved}/{split}_text_document]" for split in ("train", "validation")]
-    codes, written = pretrain_forked(1, *places, output=output, check=False)
+    moved_paths = [
+        f"data.{split}=[{moved}/{split}_text_document]" for split in ("train", "validation")
+    ]
+    codes, written = pretrain_forked(1, *moved_paths, output=output, check=False)
     recipe = output / "recipe.yaml"
     advice = f"if the files have only moved, write their new paths into {recipe}"
     assert codes == [2]
     assert advice in written
     recipe.write_text(recipe.read_text().replace(str(data), str(moved)))
-    pretrain_forked(1, *places, output=output)
+    pretrain_forked(1, *moved_paths, output=output)
     losses = [[record["loss"] for record in log(folder, "train")] for folder in (output, alone)]
     assert losses[0] == losses[1]

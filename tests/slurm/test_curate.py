@@ -57,8 +57,8 @@ def test_same_bytes_and_a_left_job_is_taken_over(recipe, tmp_path, slurm):
         f"output={tmp_path / 'slurm'}",
     ]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    note = tmp_path / ".slurm.partial/log/index/job"
-    while not note.exists():
+    job_record = tmp_path / ".slurm.partial/log/index/job"
+    while not job_record.exists():
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()

@@ -131,7 +131,7 @@ def test_objects_of_a_training_program_stay_inert(tmp_path):
 
 
 @pytest.mark.parametrize("checksum", [True, False])
-def test_tensors_are_found_where_they_lie(tmp_path, checksum):
+def test_tensors_are_located(tmp_path, checksum):
     tensors = {
         "a": torch.randn(5, 3),
         "t": torch.randn(4, 6).T,
@@ -203,7 +203,7 @@ def test_the_class_of_an_optimizer_may_be_named_but_not_made():
         safe_pickle.read_bytes(b"ctorch.optim.adamw\nAdamW\n(tR.", "groups")
 
 
-def test_what_is_planted_behind_a_storage_is_refused(tmp_path):
+def test_bytes_behind_a_storage_are_refused(tmp_path):
     """torch.load unpickles the storage's keys too, whatever they are."""
     five = (1, 2, 3, "the storage", Planted(tmp_path / "was-run"))
     content = pickle.dumps(Loaded(b"".join(map(pickle.dumps, five))))
@@ -213,7 +213,7 @@ def test_what_is_planted_behind_a_storage_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_what_training_programs_write_is_read(tmp_path, protocol):
+def test_pickles_of_training_programs_are_read(tmp_path, protocol):
     drawn = {
         "python": random.getstate(),
         "numpy": numpy.random.get_state(),

@@ -17,10 +17,10 @@ def test_shares_hold_at_every_moment():
 def test_a_later_blend_goes_on_where_the_sources_were():
     blend = Blend([(100, {"a": 3, "b": 1}), (60, {"b": 1, "c": 1}), (40, {"a": 1, "c": 3})])
     assert len(blend) == 200
-    found = [blend.locate(sample) for sample in range(200)]
-    assert {name for name, _ in found[100:160]} == {"b", "c"}
+    located = [blend.locate(sample) for sample in range(200)]
+    assert {name for name, _ in located[100:160]} == {"b", "c"}
     for name in "abc":
-        numbers = [number for source, number in found if source == name]
+        numbers = [number for source, number in located if source == name]
         assert numbers == list(range(blend.counts[name]))  # each sample once, in its order
     assert blend.counts == {"a": 75 + 10, "b": 25 + 30, "c": 30 + 30}
 

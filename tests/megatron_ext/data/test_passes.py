@@ -76,12 +76,16 @@ def test_a_small_validation_set_is_read_once(pretrain_forked, three, expected, n
 def test_documents_apart(pretrain_forked, untied_llama, three):
     model = AutoModelForCausalLM.from_pretrained(untied_llama)
     with torch.no_grad():
-        alone = [
+        source_losses = [
             model(torch.tensor([document]), labels=torch.tensor([document])).loss.item()
             for document in three[1]
         ]
     mean = (
-        sum(loss * (len(document) - 1) for loss, document in zip(alone, three[1], strict=True)) / 34
+        sum(
+            loss * (len(document) - 1)
+            for loss, document in zip(source_losses, three[1], strict=True)
+        )
+        / 34
     )
     sources = [
         f"s{n}: {{train: [{three[0]}], validation: [{three[0].parent}/one{n}], weight: 1}}"
@@ -92,9 +96,11 @@ def test_documents_apart(pretrain_forked, untied_llama, three):
     blend = ["data.train=[]", "data.validation=[]", "data.sources={" + ", ".join(sources) + "}"]
     output = pretrain_forked(1, *blend, *ONE_STEP)
     first = log(output, "validation")[0]
-    assert [first["sources"][f"s{n}"] for n in range(3)] == pytest.approx(alone, rel=1e-6)
-    assert first["loss"] == pytest.approx(sum(alone) / 3, rel=1e-6) and first["tokens"] == 34
-    assert mean == pytest.approx(sum(alone) / 3, rel=0.1)
+    assert [first["sources"][f"s{n}"] for n in range(3)] == pytest.approx(source_losses, rel=1e-6)
+    assert (
+        first["loss"] == pytest.approx(sum(source_losses) / 3, rel=1e-6) and first["tokens"] == 34
+    )
+    assert mean == pytest.approx(sum(source_losses) / 3, rel=0.1)
 
 
 @pytest.fixture
@@ -137,11 +143,11 @@ def test_no_sequence_holds_a_repetition(built, lengths):
 
 def test_padding_is_not_taken_for_the_mask_of_other_sequences(built):
     data = built([[1] * 70])
-    tokens = [len(read(data.train.once[place])) for place in (*range(3), *range(3))]
+    tokens = [len(read(data.train.once[index])) for index in (*range(3), *range(3))]
     again = built([[1] * 70]).train.once
-    padded = min(range(3), key=lambda place: tokens[place])
+    padded = min(range(3), key=lambda index: tokens[index])
     assert sorted(tokens[:3]) == [6, 33, 33]
-    assert [len(read(again[place])) for place in (padded, *range(3))] == [6, *tokens[:3]]
+    assert [len(read(again[index])) for index in (padded, *range(3))] == [6, *tokens[:3]]
 
 
 def test_later_passes_have_another_order(built):

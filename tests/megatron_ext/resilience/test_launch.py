@@ -14,10 +14,10 @@ from tests.conftest import ROOT, command
 from tests.megatron_ext.conftest import RECIPE
 
 
-def launched(folder, *words, **places):
+def launched(folder, *words, **paths):
     """Start a run that goes on for ever; return the launcher and the file of what it writes."""
     recipe = folder / "r.yaml"
-    recipe.write_text(RECIPE.format(output=folder / "out", **places))
+    recipe.write_text(RECIPE.format(output=folder / "out", **paths))
     written = folder / f"written_{time.monotonic_ns()}"
     arguments = command(
         "-m",

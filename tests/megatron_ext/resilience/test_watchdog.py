@@ -55,14 +55,14 @@ def test_names_who_is_waited_for(heartbeats, message):
 
 
 def test_a_phase_that_takes_too_long_is_reported(tmp_path):
-    said = queue.Queue()
+    messages = queue.Queue()
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "rank_00001.json").write_text(
         json.dumps(heartbeat(1, host="node2", seen=time.time() - 999, step=0))
     )
-    watchdog = Watchdog(tmp_path, rank=0, world_size=2, limit=0.2, on_hang=said.put)
+    watchdog = Watchdog(tmp_path, rank=0, world_size=2, limit=0.2, on_hang=messages.put)
     watchdog.enter(0, "optimizer step")
-    assert "it waits for rank 1 on node2" in said.get(timeout=60)
+    assert "it waits for rank 1 on node2" in messages.get(timeout=60)
     watchdog.close()
 
 

@@ -62,11 +62,11 @@ def test_a_full_disk_is_reported_in_one_line():
         rank: _wrap_exception(RuntimeError("Worker failure: [Errno 28] No space left on device"))
         for rank in (0, 3)
     }
-    told = (
+    message = (
         r"cannot write the checkpoint run: Worker failure: \[Errno 28\] No space left on device;"
         r" fix that"
     )
-    with pytest.raises(DataError, match=told), writing("run"):
+    with pytest.raises(DataError, match=message), writing("run"):
         raise CheckpointException("write", failures)
 
 
@@ -83,10 +83,10 @@ def holds(tmp_path):
 def held_writer(folder, run):
     """Return the process that is about to write a file of a checkpoint, and is held there."""
     deadline = time.monotonic() + 300
-    while not (found := list(folder.glob("writer_*"))):
+    while not (markers := list(folder.glob("writer_*"))):
         assert time.monotonic() < deadline, run.written.read_text()
         time.sleep(0.01)
-    return psutil.Process(int(found[0].name.removeprefix("writer_")))
+    return psutil.Process(int(markers[0].name.removeprefix("writer_")))
 
 
 @pytest.mark.multiprocess
