@@ -27,4 +27,4 @@ def test_what_to_install_is_said(monkeypatch):
         gpu_environment.Missing,
         match=r"(?s)No module named 'megatron'.*requirements-gpu\.txt.*Dockerfile",
     ):
-        gpu_environment.found()
+        gpu_environment.environment()
