@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         raise DataError(f"{arguments.tokenizer / 'tokenizer.json'} is missing")
     family, architecture = FAMILIES["llama"], ranks.architecture(size)
     for task in all_tasks(family, architecture):
-        if task.megatron not in VOCAB_TENSORS:  # these are padded there too
+        if task.megatron not in VOCAB_TENSORS:  # these are padded in the files too
             check_shapes(task, architecture, ranks, arguments.legacy)
     config = family.config(architecture)
     job = import_hf.ExternalModel(

@@ -7,7 +7,7 @@ It compares weights and logits.
         --tp 2 --pp 2
 
 Weights are compared bit by bit, by name, a slice at a time. Logits are computed on real text, by
-the original's own code and by Megatron under the layout asked for (with --tp, sequence parallel),
+the original's own code and by Megatron under the requested layout (with --tp, sequence parallel),
 and compared position by position: the largest difference over the vocabulary, relative to the
 largest logit of the position. At most 1e-5 is allowed in fp32; with --dtype bf16 three times the
 difference between the original in bf16 and in fp32. Exit code 1 when the two differ.

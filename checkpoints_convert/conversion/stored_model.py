@@ -34,18 +34,18 @@ class StoredModel:
         """Return the file of a tensor's first part and the offset of its first byte.
 
         Raises:
-            KeyError: there is none of that name.
+            KeyError: the name is unknown.
         """
         task, _ = self._tensors[name]
         return self._stored.location(task.megatron, task.layer)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the size of a tensor; KeyError when there is none of that name."""
+        """Return the size of a tensor; KeyError for an unknown name."""
         task, number = self._tensors[name]
         return hf_shapes(task.mapping, self._architecture)[number]
 
     def dtype(self, name: str) -> torch.dtype:
-        """Return the precision of a tensor; KeyError when there is none of that name."""
+        """Return the precision of a tensor; KeyError for an unknown name."""
         task, _ = self._tensors[name]
         return self._stored.dtype(task.megatron, task.layer)
 

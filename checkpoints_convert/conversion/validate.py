@@ -64,7 +64,7 @@ def check_complete(weights: Weights, family: Family, architecture: Architecture)
 def check_shapes(
     task: WeightConversionTask, architecture: Architecture, source: Source, where: object
 ) -> None:
-    """Check that the Hugging Face tensors of a task have the sizes that the configuration asks for.
+    """Check that the Hugging Face tensors of a task have the sizes of the configuration.
 
     Raises:
         DataError: one has not; names the numbers.
@@ -72,7 +72,7 @@ def check_shapes(
     for name, expected in zip(task.hf, hf_shapes(task.mapping, architecture), strict=True):
         if source.shape(name) != expected:
             raise DataError(
-                f"{where}: {name} has the size {list(source.shape(name))}, config.json asks for"
+                f"{where}: {name} has the size {list(source.shape(name))}, config.json requires"
                 f" {list(expected)}"
             )
 
@@ -117,7 +117,7 @@ def check_tensors(stored: TorchDist, family: Family, architecture: Architecture)
                 )
         if actual != expected:
             raise DataError(
-                f"{stored.folder}: {task.megatron} has the size {list(actual)}, the model asks for"
+                f"{stored.folder}: {task.megatron} has the size {list(actual)}, the model requires"
                 f" {list(expected)}{hint}"
             )
 

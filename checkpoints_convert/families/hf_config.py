@@ -159,7 +159,7 @@ def architecture(
         own: further fields of Architecture, the family's properties among them.
 
     Raises:
-        ValueError: a field asks for something that Megatron's model would not do.
+        ValueError: a field has a value that Megatron's model does not support.
         KeyError: a field is missing.
     """
     fields.require(hidden_act=own.get("activation", properties()["activation"]), **_ALWAYS)

@@ -19,7 +19,7 @@ def weight_files(folder: str | Path) -> list[Path]:
 
     It loads `model.safetensors`, else those of the index, else all `.safetensors` files.
 
-    Others may lie beside them: Mistral's models come with the same weights as
+    Other files may exist: Mistral's models come with the same weights as
     `consolidated.safetensors`, under other names.
 
     Raises:

@@ -88,7 +88,7 @@ def extend(folder: Path, tokens: Sequence[str], rows: int) -> Extension:
     """Give each token the next free id of the tokenizer in `folder`, whose model has `rows` rows.
 
     Raises:
-        DataError: there is no tokenizer.json, or it knows a token already.
+        DataError: tokenizer.json is missing, or has a token already.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():

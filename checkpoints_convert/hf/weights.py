@@ -40,7 +40,7 @@ class Weights:
     """The tensors of a folder's safetensors files, of which any rows can be read.
 
     Raises:
-        DataError: there is none, or one is missing or damaged.
+        DataError: the folder has none, or one is missing or damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -69,32 +69,32 @@ class Weights:
         """Return the file of a tensor and the offset of its first byte.
 
         Raises:
-            KeyError: there is none of that name.
+            KeyError: the name is unknown.
         """
         return str(self.tensors[name].path), self.tensors[name].offset
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the size of a tensor; KeyError when there is none of that name."""
+        """Return the size of a tensor; KeyError for an unknown name."""
         return self.tensors[name].shape
 
     def dtype(self, name: str) -> torch.dtype:
-        """Return the precision of a tensor; KeyError when there is none of that name."""
+        """Return the precision of a tensor; KeyError for an unknown name."""
         return self.tensors[name].dtype
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Read some rows of a tensor; KeyError when there is none of that name."""
+        """Read some rows of a tensor; KeyError for an unknown name."""
         return self.tensors[name].rows(start, stop)
 
     def read_into(self, target: Tensor, name: str, start: int) -> None:
         """Fill `target` with the rows from `start` on.
 
         Raises:
-            KeyError: there is no tensor of that name.
+            KeyError: the name is unknown.
         """
         self.tensors[name].read_into(target, start)
 
     def read(self, name: str) -> Tensor:
-        """Read one tensor; KeyError when there is none of that name."""
+        """Read one tensor; KeyError for an unknown name."""
         return self.tensors[name].read()
 
 
@@ -231,5 +231,5 @@ def header(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> bytes:
         start, end = end, end + math.prod(shape) * dtype.itemsize
         entries[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format asks for aligned data
+    text += b" " * (-len(text) % 8)  # the format requires aligned data
     return len(text).to_bytes(8, "little") + text

@@ -146,7 +146,7 @@ class Ranks:
         """Return the architecture; the files have only the padded size of the vocabulary.
 
         Raises:
-            DataError: an argument asks for something that is not a Llama.
+            DataError: an argument is not that of a Llama.
         """
         with malformed(self.files[0]):
             return self._architecture(vocab_size)

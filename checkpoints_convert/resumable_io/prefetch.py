@@ -36,7 +36,7 @@ class Prefetcher:
         self._thread.shutdown(cancel_futures=True)
 
     def read(self, slices: Iterable[TensorSlice]) -> Iterator[Tensor]:
-        """Yield the slices, read one ahead; a tensor is overwritten once the next is asked for."""
+        """Yield the slices, read one ahead; a tensor is overwritten once the next is requested."""
         ahead: Future[Tensor] | None = None
         for slice_ in slices:
             current, ahead = ahead, self._thread.submit(self._read, slice_)

@@ -191,7 +191,7 @@ def set_array(target: Array, state: Any) -> None:
     """Set the content of an array: numbers of a known type, as many bytes as its shape has."""
     need(
         target.value is None and type(state) is tuple and len(state) == 5,
-        "an array's content twice, or of another form",
+        "an array's content twice, or of another structure",
     )
     _, shape, dtype, fortran, content = state
     target.value = _filled(content, dtype, shape, "F" if fortran is True else "C")
@@ -215,7 +215,7 @@ def _filled(content: Any, dtype: Any, shape: Any, order: Any) -> numpy.ndarray:
 
 def make_array(*arguments: Any) -> numpy.ndarray:
     """Return an array from its content."""
-    need(len(arguments) == 4, "an array's content of another form")
+    need(len(arguments) == 4, "an array's content of another structure")
     return _filled(*arguments)
 
 
@@ -234,7 +234,7 @@ def check_dtype_state(state: Any) -> None:
 
 def make_scalar(*arguments: Any) -> Any:
     """Return the number that an array of one holds."""
-    need(len(arguments) == 2, "a number's content of another form")
+    need(len(arguments) == 2, "a number's content of another structure")
     return _filled(arguments[1], arguments[0], (), "C").item()
 
 

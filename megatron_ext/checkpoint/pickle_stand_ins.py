@@ -40,7 +40,7 @@ class Known:
     by_new: bool = False
     """Whether objects of it are made without a call, which pickles do for data classes."""
     state: type | None = None
-    """Type of the state that its objects may be given; None for none."""
+    """Type of its objects' state; None for no state."""
     members: bool = False
     """Whether it is an enumeration, of which a member may be named."""
 
@@ -87,5 +87,5 @@ class Storage:
 
 
 def settled(value: Any) -> Any:
-    """Return an array's content in place of its stand-in."""
+    """Return an array's content instead of its stand-in."""
     return value if type(value) is not Array or value.value is None else value.value

@@ -50,7 +50,7 @@ _CLASSES = {"torch.optim.adamw.AdamW": torch.optim.AdamW, "torch.optim.adam.Adam
 
 
 def shown(value: Any) -> Any:
-    """Return the printable form of a value: a number or short text itself, else its type.
+    """Return a printable value: a number or short text itself, else its type.
 
     Printing a list may never end.
     """

@@ -98,7 +98,7 @@ class ShardedWriter:
 
 
 def _collect_results() -> None:
-    """Start the process that collects the writers' reports, in place of the core's.
+    """Start the process that collects the writers' reports, instead of the core's.
 
     The core's outlives a killed trainer, ours ends with it.
     """
@@ -115,7 +115,7 @@ def _replicas() -> torch.distributed.ProcessGroup:
 def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     """Fill a sharded state dictionary from a checkpoint and return it (collective).
 
-    Keys that it does not ask for are kept.
+    Keys that it does not request are kept.
 
     Each replica reads a part of the data that all need and gets the rest from the others. These are
     the steps of Megatron's `dist_checkpointing.load`, which would unpickle the files itself; here

@@ -117,7 +117,7 @@ def _chunk(value: Any, tensor_size: tuple[int, ...], name: str) -> dcp.ChunkStor
         offset + size <= length
         for offset, size, length in zip(offsets, sizes, tensor_size, strict=True)
     )
-    need(fits, f"a part of {name[:200]!r} that lies outside it")
+    need(fits, f"a part of {name[:200]!r} outside of it")
     return dcp.ChunkStorageMetadata(offsets=torch.Size(offsets), sizes=torch.Size(sizes))
 
 

@@ -309,8 +309,8 @@ def checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> float:
 def checkpoint_staging(architecture: Architecture, recipe: Recipe) -> float:
     """Return the bytes of host memory that a process needs while it writes a checkpoint.
 
-    Megatron Core's `fully_reshardable` form, which lets the layout change, gathers in each process
-    what its replicas hold of the optimizer's state.
+    Megatron Core's `fully_reshardable` format, which lets the layout change, gathers in each
+    process its replicas' optimizer state.
     """
     stages = recipe.parallel.pipeline_model_parallel_size
     return OPTIMIZER_STATE * max(

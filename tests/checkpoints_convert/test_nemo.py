@@ -192,7 +192,7 @@ MISTAKES = {
     ),
     "another size": (
         lambda nemo: change(nemo, hidden_size=32),
-        r"has the size \[384, 64\], the model asks for \[384, 32\]",
+        r"has the size \[384, 64\], the model requires \[384, 32\]",
     ),
     "no positions": (lambda nemo: change(nemo, seq_length=None), "seq_length is null.*give --hf"),
 }

@@ -36,12 +36,12 @@ def being_saved(output, since):
     return False
 
 
-def await_moment(kind, output, seeded, told=str):
+def await_moment(kind, output, seeded, describe=str):
     """Wait for a moment: at process start, some steps later, or while a checkpoint is written.
 
     Return whether it came before the run was finished.
     """
-    now, begun, steps, pause = (
+    now, start_step, steps, pause = (
         time.time(),
         last_step(output),
         seeded.randint(1, 5),
@@ -51,10 +51,12 @@ def await_moment(kind, output, seeded, told=str):
     if kind == "start":
         time.sleep(seeded.uniform(0, 2))
         return not (output / "manifest.json").exists()
-    while not (being_saved(output, now) if kind == "save" else last_step(output) >= begun + steps):
+    while not (
+        being_saved(output, now) if kind == "save" else last_step(output) >= start_step + steps
+    ):
         if (output / "manifest.json").exists():
             return False
-        assert time.monotonic() < deadline, f"no moment of the kind {kind!r} came\n{told()}"
+        assert time.monotonic() < deadline, f"no moment of the kind {kind!r} came\n{describe()}"
         time.sleep(0.001)
     time.sleep(pause)
     return not (output / "manifest.json").exists()

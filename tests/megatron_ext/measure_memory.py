@@ -196,21 +196,21 @@ def measure(run, shape):
     parallel_groups.initialize(run.parallel, run.training.seed)
     model = wrap_model(build_model_chunks(platform, shape, run), run)
     optimizer = build_optimizer(model, run)
-    parameters = [weight for piece in model for weight in piece.parameters()]
+    parameters = [weight for chunk in model for weight in chunk.parameters()]
     held = Held({weight.untyped_storage().data_ptr() for weight in parameters})
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda holder: holder.tensor):
         TrainStep(platform, run, model).run(batches(run), memory_model.micro_batches(run, 2), [])
     optimizer.prepare_grads()
     state = [
         tensor
-        for part in optimizer.chained_optimizers
-        for one in part.optimizer.state.values()
+        for chained in optimizer.chained_optimizers
+        for one in chained.optimizer.state.values()
         for tensor in one.values()
     ]
     copies = [
         weight
-        for part in optimizer.chained_optimizers
-        for group in part.optimizer.param_groups
+        for chained in optimizer.chained_optimizers
+        for group in chained.optimizer.param_groups
         for weight in group["params"]
     ]
     # in fp32 they are the weights themselves
@@ -220,7 +220,7 @@ def measure(run, shape):
     # of what `logits` counts, autograd holds the logits themselves, and of each token two float32,
     # an int64 and a bool
     tokens = memory_model.micro_batch_tokens(run)
-    kept_logits = memory_model.logits_bytes(shape, run)["logits"] + 17 * tokens
+    logits_and_buffers = memory_model.logits_bytes(shape, run)["logits"] + 17 * tokens
     candidates = memory_model.peak_candidates(shape, run, 2, stage, fused=False)
     measured = {
         "parameters": sum(weight.numel() for weight in parameters),
@@ -230,11 +230,13 @@ def measure(run, shape):
         "activations": held.most,
     }
     parallel_state.destroy_model_parallel()
-    kept = max(activations + (kept_logits if logits else 0) for activations, logits in candidates)
+    planned_activations = max(
+        activations + (logits_and_buffers if logits else 0) for activations, logits in candidates
+    )
     return {
         "stage": stage,
         "measured": measured,
-        "planned": {**dataclasses.asdict(planned), "activations": kept},
+        "planned": {**dataclasses.asdict(planned), "activations": planned_activations},
     }
 
 

@@ -499,7 +499,7 @@ def test_a_tensor_of_another_type_than_metadata_says_is_refused(tmp_path, checkp
 
     inside = rewritten(checkpoint, tmp_path / "changed", change)
     with pytest.raises(
-        DataError, match=r"final_layernorm\.weight should have \[64\] of torch\.float32 there"
+        DataError, match=r"final_layernorm\.weight should have \[64\] of torch\.float32"
     ):
         torch_dist.TorchDist(inside).rows("decoder.final_layernorm.weight", None, 0, 64)
 

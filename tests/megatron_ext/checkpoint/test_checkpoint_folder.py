@@ -10,7 +10,7 @@ from megatron_ext.checkpoint import checkpoint_folder
 @pytest.mark.parametrize(
     ("folder", "file", "message"),
     [
-        ("none", "", "there is no such folder"),
+        ("none", "", "it does not exist"),
         (
             "hf",
             "config.json",

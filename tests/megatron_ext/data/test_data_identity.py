@@ -23,11 +23,11 @@ def test_a_fingerprint_sees_lengths_and_tokens(tmp_path):
     first = fingerprint(str(write(tmp_path / "first", documents(20, 30))))
     assert fingerprint(str(write(tmp_path / "moved", documents(20, 30)))) == first
     others = [documents(30, 20), documents(20, 30, first=1), documents(21, 30)]
-    found = {
+    fingerprints = {
         fingerprint(str(write(tmp_path / f"other_{number}", other)))
         for number, other in enumerate(others)
     }
-    assert len(found | {first}) == 4
+    assert len(fingerprints | {first}) == 4
 
 
 @pytest.mark.slow
@@ -42,9 +42,9 @@ def test_a_new_run_does_not_read_the_index_of_earlier_files(tmp_path, pretrain_f
     write(prefix, documents(50, 40, first=7))
     pretrain_forked(1, *reads, output=output)
     fresh = pretrain_forked(1, *reads)
-    for kind in ("train", "validation"):
-        assert [record["loss"] for record in log(output, kind)] == [
-            record["loss"] for record in log(fresh, kind)
+    for record_kind in ("train", "validation"):
+        assert [record["loss"] for record in log(output, record_kind)] == [
+            record["loss"] for record in log(fresh, record_kind)
         ]
 
 

@@ -158,7 +158,7 @@ def test_empty_data_are_refused(shape, tmp_path):
 
 def samples(ranks, micro, consumed=0):
     """All ranks' samples, in the order in which global batches of 8 consume them."""
-    parts = [
+    rank_samples = [
         list(
             BatchSampler(
                 total=32, consumed=consumed, micro_batch_size=micro, rank=rank, ranks=ranks
@@ -167,9 +167,9 @@ def samples(ranks, micro, consumed=0):
         for rank in range(ranks)
     ]
     batches = 8 // (micro * ranks)
-    steps = range(0, len(parts[0]), batches)
+    steps = range(0, len(rank_samples[0]), batches)
     return [
-        sorted(n for part in parts for batch in part[step : step + batches] for n in batch)
+        sorted(n for own in rank_samples for batch in own[step : step + batches] for n in batch)
         for step in steps
     ]
 
