@@ -6,7 +6,7 @@
 Both read the same abstracts in the same run.
 
 One process, one core; each step alone over the same documents in memory, the best of `--repeats`,
-the peers in turn with ours. Memory: benchmarks/curate_memory.py.
+alternating with the peers. Memory: benchmarks/curate_memory.py.
 """
 
 import gzip
@@ -44,7 +44,7 @@ FULL_BYTES = 48.1e9 * 4
 Run = Callable[[Iterator[Document]], Any]
 
 
-def load(corpus: Path, most: int) -> list[Document]:
+def load(corpus: Path, limit: int) -> list[Document]:
     """Return documents of a corpus."""
     documents: list[Document] = []
     for path in sorted(corpus.rglob("*.jsonl.gz")):
@@ -54,23 +54,24 @@ def load(corpus: Path, most: int) -> list[Document]:
                 documents.append(
                     Document(text=record["text"], id=record["id"], metadata=record["metadata"])
                 )
-                if len(documents) == most:
+                if len(documents) == limit:
                     return documents
     return documents
 
 
 def rate(run: Run, documents: list[Document], repeats: int) -> tuple[float, float]:
-    """Return a step's best rate over fresh copies of the documents, and the share that it drops."""
-    best, left = 0.0, 0
+    """Return a step's best rate over copies of the documents, and the fraction that it drops."""
+    best = 0.0
+    remaining = 0
     for _ in range(repeats):
         copies = [
             Document(text=d.text, id=d.id, metadata=dict(d.metadata) | {"text_language": "en"})
             for d in documents
         ]
         start = time.perf_counter()
-        left = sum(1 for _ in run(iter(copies)))
+        remaining = sum(1 for _ in run(iter(copies)))
         best = max(best, len(documents) / (time.perf_counter() - start))
-    return best, 1 - left / len(documents)
+    return best, 1 - remaining / len(documents)
 
 
 def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:

@@ -206,7 +206,7 @@ def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_
     server.reply = lambda _: "Excellent!"
     with pytest.raises(DataError, match="in 3 tries; its last reply is 'Excellent!'"):
         rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl")])
-    with pytest.raises(UsageError, match="is no address of an endpoint"):
+    with pytest.raises(UsageError, match="is not an endpoint URL"):
         rationales.main(
             [*arguments, "--output", str(tmp_path / "p.jsonl"), "--endpoint", "localhost"]
         )

@@ -118,7 +118,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_its_samples_are_named(
 
 
 @pytest.mark.multiprocess
-def test_a_spike_goes_back_and_leaves_the_window_out(pretrain_forked, checkpoint, mixed):
+def test_a_spike_rolls_back_and_skips_the_window(pretrain_forked, checkpoint, mixed):
     recipe_text = recipe(20, 26, checkpoint, mixed)
     guard = ["resilience.loss_spike_threshold=2", "resilience.loss_spike_window=4"]
     output = pretrain_forked(2, *guard, recipe=recipe_text)

@@ -9,7 +9,7 @@ from tests.megatron_ext.conftest import log
 
 
 @pytest.mark.multiprocess
-def test_started_again_or_as_another_run(pretrain_forked, alone):
+def test_a_finished_run_is_skipped_or_refused_to_another(pretrain_forked, alone):
     output = alone
     for record in manifest.read(output, "pretrain")["outputs"]:
         assert manifest.sha256(output / record["path"]) == record["sha256"]
@@ -23,7 +23,7 @@ def test_started_again_or_as_another_run(pretrain_forked, alone):
 
 
 @pytest.mark.multiprocess
-def test_a_run_goes_on_with_data_that_moved_when_its_recipe_says_so(
+def test_a_run_resumes_with_moved_data_once_its_recipe_is_edited(
     pretrain_forked, alone, data, tmp_path
 ):
     output = tmp_path / "out"

@@ -70,7 +70,7 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
 
 
 @pytest.mark.multiprocess
-def test_a_validation_is_broken_off_and_made_up_for(
+def test_an_interrupted_validation_is_repeated(
     pretrain_forked, start_forked, tmp_path, checkpoint, data
 ):
     many = tmp_path / "many"
@@ -126,7 +126,7 @@ def test_a_stop_in_the_first_validation_leaves_nothing(start_forked, tmp_path, c
 
 
 @pytest.mark.multiprocess
-def test_a_second_start_is_told_who_is_there(start, tmp_path):
+def test_a_second_start_names_the_running_process(start, tmp_path):
     run, output = start()
     second = command(
         "-m", "megatron_ext.pretrain", "--nproc-per-node", 2, tmp_path / "r.yaml", *LONG
@@ -211,7 +211,7 @@ def test_a_killed_process_is_named(start):
 
 
 @pytest.mark.multiprocess
-def test_a_killed_reader_of_data_is_told(start):
+def test_a_killed_data_loader_is_reported(start):
     run, _ = start("data.num_workers=1")
     psutil.Process(run.pids[0]).children()[0].kill()
     codes, written = run.wait()

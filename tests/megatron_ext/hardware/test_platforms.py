@@ -102,7 +102,7 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
             platforms.detect_platform().init_distributed()
 
 
-def test_half_a_description_of_the_processes_is_refused(monkeypatch):
+def test_an_incomplete_environment_is_refused(monkeypatch):
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", "0")
