@@ -36,7 +36,7 @@ FP32_BOUND = 1e-5
 BF16_FACTOR = 3.0
 """Largest relative difference in bf16, as a multiple of the original's own error.
 
-In bf16 every result is rounded to 8 bits, so that what is allowed depends on the model: this many
+In bf16 every result is rounded to 8 bits, so that the bound depends on the model: this many
 times the difference of the original's own logits between bf16 and fp32. Equal weights came to 0.9
 to 1.0 times (benchmarks/verify_bounds.py); two independent roundings differ by up to the sum of
 both. Only fp32 is a proof.

@@ -208,7 +208,7 @@ def _misshapen(entry: Any) -> str | None:
     if len(entry["data_offsets"]) != 2:
         return "data_offsets should hold its first byte and its end"
     start, end = entry["data_offsets"]
-    # what follows a zero counts, too
+    # also the sizes after a zero
     if math.prod(max(number, 1) for number in entry["shape"]) >= 2**63:
         return f"the size {entry['shape']} is impossible"
     nbytes = math.prod(entry["shape"]) * _DTYPES[entry["dtype"]].itemsize

@@ -87,7 +87,7 @@ def write_entry(
     try:
         torch.save(tensor, cast(IO[bytes], stream))
     except RuntimeError as error:
-        # torch.save hides what its file raises behind an error of its own
+        # torch.save hides errors of its file behind one of its own
         if isinstance(error.__context__, DataError):
             raise error.__context__ from None
         raise

@@ -247,13 +247,13 @@ def size(tensors):
 def main(_):
     platforms.current_platform().init_distributed()
     for name, options in (LAYOUTS | HELD_OUT).items():
-        found = measure(recipe(options), SHAPES.get(name.split(",")[0], SHAPE))
+        result = measure(recipe(options), SHAPES.get(name.split(",")[0], SHAPE))
         line = json.dumps(
             {
                 "layout": name,
                 "held_out": name in HELD_OUT,
                 "rank": torch.distributed.get_rank(),
-                **found,
+                **result,
             }
         )
         print(line, flush=True)
