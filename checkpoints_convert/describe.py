@@ -178,7 +178,8 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
 
 def _training_state(path: Path) -> dict[str, Any]:
     state = json_file.read_object(path)
-    layout, progress = state.get("layout"), state.get("progress")
+    layout = state.get("layout")
+    progress = state.get("progress")
     if not isinstance(layout, list) or len(layout) < 3 or not isinstance(progress, dict):
         raise DataError(
             f"{path} is not what a pretraining run writes: its layout or progress is missing"

@@ -162,14 +162,16 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     if dataclasses.replace(stored, family=family.name) != architecture:
         print(f"configuration: {hf} and {folder} differ: {differences(architecture, stored)}")
         return False
-    weights, source = Weights(hf), TorchDist(folder)
+    weights = Weights(hf)
+    source = TorchDist(folder)
     check_complete(weights, family, architecture)
     check_tensors(source, family, architecture)
     wrong: list[str] = []
     tasks = all_tasks(family, architecture)
     with Progress("weights", total=len(tasks), unit="tensors") as progress, Prefetcher() as reader:
         for task in tasks:
-            dtype, other = source.dtype(task.megatron, task.layer), weights.dtype(task.hf[0])
+            dtype = source.dtype(task.megatron, task.layer)
+            other = weights.dtype(task.hf[0])
             slices = list(megatron_slices(task, architecture, weights, other))
             if dtype != other:
                 wrong.append(
@@ -206,7 +208,8 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
         save_file({"tokens": tokens}, f"{folder}/tokens.safetensors")
         _megatron_logits(arguments, folder)
         actual = load_file(f"{folder}/logits.safetensors")["logits"]
-    actual, expected = actual[0, :, : expected.size(-1)].float(), expected[0].float()
+    actual = actual[0, :, : expected.size(-1)].float()
+    expected = expected[0].float()
     if expected.size(-1) != actual.size(-1) or not bool(torch.isfinite(actual).all()):
         raise DataError(
             f"Megatron gave logits of size {list(actual.shape)}, expected {list(expected.shape)},"
@@ -221,11 +224,12 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
     layout = f"TP{arguments.tp} x PP{arguments.pp}"
     if arguments.tp > 1:
         layout += ", sequence parallel"
-    bound, why = FP32_BOUND, ""
+    bound = FP32_BOUND
+    reason = ""
     if arguments.dtype == "bf16":
         own = max(relative_differences(expected, reference_logits(arguments.hf, tokens, "fp32")[0]))
         bound = BF16_FACTOR * own
-        why = f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)"
+        reason = f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)"
     print(f"logits: {len(difference)} positions, {arguments.dtype}, Megatron under {layout}")
     print("position  token    relative difference  largest logit  same best token")
     for position in worst:
@@ -234,7 +238,7 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
             f" {float(scale[position]):13.4f}  {'yes' if agree[position] else 'NO'}"
         )
     print(
-        f"largest relative difference {max(difference):.2e}, bound {bound:.3g}{why}; same best"
+        f"largest relative difference {max(difference):.2e}, bound {bound:.3g}{reason}; same best"
         f" token in {sum(agree)} of {len(agree)}"
     )
     return max(difference) <= bound

@@ -98,7 +98,8 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
         raise DataError(f"{folder} is no NeMo 2 checkpoint: {path} is missing")
     try:
         content, _ = yaml_text.read(path)
-        model, config = content["_target_"], content["config"]
+        model = content["_target_"]
+        config = content["config"]
         family = next(
             (
                 name
@@ -150,7 +151,8 @@ def _architecture(
         raise ValueError(
             "seq_length is null, so that the number of positions is not known; give --hf"
         )
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    heads = config["num_attention_heads"]
+    hidden = config["hidden_size"]
     window = config.get("window_size")
     return Architecture(
         family=family,

@@ -109,7 +109,7 @@ def test_what_is_no_key_is_said(servers, monkeypatch):
 
 
 def test_an_endless_answer_is_broken_off(servers, monkeypatch):
-    monkeypatch.setattr(openai_endpoint, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(openai_endpoint, "_MAX_BYTES", 1000)
     servers[0].reply = (200, {}, bytes(2000))
     with pytest.raises(DataError, match="more than 1,000 bytes"):
         ChatEndpoint(servers[0].url, "m").ask("?")
