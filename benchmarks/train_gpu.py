@@ -173,10 +173,8 @@ def profile(run: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> cli.ArgumentParser:
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--model",
         choices=["llama_3_8b", "llama_1b", "tiny"],

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         choices=("mean", "normal"),
         default="mean",
         help=(
-            "what the new rows start from: the mean of the old (default), or a normal sample with"
+            "initial values of new rows: the mean of the old (default), or a normal sample with"
             " the old rows' mean and deviation"
         ),
     )

@@ -61,9 +61,10 @@ def main(argv: list[str] | None = None) -> None:
     size = arguments.vocab_size or tokenizer_ids(arguments.tokenizer)
     if size is None:
         raise DataError(f"{arguments.tokenizer / 'tokenizer.json'} is missing")
-    family, architecture = FAMILIES["llama"], ranks.architecture(size)
+    family = FAMILIES["llama"]
+    architecture = ranks.architecture(size)
     for task in all_tasks(family, architecture):
-        if task.megatron not in VOCAB_TENSORS:  # these are padded there too
+        if task.megatron not in VOCAB_TENSORS:  # these are padded in the files too
             check_shapes(task, architecture, ranks, arguments.legacy)
     config = family.config(architecture)
     job = import_hf.ExternalModel(

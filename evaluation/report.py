@@ -3,9 +3,9 @@
     galen report scores/base scores/pretrained scores/finetuned --corpus corpus \\
         --pretraining runs/pretrain --finetuning runs/finetune --output report.html
 
-The first results folder is the model that the others are compared with, on the same samples. Only
-the results are required; the page omits what is not given. Folders come from `galen evaluate`,
-`galen curate`, `galen pretrain`, `galen finetune`.
+The first results folder is the baseline that the others are compared with, on the same samples.
+Only the results are required; without the other inputs their sections are omitted. The folders come
+from `galen evaluate`, `galen curate`, `galen pretrain` and `galen finetune`.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    """Read all, and write the page and the tables."""
+    """Read the inputs, and write the page and the tables."""
     models = report_inputs.named([report_inputs.read_scores(folder) for folder in options.results])
     comparisons = comparison.compare(models)
     paper = tables.paper_tables(models)
@@ -84,10 +84,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def verdict(compared: Comparison) -> str:
-    """Return a task's outcome in one sentence: the first model against the second.
-
-    Where there are more, against the last, too.
-    """
+    """Return a task's outcome in one sentence: the first model against the second and the last."""
     first = compared.rows[0]
     metric = compared.metric
     subject = (
@@ -96,7 +93,9 @@ def verdict(compared: Comparison) -> str:
     before = number(first.metrics[metric].value, metric)
     if len(compared.rows) == 1:
         return f"{subject} is {before} ({interval(first, metric)})."
-    others = compared.rows[1:] if len(compared.rows) <= 3 else [compared.rows[1], compared.rows[-1]]
+    others = compared.rows[1:]
+    if len(others) > 2:
+        others = [others[0], others[-1]]
     changes = [_change(row, metric) for row in others]
     return f"{subject}: {before} for {first.model}; {'; '.join(changes)}."
 
@@ -108,7 +107,7 @@ def render(
     runs: dict[str, report_inputs.Run],
     **rest: Any,
 ) -> str:
-    """Return the page as HTML; `rest` goes to the template as it is."""
+    """Return the page as HTML; `rest` is passed to the template."""
     # matplotlib takes a second to import
     from evaluation.reporting import report_figures
 
@@ -125,7 +124,7 @@ def render(
         drops=drops(corpus.counts) if corpus else [],
         runs=runs,
         figures=report_figures,
-        bins_of=lambda by_model: {name: found["bins"] for name, found in by_model.items()},
+        bins_of=lambda by_model: {name: entry["bins"] for name, entry in by_model.items()},
         metric_titles=_TITLES,
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         **rest,
@@ -133,22 +132,24 @@ def render(
 
 
 def grouped(models: Sequence[ModelScores]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """Return each model's accuracies by group, under (task, kind of group: "subject", "language").
+    """Return each model's accuracies by group, under (task, "subject" or "language").
 
-    Tasks without groups are left out.
+    Tasks without groups are omitted.
     """
-    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    accuracies: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for model in models:
         for name, scores in model.tasks.items():
-            for kind in ("subject", "language"):
-                if scores.task_type.uses_protocol and scores.summary.get(f"by_{kind}"):
-                    found.setdefault((name, kind), {})[model.name] = scores.summary[f"by_{kind}"]
+            if not scores.task_type.uses_protocol:
+                continue
+            for criterion in ("subject", "language"):
+                if by_group := scores.summary.get(f"by_{criterion}"):
+                    accuracies.setdefault((name, criterion), {})[model.name] = by_group
     languages = {model.name: _by_task_language(model) for model in models}
     if any(len(entries) > 1 for entries in languages.values()):
-        found["MMedBench", "language"] = {
+        accuracies["MMedBench", "language"] = {
             name: entries for name, entries in languages.items() if entries
         }
-    return found
+    return accuracies
 
 
 def _by_task_language(model: ModelScores) -> dict[str, Any]:
@@ -162,38 +163,38 @@ def _by_task_language(model: ModelScores) -> dict[str, Any]:
 
 def calibrations(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return, for each task with option probabilities, each model's calibration."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    by_task: dict[str, dict[str, dict[str, Any]]] = {}
     for model in models:
         for name, scores in model.tasks.items():
             if scores.summary.get("calibration", {}).get("bins"):
-                found.setdefault(name, {})[model.name] = scores.summary["calibration"]
-    return found
+                by_task.setdefault(name, {})[model.name] = scores.summary["calibration"]
+    return by_task
 
 
 def letters(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return, for each task, what each model answered how often, and what is to be said of it."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    """Return, for each task, each model's summary with the counts of its answers."""
+    by_task: dict[str, dict[str, dict[str, Any]]] = {}
     for model in models:
         for name, scores in model.tasks.items():
             if scores.summary.get("predictions"):
-                found.setdefault(name, {})[model.name] = scores.summary
-    return found
+                by_task.setdefault(name, {})[model.name] = scores.summary
+    return by_task
 
 
 def wrong_answers(
     models: Sequence[ModelScores],
 ) -> dict[tuple[str, str], list[error_analysis.WrongAnswer]]:
-    """Return model and task to the wrong answers worth reading."""
-    found = {}
+    """Return the most confident errors by model and task."""
+    by_model_and_task = {}
     for model in models:
         for name, scores in model.tasks.items():
             if scores.task_type.uses_protocol:
-                worst = error_analysis.most_confident_errors(
+                errors = error_analysis.most_confident_errors(
                     model.folder, name, scores.summary, scores.samples
                 )
-                if worst:
-                    found[model.name, name] = worst
-    return found
+                if errors:
+                    by_model_and_task[model.name, name] = errors
+    return by_model_and_task
 
 
 def drops(counts: dict[str, Any]) -> list[tuple[str, int]]:
@@ -229,7 +230,7 @@ def interval(row: Row, metric: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a person would say them."""
+    """Return a duration in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -244,16 +245,15 @@ def _change(row: Row, metric: str) -> str:
     assert row.difference is not None  # only the first row has none
     value = row.metrics[metric].value
     unit = " points" if metric == "accuracy" else ""
-    low, high = signed(row.difference.low, metric), signed(row.difference.high, metric)
+    low = signed(row.difference.low, metric)
+    high = signed(row.difference.high, metric)
     if row.judgement == "unclear":
-        went = f"{number(value, metric)} for {row.model}, no clear change"
+        change = f"{number(value, metric)} for {row.model}, no clear change"
     else:
-        went = (
-            f"{'fell' if row.difference.value < 0 else 'rose'} to {number(value, metric)} for"
-            f" {row.model}"
-        )
+        verb = "fell" if row.difference.value < 0 else "rose"
+        change = f"{verb} to {number(value, metric)} for {row.model}"
     return (
-        f"{went} (difference {signed(row.difference.value, metric)}{unit}, 95 % interval {low} to"
+        f"{change} (difference {signed(row.difference.value, metric)}{unit}, 95 % interval {low} to"
         f" {high})"
     )
 
@@ -265,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="RESULTS_DIR",
-        help="output folder of `galen evaluate`, the first is the base",
+        help="output folders of `galen evaluate`; the first is the baseline",
     )
     parser.add_argument(
         "--corpus",
@@ -300,14 +300,14 @@ def _parser() -> argparse.ArgumentParser:
         "--tables",
         type=Path,
         metavar="DIR",
-        help="write the tables there too, as Markdown, CSV and LaTeX",
+        help="also write the tables to this folder, as Markdown, CSV and LaTeX",
     )
     parser.add_argument(
         "--output",
         type=Path,
         required=True,
         metavar="FILE",
-        help="the HTML page to write; one that is there is replaced",
+        help="the HTML page to write; an existing one is replaced",
     )
     return parser
 

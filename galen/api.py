@@ -288,8 +288,8 @@ def agreement(scores: str | Path, ratings: str | Path) -> dict[str, MetricAgreem
     with as_command("agreement"), commands.load("agreement") as module:
         measured = module.measure(*files)
     return {
-        name: MetricAgreement(tau.value, tau.low, tau.high, best)
-        for name, (tau, best) in measured.metrics.items()
+        name: MetricAgreement(metric.tau.value, metric.tau.low, metric.tau.high, metric.best)
+        for name, metric in measured.metrics.items()
     }
 
 

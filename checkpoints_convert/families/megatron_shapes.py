@@ -1,4 +1,4 @@
-"""The tensors of a Megatron model of this kind and their sizes, whatever the family calls them."""
+"""The tensors of a Megatron model and their sizes, for any family."""
 
 from collections.abc import Callable
 

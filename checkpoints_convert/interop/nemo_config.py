@@ -95,10 +95,11 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
     """
     path = folder / CONTEXT / "model.yaml"
     if not path.is_file():
-        raise DataError(f"{folder} is no NeMo 2 checkpoint: there is no file {path}")
+        raise DataError(f"{folder} is no NeMo 2 checkpoint: {path} is missing")
     try:
         content, _ = yaml_text.read(path)
-        model, config = content["_target_"], content["config"]
+        model = content["_target_"]
+        config = content["config"]
         family = next(
             (
                 name
@@ -120,7 +121,7 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
     expected = architecture_of(FAMILIES[family], FAMILIES[family].config(architecture), str(path))
     if expected != architecture:
         raise DataError(
-            f"{path} does not describe a {family} model: {differences(expected, architecture)}"
+            f"{path} does not describe a {family} model: {differences(architecture, expected)}"
         )
     return architecture
 
@@ -146,11 +147,12 @@ def _architecture(
             " give --hf"
         )
     positions = positions or config.get("max_position_embeddings") or config["seq_length"]
-    if positions is None:  # what NeMo's importer writes for a Mistral without a window
+    if positions is None:  # as NeMo's importer writes for a Mistral without a window
         raise ValueError(
             "seq_length is null, so that the number of positions is not known; give --hf"
         )
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    heads = config["num_attention_heads"]
+    hidden = config["hidden_size"]
     window = config.get("window_size")
     return Architecture(
         family=family,

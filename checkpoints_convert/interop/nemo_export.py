@@ -28,8 +28,8 @@ from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.config.architecture import Architecture, read_architecture
 
 STAGE = "megatron_to_nemo"
-# What Lightning looks for beside the weights of a run that has made no step yet, and how Megatron
-# Core is to shard an optimizer.
+# State that Lightning requires of a run before its first step, and how Megatron Core shards an
+# optimizer.
 _COMMON: dict[str, Any] = {
     "epoch": 0,
     "global_step": 0,
@@ -61,7 +61,7 @@ class WriteNemoDistcp(WriteDistcp):
 
 @dataclass(frozen=True)
 class NemoExport:
-    """What to export and how."""
+    """An iteration to export, and options."""
 
     folder: Path
     """Of the iteration."""
@@ -77,7 +77,7 @@ def convert(
 ) -> None:
     """Write the iteration that `job` names as the NeMo 2 folder `output`.
 
-    `recorded` is what its manifest says of its files.
+    `recorded` are its files' records in its manifest.
 
     Raises:
         DataError: the checkpoint is incomplete, NeMo has no such model, or `output` holds something
@@ -96,7 +96,8 @@ def convert(
     if run.finished(identity) is not None:
         print(f"{output} is already complete")
         return
-    family, stored = FAMILIES[architecture.family], TorchDist(folder)
+    family = FAMILIES[architecture.family]
+    stored = TorchDist(folder)
     check_tensors(stored, family, architecture)
     source = StoredModel(stored, all_tasks(family, architecture), architecture)
     if run.partial.is_symlink():

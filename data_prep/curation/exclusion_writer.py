@@ -95,7 +95,9 @@ def merge_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
     for path in sorted(folder.glob("*.json")):
         for reason, samples in json_file.read_object(path).items():
             merged[reason] += [tuple(sample) for sample in samples]
-    return {
-        reason: [{"id": id, "text": text} for _, id, text in sorted(samples)[:SAMPLES]]
-        for reason, samples in sorted(merged.items())
-    }
+    return {reason: _lowest(samples) for reason, samples in sorted(merged.items())}
+
+
+def _lowest(samples: list[tuple[float, str, str]]) -> list[dict[str, Any]]:
+    """Return the samples of the lowest hashes as records."""
+    return [{"id": id, "text": text} for _, id, text in sorted(samples)[:SAMPLES]]

@@ -221,7 +221,7 @@ def _field(record: Any, key: str) -> Any:
     if key not in record:
         raise InvalidRecordError(
             "no such key",
-            f"no key {key!r} (it has: {', '.join(record)}); say which with --json-keys",
+            f"no key {key!r} (it has: {', '.join(record)}); select one with --json-keys",
         )
     return record[key]
 

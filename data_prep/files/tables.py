@@ -218,6 +218,6 @@ def _check_columns(path: Path, names: Sequence[str], keys: Sequence[str]) -> Non
     for key in keys:
         if key not in names:
             raise DataError(
-                f"{path}: no column {key!r} (it has: {', '.join(names)}); say which with"
+                f"{path}: no column {key!r} (it has: {', '.join(names)}); select one with"
                 " --json-keys"
             )

@@ -82,7 +82,7 @@ class Limits(Watch):
                 raise MemoryError
 
     def is_used_up(self) -> bool:
-        """Say whether nearly all the memory for a record was taken, whatever came of it."""
+        """Return whether nearly all the memory for a record was taken, whatever came of it."""
         return _peak() - self._begun > NEARLY * self.memory
 
     def restart_timer(self) -> None:

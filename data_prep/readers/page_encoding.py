@@ -200,7 +200,7 @@ def _as_labelled(data: bytes, label: str) -> str | None:
 
 
 def _is_refuted(text: str, data: bytes) -> bool:
-    """Say whether chardet is sure that the bytes are other text in a script that is not Latin."""
+    """Return whether chardet is sure that the bytes are other text in a non-Latin script."""
     if sum(byte >= 0x80 for byte in data) < 2 * _FEW:
         return False
     guess = _guessed(data, _SURE, _REFUTED_ON)
@@ -276,7 +276,7 @@ def _is_western(text: str) -> bool:
 
 
 def _is_garbled(text: str, codec: str) -> bool:
-    """Say whether a text was read in a wrong encoding.
+    """Return whether a text was read in a wrong encoding.
 
     Signs of it are controls, symbols, letters of other scripts or capitals inside words.
     """

@@ -134,7 +134,7 @@ def printable(text: str) -> str:
 
 
 def is_of_system(error: Exception) -> bool:
-    """Say whether an error is the system's, not the file's.
+    """Return whether an error is the system's, not the file's.
 
     The file is gone, or a disk or a network fails.
     """

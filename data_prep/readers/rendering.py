@@ -138,13 +138,14 @@ def heading(depth: int, text: str) -> str:
     return f"{'#' * max(1, min(depth, 6))} {text}" if text else ""
 
 
+def _table_row(cells: Sequence[str]) -> str:
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
+
+
 def table_rows(rows: Sequence[Sequence[str]], header_rows: int = 1) -> str:
     """Return cells as Markdown rows, the header's first, with a line of dashes below them."""
-    lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-        for row in rows
-        if any(row)
-    ]
+    lines = [_table_row(row) for row in rows if any(row)]
     if lines and 0 < header_rows < len(lines):
         lines.insert(header_rows, "|" + " --- |" * max(len(row) for row in rows))
     return "\n".join(lines)

@@ -190,7 +190,8 @@ def _figure_or_table(entry: dict[str, Any], renderer: MarkupRenderer) -> str:
     type_name = str(entry.get("type_str") or entry.get("type") or "")
     is_table = type_name.startswith("tab")
     number = entry.get("fig_num") or entry.get("num") or ""
-    label = f"{'Table' if is_table else 'Figure'} {number}" if number else ""
+    name = "Table" if is_table else "Figure"
+    label = f"{name} {number}" if number else ""
     caption = " ".join(str(entry.get("text") or "").split())
     return renderer.figure_or_table("table" if is_table else "fig", label, caption)
 

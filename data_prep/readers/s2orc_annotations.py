@@ -68,7 +68,8 @@ class AnnotatedText:
         if bibliography:
             text, spans = _load(bibliography)
         else:
-            text, spans = self.text, self.spans
+            text = self.text
+            spans = self.spans
         self.works = {
             str(entry.attributes.get("id")): _cited_work(text, spans, entry)
             for entry in spans.get("bibentry", [])

@@ -148,12 +148,13 @@ class TeiText:
             if entry.get(_ID)
         }
         self.captions = {
-            str(figure.get(_ID)): (
-                self.line(figure.find("figDesc")) or self.line(figure.find("head"))
-            )
+            str(figure.get(_ID)): self._caption(figure)
             for figure in root.iter("figure")
             if figure.get(_ID)
         }
+
+    def _caption(self, figure: Element) -> str:
+        return self.line(figure.find("figDesc")) or self.line(figure.find("head"))
 
     def line(self, element: Element | None) -> str:
         """Return an element's text on one line."""
@@ -269,18 +270,20 @@ def _is_raised(element: Element) -> bool:
 
 def _apart(inner: str, before: str, behind: str) -> str:
     """Return a text with a space on each side where it touches a word of a script with spaces."""
-    first = inner[:1]
-    last = inner[-1:]
-    if (
-        before[-1:].strip()
-        and before[-1] not in "([{"
-        and first.strip()
-        and not (_WIDE.match(before[-1]) or _WIDE.match(first))
-    ):
+    if before[-1:] not in ("(", "[", "{") and _touch(before, inner):
         inner = f" {inner}"
-    if behind[:1].isalnum() and last.strip() and not (_WIDE.match(last) or _WIDE.match(behind)):
+    if behind[:1].isalnum() and _touch(inner, behind):
         inner += " "
     return inner
+
+
+def _touch(left: str, right: str) -> bool:
+    """Return whether two texts touch at characters of scripts with spaces between words."""
+    last = left[-1:]
+    first = right[:1]
+    if not last.strip() or not first.strip():
+        return False
+    return not _WIDE.match(last) and not _WIDE.match(first)
 
 
 def _metadata(root: Element) -> dict[str, Any]:

@@ -99,7 +99,8 @@ class WarcReader(SourceReader):
         header = response.http_headers.get_header("Content-Type")
         data = None if header else self._body(response, record)
         if data is not None:
-            media_type, charset = sniffed_type(data), None
+            media_type = sniffed_type(data)
+            charset = None
         else:
             media_type, charset = content_type(header)
         if media_type not in (*PAGE_TYPES, "application/pdf"):
@@ -175,7 +176,7 @@ class _Info:
             )
 
     def wants(self, url: str) -> bool:
-        """Say whether the page at an address is a document rather than a page to follow links from.
+        """Return whether the page at an address is a document, not only a page with links.
 
         Raises:
             RecordRejectedError: the pattern takes seconds on this address, as some do by design or

@@ -13,7 +13,7 @@ from data_prep.readers.html_text import letters_of, page_text, parse
 from data_prep.readers.license import license_name
 from data_prep.readers.page_encoding import UnknownEncodingError
 from data_prep.readers.record import Record, RecordRejectedError
-from data_prep.readers.xml_tree import LANGUAGE
+from data_prep.readers.xml_tree import LANGUAGE, Element
 from galen.recipe import STRICT
 
 _MAX_DAMAGED_FRACTION = 0.001
@@ -23,6 +23,7 @@ One with fewer is read with a warning.
 """
 
 _MIN_EXTRACTED_FRACTION = 0.5
+_FEW_EXTRACTED = "pages with less than half of their text extracted"
 _MIN_LETTERS = 500
 """Letters and digits of a page from which on the extracted fraction is checked."""
 
@@ -101,27 +102,36 @@ def page_document(
         _warn(reader, filepath, position, "pages with replacement characters", detail)
     extracted = sum(map(str.isalnum, text))
     if letters >= _MIN_LETTERS and extracted < _MIN_EXTRACTED_FRACTION * letters:
-        reason = "pages with less than half of their text extracted"
         detail = (
             f"{extracted:,} of the {letters:,} letters and digits outside of links and menus are"
             " extracted; options.content can name the content"
         )
-        _warn(reader, filepath, position, reason, detail)
+        _warn(reader, filepath, position, _FEW_EXTRACTED, detail)
     language = root.get("lang") or root.get(LANGUAGE)
-    license_links = [
-        link for link in root.iter("link", "a") if "license" in (link.get("rel") or "").split()
-    ]
-    canonical_links = [link for link in root.iter("link") if link.get("rel") == "canonical"]
-    canonical = canonical_links[0].get("href") if canonical_links else None
     return reader.document(
         text,
         document_id,
         filepath,
         title=title,
         language=[language] if language else [],
-        license=license_name(*(link.get("href") for link in license_links)),
-        url=url or canonical,
+        license=_license_of(root),
+        url=url or _canonical_url(root),
     )
+
+
+def _license_of(root: Element) -> str:
+    """Return the name of the license that a page links to."""
+    links = [
+        link for link in root.iter("link", "a") if "license" in (link.get("rel") or "").split()
+    ]
+    return license_name(*(link.get("href") for link in links))
+
+
+def _canonical_url(root: Element) -> str | None:
+    for link in root.iter("link"):
+        if link.get("rel") == "canonical":
+            return link.get("href")
+    return None
 
 
 def _warn(reader: SourceReader, filepath: str, position: str, reason: str, detail: str) -> None:

@@ -92,7 +92,7 @@ class WordBreaks:
         return "" if is_one_word else "-"
 
     def _is_known(self, left: str, right: str) -> bool:
-        """Say whether a word that continues with a hyphen is known.
+        """Return whether a word that continues with a hyphen is known.
 
         True of "infor-mation-based", not of "state-of-the-art".
         """

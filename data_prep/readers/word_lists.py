@@ -30,7 +30,7 @@ def clean_word(root: Element) -> None:
 
 
 def is_word_export(root: Element) -> bool:
-    """Say whether Word wrote a page."""
+    """Return whether Word wrote a page."""
     names = [
         meta.get("content") or ""
         for meta in root.iter("meta")

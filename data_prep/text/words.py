@@ -101,7 +101,7 @@ def parts_of(word: str) -> list[tuple[str, int]]:
 
 
 def is_hidden(text: str) -> bool:
-    """Say whether a text holds what WORD cannot tell.
+    """Return whether a text holds what WORD cannot tell.
 
     That is invisible characters, a break that may be inside a word, or markup that means a space.
     """
@@ -113,7 +113,7 @@ def is_hidden(text: str) -> bool:
 
 
 def is_broken_in_line(text: str) -> bool:
-    """Say whether a text holds a hyphen before a space, at which a word perhaps continues."""
+    """Return whether a text holds a hyphen before a space, at which a word perhaps continues."""
     if text.isascii() and "- " not in text and "-\t" not in text:  # which is far faster
         return False
     return _IN_LINE.search(text) is not None

@@ -288,7 +288,7 @@ def choose_encoder(
             continue
         if text is None:
             return encoder, "; ".join(dict.fromkeys(reasons)) or None
-        reasons.append(f"{candidate} gives other ids for {text[:40]!r}")
+        reasons.append(f"{candidate} gives different ids for {text[:40]!r}")
     return reference, "; ".join(dict.fromkeys(reasons)) or "there is none for this tokenizer"
 
 
@@ -304,7 +304,7 @@ def _candidates(tokenizer: TextTokenizer, cache_bytes: int) -> Iterator[tuple[st
 
 
 def _difference(encoder: Encoder, texts: Sequence[str], expected: Sequence[Ids]) -> str | None:
-    """Return the first text for which an encoder gives other ids."""
+    """Return the first text for which an encoder gives different ids."""
     for text, ids, reference in zip(texts, encoder.encode(texts), expected, strict=True):
         if not np.array_equal(ids, reference):
             return text

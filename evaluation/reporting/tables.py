@@ -22,38 +22,31 @@ class Table:
     columns: list[str]
     rows: list[list[str]]
     own: int
-    """How many of the first rows are our own results."""
+    """Number of our own rows, which come first."""
 
 
 def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
     """Return the papers' tables with at least one column of the models, our rows first."""
-    found = []
+    tables = []
     for source in published_results.TABLES:
-        found_cells = {
-            model.name: [_cell(model, column) for column in source.columns] for model in models
-        }
-        own = [
-            [name, *map(_shown, values), _shown(_average(values))]
-            for name, values in found_cells.items()
-            if any(v is not None for v in values)
-        ]
-        if own:
-            theirs = [
-                [name, *(f"{value:.1f}" for value in values)]
-                for name, values in source.rows.items()
-            ]
-            columns = ["", *(column.title for column in source.columns), "Average"]
-            found.append(
-                Table(
-                    source.name,
-                    source.title,
-                    f"Published rows: {source.source}.",
-                    columns,
-                    own + theirs,
-                    len(own),
-                )
-            )
-    return found
+        own: dict[str, list[str]] = {}
+        for model in models:
+            values = [_value(model, column) for column in source.columns]
+            if any(value is not None for value in values):
+                own[model.name] = [model.name, *map(_shown, [*values, _average(values)])]
+        if not own:
+            continue
+        published = [[name, *map(_shown, values)] for name, values in source.rows.items()]
+        table = Table(
+            name=source.name,
+            title=source.title,
+            note=f"Published rows: {source.source}.",
+            columns=["", *(column.title for column in source.columns), "Average"],
+            rows=[*own.values(), *published],
+            own=len(own),
+        )
+        tables.append(table)
+    return tables
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
@@ -133,9 +126,9 @@ def write(folder: Path, tables: Sequence[Table]) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def _cell(model: ModelScores, column: published_results.Column) -> float | None:
+def _value(model: ModelScores, column: published_results.Column) -> float | None:
     """Return our value for a column in percent, or None."""
-    for task, subject in column.places:
+    for task, subject in column.tasks:
         if task in model.tasks:
             scores = model.tasks[task]
             if not subject:
@@ -157,7 +150,7 @@ def _shown(value: float | None) -> str:
 def _markdown(table: Table) -> str:
     shown = [[cells.for_markdown(cell) for cell in row] for row in [table.columns, *table.rows]]
     for row in shown[1 : table.own + 1] if table.own < len(table.rows) else []:
-        row[0] = f"**{row[0]}**"  # ours in bold where there are others
+        row[0] = f"**{row[0]}**"  # our rows in bold if there are others
     head, *lines = ("| " + " | ".join(row) + " |" for row in shown)
     rule = "|---|" + "---:|" * (len(table.columns) - 1)
     return "\n".join([f"### {table.title}", "", head, rule, *lines, "", table.note, ""])

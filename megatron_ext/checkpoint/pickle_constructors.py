@@ -22,14 +22,14 @@ _NUMBER_CODES = ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4
 _MAX_PATH_LENGTH = 4096
 
 
-def need(condition: bool, what: str) -> None:
+def need(condition: bool, message: str) -> None:
     """Raise ValueError unless the condition holds."""
     if not condition:
-        raise ValueError(what)
+        raise ValueError(message)
 
 
-def _are(values: Any, kind: type) -> bool:
-    return type(values) is tuple and all(type(value) is kind for value in values)
+def _are(values: Any, type_: type) -> bool:
+    return type(values) is tuple and all(type(value) is type_ for value in values)
 
 
 def make_namespace() -> Namespace:
@@ -57,16 +57,17 @@ def make_defaultdict(*factory: Any) -> dict[Any, Any]:
     return {}
 
 
-def container_maker(kind: type) -> Callable[..., Any]:
+def container_maker(type_: type) -> Callable[..., Any]:
     """Return the constructor of a list, tuple or bytes from the same content."""
 
     def make(*arguments: Any) -> Any:
-        need(len(arguments) <= 1, f"{kind.__name__} with several arguments")
-        allowed = (bytes, bytearray) if kind in (bytes, bytearray) else (list, tuple)
+        need(len(arguments) <= 1, f"{type_.__name__} with several arguments")
+        allowed = (bytes, bytearray) if type_ in (bytes, bytearray) else (list, tuple)
         need(
-            all(type(value) in allowed for value in arguments), f"{kind.__name__} of something else"
+            all(type(value) in allowed for value in arguments),
+            f"{type_.__name__} of something else",
         )
-        return kind(*arguments)
+        return type_(*arguments)
 
     return make
 
@@ -79,15 +80,15 @@ def make_set(*arguments: Any) -> Any:
     return set(arguments[0])
 
 
-def number_maker(kind: type) -> Callable[..., Any]:
+def number_maker(type_: type) -> Callable[..., Any]:
     """Return the constructor of a number from a number."""
 
     def make(*arguments: Any) -> Any:
         need(
             len(arguments) <= 1 and all(type(value) in (int, float, bool) for value in arguments),
-            f"{kind.__name__} of something else",
+            f"{type_.__name__} of something else",
         )
-        return kind(*arguments)
+        return type_(*arguments)
 
     return make
 
@@ -177,70 +178,70 @@ def make_dtype(*arguments: Any) -> DType:
 
 
 def reserve_array(*arguments: Any) -> Array:
-    """Return the stand-in that an array is until its content comes."""
-    kind = arguments[0] if len(arguments) == 3 else None
+    """Return the stand-in for an array whose content follows."""
+    known = arguments[0] if len(arguments) == 3 else None
     need(
-        type(kind) is Known and kind.name == "numpy.ndarray" and type(arguments[1]) is tuple,
+        type(known) is Known and known.name == "numpy.ndarray" and type(arguments[1]) is tuple,
         "an array of another class",
     )
     return Array()
 
 
 def set_array(target: Array, state: Any) -> None:
-    """Give an array its content: numbers of a known type, as many bytes as its shape asks for."""
+    """Set the content of an array: numbers of a known type, as many bytes as its shape has."""
     need(
         target.value is None and type(state) is tuple and len(state) == 5,
-        "an array's content twice, or of another form",
+        "an array's content twice, or of another structure",
     )
-    _, shape, kind, fortran, content = state
-    target.value = _filled(content, kind, shape, "F" if fortran is True else "C")
+    _, shape, dtype, fortran, content = state
+    target.value = _filled(content, dtype, shape, "F" if fortran is True else "C")
 
 
-def _filled(content: Any, kind: Any, shape: Any, order: Any) -> numpy.ndarray:
+def _filled(content: Any, dtype: Any, shape: Any, order: Any) -> numpy.ndarray:
     need(
-        type(kind) is DType and type(content) in (bytes, bytearray),
+        type(dtype) is DType and type(content) in (bytes, bytearray),
         "an array of other things than numbers",
     )
     need(type(order) is str and order in ("C", "F"), "an array in another order")
     check_sizes(shape)
     need(
-        len(content) == math.prod(shape) * kind.numpy.itemsize,
+        len(content) == math.prod(shape) * dtype.numpy.itemsize,
         "an array of another size than its content",
     )
     return (
-        numpy.frombuffer(bytes(content), kind.numpy).reshape(shape, order=order).copy(order=order)
+        numpy.frombuffer(bytes(content), dtype.numpy).reshape(shape, order=order).copy(order=order)
     )
 
 
 def make_array(*arguments: Any) -> numpy.ndarray:
     """Return an array from its content."""
-    need(len(arguments) == 4, "an array's content of another form")
+    need(len(arguments) == 4, "an array's content of another structure")
     return _filled(*arguments)
 
 
 def check_dtype_state(state: Any) -> None:
-    """Check what NumPy stores of a data type of numbers: its byte order, and nothing else."""
-    what = "NumPy's other data types"
+    """Check the state that NumPy stores of a data type of numbers: only its byte order."""
+    message = "NumPy's other data types"
     need(
         type(state) is tuple
         and len(state) == 8
         and _are(state[1:2], str)
         and state[1] in ("<", "|"),
-        what,
+        message,
     )
-    need(all(part is None for part in state[2:5]) and _are(state[:1] + state[5:], int), what)
+    need(all(part is None for part in state[2:5]) and _are(state[:1] + state[5:], int), message)
 
 
 def make_scalar(*arguments: Any) -> Any:
     """Return the number that an array of one holds."""
-    need(len(arguments) == 2, "a number's content of another form")
+    need(len(arguments) == 2, "a number's content of another structure")
     return _filled(arguments[1], arguments[0], (), "C").item()
 
 
 def check_key(key: Any) -> None:
     """Check that a value may be a key.
 
-    A file must not be able to draw out its hashing and comparing.
+    Hashing and comparing keys must take bounded time.
     """
     if not _is_plain(key):
         need(
@@ -250,20 +251,22 @@ def check_key(key: Any) -> None:
 
 
 def _is_plain(key: Any) -> bool:
-    kind = type(key)
+    type_ = type(key)
     return (
-        kind in (str, bool, bytes, float, torch.dtype)
+        type_ in (str, bool, bytes, float, torch.dtype)
         or key is None
-        or (kind is int and -(2**60) < key < 2**60)
+        or (type_ is int and -(2**60) < key < 2**60)
     )
 
 
 def _is_part(key: Any) -> bool:
-    """Return whether a value may be a part of a key.
+    """Return whether a value may be an element of a tuple that is a key.
 
-    Tuples of larger numbers can be made to have all the same hash.
+    Tuples of larger numbers can be made to collide.
     """
-    kind = type(key)
+    type_ = type(key)
     return (
-        kind in (str, bool, bytes, torch.dtype) or key is None or (kind is int and abs(key) < 2**31)
+        type_ in (str, bool, bytes, torch.dtype)
+        or key is None
+        or (type_ is int and abs(key) < 2**31)
     )

@@ -3,7 +3,7 @@
 It builds plain values and inert stand-ins, imports nothing and calls nothing of the file.
 
 Python's unpickler cannot be bounded: it sets attributes of classes, hashes any value and allocates
-any length. This one knows the operations that it is given (`pickle_operations` has those that
+any length. This one knows the operations passed to it (`pickle_operations` has those that
 checkpoints are written with) and `pickle_names`. Anything else is refused with a message, and so
 are more operations, bytes, time or nesting than a checkpoint needs.
 """
@@ -69,7 +69,7 @@ class Machine:
         self.has_arrays = False
         self.memo: dict[int, Any] = {}
         self.is_inner = outer is not None
-        """Whether the pickle lies in another, as that of a tensor's storage."""
+        """Whether the pickle is inside another, as that of a tensor's storage."""
         own = Budget(source, limits or Limits(), len(data))
         self.budget: Budget = own if outer is None else outer.budget
 
@@ -79,7 +79,7 @@ class Machine:
         `table` has the operation of each code, or None where a pickle that has it is refused.
 
         Raises:
-            DataError: the pickle is damaged, or asks for what no checkpoint does.
+            DataError: the pickle is damaged, or has operations that no checkpoint has.
         """
         self.table = table
         try:
@@ -143,7 +143,7 @@ class Machine:
         end = self.end + count
         if count < 0 or end > len(self.data):
             raise self.damaged(
-                f"it speaks of {count:,} bytes and holds {len(self.data) - self.end:,}"
+                f"it refers to {count:,} bytes and has {len(self.data) - self.end:,}"
             )
         content = self.data[self.end : end]
         self.end = end
@@ -174,7 +174,7 @@ class Machine:
         self.stack.append(value)
 
     def pop(self) -> Any:
-        """Pop a value that lies above the last mark."""
+        """Pop a value above the last mark."""
         return settled(self.stack.pop())
 
     def mark(self) -> None:
@@ -245,7 +245,7 @@ class Machine:
             )
             need(
                 type(state) is target.known.state,
-                f"{target.known.name} with a state of another form",
+                f"{target.known.name} with a state of another type",
             )
             if type(state) is dict:
                 _check_fields(state)
@@ -278,7 +278,7 @@ class Machine:
             and type(key) is str
             and type(location) is str
             and type(count) is int,
-            "a storage of another form",
+            "a storage of another structure",
         )
         dtype = STORAGES.get(known.name.rpartition(".")[2])
         need(dtype is not None and 0 <= count < 2**48, "a storage of another type")
@@ -309,11 +309,11 @@ def _check_fields(state: Any) -> None:
 
 
 def _rebuild_tensor(machine: Machine, *arguments: Any) -> StoredTensor:
-    need(len(arguments) in (4, 6, 7), "a tensor of another form")
+    need(len(arguments) in (4, 6, 7), "a tensor of another structure")
     storage, offset, size, stride = arguments[:4]
     need(
         len(arguments) < 7 or not arguments[6],
-        "a tensor that is the negative or the conjugate of what is stored",
+        "a tensor that is the negative or the conjugate of its storage",
     )
     need(
         type(storage) is Storage and type(offset) is int and offset >= 0,
@@ -378,7 +378,7 @@ def _storage_of_bytes(machine: Machine, *arguments: Any) -> Storage:
     magic, version, _, storage, keys = values
     need(
         (magic, version) == _LEGACY and type(storage) is Storage and len(references) == 1,
-        "a storage of another form",
+        "a storage of another structure",
     )
     key, size = references[0]
     need(keys == [key] and len(data) == start + 8 + size, "an incomplete storage")

@@ -14,7 +14,8 @@ class Inert:
     __slots__ = ("arguments", "known", "state")
 
     def __init__(self, known: "Known", arguments: tuple[Any, ...]) -> None:
-        self.known, self.arguments = known, arguments
+        self.known = known
+        self.arguments = arguments
         self.state: Any = None
 
     def __repr__(self) -> str:
@@ -34,12 +35,12 @@ class Known:
     make: Callable[..., Any] | None = None
     """Makes the value from arguments; None for a name that may only be mentioned.
 
-    A ValueError says what is wrong with the arguments.
+    Raises ValueError for wrong arguments.
     """
     by_new: bool = False
     """Whether objects of it are made without a call, which pickles do for data classes."""
     state: type | None = None
-    """Of what type the state is that its objects may be given; None for none."""
+    """Type of its objects' state; None for no state."""
     members: bool = False
     """Whether it is an enumeration, of which a member may be named."""
 
@@ -57,7 +58,7 @@ class Array:
 
 
 class DType:
-    """A data type of NumPy: what an array of a checkpoint may consist of."""
+    """A data type of NumPy that an array of a checkpoint may have."""
 
     __slots__ = ("code",)
 
@@ -71,16 +72,20 @@ class DType:
 
 
 class Storage:
-    """Where the numbers of a tensor are: in a file, or in `data`."""
+    """The location of a tensor's numbers: in a file, or in `data`."""
 
     __slots__ = ("count", "data", "dtype", "offset", "path")
 
     def __init__(
         self, dtype: torch.dtype, count: int, path: Any, offset: int, data: bytes | None = None
     ) -> None:
-        self.dtype, self.count, self.path, self.offset, self.data = dtype, count, path, offset, data
+        self.dtype = dtype
+        self.count = count
+        self.path = path
+        self.offset = offset
+        self.data = data
 
 
 def settled(value: Any) -> Any:
-    """Return an array's content in place of its stand-in."""
+    """Return an array's content instead of its stand-in."""
     return value if type(value) is not Array or value.value is None else value.value

@@ -26,8 +26,8 @@ ARCHITECTURE_FILE = "architecture.json"
 VOCAB_MULTIPLE = 128  # Megatron-LM's --make-vocab-size-divisible-by
 
 
-_MOST = 2**31 - 1
-_MOST_LAYERS = 10_000
+_MAX_SIZE = 2**31 - 1
+_MAX_LAYERS = 10_000
 """More than any model has; a damaged number would fill the memory with tensor names."""
 
 
@@ -63,17 +63,17 @@ class Architecture:
 
     family: str
     """Model family in checkpoints_convert, for example llama."""
-    num_layers: int = Field(gt=0, le=_MOST_LAYERS)
-    hidden_size: int = Field(gt=0, le=_MOST)
-    ffn_hidden_size: int = Field(gt=0, le=_MOST)
-    num_attention_heads: int = Field(gt=0, le=_MOST)
-    num_query_groups: int = Field(gt=0, le=_MOST)
+    num_layers: int = Field(gt=0, le=_MAX_LAYERS)
+    hidden_size: int = Field(gt=0, le=_MAX_SIZE)
+    ffn_hidden_size: int = Field(gt=0, le=_MAX_SIZE)
+    num_attention_heads: int = Field(gt=0, le=_MAX_SIZE)
+    num_query_groups: int = Field(gt=0, le=_MAX_SIZE)
     """Key/value heads."""
-    kv_channels: int = Field(gt=0, le=_MOST)
+    kv_channels: int = Field(gt=0, le=_MAX_SIZE)
     """Size of one head."""
-    vocab_size: int = Field(gt=0, le=_MOST)
+    vocab_size: int = Field(gt=0, le=_MAX_SIZE)
     """Rows of the embedding that belong to a token, padding not counted."""
-    max_position_embeddings: int = Field(gt=0, le=_MOST)
+    max_position_embeddings: int = Field(gt=0, le=_MAX_SIZE)
     rotary_base: float = Field(gt=0, allow_inf_nan=False)
     rope_scaling_factor: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Factor of Llama 3's rotary scaling, None for none."""
@@ -83,7 +83,7 @@ class Architecture:
     """Whether query, key and value have a bias (Qwen2)."""
     qk_layernorm: bool = False
     """Whether query and key pass an RMSNorm over each head (Qwen3)."""
-    window_size: int | None = Field(default=None, gt=0, le=_MOST)
+    window_size: int | None = Field(default=None, gt=0, le=_MAX_SIZE)
     """Tokens that a token attends to, itself included (Mistral's sliding window); None for all."""
     activation: ActivationName = "silu"
     """Activation function of the MLP."""
@@ -269,7 +269,7 @@ def read_architecture(path: str | Path) -> Architecture:
     file = shipped.resolve(path) if is_file else Path(path) / ARCHITECTURE_FILE
     if not file.exists():
         raise DataError(
-            f"cannot read {file}: there is none; `galen import` writes it beside the weights"
+            f"cannot read {file}: it does not exist; `galen import` writes it beside the weights"
         )
     fields = json_file.read_object(file)
     try:
@@ -279,7 +279,7 @@ def read_architecture(path: str | Path) -> Architecture:
 
 
 def architecture_from_model(checkpoint: str | Path, json_path: str | Path | None) -> Architecture:
-    """Return a recipe's architecture: its checkpoint's, or before there is one, its file's.
+    """Return a recipe's architecture: its checkpoint's, or before one exists, its file's.
 
     Args:
         checkpoint: `model.checkpoint` of a recipe; it need not exist if `json_path` is given.

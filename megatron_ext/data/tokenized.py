@@ -143,13 +143,12 @@ def _validation_data(recipe: Recipe, reader: "_Documents | _Conversations") -> d
     prefixes = {name: source.validation for name, source in data.sources.items()}
     if not any(prefixes.values()):
         prefixes = {"validation": data.validation}
-    return {
-        name: ReadOnce(
-            [reader.once(prefix) for prefix in source_prefixes], samples, recipe.training.seed
-        )
-        for name, source_prefixes in prefixes.items()
-        if source_prefixes
-    }
+    datasets = {}
+    for name, source_prefixes in prefixes.items():
+        if source_prefixes:
+            files = [reader.once(prefix) for prefix in source_prefixes]
+            datasets[name] = ReadOnce(files, samples, recipe.training.seed)
+    return datasets
 
 
 def _remove_unreadable(cache: Path) -> None:

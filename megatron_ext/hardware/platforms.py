@@ -108,46 +108,47 @@ class Platform:
         Raises:
             UsageError: names the keys and what they need.
         """
-        training, optimizer = run.training, run.optimizer
-        engine = {
+        problems = self._missing_engine(run)
+        if self.device.type != "cuda":
+            device_settings = {
+                "optimizer.optimizer_cpu_offload": run.optimizer.optimizer_cpu_offload,
+                "training.cross_entropy_loss_fusion": run.training.cross_entropy_loss_fusion,
+            }
+            problems += [f"{key} needs a GPU" for key, is_set in device_settings.items() if is_set]
+        if run.training.fp8_format and self.transformer_engine:
+            problems += self._missing_fp8(run.training.fp8_recipe)
+        if problems:
+            raise UsageError(f"{'; '.join(problems)}; this run is on {self.name}")
+
+    def _missing_engine(self, run: Recipe) -> list[str]:
+        """Return the settings that need Transformer Engine, if this platform lacks it."""
+        if self.transformer_engine:
+            return []
+        training = run.training
+        settings = {
             "training.fp8_format": training.fp8_format is not None,
             "parallel.tp_comm_overlap": run.parallel.tp_comm_overlap,
-            "optimizer.use_precision_aware_optimizer": optimizer.use_precision_aware_optimizer,
+            "optimizer.use_precision_aware_optimizer": run.optimizer.use_precision_aware_optimizer,
         }
-        # the CPU platform has a stand-in for what the core asks there
+        # the CPU platform replaces the core's call for it
         if self.device.type == "cuda":
-            engine["training.recompute_modules: layernorm"] = "layernorm" in (
-                training.recompute_modules or []
-            )
-        missing = [
-            f"{key} needs Transformer Engine"
-            for key, is_set in engine.items()
-            if is_set and not self.transformer_engine
-        ]
-        device = {
-            "optimizer.optimizer_cpu_offload": optimizer.optimizer_cpu_offload,
-            "training.cross_entropy_loss_fusion": training.cross_entropy_loss_fusion,
-        }
-        missing += [
-            f"{key} needs a GPU"
-            for key, is_set in device.items()
-            if is_set and self.device.type != "cuda"
-        ]
-        if training.fp8_format and self.transformer_engine:
-            capability = torch.cuda.get_device_capability(self.device)
-            if capability < (8, 9):
-                missing.append(
-                    "training.fp8_format needs a GPU of the Ada, Hopper or a later generation"
-                )
-            elif training.fp8_recipe == "blockwise" and capability[0] != 9:
-                missing.append("training.fp8_recipe: blockwise needs Hopper GPUs")
-            elif training.fp8_recipe == "mxfp8" and capability[0] < 10:
-                missing.append(
-                    "training.fp8_recipe: mxfp8 needs Blackwell GPUs (use tensorwise or blockwise"
-                    " on Hopper)"
-                )
-        if missing:
-            raise UsageError(f"{'; '.join(missing)}; this run is on {self.name}")
+            recomputed = training.recompute_modules or []
+            settings["training.recompute_modules: layernorm"] = "layernorm" in recomputed
+        return [f"{key} needs Transformer Engine" for key, is_set in settings.items() if is_set]
+
+    def _missing_fp8(self, fp8_recipe: str) -> list[str]:
+        """Return why this GPU cannot compute in FP8 by a recipe."""
+        capability = torch.cuda.get_device_capability(self.device)
+        if capability < (8, 9):
+            return ["training.fp8_format needs a GPU of the Ada, Hopper or a later generation"]
+        if fp8_recipe == "blockwise" and capability[0] != 9:
+            return ["training.fp8_recipe: blockwise needs Hopper GPUs"]
+        if fp8_recipe == "mxfp8" and capability[0] < 10:
+            return [
+                "training.fp8_recipe: mxfp8 needs Blackwell GPUs (use tensorwise or blockwise on"
+                " Hopper)"
+            ]
+        return []
 
     def start_tp_overlap(self, run: Recipe, hidden_size: int) -> None:
         """Allocate Transformer Engine's buffers for tensor-parallel overlap, if the recipe asks."""
@@ -186,14 +187,10 @@ class Platform:
         """
         if torch.distributed.is_initialized():
             return
-        alone = "RANK" not in os.environ
-        if not alone and (
-            missing := [
-                name
-                for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-                if name not in os.environ
-            ]
-        ):
+        is_single = "RANK" not in os.environ
+        names = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        missing = [name for name in names if name not in os.environ]
+        if missing and not is_single:
             raise UsageError(
                 f"RANK is set, {' and '.join(missing)} not: start the run with torchrun, or set all"
                 " of them"
@@ -202,9 +199,9 @@ class Platform:
             with allow_interrupt():
                 torch.distributed.init_process_group(
                     backend=self.backend,
-                    rank=0 if alone else int(os.environ["RANK"]),
-                    world_size=1 if alone else int(os.environ["WORLD_SIZE"]),
-                    store=torch.distributed.HashStore() if alone else None,
+                    rank=0 if is_single else int(os.environ["RANK"]),
+                    world_size=1 if is_single else int(os.environ["WORLD_SIZE"]),
+                    store=torch.distributed.HashStore() if is_single else None,
                     timeout=datetime.timedelta(minutes=timeout_minutes),
                 )
         except torch.distributed.DistError as error:

@@ -153,9 +153,8 @@ def layer_activations(
         activations["norm inputs"] = 2 * norms * 4 * sequence_tokens * architecture.hidden_size
         # the values keep the fused tensor that they are a view of
         activations["queries, keys, values"] += size * tokens * (queries + keys) / tensor
-        activations["rotary factors"] = (
-            4 * size * tokens / training.micro_batch_size * architecture.kv_channels
-        )
+        rotary_tokens = tokens / training.micro_batch_size
+        activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels
         # with a gate, also the activation's output and a copy of up
         activations["MLP product"] = (3 if architecture.gated_mlp else 1) * size * mlp_entries
     for name in _recomputed_activations(recipe, architecture):
@@ -179,7 +178,10 @@ def _recomputed_activations(recipe: Recipe, architecture: Architecture) -> list[
     modules = training.recompute_modules or ["core_attn"]
     if not architecture.norms_before:  # Megatron recomputes no others
         modules = [module for module in modules if module != "layernorm"]
-    return [name for module in modules for name in _RECOMPUTED[module]]
+    names: list[str] = []
+    for module in modules:
+        names += _RECOMPUTED[module]
+    return names
 
 
 def layers_in_flight(recipe: Recipe, layers: list[int], stage: int, batches: int) -> float:
@@ -245,7 +247,8 @@ def peak_candidates(
     One is the loss (on other stages than the last, the end of the forward passes in flight); the
     other, with recompute, is the backward pass of recomputed layers, after the logits are freed.
     """
-    parallel, training = recipe.parallel, recipe.training
+    parallel = recipe.parallel
+    training = recipe.training
     layers = stage_layers(recipe, architecture.num_layers)
     in_flight = layers_in_flight(recipe, layers, stage, micro_batches(recipe, gpus))
     kept, recomputed = _kept_activations(architecture, recipe, fused, layers[stage], in_flight)
@@ -270,7 +273,7 @@ def _kept_activations(
 
     Args:
         architecture: the model.
-        recipe: what it recomputes.
+        recipe: its recompute.
         fused: as for `layer_activations`.
         layers: of the stage.
         in_flight: layers whose activations are held at once, one counted for each micro-batch.
@@ -308,8 +311,8 @@ def checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> float:
 def checkpoint_staging(architecture: Architecture, recipe: Recipe) -> float:
     """Return the bytes of host memory that a process needs while it writes a checkpoint.
 
-    Megatron Core's `fully_reshardable` form, which lets the layout change, gathers in each process
-    what its replicas hold of the optimizer's state.
+    Megatron Core's `fully_reshardable` format, which lets the layout change, gathers in each
+    process its replicas' optimizer state.
     """
     stages = recipe.parallel.pipeline_model_parallel_size
     return OPTIMIZER_STATE * max(

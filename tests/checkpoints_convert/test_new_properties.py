@@ -117,7 +117,7 @@ def test_norms_after_are_refused_by_name(tmp_path, models, checkpoints, caplog):
     assert "args" not in TorchDist(folder).common()
     with pytest.raises(DataError, match="NeMo cannot express norm_placement = 'after'"):
         nemo_config.TARGET.check(read_architecture(folder))
-    with pytest.raises(DataError, match="norm_placement is 'before' there and 'after' here"):
+    with pytest.raises(DataError, match="norm_placement is 'before' instead of 'after'"):
         megatron_to_hf.main(
             [
                 *("--megatron", str(checkpoints["exaone4"])),

@@ -178,7 +178,7 @@ def test_foreign_output_stays(recipe_file, tmp_path):
     ("override", "message"),
     [
         ("sources.0.path=nowhere.xml", "nowhere.xml does not exist"),
-        ("sources.0.path=raw/*.nothing", "no file fits the pattern"),
+        ("sources.0.path=raw/*.nothing", "no file matches the pattern"),
         ("sources.0.path=empty", "holds no file that ends in .xml"),
         ("sources.0.path=broken", "bad.xml, line .*broken XML"),
         (

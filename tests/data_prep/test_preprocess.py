@@ -204,21 +204,19 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, caplog):
             "--eod-token",
             "<end>",
         )
-    assert caplog.messages == [f"input files given, and read, more than once: {good}"]
+    assert caplog.messages == [f"input files are read more than once: {good}"]
     with pytest.raises(DataError, match="'<end>' is not in the vocabulary"):
         run(tokenizer_folder, [good], tmp_path / "p", "--append-eod", "--eod-token", "<end>")
     (tmp_path / "none/tokenizer.json").write_bytes(
         (tokenizer_folder / "tokenizer.json").read_bytes()
     )
-    with pytest.raises(
-        DataError, match="names no end-of-document token; say which with --eod-token"
-    ):
+    with pytest.raises(DataError, match="names no end-of-document token; set it with --eod-token"):
         run(tmp_path / "none", [good], tmp_path / "p", "--append-eod")
     with pytest.raises(UsageError, match="at least 1"):
         run(tokenizer_folder, [good], tmp_path / "p", "--workers", "0")
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus/manifest.json").write_text('{"stage": "curate"}')
-    with pytest.raises(DataError, match=r"corpus holds no documents: only manifest\.json"):
+    with pytest.raises(DataError, match=r"corpus contains no documents: only manifest\.json"):
         run(tokenizer_folder, [str(tmp_path / "corpus")], tmp_path / "p")
     manifest.write(
         tmp_path / "corpus/manifest.json",
@@ -229,10 +227,10 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, caplog):
         counts={},
     )
     with pytest.raises(
-        UsageError, match=r"a complete corpus .*; give one split, such as .*corpus/train"
+        UsageError, match=r"a complete corpus .*; pass one split, such as .*corpus/train"
     ):
         run(tokenizer_folder, [str(tmp_path / "corpus")], tmp_path / "p")
-    with pytest.raises(UsageError, match="add how the files' names begin, such as none/train"):
+    with pytest.raises(UsageError, match="add the beginning of the file names, such as none/train"):
         run(tokenizer_folder, [good], "none/")
     with pytest.raises(
         UsageError, match=r"--tokenizer-type: omit it, .*\n +--partitions: .* --shards N$"

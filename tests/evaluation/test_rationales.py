@@ -204,9 +204,9 @@ def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_
     with pytest.raises(DataError, match="refuses with 401"):
         rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl")])
     server.reply = lambda _: "Excellent!"
-    with pytest.raises(DataError, match="gives no rating from 1 to 5 in 3 tries, but 'Excellent!'"):
+    with pytest.raises(DataError, match="in 3 tries; its last reply is 'Excellent!'"):
         rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl")])
-    with pytest.raises(UsageError, match="is no address of an endpoint"):
+    with pytest.raises(UsageError, match="is not an endpoint URL"):
         rationales.main(
             [*arguments, "--output", str(tmp_path / "p.jsonl"), "--endpoint", "localhost"]
         )
@@ -343,7 +343,7 @@ def test_a_local_model_takes_the_place_of_an_endpoint(questions, tiny_llama, tmp
     [refused] = map(json.loads, (tmp_path / "out.rejected.jsonl").read_text().splitlines())
     assert refused["provenance"]["model"].startswith(f"{tiny_llama.name} (files ")
     for wrong, message in [
-        ([], "who is to be asked"),
+        ([], "no model is named"),
         (["--endpoint", "http://x", "--endpoint-model", "m"], "give one of them"),
     ]:
         with pytest.raises(UsageError, match=message):

@@ -147,7 +147,7 @@ def test_a_model_of_more_layers_than_its_configuration_names_is_told(
         json.dumps(config | {"num_hidden_layers": layers, "layer_types": None})
     )
     with pytest.raises(
-        DataError, match=rf"config\.json does not ask for, for example model\.layers\.{layers}\."
+        DataError, match=rf"layers than its config\.json, for example model\.layers\.{layers}\."
     ):
         train.main(
             [str(stopped / "recipe.yaml"), f"model.path={model}", f"output={tmp_path / 'run'}"]

@@ -5,6 +5,7 @@ From any JSONL with a question, options, a context or other named fields.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def item_files(paths: Sequence[str]) -> list[Path]:
         DataError: one of them names none.
     """
     try:
-        return [file for path in paths for file in find_files(path, (".jsonl", ".json"))]
+        return list(chain.from_iterable(find_files(path, (".jsonl", ".json")) for path in paths))
     except DataError as error:
         raise DataError(
             f"step decontaminate, key eval_datasets: {error}; put the evaluation items"
