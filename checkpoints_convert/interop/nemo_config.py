@@ -147,7 +147,7 @@ def _architecture(
             " give --hf"
         )
     positions = positions or config.get("max_position_embeddings") or config["seq_length"]
-    if positions is None:  # what NeMo's importer writes for a Mistral without a window
+    if positions is None:  # as NeMo's importer writes for a Mistral without a window
         raise ValueError(
             "seq_length is null, so that the number of positions is not known; give --hf"
         )

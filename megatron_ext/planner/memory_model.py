@@ -273,7 +273,7 @@ def _kept_activations(
 
     Args:
         architecture: the model.
-        recipe: what it recomputes.
+        recipe: its recompute.
         fused: as for `layer_activations`.
         layers: of the stage.
         in_flight: layers whose activations are held at once, one counted for each micro-batch.
