@@ -44,7 +44,7 @@ def slurm(cluster, monkeypatch):
     monkeypatch.setattr(slurm_executor, "_POLL_SECONDS", 0.2)
 
 
-def test_same_bytes_and_a_left_job_is_taken_over(recipe, tmp_path, slurm):
+def test_same_bytes_and_a_leftover_job_is_canceled(recipe, tmp_path, slurm):
     curate.main([str(recipe), "--workers", "1"])
     command = [
         sys.executable,
@@ -82,7 +82,7 @@ def test_same_bytes_and_a_left_job_is_taken_over(recipe, tmp_path, slurm):
     assert manifests[0]["counts"] == manifests[1]["counts"]
 
 
-def test_what_is_wrong_is_said(recipe, tmp_path, slurm):
+def test_errors_of_sbatch_and_of_tasks_are_reported(recipe, tmp_path, slurm):
     with pytest.raises(UsageError, match="sbatch refuses the job"):
         curate.main([str(recipe), "--executor", "slurm", "--slurm-args=--partition=nowhere"])
     with pytest.raises(DataError, match=r"task [01] met a bad file"):
