@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from evaluation.prompts.template import Prompt, PromptTemplate, right
 from evaluation.question_sets import expressions, jsonl
 from evaluation.question_sets.expressions import ExpressionError, Template
-from evaluation.question_sets.fields import MappedQuestion
+from evaluation.question_sets.field_reader import MappedQuestion
 from evaluation.question_sets.question import Question
 from galen import recipe
 from galen.errors import DataError

@@ -5,11 +5,13 @@ others have their own for all tasks.
 """
 
 import dataclasses
+from typing import Any
 
 from evaluation.prompts.registry import get_template
 from evaluation.prompts.template import PromptTemplate
 from evaluation.protocols.protocol import Protocol
 from evaluation.tasks.task import MultipleChoiceTask
+from galen import recipe
 
 _KEYS = ("prompt", "num_fewshot", "fewshot_sampler", "metric")
 """Keys of a task that set something of the protocol."""
@@ -49,6 +51,14 @@ def by_subject(task: MultipleChoiceTask, protocol: Protocol) -> bool:
     if task.fewshot_by_subject is None:
         return task.layout().few_shot_by_subject
     return task.fewshot_by_subject
+
+
+def used_keys(task: MultipleChoiceTask, protocol: Protocol) -> dict[str, Any]:
+    """Return the keys of a task that set something of the protocol, with their values."""
+    ignored = ignored_keys(task, protocol)
+    values = recipe.to_dict(task)
+    keys = [key for key in (*_KEYS, "fewshot_by_subject") if key not in ignored]
+    return {key: values[key] for key in keys if values[key] is not None}
 
 
 def ignored_keys(task: MultipleChoiceTask, protocol: Protocol) -> list[str]:

@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from evaluation.question_sets import english, jsonl, multilingual, question, rows
+from evaluation.question_sets import english, field_reader, jsonl, multilingual, question, rows
 from evaluation.question_sets.question import Question
 from evaluation.question_sets.reader import Reader
 from evaluation.question_sets.rows import Row
@@ -35,7 +35,6 @@ _READERS = (
     Reader(name="mmedbench", convert=multilingual.mmedbench),
     Reader(name="frenchmedmcqa", convert=multilingual.frenchmedmcqa),
     Reader(name="igakuqa", convert=multilingual.igakuqa),
-    Reader(name="rumeddanet", convert=multilingual.rumeddanet),
     Reader(name="headqa", convert=multilingual.headqa),
     Reader(
         name="biomistral",
@@ -43,7 +42,11 @@ _READERS = (
         fixed_few_shot=multilingual.BIOMISTRAL_FEW_SHOT,
     ),
 )
-READERS: dict[str, Reader] = {item.name: item for item in _READERS}
+_LAYOUTS = sorted(Path(__file__).with_name("layouts").glob("*.yaml"))
+READERS: dict[str, Reader] = {
+    **{item.name: item for item in _READERS},
+    **{path.stem: field_reader.load(path) for path in _LAYOUTS},
+}
 """Readers of published layouts by name."""
 
 

@@ -89,28 +89,6 @@ def igakuqa(row: Row) -> Question | None:
     )
 
 
-def rumeddanet(row: Row) -> Question | None:
-    """RuMedDaNet: `context`, `question`, `answer` да or нет.
-
-    Rows of the private test set have no answer and are left out.
-    """
-    if not row.record.get("answer"):
-        return None
-    given = {"A": "да", "B": "нет"}
-    letters = [
-        letter for letter, word in given.items() if word == row.text("answer").strip().lower()
-    ]
-    return Question(
-        row.identifier("pairID") or row.id,
-        row.text("context"),
-        row.text("question"),
-        given,
-        answer(letters, given, row),
-        "rumeddanet",
-        "ru",
-    )
-
-
 def headqa(row: Row) -> Question | None:
     """HEAD-QA: its JSON of exams, or the hub's rows.
 

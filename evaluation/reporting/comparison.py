@@ -190,5 +190,13 @@ def _check_same_samples(
             f"task {task!r}: {first} was scored on {len(base.samples)} samples, {second} on"
             f" {len(scores.samples)}, {common} of them the same; score both on the same data"
         )
+    settings = base.summary.get("settings", {})
+    others = scores.summary.get("settings", {})
+    different = [key for key in settings | others if settings.get(key) != others.get(key)]
+    if different:
+        raise DataError(
+            f"task {task!r}: {first} and {second} were scored with different task files (keys"
+            f" {', '.join(different)}); these scores are not comparable"
+        )
     if reason := base.task_type.mismatch(base.samples, scores.samples):
         raise DataError(f"task {task!r}: {first} and {second} {reason}")

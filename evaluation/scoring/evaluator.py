@@ -264,6 +264,9 @@ def _summaries(plan: Plan, samples: dict[str, list[Any]]) -> dict[str, dict[str,
         runs = task_type.runs(task, plan.protocol)
         contaminated = contamination.of_task(plan.contaminated, name)
         summaries[name] = task_type.summarize(by_run[name], runs, samples[name], contaminated)
+        settings = task_type.settings(task, plan.protocol)
+        if settings:
+            summaries[name]["settings"] = settings
     return summaries
 
 

@@ -107,6 +107,10 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
         settings = task_settings.settings(task, protocol)
         return job(name, list(samples), examples, settings, template, run, backend)
 
+    def settings(self, task: MultipleChoiceTask, protocol: Protocol) -> dict[str, Any]:
+        """Return the task's own wording, few-shot rule and metric."""
+        return task_settings.used_keys(task, protocol)
+
     def entry(
         self, by_run: Sequence[Sequence[Sample]], runs: Sequence[int], samples: Sequence[Any]
     ) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Summary(_Checked):
     calibration: Calibration | None = None
     predictions: dict[str, int] | None = None
     one_sided: str | None = None
+    settings: dict[str, Any] = {}
 
 
 class Model(_Checked):

@@ -112,6 +112,10 @@ class TaskType(ABC, Generic[T]):
             DataError: a sample cannot be encoded.
         """
 
+    def settings(self, task: T, protocol: Protocol) -> dict[str, Any]:
+        """Return what the task sets of the protocol; scores under other settings do not compare."""
+        return {}
+
     @abstractmethod
     def entry(
         self, by_run: Sequence[Sequence[Sample]], runs: Sequence[int], samples: Sequence[Any]

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from evaluation import question_sets
 from evaluation.prompts.task_prompt import TaskPrompt
-from evaluation.question_sets import rows
+from evaluation.question_sets import field_reader, rows
 from evaluation.question_sets.fields import Fields
 from evaluation.question_sets.question import Question
 from evaluation.question_sets.reader import Reader
@@ -94,7 +94,7 @@ class MultipleChoiceTask:
         """Return the reader of the task's files, of one split or of all records."""
         if self.fields is None:
             return question_sets.reader(self.reader)
-        return self.fields.reader(split)
+        return field_reader.task_reader(self.fields, split)
 
     def source(self, data: Path, name: str) -> str | Path:
         """Return where `name`, one of the task's files, is."""
@@ -119,7 +119,7 @@ class MultipleChoiceTask:
         layout = self.layout(self.fewshot_split)
         if self.fields is not None:
             # published training sets have ids twice; only ids of samples must be unique
-            layout = self.fields.reader(self.fewshot_split, unique_ids=False)
+            layout = field_reader.task_reader(self.fields, self.fewshot_split, unique_ids=False)
         return question_sets.read(layout, self.source(data, self.fewshot_file or ""))
 
 

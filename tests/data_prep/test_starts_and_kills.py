@@ -173,7 +173,7 @@ def uninterrupted(name, material, folder):
 @pytest.mark.multiprocess
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_of_simultaneous_starts_one_runs(name, material, tmp_path):
+def test_one_of_simultaneous_starts_works(name, material, tmp_path):
     expected, _ = uninterrupted(name, material, tmp_path / "one")
     (tmp_path / "many").mkdir()
     processes = [start(arguments_of(name, material, tmp_path / "many")) for _ in range(STARTS)]
@@ -186,7 +186,7 @@ def test_of_simultaneous_starts_one_runs(name, material, tmp_path):
         if code:
             assert code == 1
             assert re.search(HELD.format(rf"{name}\.py"), err), err
-    if name not in ("download", "crawl"):  # which go on, if they begin after the end of another
+    if name not in ("download", "crawl"):  # they resume if another one has ended
         assert len(worked) == 1, ends
     assert digests(tmp_path / "many") == expected
 
@@ -262,8 +262,18 @@ if __name__ == "__main__":
 """
 
 
-def kill_after_renaming(name, arguments):
-    command = [sys.executable, "-c", KILLED_AFTER_RENAMING, name, *map(str, arguments)]
+KILLED_BEFORE_RENAMING = """
+import os, sys
+from data_prep import preprocess
+from data_prep.tokenization.job import TokenJob
+if __name__ == "__main__":
+    TokenJob.publish = lambda *_: os.kill(os.getpid(), 9)
+    preprocess.main(sys.argv[2:])
+"""
+
+
+def run_killed(name, arguments, code=KILLED_AFTER_RENAMING):
+    command = [sys.executable, "-c", code, name, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
@@ -284,7 +294,7 @@ def test_killed_between_name_and_manifest(name, material, tmp_path, monkeypatch,
         for folder in folders
     )
     main(undisturbed_arguments)
-    kill_after_renaming(name, arguments)
+    run_killed(name, arguments)
     published = [path for path in folders[1].iterdir() if not path.name.startswith(".")]
     assert published and not any(path.name.endswith("manifest.json") for path in published)
     if upgraded:
@@ -299,6 +309,41 @@ def test_killed_between_name_and_manifest(name, material, tmp_path, monkeypatch,
     main(arguments)
     assert not caplog.records
     assert digests(folders[1]) == digests(folders[0])
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [("touched", "input 1.jsonl: changed"), ("reordered", "the order or number of input files")],
+)
+def test_inputs_changed_between_kill_and_restart(material, tmp_path, caplog, change, difference):
+    """Preprocessing starts over with a warning; a file that has its final name is not replaced."""
+    names = ["1.jsonl", "2.jsonl"]
+    for name in names:
+        write_lines(tmp_path / name, [{"text": f"the {name} {n}"} for n in range(50)])
+
+    def arguments(output, inputs=names):
+        _, _, *others = preprocess_arguments(material[0], tmp_path / output)
+        return ["--input", *(str(tmp_path / name) for name in inputs), *others]
+
+    run_killed("preprocess", arguments("a"), KILLED_BEFORE_RENAMING)
+    run_killed("preprocess", arguments("b"))
+    if change == "touched":
+        os.utime(tmp_path / "1.jsonl", (1, 1))
+    else:
+        names.reverse()
+    message = rf"b_text_document\.bin belongs to another run \({difference}\); remove it or"
+    with pytest.raises(OutputConflictError, match=message):
+        preprocess.main(arguments("b", names))
+    assert not caplog.records
+    preprocess.main(arguments("a", names))
+    assert len(caplog.messages) == 1
+    assert f"it differs ({difference})" in caplog.messages[0]
+    preprocess.main(arguments("undisturbed", names))
+    for ending in ("bin", "idx"):
+        expected = (tmp_path / f"undisturbed_text_document.{ending}").read_bytes()
+        assert (tmp_path / f"a_text_document.{ending}").read_bytes() == expected
 
 
 def test_a_merge_never_replaces_what_it_did_not_write(material, tmp_path):
@@ -335,7 +380,7 @@ def test_a_merge_never_replaces_what_it_did_not_write(material, tmp_path):
         {"name": "x"},
     ],
 )
-def test_a_corpus_without_mesh_is_an_error_of_one_line(tmp_path, mesh):
+def test_a_corpus_without_mesh_headings_is_a_data_error(tmp_path, mesh):
     corpus = tmp_path / "corpus"
     metadata = {} if mesh is None else {"mesh": mesh, "pmid": "1"}
     for split in ("train", "test"):

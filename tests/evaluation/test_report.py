@@ -241,6 +241,17 @@ def test_other_settings_of_one_protocol_do_not_compare(tmp_path: Path, models: l
         write_report(tmp_path, *models)
 
 
+def test_other_wording_of_a_task_does_not_compare(tmp_path: Path, models: list[Path]) -> None:
+    results = json.loads((models[1] / "results.json").read_text())
+    results["tasks"]["topics"]["settings"] = {"prompt": {"doc_to_text": "{{ question }}"}}
+    (models[1] / "results.json").write_text(json.dumps(results))
+    with pytest.raises(
+        DataError,
+        match=r"'topics': base and tuned were scored with different task files \(keys prompt\)",
+    ):
+        write_report(tmp_path, *models)
+
+
 def test_questions_of_another_release_do_not_compare(tmp_path: Path, models: list[Path]) -> None:
     samples = models[1] / "samples" / "topics.jsonl"
     samples.write_text(samples.read_text().replace('"answer": "A"', '"answer": "C"', 1))

@@ -71,7 +71,7 @@ def test_a_redirect_is_not_followed(servers, status):
     endpoint.reply = (status, {"Location": f"{stranger.url}/chat/completions?key={SENTINEL}"}, b"")
     with pytest.raises(
         DataError,
-        match=r"leads to http://127\.0\.0\.1/v1/chat/completions; the key is not sent there",
+        match=r"redirects to http://127\.0\.0\.1/v1/chat/completions; the key is not sent there",
     ) as caught:
         ChatEndpoint(endpoint.url, "m").ask("?")
     assert stranger.asked == []
@@ -96,7 +96,7 @@ def test_what_the_server_repeats_of_the_key_is_not_shown(servers, status):
     "url", ["http://me:secret@localhost/v1", "https://a.org/v1?api-key=secret"]
 )
 def test_keys_in_the_address_are_refused(url):
-    with pytest.raises(UsageError, match="a key goes into OPENAI_API_KEY") as caught:
+    with pytest.raises(UsageError, match="set the key in OPENAI_API_KEY") as caught:
         ChatEndpoint(url, "m").ask("?")
     assert "secret" not in str(caught.value)
 
@@ -109,7 +109,7 @@ def test_what_is_no_key_is_said(servers, monkeypatch):
 
 
 def test_an_endless_answer_is_broken_off(servers, monkeypatch):
-    monkeypatch.setattr(openai_endpoint, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(openai_endpoint, "_MAX_BYTES", 1000)
     servers[0].reply = (200, {}, bytes(2000))
     with pytest.raises(DataError, match="more than 1,000 bytes"):
         ChatEndpoint(servers[0].url, "m").ask("?")

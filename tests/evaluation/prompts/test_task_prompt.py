@@ -113,6 +113,8 @@ def test_options_of_the_recipe_and_results(data, tiny_llama, tmp_path):
     lines = (tmp_path / "scores" / "prompts" / "mine.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [f"test{n}" for n in range(4)]
     assert all("train organ" not in line for line in lines)
+    entry = json.loads((tmp_path / "scores" / "results.json").read_text())["tasks"]["mine"]
+    assert set(entry["settings"]) == {"prompt", "metric", "fewshot_by_subject"}
     samples = (tmp_path / "scores" / "samples" / "mine.jsonl").read_text().splitlines()
     for sample in map(json.loads, samples):  # the task's metric: likeliest per byte
         per_byte = {"A": sample["logprobs"]["A"] / 5, "B": sample["logprobs"]["B"] / 9}
