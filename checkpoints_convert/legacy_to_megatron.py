@@ -18,28 +18,7 @@ from galen.option_recipe import OptionParser
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = OptionParser(__doc__)
-    parser.add_argument(
-        "--legacy",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder with latest_checkpointed_iteration.txt or mp_rank_*",
-    )
-    add_output(parser, "checkpoint folder to write")
-    parser.add_argument(
-        "--tokenizer",
-        type=Path,
-        metavar="DIR",
-        help="folder with tokenizer.json; its ids are the vocabulary",
-    )
-    parser.add_argument(
-        "--vocab-size",
-        type=positive,
-        metavar="N",
-        help="rows that belong to a token (default: the tokenizer's ids)",
-    )
-    add_execution(parser)
+    parser = _parser()
     arguments = parser.parse(argv)
     if arguments.tokenizer is None and arguments.vocab_size is None:
         parser.error(
@@ -72,6 +51,32 @@ def main(argv: list[str] | None = None) -> None:
     )
     with lock.hold(arguments.output):
         import_hf.import_external(job, arguments.output, arguments.workers)
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser(__doc__)
+    parser.add_argument(
+        "--legacy",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with latest_checkpointed_iteration.txt or mp_rank_*",
+    )
+    add_output(parser, "checkpoint folder to write")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="folder with tokenizer.json; its ids are the vocabulary",
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=positive,
+        metavar="N",
+        help="rows that belong to a token (default: the tokenizer's ids)",
+    )
+    add_execution(parser)
+    return parser
 
 
 if __name__ == "__main__":

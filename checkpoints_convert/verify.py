@@ -30,6 +30,12 @@ from galen.progress import Progress
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from checkpoints_convert.conversion.weight_tasks import WeightConversionTask
+    from checkpoints_convert.hf.weights import Weights
+    from checkpoints_convert.resumable_io.prefetch import Prefetcher
+    from megatron_ext.checkpoint.torch_dist import TorchDist
+    from megatron_ext.config.architecture import Architecture
+
 TEXT = Path(__file__).parent / "conversion" / "verify_text.txt"
 FP32_BOUND = 1e-5
 """Largest relative difference of a logit in fp32, where only the order of sums differs."""
@@ -45,6 +51,24 @@ both. Only fp32 is a proof.
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
+    parser = _parser()
+    arguments = parser.parse(argv)
+    if arguments.max_tokens < 2:
+        parser.error("--max-tokens must be at least 2: a token alone attends to nothing")
+    pretrained.check_folder(arguments.hf)
+    if not arguments.weights_only:
+        _check_layout(arguments)
+
+    same = compare_weights(arguments.hf, arguments.megatron, arguments.iteration)
+    if not arguments.weights_only:
+        same &= compare_logits(arguments)
+    if same:
+        _verify(arguments)
+    print("the same model" if same else "NOT the same model")
+    return 0 if same else 1
+
+
+def _parser() -> OptionParser:
     parser = OptionParser(__doc__)
     parser.add_argument("--hf", type=Path, required=True, metavar="DIR", help="Hugging Face folder")
     add_megatron(parser)
@@ -91,20 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--worst", type=int, default=8, metavar="N", help="positions in the table (default 8)"
     )
-    arguments = parser.parse(argv)
-    if arguments.max_tokens < 2:
-        parser.error("--max-tokens must be at least 2: a token alone attends to nothing")
-    pretrained.check_folder(arguments.hf)
-    if not arguments.weights_only:
-        _check_layout(arguments)
-
-    same = compare_weights(arguments.hf, arguments.megatron, arguments.iteration)
-    if not arguments.weights_only:
-        same &= compare_logits(arguments)
-    if same:
-        _verify(arguments)
-    print("the same model" if same else "NOT the same model")
-    return 0 if same else 1
+    return parser
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -147,9 +158,8 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
         check_complete,
         check_tensors,
         differences,
-        same_bits,
     )
-    from checkpoints_convert.conversion.weight_tasks import all_tasks, megatron_slices
+    from checkpoints_convert.conversion.weight_tasks import all_tasks
     from checkpoints_convert.hf.weights import Weights
     from checkpoints_convert.resumable_io.prefetch import Prefetcher
     from megatron_ext.checkpoint.checkpoint_folder import find_iteration
@@ -170,28 +180,38 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     tasks = all_tasks(family, architecture)
     with Progress("weights", total=len(tasks), unit="tensors") as progress, Prefetcher() as reader:
         for task in tasks:
-            dtype = source.dtype(task.megatron, task.layer)
-            other = weights.dtype(task.hf[0])
-            slices = list(megatron_slices(task, architecture, weights, other))
-            if dtype != other:
-                wrong.append(
-                    f"{task.megatron} (layer {task.layer}): {dtype} in the checkpoint, {other} in"
-                    f" {', '.join(task.hf)}"
-                )
-            elif not all(
-                same_bits(
-                    source.rows(task.megatron, task.layer, row, row + len(expected)), expected
-                )
-                for (row, _), expected in zip(
-                    slices, reader.read(slice_ for _, slice_ in slices), strict=True
-                )
-            ):
-                wrong.append(f"{task.megatron} (layer {task.layer}) is not {', '.join(task.hf)}")
+            if difference := _difference(task, architecture, weights, source, reader):
+                wrong.append(difference)
             progress.update()
     for line in wrong[:10]:
         print(line)
     print(f"weights: {len(tasks) - len(wrong)} of {len(tasks)} Megatron tensors equal bit by bit")
     return not wrong
+
+
+def _difference(
+    task: "WeightConversionTask",
+    architecture: "Architecture",
+    weights: "Weights",
+    source: "TorchDist",
+    reader: "Prefetcher",
+) -> str | None:
+    """Return how a Megatron tensor differs from its Hugging Face tensors, or None."""
+    from checkpoints_convert.conversion.validate import same_bits
+    from checkpoints_convert.conversion.weight_tasks import megatron_slices
+
+    dtype = source.dtype(task.megatron, task.layer)
+    hf_dtype = weights.dtype(task.hf[0])
+    slices = list(megatron_slices(task, architecture, weights, hf_dtype))
+    name = f"{task.megatron} (layer {task.layer})"
+    if dtype != hf_dtype:
+        return f"{name}: {dtype} in the checkpoint, {hf_dtype} in {', '.join(task.hf)}"
+    tensors = reader.read(slice_ for _, slice_ in slices)
+    for (row, _), expected in zip(slices, tensors, strict=True):
+        actual = source.rows(task.megatron, task.layer, row, row + len(expected))
+        if not same_bits(actual, expected):
+            return f"{name} is not {', '.join(task.hf)}"
+    return None
 
 
 def compare_logits(arguments: argparse.Namespace) -> bool:

@@ -135,6 +135,16 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             path, entry["data_offsets"][0], _DTYPES[entry["dtype"]], tuple(entry["shape"])
         )
     ends = {name: entry["data_offsets"][1] for name, entry in entries.items()}
+    _check_tiled(path, tensors, ends, 8 + length)
+    return {
+        name: replace(tensor, offset=8 + length + tensor.offset) for name, tensor in tensors.items()
+    }
+
+
+def _check_tiled(
+    path: Path, tensors: dict[str, StoredTensor], ends: dict[str, int], header_size: int
+) -> None:
+    """Check that the tensors fill the file behind its header, without overlap or gap."""
     end = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, ends[item[0]])):
         if tensor.offset != end:
@@ -143,13 +153,11 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
                 f" ends at {end:,}"
             )
         end = ends[name]
-    if 8 + length + end != size:
+    size = path.stat().st_size
+    if header_size + end != size:
         raise DataError(
-            f"{path} is damaged: it has {size:,} bytes, its tensors end at {8 + length + end:,}"
+            f"{path} is damaged: it has {size:,} bytes, its tensors end at {header_size + end:,}"
         )
-    return {
-        name: replace(tensor, offset=8 + length + tensor.offset) for name, tensor in tensors.items()
-    }
 
 
 def _parse_header(text: bytes) -> dict[str, Any]:

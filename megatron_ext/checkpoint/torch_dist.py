@@ -346,8 +346,12 @@ def common_state(folder: Path, metadata: dcp.Metadata) -> dict[str, Any]:
 
 def megatron_arguments(**values: Any) -> dict[str, Any]:
     """Return the common state that Megatron-LM expects: arguments, iteration, layout version."""
+    return {"args": Namespace(**values), **common_without_arguments()}
+
+
+def common_without_arguments() -> dict[str, Any]:
+    """Return the common state of a model that Megatron-LM cannot express."""
     return {
-        "args": Namespace(**values),
         "checkpoint_version": 3.0,
         "iteration": 0,
         "num_floating_point_operations_so_far": 0,
