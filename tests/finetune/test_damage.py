@@ -70,13 +70,13 @@ def test_a_damaged_run_folder_is_told(again, tmp_path, name, content, message):
     assert "\n" not in str(told.value)
 
 
-def test_a_checkpoint_without_weights_is_told_and_the_one_before_serves(again, tmp_path):
+def test_a_checkpoint_without_weights_is_reported_and_the_previous_one_serves(again, tmp_path):
     (tmp_path / "run" / LAST / "adapter_model.safetensors").unlink()
     with pytest.raises(
         DataError,
         match=(
             r"checkpoint-2 is damaged .*remove that folder, and the same command resumes from the"
-            r" one before"
+            r" previous one"
         ),
     ):
         train.main(again)

@@ -263,7 +263,7 @@ def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
         ("data.protocol=lm-eval", "did you mean 'lm_eval'"),
         ("lora.target_modules=[q_prj]", "no linear layer 'q_prj'; it has .*q_proj"),
         ("training.epochs=2", "either epochs or train_iters"),
-        ("data.max_length=20", "longer than data.max_length = 20 tokens even without"),
+        ("data.max_length=20", "longer than data.max_length = 20 tokens even when"),
         ("optimizer.lr_decay_stile=linear", "did you mean 'lr_decay_style'"),
         ("lora.target_modules=[lm_head]", "lm_head shares its weights with the embedding"),
     ],

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import import_model
-from tests.megatron_ext.conftest import log
+from tests.megatron_ext.conftest import log, write
 
 RECIPE = """
 output: {output}
@@ -30,15 +30,6 @@ training:
     eval_iters: 0, save_interval: 8}}
 optimizer: {{lr: 1e-2, weight_decay: 0.0}}
 """
-
-
-def write(prefix, documents):
-    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
-
-    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=numpy.uint16)
-    for document in documents:
-        builder.add_document(numpy.array(document), [len(document)])
-    builder.finalize(f"{prefix}.idx")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from galen import manifest
-from tests.megatron_ext.conftest import log
+from tests.megatron_ext.conftest import losses
 
 
 @pytest.mark.multiprocess
@@ -42,5 +42,4 @@ def test_a_run_resumes_with_moved_data_once_its_recipe_is_edited(
     assert advice in written
     recipe.write_text(recipe.read_text().replace(str(data), str(moved)))
     pretrain_forked(1, *moved_paths, output=output)
-    losses = [[record["loss"] for record in log(folder, "train")] for folder in (output, alone)]
-    assert losses[0] == losses[1]
+    assert losses(output) == losses(alone)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+import numpy
 import psutil
 import pytest
 
@@ -75,7 +76,7 @@ def test_an_interrupted_validation_is_repeated(
 ):
     many = tmp_path / "many"
     many.mkdir()
-    documents = [[n % 300 for n in range(start, start + 33)] for start in range(1200)]
+    documents = [numpy.arange(start, start + 33) % 300 for start in range(1200)]
     prefix = write(many / "validation_text_document", documents)
     options = [
         f"data.validation=[{prefix}]",
@@ -103,9 +104,7 @@ def test_an_interrupted_validation_is_repeated(
 
 @pytest.mark.multiprocess
 def test_a_stop_in_the_first_validation_leaves_nothing(start_forked, tmp_path, checkpoint, data):
-    prefix = write(
-        tmp_path / "validation_text_document", [[n % 300 for n in range(33)] for _ in range(40000)]
-    )
+    prefix = write(tmp_path / "validation_text_document", [list(range(33))] * 40000)
     output = tmp_path / "out"
     (tmp_path / "r.yaml").write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
     run = start_forked(
