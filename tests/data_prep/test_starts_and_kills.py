@@ -1,8 +1,8 @@
 """Commands started several times at once, and killed again and again.
 
-The bytes are those of one undisturbed run.
+The bytes are those of one uninterrupted run.
 
-Few times as a rule; GALEN_STARTS=8 GALEN_KILLS=30 is the whole test.
+Few times as a rule; GALEN_STARTS=8 GALEN_KILLS=30 runs the complete test.
 """
 
 import gzip
@@ -45,7 +45,7 @@ def digests(folder):
 
     For manifests and lists, without times and paths.
     """
-    found = {}
+    hashes = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         data = path.read_bytes()
         if path.name.endswith("manifest.json"):
@@ -65,8 +65,8 @@ def digests(folder):
                 rb"(?m)^(WARC-(Date|Record-ID)|Date|WARC-Filename): .*$", b"", gzip.decompress(data)
             )
             data = b"".join(sorted(set(re.findall(rb"WARC-Target-URI: [^\r]*", data))))
-        found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
-    return found
+        hashes[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    return hashes
 
 
 @pytest.fixture(scope="module")
@@ -161,20 +161,20 @@ def arguments_of(name, material, output):
     }[name]
 
 
-def undisturbed(name, material, folder):
+def uninterrupted(name, material, folder):
     folder.mkdir()
-    begun = time.monotonic()
+    start_time = time.monotonic()
     process = start(arguments_of(name, material, folder))
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
-    return digests(folder), time.monotonic() - begun
+    return digests(folder), time.monotonic() - start_time
 
 
 @pytest.mark.multiprocess
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_one_of_simultaneous_starts_works(name, material, tmp_path):
-    wanted, _ = undisturbed(name, material, tmp_path / "one")
+    expected, _ = uninterrupted(name, material, tmp_path / "one")
     (tmp_path / "many").mkdir()
     processes = [start(arguments_of(name, material, tmp_path / "many")) for _ in range(STARTS)]
     ends = [(*process.communicate(timeout=600), process.returncode) for process in processes]
@@ -188,14 +188,14 @@ def test_one_of_simultaneous_starts_works(name, material, tmp_path):
             assert re.search(HELD.format(rf"{name}\.py"), err), err
     if name not in ("download", "crawl"):  # they resume if another one has ended
         assert len(worked) == 1, ends
-    assert digests(tmp_path / "many") == wanted
+    assert digests(tmp_path / "many") == expected
 
 
 @pytest.mark.multiprocess
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_killed_at_random_moments(name, material, tmp_path):
-    wanted, seconds = undisturbed(name, material, tmp_path / "one")
+    expected, seconds = uninterrupted(name, material, tmp_path / "one")
     draw, kills, rounds = random.Random(name), 0, 0
     while kills < KILLS:
         rounds += 1
@@ -203,7 +203,7 @@ def test_killed_at_random_moments(name, material, tmp_path):
         folder.mkdir()
         process = None
         for _ in range(5):  # kills of one output; then it may come to its end
-            fresh, begun = not any(folder.iterdir()), time.monotonic()
+            fresh, start_time = not any(folder.iterdir()), time.monotonic()
             process = start(arguments_of(name, material, folder))
             try:
                 process.wait(draw.uniform(0.3, 1.05) * seconds)
@@ -212,18 +212,18 @@ def test_killed_at_random_moments(name, material, tmp_path):
                 kills += 1
             process.communicate()
             if fresh and process.returncode == 0:  # the machine was busier when it was measured
-                seconds = min(seconds, time.monotonic() - begun)
+                seconds = min(seconds, time.monotonic() - start_time)
             if process.returncode == 0 or kills >= KILLS:
                 break
         process = start(arguments_of(name, material, folder))
         out, err = process.communicate(timeout=600)
         assert process.returncode == 0, out + err
-        assert digests(folder) == wanted
+        assert digests(folder) == expected
 
 
 @pytest.mark.slow
 def test_killed_between_manifest_and_name(tmp_path, capsys):
-    """A restart lists no manifest, whole or half-written, but lists the quarantined records."""
+    """A restart lists no manifest, complete or half-written, but lists the quarantined records."""
     write_medline(tmp_path / "raw/a.xml", many_records(1, 100))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"output: x\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n")
@@ -232,13 +232,15 @@ def test_killed_between_manifest_and_name(tmp_path, capsys):
         "import os, sys\nfrom data_prep import curate\nfrom galen.run_folder import RunFolder\n"
         "RunFolder.publish = lambda *_: os.kill(os.getpid(), 9)\ncurate.main(sys.argv[1:])\n"
     )
-    given = [str(recipe), f"output={tmp_path / 'two'}", "--workers", "1"]
-    done = subprocess.run([sys.executable, "-c", kill, *given], cwd=ROOT, capture_output=True)
+    command_line = [str(recipe), f"output={tmp_path / 'two'}", "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", kill, *command_line], cwd=ROOT, capture_output=True
+    )
     assert done.returncode == -signal.SIGKILL
     partial = tmp_path / ".two.partial/corpus"
     assert (partial / "manifest.json").exists()
     (partial / ".manifest.json.partial").write_text("half")
-    curate.main(given)
+    curate.main(command_line)
     one, two = (
         json.loads((tmp_path / name / "manifest.json").read_text())["outputs"]
         for name in ("one", "two")

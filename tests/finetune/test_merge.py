@@ -188,7 +188,7 @@ def test_layers_that_a_model_has_not_are_told_before_any_work(models, make_llama
     ):
         merge.main(start)
     start += ["mergekit.slices.0.sources.0.layer_range=[0, 5]"]
-    with pytest.raises(DataError, match=r"wanted, not \[0, 5\] and \[0, 4\]"):
+    with pytest.raises(DataError, match=r"number of layers, not \[0, 5\] and \[0, 4\]"):
         merge.main([*start, "mergekit.slices.0.sources.1.layer_range=[0, 4]"])
     short = make_llama(num_hidden_layers=2, hidden_size=32, tie_word_embeddings=False)
     linear = [str(EXAMPLES / "linear.yaml"), f"mergekit.models.0.model={first}"]

@@ -44,7 +44,7 @@ def slurm(cluster, monkeypatch):
     monkeypatch.setattr(slurm_executor, "_POLL_SECONDS", 0.2)
 
 
-def test_same_bytes_and_an_orphaned_job_is_adopted(recipe, tmp_path, slurm):
+def test_same_bytes_and_a_leftover_job_is_canceled(recipe, tmp_path, slurm):
     curate.main([str(recipe), "--workers", "1"])
     words = [str(recipe), "--executor", "slurm", "--workers", "2", f"output={tmp_path / 'slurm'}"]
     command = [sys.executable, "data_prep/curate.py", *words]

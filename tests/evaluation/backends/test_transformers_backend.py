@@ -187,7 +187,7 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
         ("model/config.json", "is a fine-tuning run: its result is .*/model"),
     ],
 )
-def test_what_is_no_model_is_told_for_what_it_is(tmp_path, file, message):
+def test_a_folder_that_is_not_a_model_is_identified(tmp_path, file, message):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).touch()
     with pytest.raises(DataError, match=message):

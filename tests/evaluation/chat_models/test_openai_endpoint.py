@@ -101,7 +101,7 @@ def test_keys_in_the_address_are_refused(url):
     assert "secret" not in str(caught.value)
 
 
-def test_what_is_no_key_is_said(servers, monkeypatch):
+def test_an_invalid_key_is_refused(servers, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "two\nlines")
     with pytest.raises(UsageError, match="OPENAI_API_KEY holds blanks"):
         ChatEndpoint(servers[0].url, "m").ask("?")
@@ -116,12 +116,12 @@ def test_an_endless_answer_is_broken_off(servers, monkeypatch):
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("said", [f"I am {SENTINEL}. Rating: 4", f"no rating, {SENTINEL}"])
-def test_a_command_writes_the_key_nowhere(servers, tmp_path, said):
+@pytest.mark.parametrize("reply", [f"I am {SENTINEL}. Rating: 4", f"no rating, {SENTINEL}"])
+def test_a_command_writes_the_key_nowhere(servers, tmp_path, reply):
     """Although the judge repeats it: not in scores, messages or the command line."""
     pytest.importorskip("sacrebleu")
     endpoint, _ = servers
-    endpoint.reply = (200, {}, json.dumps({"choices": [{"message": {"content": said}}]}).encode())
+    endpoint.reply = (200, {}, json.dumps({"choices": [{"message": {"content": reply}}]}).encode())
     scores = tmp_path / "scores"
     for name, record in (
         (
@@ -154,7 +154,7 @@ def test_a_command_writes_the_key_nowhere(servers, tmp_path, said):
     )
     shown = Path(f"/proc/{process.pid}/cmdline").read_text()
     printed, _ = process.communicate(timeout=300)
-    assert process.returncode == (0 if "Rating" in said else 1)
+    assert process.returncode == (0 if "Rating" in reply else 1)
     assert endpoint.asked[0]["Authorization"] == f"Bearer {SENTINEL}"
     assert SENTINEL not in "".join(
         [shown, printed, *(path.read_text() for path in tmp_path.rglob("*") if path.is_file())]
