@@ -40,7 +40,7 @@ def main() -> None:
     """Run the benchmark and print a table."""
     parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
-        "--folder", type=Path, required=True, help="where to write; emptied at the end"
+        "--folder", type=Path, required=True, help="temporary folder; emptied at the end"
     )
     parser.add_argument(
         "--layers", type=int, nargs="+", default=[8, 32], help="layers of each model (default 8 32)"

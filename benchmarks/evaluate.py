@@ -155,7 +155,10 @@ def _score_harness(harness: Any, prompts: list[Prompt]) -> list[list[float]]:
             pair = (prompt.text, continuation)
             requests.append(Instance("loglikelihood", {}, pair, len(requests)))
     values = iter(harness.loglikelihood(requests, disable_tqdm=True))
-    return [[next(values)[0] for _ in prompt.continuations] for prompt in prompts]
+    scores = []
+    for prompt in prompts:
+        scores.append([next(values)[0] for _ in prompt.continuations])
+    return scores
 
 
 def _parser() -> cli.ArgumentParser:

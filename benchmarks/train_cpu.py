@@ -264,7 +264,7 @@ def _parser() -> cli.ArgumentParser:
         default="fp32",
         help="of weights and products (default fp32)",
     )
-    parser.add_argument("--output", type=Path, help="write the result here too")
+    parser.add_argument("--output", type=Path, help="also write the result to this file")
     parser.add_argument("--trainer", help=argparse.SUPPRESS)
     return parser
 

@@ -40,7 +40,7 @@ def main() -> None:
         "--tokenizer",
         type=Path,
         required=True,
-        help="Hugging Face folder whose tokenizer the random models take",
+        help="Hugging Face folder with the tokenizer of the random models",
     )
     parser.add_argument("--folder", type=Path, required=True, help="temporary folder")
     parser.add_argument(

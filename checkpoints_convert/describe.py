@@ -44,10 +44,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint is.
+    """Return the description of a checkpoint.
 
     Raises:
-        DataError: it is none, or holds what no checkpoint holds.
+        DataError: it is none, or has values that no checkpoint has.
     """
     from checkpoints_convert.interop import megatron_lm_legacy
     from megatron_ext.checkpoint import checkpoint_folder
@@ -178,11 +178,10 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
 
 def _training_state(path: Path) -> dict[str, Any]:
     state = json_file.read_object(path)
-    layout, progress = state.get("layout"), state.get("progress")
+    layout = state.get("layout")
+    progress = state.get("progress")
     if not isinstance(layout, list) or len(layout) < 3 or not isinstance(progress, dict):
-        raise DataError(
-            f"{path} is not what a pretraining run writes: its layout or progress is missing"
-        )
+        raise DataError(f"{path} is not of a pretraining run: its layout or progress is missing")
     description = {
         name.replace("_", " "): value for name, value in progress.items() if name != "seconds"
     }

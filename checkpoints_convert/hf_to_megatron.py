@@ -26,6 +26,30 @@ from galen.option_recipe import OptionParser
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
+    parser = _parser()
+    arguments = parser.parse(argv)
+
+    pretrained.check_folder(arguments.hf)
+    known = recorded(arguments.hf, arguments.no_verify)
+    with (
+        lock.hold(arguments.output),
+        InputHashes([arguments.hf / "config.json", *weight_files(arguments.hf)], known) as inputs,
+    ):
+        # takes seconds, in which the hashes have begun
+        from checkpoints_convert.conversion.import_hf import Import, convert
+
+        job = Import(
+            hf=arguments.hf,
+            dtype=arguments.dtype,
+            special_tokens=arguments.add_special_tokens,
+            new_rows=arguments.new_rows,
+            seed=arguments.seed,
+            tensor_parallel=arguments.tensor_model_parallel_size,
+        )
+        convert(job, arguments.output, inputs, arguments.workers)
+
+
+def _parser() -> OptionParser:
     parser = OptionParser(__doc__)
     parser.add_argument(
         "--hf",
@@ -47,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         choices=("mean", "normal"),
         default="mean",
         help=(
-            "what the new rows start from: the mean of the old (default), or a normal sample with"
+            "initial values of new rows: the mean of the old (default), or a normal sample with"
             " the old rows' mean and deviation"
         ),
     )
@@ -60,26 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         help="pad the vocabulary to a multiple of 128 x N; any other size loads too (default 1)",
     )
     add_execution(parser)
-    arguments = parser.parse(argv)
-
-    pretrained.check_folder(arguments.hf)
-    known = recorded(arguments.hf, arguments.no_verify)
-    with (
-        lock.hold(arguments.output),
-        InputHashes([arguments.hf / "config.json", *weight_files(arguments.hf)], known) as inputs,
-    ):
-        # takes seconds, in which the hashes have begun
-        from checkpoints_convert.conversion.import_hf import Import, convert
-
-        job = Import(
-            hf=arguments.hf,
-            dtype=arguments.dtype,
-            special_tokens=arguments.add_special_tokens,
-            new_rows=arguments.new_rows,
-            seed=arguments.seed,
-            tensor_parallel=arguments.tensor_model_parallel_size,
-        )
-        convert(job, arguments.output, inputs, arguments.workers)
+    return parser
 
 
 if __name__ == "__main__":

@@ -18,6 +18,42 @@ from galen.option_recipe import OptionParser
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
+    parser = _parser()
+    arguments = parser.parse(argv)
+    if arguments.tokenizer is None and arguments.vocab_size is None:
+        parser.error(
+            "give --tokenizer or --vocab-size: the files know only the padded size of the"
+            " vocabulary"
+        )
+
+    from checkpoints_convert.conversion import import_hf
+    from checkpoints_convert.conversion.validate import check_shapes
+    from checkpoints_convert.conversion.weight_tasks import all_tasks
+    from checkpoints_convert.families import FAMILIES
+    from checkpoints_convert.families.megatron_shapes import VOCAB_TENSORS
+    from checkpoints_convert.hf.folder import tokenizer_ids, verify_companions
+    from checkpoints_convert.interop import megatron_lm_legacy
+
+    if arguments.tokenizer is not None:
+        verify_companions(arguments.tokenizer, arguments.no_verify)
+    ranks = megatron_lm_legacy.Ranks(arguments.legacy)
+    size = arguments.vocab_size or tokenizer_ids(arguments.tokenizer)
+    if size is None:
+        raise DataError(f"{arguments.tokenizer / 'tokenizer.json'} is missing")
+    family = FAMILIES["llama"]
+    architecture = ranks.architecture(size)
+    for task in all_tasks(family, architecture):
+        if task.megatron not in VOCAB_TENSORS:  # these are padded in the files too
+            check_shapes(task, architecture, ranks, arguments.legacy)
+    config = family.config(architecture)
+    job = import_hf.ExternalModel(
+        ranks, ranks.files, family, architecture, config, arguments.tokenizer
+    )
+    with lock.hold(arguments.output):
+        import_hf.import_external(job, arguments.output, arguments.workers)
+
+
+def _parser() -> OptionParser:
     parser = OptionParser(__doc__)
     parser.add_argument(
         "--legacy",
@@ -40,37 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         help="rows that belong to a token (default: the tokenizer's ids)",
     )
     add_execution(parser)
-    arguments = parser.parse(argv)
-    if arguments.tokenizer is None and arguments.vocab_size is None:
-        parser.error(
-            "give --tokenizer or --vocab-size: the files know only the padded size of the"
-            " vocabulary"
-        )
-
-    from checkpoints_convert.conversion import import_hf
-    from checkpoints_convert.conversion.validate import check_shapes
-    from checkpoints_convert.conversion.weight_tasks import all_tasks
-    from checkpoints_convert.families import FAMILIES
-    from checkpoints_convert.families.megatron_shapes import VOCAB_TENSORS
-    from checkpoints_convert.hf.folder import tokenizer_ids, verify_companions
-    from checkpoints_convert.interop import megatron_lm_legacy
-
-    if arguments.tokenizer is not None:
-        verify_companions(arguments.tokenizer, arguments.no_verify)
-    ranks = megatron_lm_legacy.Ranks(arguments.legacy)
-    size = arguments.vocab_size or tokenizer_ids(arguments.tokenizer)
-    if size is None:
-        raise DataError(f"{arguments.tokenizer / 'tokenizer.json'} is missing")
-    family, architecture = FAMILIES["llama"], ranks.architecture(size)
-    for task in all_tasks(family, architecture):
-        if task.megatron not in VOCAB_TENSORS:  # these are padded in the files too
-            check_shapes(task, architecture, ranks, arguments.legacy)
-    config = family.config(architecture)
-    job = import_hf.ExternalModel(
-        ranks, ranks.files, family, architecture, config, arguments.tokenizer
-    )
-    with lock.hold(arguments.output):
-        import_hf.import_external(job, arguments.output, arguments.workers)
+    return parser
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from pathlib import Path
 from checkpoints_convert.conversion.arguments import (
     add_dtype,
     add_execution,
-    add_megatron,
-    add_output,
+    add_export,
     recorded,
 )
 from checkpoints_convert.hf.folder import verify_companions
@@ -29,8 +28,7 @@ from megatron_ext.checkpoint.checkpoint_folder import HF, find_iteration, weight
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = OptionParser(__doc__)
-    add_megatron(parser)
-    add_output(parser, "folder to write; must not exist")
+    add_export(parser)
     parser.add_argument(
         "--hf",
         type=Path,

@@ -30,13 +30,19 @@ from galen.progress import Progress
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from checkpoints_convert.conversion.weight_tasks import WeightConversionTask
+    from checkpoints_convert.hf.weights import Weights
+    from checkpoints_convert.resumable_io.prefetch import Prefetcher
+    from megatron_ext.checkpoint.torch_dist import TorchDist
+    from megatron_ext.config.architecture import Architecture
+
 TEXT = Path(__file__).parent / "conversion" / "verify_text.txt"
 FP32_BOUND = 1e-5
 """Largest relative difference of a logit in fp32, where only the order of sums differs."""
 BF16_FACTOR = 3.0
 """Largest relative difference in bf16, as a multiple of the original's own error.
 
-In bf16 every result is rounded to 8 bits, so that what is allowed depends on the model: this many
+In bf16 every result is rounded to 8 bits, so that the bound depends on the model: this many
 times the difference of the original's own logits between bf16 and fp32. Equal weights came to 0.9
 to 1.0 times (benchmarks/verify_bounds.py); two independent roundings differ by up to the sum of
 both. Only fp32 is a proof.
@@ -45,6 +51,24 @@ both. Only fp32 is a proof.
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
+    parser = _parser()
+    arguments = parser.parse(argv)
+    if arguments.max_tokens < 2:
+        parser.error("--max-tokens must be at least 2: a token alone attends to nothing")
+    pretrained.check_folder(arguments.hf)
+    if not arguments.weights_only:
+        _check_layout(arguments)
+
+    same = compare_weights(arguments.hf, arguments.megatron, arguments.iteration)
+    if not arguments.weights_only:
+        same &= compare_logits(arguments)
+    if same:
+        _verify(arguments)
+    print("the same model" if same else "NOT the same model")
+    return 0 if same else 1
+
+
+def _parser() -> OptionParser:
     parser = OptionParser(__doc__)
     parser.add_argument("--hf", type=Path, required=True, metavar="DIR", help="Hugging Face folder")
     add_megatron(parser)
@@ -91,20 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--worst", type=int, default=8, metavar="N", help="positions in the table (default 8)"
     )
-    arguments = parser.parse(argv)
-    if arguments.max_tokens < 2:
-        parser.error("--max-tokens must be at least 2: a token alone attends to nothing")
-    pretrained.check_folder(arguments.hf)
-    if not arguments.weights_only:
-        _check_layout(arguments)
-
-    same = compare_weights(arguments.hf, arguments.megatron, arguments.iteration)
-    if not arguments.weights_only:
-        same &= compare_logits(arguments)
-    if same:
-        _verify(arguments)
-    print("the same model" if same else "NOT the same model")
-    return 0 if same else 1
+    return parser
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -147,9 +158,8 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
         check_complete,
         check_tensors,
         differences,
-        same_bits,
     )
-    from checkpoints_convert.conversion.weight_tasks import all_tasks, megatron_slices
+    from checkpoints_convert.conversion.weight_tasks import all_tasks
     from checkpoints_convert.hf.weights import Weights
     from checkpoints_convert.resumable_io.prefetch import Prefetcher
     from megatron_ext.checkpoint.checkpoint_folder import find_iteration
@@ -162,34 +172,46 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     if dataclasses.replace(stored, family=family.name) != architecture:
         print(f"configuration: {hf} and {folder} differ: {differences(architecture, stored)}")
         return False
-    weights, source = Weights(hf), TorchDist(folder)
+    weights = Weights(hf)
+    source = TorchDist(folder)
     check_complete(weights, family, architecture)
     check_tensors(source, family, architecture)
     wrong: list[str] = []
     tasks = all_tasks(family, architecture)
     with Progress("weights", total=len(tasks), unit="tensors") as progress, Prefetcher() as reader:
         for task in tasks:
-            dtype, other = source.dtype(task.megatron, task.layer), weights.dtype(task.hf[0])
-            slices = list(megatron_slices(task, architecture, weights, other))
-            if dtype != other:
-                wrong.append(
-                    f"{task.megatron} (layer {task.layer}): {dtype} in the checkpoint, {other} in"
-                    f" {', '.join(task.hf)}"
-                )
-            elif not all(
-                same_bits(
-                    source.rows(task.megatron, task.layer, row, row + len(expected)), expected
-                )
-                for (row, _), expected in zip(
-                    slices, reader.read(slice_ for _, slice_ in slices), strict=True
-                )
-            ):
-                wrong.append(f"{task.megatron} (layer {task.layer}) is not {', '.join(task.hf)}")
+            if difference := _difference(task, architecture, weights, source, reader):
+                wrong.append(difference)
             progress.update()
     for line in wrong[:10]:
         print(line)
     print(f"weights: {len(tasks) - len(wrong)} of {len(tasks)} Megatron tensors equal bit by bit")
     return not wrong
+
+
+def _difference(
+    task: "WeightConversionTask",
+    architecture: "Architecture",
+    weights: "Weights",
+    source: "TorchDist",
+    reader: "Prefetcher",
+) -> str | None:
+    """Return how a Megatron tensor differs from its Hugging Face tensors, or None."""
+    from checkpoints_convert.conversion.validate import same_bits
+    from checkpoints_convert.conversion.weight_tasks import megatron_slices
+
+    dtype = source.dtype(task.megatron, task.layer)
+    hf_dtype = weights.dtype(task.hf[0])
+    slices = list(megatron_slices(task, architecture, weights, hf_dtype))
+    name = f"{task.megatron} (layer {task.layer})"
+    if dtype != hf_dtype:
+        return f"{name}: {dtype} in the checkpoint, {hf_dtype} in {', '.join(task.hf)}"
+    tensors = reader.read(slice_ for _, slice_ in slices)
+    for (row, _), expected in zip(slices, tensors, strict=True):
+        actual = source.rows(task.megatron, task.layer, row, row + len(expected))
+        if not same_bits(actual, expected):
+            return f"{name} is not {', '.join(task.hf)}"
+    return None
 
 
 def compare_logits(arguments: argparse.Namespace) -> bool:
@@ -206,7 +228,8 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
         save_file({"tokens": tokens}, f"{folder}/tokens.safetensors")
         _megatron_logits(arguments, folder)
         actual = load_file(f"{folder}/logits.safetensors")["logits"]
-    actual, expected = actual[0, :, : expected.size(-1)].float(), expected[0].float()
+    actual = actual[0, :, : expected.size(-1)].float()
+    expected = expected[0].float()
     if expected.size(-1) != actual.size(-1) or not bool(torch.isfinite(actual).all()):
         raise DataError(
             f"Megatron gave logits of size {list(actual.shape)}, expected {list(expected.shape)},"
@@ -221,11 +244,12 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
     layout = f"TP{arguments.tp} x PP{arguments.pp}"
     if arguments.tp > 1:
         layout += ", sequence parallel"
-    bound, why = FP32_BOUND, ""
+    bound = FP32_BOUND
+    reason = ""
     if arguments.dtype == "bf16":
         own = max(relative_differences(expected, reference_logits(arguments.hf, tokens, "fp32")[0]))
         bound = BF16_FACTOR * own
-        why = f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)"
+        reason = f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)"
     print(f"logits: {len(difference)} positions, {arguments.dtype}, Megatron under {layout}")
     print("position  token    relative difference  largest logit  same best token")
     for position in worst:
@@ -234,7 +258,7 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
             f" {float(scale[position]):13.4f}  {'yes' if agree[position] else 'NO'}"
         )
     print(
-        f"largest relative difference {max(difference):.2e}, bound {bound:.3g}{why}; same best"
+        f"largest relative difference {max(difference):.2e}, bound {bound:.3g}{reason}; same best"
         f" token in {sum(agree)} of {len(agree)}"
     )
     return max(difference) <= bound

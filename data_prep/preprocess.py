@@ -283,7 +283,7 @@ def _summary(counts: dict[str, Any], vocab_size: int) -> str:
         longest = f"the longest {output['longest']:,} (document {output['longest_document']:,})"
         lines += [
             f"documents {documents:>16,}   {name}",
-            f"tokens    {tokens:>16,}   {tokens / documents:,.1f} a document, {longest}",
+            f"tokens    {tokens:>16,}   {tokens / documents:,.1f} per document, {longest}",
             f"unknown   {output['unknown']:>16,}   {output['unknown_rate']:.4%} of the tokens",
             f"not used  {output['ids_never_used']:>16,}   of {vocab_size:,} ids",
         ]

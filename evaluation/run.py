@@ -2,7 +2,7 @@
 
     galen evaluate RECIPE.yaml [key=value …]
 
-or, the short way, with an option for each key of the recipe:
+or with an option for each key of the recipe:
 
     galen evaluate --model MODEL --tasks medqa,pubmedqa --protocol meditron \\
         --data DATA --output scores/base
@@ -11,11 +11,12 @@ or, the short way, with an option for each key of the recipe:
     galen evaluate --model A B C --tasks mmedbench_french --protocol mmedbench \\
         --data DATA --output scores --processes 8
 
-Each scored sample is appended to OUTPUT/samples/TASK.jsonl at once: after a kill, the same command
-resumes. Results with 95% intervals are in OUTPUT/results.json, the prompts in OUTPUT/prompts/, and
-the recipe that reproduces them in OUTPUT/recipe.yaml. Several models have a folder each below
-OUTPUT. A Megatron checkpoint is exported to OUTPUT.models once and scored from there, at several
-iterations if asked. On Slurm, `srun` with several tasks shares the work between them.
+Each scored sample is appended to OUTPUT/samples/TASK.jsonl at once: after an interruption, the same
+command resumes. Results with 95% intervals are in OUTPUT/results.json, the prompts in
+OUTPUT/prompts/, and the recipe that reproduces them in OUTPUT/recipe.yaml. Several models have a
+folder each below OUTPUT. A Megatron checkpoint is exported to OUTPUT.models once and scored from
+there, at several iterations if asked. On Slurm, `srun` with several tasks shares the work between
+them.
 """
 
 import argparse
@@ -47,7 +48,7 @@ _PART = "GALEN_EVALUATION_PART"
 
 
 def main(argv: list[str] | None = None) -> int | None:
-    """Score what the command line asks for."""
+    """Run the command."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not _names_recipe(words):
         _print_scores(_options(words))
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def _print_scores(options: Recipe) -> None:
-    """Score the models and print each one's results as soon as they are there."""
+    """Score the models and print the results of each one when it is done."""
     for plan, results in _scores(options):
         print(evaluator.table(results))
         logger.info(f"results: {plan.output / evaluator.RESULTS}")
@@ -88,7 +89,7 @@ def _scores(options: Recipe) -> Iterator[tuple[Plan, dict[str, Any]]]:
             name = output.name if rank == 0 else f"{output.name}.rank{rank}"
             locks.enter_context(lock.hold(output.with_name(name)))
         plans = preparation.plans(options, prepared, rank, is_child)
-        if not is_child:  # else the process that started this one has done it
+        if not is_child:  # else the parent process has done it
             for plan in plans:
                 evaluator.claim(plan, rank)
         with _children(options, 1 if is_child else options.processes) as children:
@@ -137,6 +138,15 @@ def _parser() -> cli.ArgumentParser:
     tasks = textwrap.fill(f"built-in tasks: {built_in}", 100, break_on_hyphens=False)
     epilog = f"{tasks}\n\nkeys of RECIPE.yaml:\n{recipe_help.describe(Recipe)}"
     parser = cli.ArgumentParser(__doc__, epilog=epilog)
+    _add_model_options(parser)
+    _add_task_options(parser)
+    _add_file_options(parser)
+    _add_compute_options(parser)
+    return parser
+
+
+def _add_model_options(parser: cli.ArgumentParser) -> None:
+    """Add the options that select the models."""
     parser.add_argument(
         "--model",
         type=Path,
@@ -149,13 +159,17 @@ def _parser() -> cli.ArgumentParser:
         "--iterations",
         metavar="N,N",
         help=(
-            "of a Megatron checkpoint: which, or all (default: the newest, which its"
+            "iterations of a Megatron checkpoint, or all (default: the newest, which its"
             " latest_checkpointed_iteration.txt names)"
         ),
     )
     parser.add_argument(
         "--adapter", type=Path, metavar="DIR", help="PEFT adapter on top of the model"
     )
+
+
+def _add_task_options(parser: cli.ArgumentParser) -> None:
+    """Add the options of tasks and protocol."""
     parser.add_argument(
         "--tasks",
         required=True,
@@ -171,7 +185,7 @@ def _parser() -> cli.ArgumentParser:
         "--fewshot-examples",
         type=Path,
         metavar="FILE",
-        help="questions in Galen's layout to show, in order, in place of the task's",
+        help="few-shot examples in Galen's layout, used in order, instead of the task's",
     )
     parser.add_argument(
         "--num-fewshot",
@@ -195,21 +209,25 @@ def _parser() -> cli.ArgumentParser:
         "--max-new-tokens",
         type=int,
         metavar="N",
-        help="longest written answer (default: the protocol's)",
+        help="maximum length of a generated answer (default: the protocol's)",
     )
+
+
+def _add_file_options(parser: cli.ArgumentParser) -> None:
+    """Add the options of inputs and outputs."""
     parser.add_argument(
         "--data",
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder that the tasks' files are below",
+        help="folder that contains the tasks' files",
     )
     parser.add_argument(
         "--output",
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for samples and results; of several models, one each",
+        help="folder for samples and results; several models have one each below it",
     )
     parser.add_argument(
         "--no-verify", action="store_false", dest="verify_checksums", help=checksums.HELP
@@ -217,8 +235,8 @@ def _parser() -> cli.ArgumentParser:
     parser.add_argument(
         "--name",
         help=(
-            "how the report calls the model (default: the output folder's name); a finished run is"
-            " renamed"
+            "the model's name in reports (default: the output folder's name); renames a finished"
+            " run"
         ),
     )
     parser.add_argument(
@@ -231,20 +249,24 @@ def _parser() -> cli.ArgumentParser:
         "--contamination",
         type=Path,
         metavar="FILE",
-        help='JSONL of {"id", "ratio"}: n-grams of a sample that the corpus holds',
+        help='JSONL of {"id", "ratio"}, the fraction of a sample\'s n-grams in the corpus',
     )
     parser.add_argument(
         "--contamination-threshold",
         type=float,
         default=0.5,
         metavar="X",
-        help="a sample counts from this ratio on (default: 0.5)",
+        help="ratio from which on a sample counts as contaminated (default: 0.5)",
     )
+
+
+def _add_compute_options(parser: cli.ArgumentParser) -> None:
+    """Add the options of backend and hardware."""
     parser.add_argument(
         "--backend",
         choices=("transformers", "vllm"),
         default="transformers",
-        help="what computes (default: transformers)",
+        help="library that runs the model (default: transformers)",
     )
     parser.add_argument(
         "--tensor-parallel",
@@ -266,7 +288,7 @@ def _parser() -> cli.ArgumentParser:
         metavar="N",
         help=(
             "padded tokens in a batch (default: 1024, on CUDA 16384, in vllm 262144; eight times as"
-            " much where answers are written)"
+            " many for generated answers)"
         ),
     )
     parser.add_argument(
@@ -274,10 +296,7 @@ def _parser() -> cli.ArgumentParser:
         choices=model_folder.DTYPES,
         help="precision of the weights (default: float32 on a CPU, bfloat16 on CUDA)",
     )
-    parser.add_argument(
-        "--device", help="for example cpu or cuda:0 (default: CUDA when there is one)"
-    )
-    return parser
+    parser.add_argument("--device", help="for example cpu or cuda:0 (default: CUDA if available)")
 
 
 def _integers(text: str) -> list[int]:
@@ -287,13 +306,13 @@ def _integers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"expected numbers with commas, not {text!r}") from None
     if len(set(numbers)) < len(numbers):
         raise argparse.ArgumentTypeError(
-            f"{text} names a seed twice, which would be the same run again"
+            f"{text} names a seed twice, which would repeat the same run"
         )
     return numbers
 
 
 def _part(processes: int) -> tuple[int, int]:
-    """Return this process' number and how many there are, from `--processes`, torchrun or srun."""
+    """Return rank and number of processes, from `--processes`, torchrun or srun."""
     if _PART in os.environ:
         number, _, of_all = os.environ[_PART].partition("/")
         return int(number), int(of_all)
@@ -302,8 +321,8 @@ def _part(processes: int) -> tuple[int, int]:
         if int(os.environ.get(of, "1")) > 1:
             if processes > 1:
                 raise UsageError(
-                    f"--processes is for one machine; here {os.environ[of]} processes were started"
-                    " already"
+                    f"--processes is for one machine; {os.environ[of]} processes were already"
+                    " started here"
                 )
             return int(os.environ[rank]), int(os.environ[of])
     return 0, processes
@@ -313,7 +332,7 @@ def _part(processes: int) -> tuple[int, int]:
 def _children(options: Recipe, processes: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start this machine's other processes on the same recipe, each on the GPU of its number.
 
-    They are waited for, and terminated after an error.
+    Waits for them at the end; terminates them after an error.
     """
     with tempfile.TemporaryDirectory(prefix="galen-evaluation-") as folder:
         path = Path(folder) / "recipe.yaml"
@@ -334,7 +353,7 @@ def _children(options: Recipe, processes: int) -> Iterator[list[subprocess.Popen
                 child.wait()
         finally:
             for child in children:
-                child.terminate()  # nothing where it has ended already
+                child.terminate()  # no effect on one that has ended
 
 
 def _check_children(children: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -7,8 +7,8 @@
 
 DIR holds the merged or fully trained model, or the adapter where RUN has no model, its tokenizer,
 README.md (the card) and manifest.json. Nothing leaves this machine without --push, which needs a
-token of the Hugging Face hub in the usual place. With --push a folder that was exported before is
-uploaded as it is now, with what you changed in the card.
+token of the Hugging Face hub. With --push an existing export is uploaded with your changes to the
+card.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int | None:
         None,
     )
     if source is None:
-        raise DataError(f"{arguments.run} holds no model and no adapter; was the run finished?")
+        raise DataError(f"{arguments.run} holds no model and no adapter; did the run finish?")
     base = arguments.base or _base_name(run, arguments.run)
     config = {
         "run": run.get("created"),
@@ -66,9 +66,9 @@ def _write(
     config: Mapping[str, Any],
 ) -> None:
     """Write weights and tokenizer of `source`, card and manifest, without paths of this machine."""
-    given = (arguments.scores, arguments.corpus, arguments.name, arguments.license)
+    details = (arguments.scores, arguments.corpus, arguments.name, arguments.license)
     try:
-        card = model_card.card(run, *given, base, arguments.language, source.name == "adapter")
+        card = model_card.card(run, *details, base, arguments.language, source.name == "adapter")
     except (LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"a manifest or results.json of the run, scores or corpora is damaged: {error!r:.200}"

@@ -186,11 +186,7 @@ def pretrain(
     Raises:
         KeyboardInterrupt: a second Ctrl-C, or one before the first step, ended it immediately.
     """
-    code = run_command(
-        "pretrain", recipe_words(recipe, overrides), options, codes=(0, EXIT_STOPPED)
-    )
-    output = _output_of("megatron_ext.config.recipe", "Recipe", recipe, overrides)
-    return TrainingRun(Path(output), api_results.read_manifest(output)) if code == 0 else None
+    return _training_run("pretrain", "megatron_ext.config.recipe", recipe, overrides, options)
 
 
 def run_state(run: str | Path) -> Any:
@@ -211,11 +207,7 @@ def finetune(
     Raises:
         KeyboardInterrupt: a second Ctrl-C, or one before the first step, ended it immediately.
     """
-    code = run_command(
-        "finetune", recipe_words(recipe, overrides), options, codes=(0, EXIT_STOPPED)
-    )
-    output = _output_of("finetune.config.recipe", "Recipe", recipe, overrides)
-    return TrainingRun(Path(output), api_results.read_manifest(output)) if code == 0 else None
+    return _training_run("finetune", "finetune.config.recipe", recipe, overrides, options)
 
 
 def merge(recipe: str | Path, overrides: Overrides | None = None) -> Checkpoint:
@@ -312,6 +304,22 @@ def build_benchmark(
 
 _PLAN_CODES = (3, 4)
 """Exit codes of `galen plan` for a layout that does not fit, and one that is impossible."""
+
+
+def _training_run(
+    verb: str,
+    module: str,
+    recipe: str | Path,
+    overrides: Overrides | None,
+    options: dict[str, Any],
+) -> TrainingRun | None:
+    """Return a finished run, or None if it stopped early."""
+    arguments = recipe_words(recipe, overrides)
+    code = run_command(verb, arguments, options, codes=(0, EXIT_STOPPED))
+    if code == EXIT_STOPPED:
+        return None
+    output = _output_of(module, "Recipe", recipe, overrides)
+    return TrainingRun(Path(output), api_results.read_manifest(output))
 
 
 def _output_of(

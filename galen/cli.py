@@ -75,7 +75,7 @@ def report_to_launcher(message: str, code: int, printed: bool = True) -> None:
     Args:
         message: why.
         code: the exit code, which a signal that comes from now on may replace.
-        printed: whether the user has been told.
+        printed: whether the error was printed.
     """
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         extra = {

@@ -56,7 +56,7 @@ def configure(level: str = "info") -> None:
 
 
 def level_option() -> list[str]:
-    """Return `--log-level` as it was given here, for the processes that this one starts."""
+    """Return this process' `--log-level`, for the processes that this one starts."""
     level = logging.getLogger("galen").level
     return [f"--log-level={logging.getLevelName(level).lower()}"] if level else []
 

@@ -38,6 +38,12 @@ def add_output(parser: argparse.ArgumentParser, description: str) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help=description)
 
 
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Add --megatron, --iteration and --output."""
+    add_megatron(parser)
+    add_output(parser, "folder to write; must not exist")
+
+
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Add --dtype, a key of `import_hf.DTYPES`."""
     parser.add_argument(

@@ -1,6 +1,6 @@
 """The `run_config.yaml` from which Megatron-Bridge builds the model of a checkpoint.
 
-Bridge reads the file with a safe YAML loader and calls what a `_target_` names; here that is its
+Bridge reads the file with a safe YAML loader and calls the class in `_target_`; here that is its
 `GPTModelProvider`, whose fields are those of Megatron Core's TransformerConfig and GPTModel.
 """
 

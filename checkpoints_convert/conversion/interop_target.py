@@ -1,4 +1,4 @@
-"""What other programs' formats can express of a model; the one check that refuses the rest.
+"""The properties of a model that other programs' formats express; refuses all others.
 
 A target declares the properties that its format expresses. Any other property must have its
 default, so that a new one is refused by every target until that target declares it.

@@ -66,9 +66,7 @@ def common_state(
     """
     if refusal := TARGET.refusal(architecture):
         logger.warning(f"{refusal}: its arguments are not written")
-        state = torch_dist.megatron_arguments()
-        del state["args"]
-        return state
+        return torch_dist.common_without_arguments()
     core = architecture.core_arguments()
     swiglu, squared_relu = _MLP_FLAGS[architecture.activation, architecture.gated_mlp]
     return torch_dist.megatron_arguments(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from galen import cli
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from megatron_ext.config.architecture import Architecture
@@ -89,8 +90,6 @@ def compute(
     """
     import torch
     from megatron.core import parallel_state
-    from megatron.core.pipeline_parallel import get_forward_backward_func
-    from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
 
     from megatron_ext.hardware import platforms
     from megatron_ext.model.build import build_model
@@ -110,8 +109,21 @@ def compute(
         bf16=dtype == "bf16",
     ).eval()
     training_state.load_weights_from(model, folder)
-    tokens = tokens.to(platform.device)
-    positions = torch.arange(tokens.size(1), device=platform.device).expand_as(tokens)
+    logits = _forward(model, tokens.to(platform.device))
+    first = (
+        parallel_state.is_pipeline_last_stage()
+        and parallel_state.get_tensor_model_parallel_rank() == 0
+    )
+    return logits if first else None
+
+
+def _forward(model: "torch.nn.Module", tokens: "Tensor") -> "Tensor | None":
+    """Return the gathered logits on the ranks of the last stage (collective)."""
+    import torch
+    from megatron.core.pipeline_parallel import get_forward_backward_func
+    from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
+
+    positions = torch.arange(tokens.size(1), device=tokens.device).expand_as(tokens)
     gathered: list[torch.Tensor] = []
 
     def step(_: object, part: torch.nn.Module) -> Any:
@@ -133,11 +145,7 @@ def compute(
             micro_batch_size=tokens.size(0),
             forward_only=True,
         )
-    first = (
-        parallel_state.is_pipeline_last_stage()
-        and parallel_state.get_tensor_model_parallel_rank() == 0
-    )
-    return gathered[0] if first else None
+    return gathered[0] if gathered else None
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ class StoredModel:
         stop = start + len(target)
         row = 0  # the run's first in the Megatron tensor
         for run in task.mapping.rows(self._architecture):
-            first, last = max(start, run.start), min(stop, run.stop)
+            first = max(start, run.start)
+            last = min(stop, run.stop)
             if run.tensor == number and first < last:
                 self._stored.read_into(
                     target[first - start : last - start],

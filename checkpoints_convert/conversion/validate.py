@@ -48,7 +48,8 @@ def check_complete(weights: Weights, family: Family, architecture: Architecture)
         name for name in weights.names() - expected if not name.endswith("rotary_emb.inv_freq")
     }
     if architecture.share_embeddings_and_output_weights and surplus == set(family.output.hf):
-        embedding, output = family.shared[0].hf[0], family.output.hf[0]
+        embedding = family.shared[0].hf[0]
+        output = family.output.hf[0]
         if not _equal(weights, embedding, output):
             raise DataError(
                 f"config.json ties {output} to the embedding, but the file holds a different tensor"

@@ -163,7 +163,8 @@ def architecture(
         KeyError: a field is missing.
     """
     fields.require(hidden_act=own.get("activation", properties()["activation"]), **_ALWAYS)
-    heads, hidden = fields.pop_positive("num_attention_heads"), fields.pop_positive("hidden_size")
+    heads = fields.pop_positive("num_attention_heads")
+    hidden = fields.pop_positive("hidden_size")
     base, factor = _rope(fields)
     result = Architecture(
         family=family,

@@ -18,13 +18,15 @@ def logits(folder: str | Path, tokens: Tensor, dtype: torch.dtype = torch.float3
 
     One layer is in memory at a time.
     """
-    config, weights = json_file.read_object(Path(folder) / "config.json"), Weights(folder)
+    config = json_file.read_object(Path(folder) / "config.json")
+    weights = Weights(folder)
 
     def weight(name: str) -> Tensor:
         return weights.read(f"{name}.weight").to(dtype)
 
     heads = config["num_attention_heads"]
-    groups, size = config.get("num_key_value_heads") or heads, config["hidden_size"] // heads
+    groups = config.get("num_key_value_heads") or heads
+    size = config["hidden_size"] // heads
     rotation = _rotation(tokens.size(1), size, config.get("rope_theta", 10000.0), dtype)
     x = weight("model.tok_embeddings")[tokens]
     for layer in range(config["num_hidden_layers"]):
@@ -47,7 +49,8 @@ def logits(folder: str | Path, tokens: Tensor, dtype: torch.dtype = torch.float3
         )
         x = x + context.transpose(1, 2).flatten(2) @ weight(name + "attention.wo").T
         h = _rms_norm(x, weight(name + "ffn_norm"), config["rms_norm_eps"])
-        gate, up = h @ weight(name + "feed_forward.w1").T, h @ weight(name + "feed_forward.w3").T
+        gate = h @ weight(name + "feed_forward.w1").T
+        up = h @ weight(name + "feed_forward.w3").T
         x = x + (torch.nn.functional.silu(gate) * up) @ weight(name + "feed_forward.w2").T
     x = _rms_norm(x, weight("model.norm"), config["rms_norm_eps"])
     return x @ weight("model.tok_embeddings" if config.get("tie_word_embeddings") else "output").T

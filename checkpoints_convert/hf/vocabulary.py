@@ -171,7 +171,8 @@ class ExtendedWeights:
 
     def _rows(self, name: str, initialization: str, seed: int) -> Tensor:
         shape = self.weights.shape(name)
-        width, count = shape[1], min(self.extension.first, shape[0])
+        width = shape[1]
+        count = min(self.extension.first, shape[0])
         total = torch.zeros(width, dtype=torch.float64)
         squares = torch.zeros_like(total)
         for start in range(0, count, 4096):

@@ -135,6 +135,16 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             path, entry["data_offsets"][0], _DTYPES[entry["dtype"]], tuple(entry["shape"])
         )
     ends = {name: entry["data_offsets"][1] for name, entry in entries.items()}
+    _check_tiled(path, tensors, ends, 8 + length)
+    return {
+        name: replace(tensor, offset=8 + length + tensor.offset) for name, tensor in tensors.items()
+    }
+
+
+def _check_tiled(
+    path: Path, tensors: dict[str, StoredTensor], ends: dict[str, int], header_size: int
+) -> None:
+    """Check that the tensors fill the file behind its header, without overlap or gap."""
     end = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, ends[item[0]])):
         if tensor.offset != end:
@@ -143,13 +153,11 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
                 f" ends at {end:,}"
             )
         end = ends[name]
-    if 8 + length + end != size:
+    size = path.stat().st_size
+    if header_size + end != size:
         raise DataError(
-            f"{path} is damaged: it has {size:,} bytes, its tensors end at {8 + length + end:,}"
+            f"{path} is damaged: it has {size:,} bytes, its tensors end at {header_size + end:,}"
         )
-    return {
-        name: replace(tensor, offset=8 + length + tensor.offset) for name, tensor in tensors.items()
-    }
 
 
 def _parse_header(text: bytes) -> dict[str, Any]:
@@ -208,7 +216,7 @@ def _misshapen(entry: Any) -> str | None:
     if len(entry["data_offsets"]) != 2:
         return "data_offsets should hold its first byte and its end"
     start, end = entry["data_offsets"]
-    # what follows a zero counts, too
+    # also the sizes after a zero
     if math.prod(max(number, 1) for number in entry["shape"]) >= 2**63:
         return f"the size {entry['shape']} is impossible"
     nbytes = math.prod(entry["shape"]) * _DTYPES[entry["dtype"]].itemsize
@@ -228,7 +236,8 @@ def header(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, (dtype, shape) in tensors.items():
-        start, end = end, end + math.prod(shape) * dtype.itemsize
+        start = end
+        end += math.prod(shape) * dtype.itemsize
         entries[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format requires aligned data

@@ -98,7 +98,8 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
         raise DataError(f"{folder} is no NeMo 2 checkpoint: {path} is missing")
     try:
         content, _ = yaml_text.read(path)
-        model, config = content["_target_"], content["config"]
+        model = content["_target_"]
+        config = content["config"]
         family = next(
             (
                 name
@@ -146,11 +147,12 @@ def _architecture(
             " give --hf"
         )
     positions = positions or config.get("max_position_embeddings") or config["seq_length"]
-    if positions is None:  # what NeMo's importer writes for a Mistral without a window
+    if positions is None:  # as NeMo's importer writes for a Mistral without a window
         raise ValueError(
             "seq_length is null, so that the number of positions is not known; give --hf"
         )
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    heads = config["num_attention_heads"]
+    hidden = config["hidden_size"]
     window = config.get("window_size")
     return Architecture(
         family=family,

@@ -96,7 +96,8 @@ def convert(
     if run.finished(identity) is not None:
         print(f"{output} is already complete")
         return
-    family, stored = FAMILIES[architecture.family], TorchDist(folder)
+    family = FAMILIES[architecture.family]
+    stored = TorchDist(folder)
     check_tensors(stored, family, architecture)
     source = StoredModel(stored, all_tasks(family, architecture), architecture)
     if run.partial.is_symlink():

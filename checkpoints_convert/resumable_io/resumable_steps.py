@@ -47,7 +47,7 @@ class Step(ABC):
 
     @abstractmethod
     def run(self, output: OutputFile, reader: Prefetcher) -> Any:
-        """Write the file from `reader`; return what the conversion needs at its end.
+        """Write the file from `reader`; return a result for the end of the conversion.
 
         The result is of JSON types.
         """
@@ -152,7 +152,7 @@ def _write(
 ) -> Callable[[], None]:
     """Write a step's file.
 
-    Returns what is left to do; after that, a new start will not write the file again.
+    Returns a function that finishes it; after that, a new start will not write the file again.
 
     The record of the file has a hash of its own: a damaged record is ignored.
     """

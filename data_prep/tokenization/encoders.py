@@ -163,7 +163,7 @@ class GigatokenEncoder:
     def _encode_numerals(self, text: str) -> Ids | None:
         """Return the ids of a text cut at numerals, None if the reference is to encode it."""
         assert self._numerals is not None
-        pieces = digits.cut_at_numerals(text)
+        pieces = digits.split_at_numerals(text)
         if pieces is None or len(pieces) == 1:
             return None if pieces is None else self._encode(text)
         for numeral in pieces[1::2]:

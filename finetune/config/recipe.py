@@ -175,7 +175,7 @@ class Training:
     seed: int = 1234
     """Seed of the adapter's initialization, the order of samples, and dropout."""
     save_interval: Count = 100
-    """Steps between checkpoints; the last two are kept."""
+    """Steps between checkpoints; the last two remain."""
     eval_interval: Count = 100
     """Steps between validations; one more comes before the first step and after the last."""
     metric_for_best_model: Literal["accuracy", "loss"] | None = None

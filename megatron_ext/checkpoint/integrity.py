@@ -83,7 +83,7 @@ def verify(folder: Path) -> None:
 
 
 def _candidates(checkpoint: Path) -> list[int] | str:
-    """Return the iterations up to the tracker's, or what is wrong with the tracker."""
+    """Return the iterations up to the tracker's, or the tracker's problem."""
     try:
         latest = checkpoint_folder.latest_iteration(checkpoint)
     except DataError as error:

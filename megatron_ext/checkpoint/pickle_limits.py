@@ -28,7 +28,7 @@ class Limits:
 
 
 class Budget:
-    """What a pickle, with those inside it, has used of its limits.
+    """The operations, bytes and time that a pickle, with those inside it, has used.
 
     Args:
         source: names the file in messages.

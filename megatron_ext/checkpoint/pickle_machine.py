@@ -313,7 +313,7 @@ def _rebuild_tensor(machine: Machine, *arguments: Any) -> StoredTensor:
     storage, offset, size, stride = arguments[:4]
     need(
         len(arguments) < 7 or not arguments[6],
-        "a tensor that is the negative or the conjugate of what is stored",
+        "a tensor that is the negative or the conjugate of its storage",
     )
     need(
         type(storage) is Storage and type(offset) is int and offset >= 0,

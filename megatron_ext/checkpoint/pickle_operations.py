@@ -129,7 +129,8 @@ def _appends(machine: Machine) -> None:
 
 
 def _set_item(machine: Machine) -> None:
-    value, key = machine.pop(), machine.pop()
+    value = machine.pop()
+    key = machine.pop()
     machine.budget.bytes += 64
     machine.top(dict)[_key(key)] = value
 
@@ -197,22 +198,26 @@ def _get(machine: Machine, index: int) -> None:
 
 
 def _global(machine: Machine) -> None:
-    module, name = machine.line(1024).decode("utf-8"), machine.line(1024).decode("utf-8")
+    module = machine.line(1024).decode("utf-8")
+    name = machine.line(1024).decode("utf-8")
     machine.find(module, name)
 
 
 def _stack_global(machine: Machine) -> None:
-    name, module = machine.pop(), machine.pop()
+    name = machine.pop()
+    module = machine.pop()
     machine.find(module, name)
 
 
 def _reduce(machine: Machine) -> None:
-    arguments, known = machine.pop(), machine.pop()
+    arguments = machine.pop()
+    known = machine.pop()
     machine.stack.append(machine.call(known, arguments))
 
 
 def _new_object(machine: Machine) -> None:
-    arguments, known = machine.pop(), machine.pop()
+    arguments = machine.pop()
+    known = machine.pop()
     if type(known) is Known and not known.by_new:
         raise machine.forbidden(known.name)
     machine.stack.append(machine.call(known, arguments))

@@ -87,7 +87,7 @@ def write_entry(
     try:
         torch.save(tensor, cast(IO[bytes], stream))
     except RuntimeError as error:
-        # torch.save hides what its file raises behind an error of its own
+        # torch.save hides errors of its file behind one of its own
         if isinstance(error.__context__, DataError):
             raise error.__context__ from None
         raise
@@ -346,8 +346,12 @@ def common_state(folder: Path, metadata: dcp.Metadata) -> dict[str, Any]:
 
 def megatron_arguments(**values: Any) -> dict[str, Any]:
     """Return the common state that Megatron-LM expects: arguments, iteration, layout version."""
+    return {"args": Namespace(**values), **common_without_arguments()}
+
+
+def common_without_arguments() -> dict[str, Any]:
+    """Return the common state of a model that Megatron-LM cannot express."""
     return {
-        "args": Namespace(**values),
         "checkpoint_version": 3.0,
         "iteration": 0,
         "num_floating_point_operations_so_far": 0,

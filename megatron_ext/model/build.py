@@ -36,7 +36,8 @@ class LanguageModel(GPTModel):
         `logits` are [sequence, batch, vocabulary part].
         """
         if self.blockwise_loss:
-            group, flat = parallel_state.get_tensor_model_parallel_group(), labels.t().flatten()
+            group = parallel_state.get_tensor_model_parallel_group()
+            flat = labels.t().flatten()
             losses = BlockwiseCrossEntropy.apply(logits.flatten(0, 1), flat, self.true_rows, group)
             return losses.view(logits.shape[:2]).t().contiguous()
         if self.padded:

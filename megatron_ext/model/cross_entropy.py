@@ -46,7 +46,8 @@ class BlockwiseCrossEntropy(torch.autograd.Function):
             torch.distributed.all_reduce(top, ReduceOp.MAX, group)
             sums = torch.stack([torch.exp(log_sum - top), picked])
             torch.distributed.all_reduce(sums, group=group)
-            log_sum, picked = sums[0].log() + top, sums[1]
+            log_sum = sums[0].log() + top
+            picked = sums[1]
         ctx.save_for_backward(logits, max_logit, torch.exp(max_logit - log_sum), row, is_local)
         ctx.true_rows = true_rows
         return log_sum - picked

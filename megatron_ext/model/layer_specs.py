@@ -60,7 +60,7 @@ class NormAfterLayer(TransformerLayer):
 def _normalize_and_add(
     norm: torch.nn.Module, bias_dropout_add: Callable[..., Any], training: bool, fused: bool
 ) -> Callable[..., Tensor]:
-    """Return Megatron's residual addition with a norm on what it adds."""
+    """Return Megatron's residual addition with a norm on the added tensor."""
 
     def add(output_with_bias: tuple[Tensor, None], residual: Tensor, dropout: float) -> Tensor:
         output, bias = output_with_bias

@@ -153,9 +153,8 @@ def layer_activations(
         activations["norm inputs"] = 2 * norms * 4 * sequence_tokens * architecture.hidden_size
         # the values keep the fused tensor that they are a view of
         activations["queries, keys, values"] += size * tokens * (queries + keys) / tensor
-        activations["rotary factors"] = (
-            4 * size * tokens / training.micro_batch_size * architecture.kv_channels
-        )
+        rotary_tokens = tokens / training.micro_batch_size
+        activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels
         # with a gate, also the activation's output and a copy of up
         activations["MLP product"] = (3 if architecture.gated_mlp else 1) * size * mlp_entries
     for name in _recomputed_activations(recipe, architecture):
@@ -179,7 +178,10 @@ def _recomputed_activations(recipe: Recipe, architecture: Architecture) -> list[
     modules = training.recompute_modules or ["core_attn"]
     if not architecture.norms_before:  # Megatron recomputes no others
         modules = [module for module in modules if module != "layernorm"]
-    return [name for module in modules for name in _RECOMPUTED[module]]
+    names: list[str] = []
+    for module in modules:
+        names += _RECOMPUTED[module]
+    return names
 
 
 def layers_in_flight(recipe: Recipe, layers: list[int], stage: int, batches: int) -> float:
@@ -271,7 +273,7 @@ def _kept_activations(
 
     Args:
         architecture: the model.
-        recipe: what it recomputes.
+        recipe: its recompute.
         fused: as for `layer_activations`.
         layers: of the stage.
         in_flight: layers whose activations are held at once, one counted for each micro-batch.

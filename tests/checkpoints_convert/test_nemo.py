@@ -6,6 +6,7 @@ itself.
 NeMo needs an environment of its own (requirements-nemo.txt); GALEN_NEMO_PYTHON names its Python.
 """
 
+import dataclasses
 import json
 import os
 import pickle
@@ -22,11 +23,13 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from checkpoints_convert import (
     describe,
+    families,
     hf_to_megatron,
     megatron_to_hf,
     megatron_to_nemo,
     nemo_to_megatron,
 )
+from checkpoints_convert.interop import nemo_config
 from galen import manifest
 from galen.errors import DataError
 from megatron_ext.checkpoint import safe_pickle
@@ -207,6 +210,17 @@ def test_unsupported_fields_are_refused_by_name(tmp_path, nemo, name):
         nemo_to_megatron.main(["--nemo", str(tmp_path / "nemo"), "--output", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "nemo" / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("mistral-v0.3", {"rope_scaling_factor": 8.0}), ("qwen2", {"window_size": 16})],
+)
+def test_a_property_that_nemo_cannot_express_is_refused(make_model, name, change):
+    _, architecture = families.find(make_model(name) / "config.json")
+    (field, value), *_ = change.items()
+    with pytest.raises(DataError, match=f"NeMo cannot express {field} = {value} of this"):
+        nemo_config.arguments(dataclasses.replace(architecture, **change))
 
 
 def test_another_models_configuration_is_refused(tmp_path, nemo, make_model):

@@ -29,7 +29,7 @@ def arguments(tmp_path_factory, make_llama):
 
 
 @pytest.mark.multiprocess
-def test_demo_from_records_to_report_and_nothing_twice(arguments):
+def test_demo_runs_each_stage_once_from_records_to_report(arguments):
     work = arguments[-1]
     first = run(*arguments)
     assert first.stdout.splitlines()[-1] == f"Report: {work / 'report.html'}"

@@ -280,7 +280,7 @@ def test_a_limit_changes_no_few_shot_examples(arguments, data, tmp_path):
     assert json.loads(line)["prompt"].count("Which train organ") == 12
 
 
-def test_mistakes_are_told_before_the_model_is_loaded(arguments, data):
+def test_mistakes_are_reported_before_the_model_is_loaded(arguments, data):
     (data / "bare.yaml").write_text("kind: multiple_choice\nfile: test.jsonl\nreader: medqa\n")
     (data / "triples.yaml").write_text(
         "kind: multiple_choice\nfile: triples.json\nreader: biomistral\n"
@@ -422,7 +422,7 @@ def test_a_megatron_checkpoint_scores_as_the_model_it_came_from(arguments, tiny_
         run.main(of_megatron)
 
 
-def test_mistakes_are_told_before_a_checkpoint_is_exported(arguments, tmp_path):
+def test_mistakes_are_reported_before_a_checkpoint_is_exported(arguments, tmp_path):
     checkpoint = tmp_path / "checkpoints"
     for iteration in (5, 10):
         (checkpoint / f"iter_{iteration:07d}").mkdir(parents=True)

@@ -181,7 +181,7 @@ def test_page_needs_nothing_from_elsewhere_and_ids_are_unique(whole_page: str) -
     assert "language: not wanted &lt;b&gt;" in whole_page
 
 
-def test_verdict_says_what_changed_and_what_did_not(
+def test_verdict_states_changes_and_unclear_differences(
     tmp_path: Path, models: list[Path], capsys: pytest.CaptureFixture
 ) -> None:
     write_report(tmp_path, *models)
@@ -196,7 +196,7 @@ def test_verdict_says_what_changed_and_what_did_not(
     assert "52.5 % for tuned, no clear change (difference +2.5 points" in accuracy
 
 
-def test_missing_pieces_leave_their_section_out(tmp_path: Path, models: list[Path]) -> None:
+def test_sections_without_input_are_omitted(tmp_path: Path, models: list[Path]) -> None:
     page = write_report(tmp_path, models[0])
     for heading in ("Records read", "Training", "Time by stage", "Against"):
         assert heading not in page

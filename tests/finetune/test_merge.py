@@ -119,7 +119,7 @@ def test_dare_drops_a_random_half_and_makes_up_for_it_the_same_for_the_same_seed
     )
 
 
-def test_a_finished_merge_says_so_and_the_manifest_names_the_models(models, tmp_path, capsys):
+def test_a_finished_merge_reports_it_and_the_manifest_names_the_models(models, tmp_path, capsys):
     merged(models, tmp_path, "linear.yaml")
     assert (
         merge.main([str(tmp_path / "recipe.yaml")]) == 0
@@ -177,7 +177,7 @@ def test_other_vocabularies_are_refused(models, tmp_path):
         )
 
 
-def test_layers_that_a_model_has_not_are_told_before_any_work(models, make_llama, tmp_path):
+def test_layers_that_a_model_has_not_are_reported_before_any_work(models, make_llama, tmp_path):
     _, first, second = models
     start = [str(EXAMPLES / "biomistral_slerp.yaml"), f"output={tmp_path / 'out'}"]
     start += [f"mergekit.base_model={first}", f"mergekit.slices.0.sources.0.model={first}"]
@@ -188,7 +188,7 @@ def test_layers_that_a_model_has_not_are_told_before_any_work(models, make_llama
     ):
         merge.main(start)
     start += ["mergekit.slices.0.sources.0.layer_range=[0, 5]"]
-    with pytest.raises(DataError, match=r"wanted, not \[0, 5\] and \[0, 4\]"):
+    with pytest.raises(DataError, match=r"number of layers, not \[0, 5\] and \[0, 4\]"):
         merge.main([*start, "mergekit.slices.0.sources.1.layer_range=[0, 4]"])
     short = make_llama(num_hidden_layers=2, hidden_size=32, tie_word_embeddings=False)
     linear = [str(EXAMPLES / "linear.yaml"), f"mergekit.models.0.model={first}"]
@@ -215,7 +215,7 @@ def test_layers_that_a_model_has_not_are_told_before_any_work(models, make_llama
         (["ensemble.scores=[a]"], "give either mergekit or ensemble"),
     ],
 )
-def test_mistakes_are_told_before_any_work(overrides, message):
+def test_mistakes_are_reported_before_any_work(overrides, message):
     pytest.importorskip("mergekit")
     with pytest.raises(UsageError, match=message):
         merge.main([str(EXAMPLES / "linear.yaml"), *overrides])

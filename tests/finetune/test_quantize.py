@@ -129,7 +129,7 @@ def test_the_table_pairs_accuracies_with_the_first_model():
 
 
 @pytest.mark.parametrize(("width", "method"), [(96, "bnb4"), (100, "gptq")])
-def test_widths_that_a_method_cannot_store_are_told_before_any_work(
+def test_widths_that_a_method_cannot_store_are_reported_before_any_work(
     make_llama, tmp_path, monkeypatch, width, method
 ):
     import importlib.util
@@ -236,7 +236,7 @@ def test_a_limit_takes_the_sample_that_evaluation_takes(
     assert asked[0] != ids[:8]
 
 
-def test_two_starts_at_once_are_told(model, tmp_path):
+def test_two_starts_at_once_are_reported(model, tmp_path):
     from galen import lock
 
     with lock.hold(tmp_path / "out"), pytest.raises(DataError, match="is being written by"):
@@ -253,7 +253,7 @@ def test_two_starts_at_once_are_told(model, tmp_path):
         ("bnb4,bnb2", "unknown method 'bnb2'"),
     ],
 )
-def test_mistakes_are_told(model, tmp_path, methods, message):
+def test_mistakes_are_reported(model, tmp_path, methods, message):
     pytest.importorskip("bitsandbytes")
     with pytest.raises(UsageError, match=message):
         quantize.main(
@@ -261,7 +261,7 @@ def test_mistakes_are_told(model, tmp_path, methods, message):
         )
 
 
-def test_a_missing_package_and_missing_calibration_are_told(model, tmp_path, monkeypatch):
+def test_a_missing_package_and_missing_calibration_are_reported(model, tmp_path, monkeypatch):
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -184,7 +184,7 @@ def test_norwegian_is_text(write):
     assert load(Recipe, write(dump(recipe))) == recipe
 
 
-def test_a_mistake_in_a_layer_is_told_of_the_layer(write, tmp_path):
+def test_a_mistake_in_a_layer_is_reported_of_the_layer(write, tmp_path):
     layer = tmp_path / "layer.yaml"
     layer.write_text("\n\nlanguages: [en, 5]\n")
     with pytest.raises(

@@ -196,25 +196,14 @@ def measure(run, shape):
     parallel_groups.initialize(run.parallel, run.training.seed)
     model = wrap_model(build_model_chunks(platform, shape, run), run)
     optimizer = build_optimizer(model, run)
-    parameters = [weight for chunk in model for weight in chunk.parameters()]
+    parameters = []
+    for chunk in model:
+        parameters += chunk.parameters()
     held = Held({weight.untyped_storage().data_ptr() for weight in parameters})
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda holder: holder.tensor):
         TrainStep(platform, run, model).run(batches(run), memory_model.micro_batches(run, 2), [])
     optimizer.prepare_grads()
-    state = [
-        tensor
-        for chained in optimizer.chained_optimizers
-        for one in chained.optimizer.state.values()
-        for tensor in one.values()
-    ]
-    copies = [
-        weight
-        for chained in optimizer.chained_optimizers
-        for group in chained.optimizer.param_groups
-        for weight in group["params"]
-    ]
-    # in fp32 they are the weights themselves
-    copies = [] if run.training.precision == "fp32" else copies
+    state = optimizer_tensors(optimizer, copies=run.training.precision != "fp32")
     stage = parallel_state.get_pipeline_model_parallel_rank()
     planned = memory_model.stage_memory(shape, run, 2, stage, fused=False)
     # of what `logits` counts, autograd holds the logits themselves, and of each token two float32,
@@ -226,7 +215,7 @@ def measure(run, shape):
         "parameters": sum(weight.numel() for weight in parameters),
         "weights": size(parameters),
         "gradients": size([weight.main_grad for weight in parameters]),
-        "optimizer": size([tensor for tensor in (*state, *copies) if tensor.numel() > 1]),
+        "optimizer": size([tensor for tensor in state if tensor.numel() > 1]),
         "activations": held.most,
     }
     parallel_state.destroy_model_parallel()
@@ -240,6 +229,21 @@ def measure(run, shape):
     }
 
 
+def optimizer_tensors(optimizer, copies):
+    """Return the tensors of the state, with `copies` also the optimizer's own weights.
+
+    In fp32 these are the model's.
+    """
+    tensors = []
+    for chained in optimizer.chained_optimizers:
+        for state in chained.optimizer.state.values():
+            tensors += state.values()
+        if copies:
+            for group in chained.optimizer.param_groups:
+                tensors += group["params"]
+    return tensors
+
+
 def size(tensors):
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -247,13 +251,13 @@ def size(tensors):
 def main(_):
     platforms.current_platform().init_distributed()
     for name, options in (LAYOUTS | HELD_OUT).items():
-        found = measure(recipe(options), SHAPES.get(name.split(",")[0], SHAPE))
+        result = measure(recipe(options), SHAPES.get(name.split(",")[0], SHAPE))
         line = json.dumps(
             {
                 "layout": name,
                 "held_out": name in HELD_OUT,
                 "rank": torch.distributed.get_rank(),
-                **found,
+                **result,
             }
         )
         print(line, flush=True)

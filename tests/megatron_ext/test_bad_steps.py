@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import import_model
-from tests.megatron_ext.conftest import log
+from tests.megatron_ext.conftest import log, write
 
 RECIPE = """
 output: {output}
@@ -30,15 +30,6 @@ training:
     eval_iters: 0, save_interval: 8}}
 optimizer: {{lr: 1e-2, weight_decay: 0.0}}
 """
-
-
-def write(prefix, documents):
-    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
-
-    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=numpy.uint16)
-    for document in documents:
-        builder.add_document(numpy.array(document), [len(document)])
-    builder.finalize(f"{prefix}.idx")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +109,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_its_samples_are_named(
 
 
 @pytest.mark.multiprocess
-def test_a_spike_goes_back_and_leaves_the_window_out(pretrain_forked, checkpoint, mixed):
+def test_a_spike_rolls_back_and_skips_the_window(pretrain_forked, checkpoint, mixed):
     recipe_text = recipe(20, 26, checkpoint, mixed)
     guard = ["resilience.loss_spike_threshold=2", "resilience.loss_spike_window=4"]
     output = pretrain_forked(2, *guard, recipe=recipe_text)

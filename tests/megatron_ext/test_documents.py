@@ -43,7 +43,7 @@ def same_document(tmp_path_factory, tiny_tokenizer):
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_packed_document_has_the_loss_that_it_has_alone(
+def test_packing_does_not_change_the_loss_of_a_document(
     pretrain_forked, untied_llama, same_document, name
 ):
     prefix, ids = same_document

@@ -198,7 +198,7 @@ LAYOUTS = {
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_processes_learn_as_one_however_they_share_the_work(learn, alone, layout):
+def test_two_processes_have_the_losses_of_one(learn, alone, layout):
     """Answers of uneven length are spread unevenly over ranks.
 
     Yet each token has the same weight, before and after a step.

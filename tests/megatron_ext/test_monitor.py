@@ -72,7 +72,7 @@ def test_state_of_a_run_folder(folder):
     assert [event["kind"] for event in state.events] == ["skipped"]
 
 
-def test_how_it_ended(folder):
+def test_status(folder):
     os.utime(folder / "log.jsonl", (time.time() - 7200, time.time() - 7200))
     assert run_state.read(folder).status == "stalled: no heartbeat for 120 minutes"
     (folder / "stopped.json").write_text('{"reason": "SIGUSR2", "iteration": 30, "exit_code": 75}')

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+import numpy
 import psutil
 import pytest
 
@@ -70,12 +71,12 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
 
 
 @pytest.mark.multiprocess
-def test_a_validation_is_broken_off_and_made_up_for(
+def test_an_interrupted_validation_is_repeated(
     pretrain_forked, start_forked, tmp_path, checkpoint, data
 ):
     many = tmp_path / "many"
     many.mkdir()
-    documents = [[n % 300 for n in range(start, start + 33)] for start in range(1200)]
+    documents = [numpy.arange(start, start + 33) % 300 for start in range(1200)]
     prefix = write(many / "validation_text_document", documents)
     options = [
         f"data.validation=[{prefix}]",
@@ -103,9 +104,7 @@ def test_a_validation_is_broken_off_and_made_up_for(
 
 @pytest.mark.multiprocess
 def test_a_stop_in_the_first_validation_leaves_nothing(start_forked, tmp_path, checkpoint, data):
-    prefix = write(
-        tmp_path / "validation_text_document", [[n % 300 for n in range(33)] for _ in range(40000)]
-    )
+    prefix = write(tmp_path / "validation_text_document", [list(range(33))] * 40000)
     output = tmp_path / "out"
     (tmp_path / "r.yaml").write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
     run = start_forked(
@@ -126,7 +125,7 @@ def test_a_stop_in_the_first_validation_leaves_nothing(start_forked, tmp_path, c
 
 
 @pytest.mark.multiprocess
-def test_a_second_start_is_told_who_is_there(start, tmp_path):
+def test_a_second_start_names_the_running_process(start, tmp_path):
     run, output = start()
     second = command(
         "-m", "megatron_ext.pretrain", "--nproc-per-node", 2, tmp_path / "r.yaml", *LONG
@@ -211,7 +210,7 @@ def test_a_killed_process_is_named(start):
 
 
 @pytest.mark.multiprocess
-def test_a_killed_reader_of_data_is_told(start):
+def test_a_killed_data_loader_is_reported(start):
     run, _ = start("data.num_workers=1")
     psutil.Process(run.pids[0]).children()[0].kill()
     codes, written = run.wait()

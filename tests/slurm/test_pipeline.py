@@ -57,7 +57,7 @@ def questions(file):
             lines.write(json.dumps({**record, "answer": "A", "pmid": str(number)}) + "\n")
 
 
-def test_the_whole_chain(cluster, site, tmp_path, tied_llama):
+def test_all_stages(cluster, site, tmp_path, tied_llama):
     place = tmp_path / "Jane's files"
     for split, count in (("train", 60), ("validation", 20), ("test", 3)):
         documents(place / "corpus" / split, count)
@@ -116,6 +116,6 @@ def test_the_whole_chain(cluster, site, tmp_path, tied_llama):
     assert len(set(losses.values())) == 3
 
 
-def test_a_word_that_is_no_setting(cluster, site):
+def test_an_unknown_setting(cluster, site):
     assert "is missing" in cluster.refusal("slurm/pipeline.sh", "model=x", **site)
     assert "modle=x: not a setting" in cluster.refusal("slurm/pipeline.sh", "modle=x", **site)

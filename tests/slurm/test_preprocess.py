@@ -54,7 +54,7 @@ exec {python} "$@"
 
 
 @pytest.mark.slow
-def test_each_task_at_its_time_limit_is_queued_again_alone(cluster, site, tmp_path, tiny_tokenizer):
+def test_only_tasks_at_their_time_limit_are_requeued(cluster, site, tmp_path, tiny_tokenizer):
     """The array's number is also the job number of one of its tasks: the last one to start."""
     (tmp_path / "in.jsonl").write_text(
         "".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 5)

@@ -127,7 +127,7 @@ def test_hugging_face_with_added_tokens(tmp_path, tokenizer_folder, encoder):
 
 def test_a_token_that_stands_twice(tmp_path, tokenizer_folder):
     (tmp_path / "tokens.txt").write_text("<A>\n<B>\n<A>\n")
-    with pytest.raises(DataError, match="names twice: <A>"):
+    with pytest.raises(DataError, match="repeated tokens: <A>"):
         run(
             tokenizer_folder,
             [write_lines(tmp_path / "a.jsonl", [{"text": "a"}])],

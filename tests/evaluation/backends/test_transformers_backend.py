@@ -174,7 +174,7 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("adapter_config.json", "is a PEFT adapter: give it by --adapter"),
+        ("adapter_config.json", "is a PEFT adapter: pass it as --adapter"),
         (
             "latest_checkpointed_iteration.txt",
             r"is a Megatron checkpoint: `galen export` exports it",
@@ -183,11 +183,11 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
             "checkpoints/latest_checkpointed_iteration.txt",
             r"is a pretraining run: `galen export` exports .*/checkpoints\)",
         ),
-        ("adapter/adapter_config.json", "is a fine-tuning run: what it made is .*/adapter"),
-        ("model/config.json", "is a fine-tuning run: what it made is .*/model"),
+        ("adapter/adapter_config.json", "is a fine-tuning run: its result is .*/adapter"),
+        ("model/config.json", "is a fine-tuning run: its result is .*/model"),
     ],
 )
-def test_what_is_no_model_is_told_for_what_it_is(tmp_path, file, message):
+def test_a_folder_that_is_not_a_model_is_identified(tmp_path, file, message):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).touch()
     with pytest.raises(DataError, match=message):

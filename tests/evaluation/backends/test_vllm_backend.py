@@ -76,7 +76,9 @@ def test_each_branch_has_a_seed_of_its_own_that_stays():
         ),
     ],
 )
-def test_what_cannot_be_is_said_before_any_work(tiny_llama, data, tmp_path, options, message):
+def test_unsupported_options_are_refused_before_any_work(
+    tiny_llama, data, tmp_path, options, message
+):
     with pytest.raises(UsageError, match=message):
         run.main(
             [

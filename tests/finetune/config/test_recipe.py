@@ -55,6 +55,6 @@ def test_the_settings_are_the_published_ones(name):
         ),
     ],
 )
-def test_mistakes_are_told(override, message):
+def test_mistakes_are_reported(override, message):
     with pytest.raises(UsageError, match=message):
         recipe.load(Recipe, "examples/finetune/meditron_medqa.yaml", [override])

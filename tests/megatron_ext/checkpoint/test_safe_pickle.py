@@ -145,12 +145,12 @@ def test_tensors_are_located(tmp_path, checksum):
         length = file.tell() - 6
         file.write(b"after")
     torch.serialization.set_crc32_options(True)
-    found = safe_pickle.read_archive(tmp_path / "x", 6, length)
-    assert all(isinstance(value, StoredTensor) for value in found.values())
+    values = safe_pickle.read_archive(tmp_path / "x", 6, length)
+    assert all(isinstance(value, StoredTensor) for value in values.values())
     for name, tensor in tensors.items():
-        assert found[name].read().equal(tensor), name
-    assert found["a"].rows(1, 3).equal(tensors["a"][1:3])
-    assert found["t"].rows(1, 3).equal(tensors["t"][1:3])
+        assert values[name].read().equal(tensor), name
+    assert values["a"].rows(1, 3).equal(tensors["a"][1:3])
+    assert values["t"].rows(1, 3).equal(tensors["t"][1:3])
 
 
 def test_a_cut_file_is_named(tmp_path, checkpoint):
@@ -249,20 +249,22 @@ def test_pickles_of_training_programs_are_read(tmp_path, protocol):
         ],
     }
     torch.save(stored, tmp_path / "common.pt", pickle_protocol=protocol)
-    found = pickle_values.real(
+    values = pickle_values.real(
         safe_pickle.read_archive(tmp_path / "common.pt"), "common.pt", inert=True
     )
     assert (
-        found["plain"] == stored["plain"]
-        and found["default"] == stored["default"]
-        and found["number"] == 2.5
+        values["plain"] == stored["plain"]
+        and values["default"] == stored["default"]
+        and values["number"] == 2.5
     )
-    assert all(found["state"][name].equal(weight) for name, weight in stored["state"].items())
-    assert found["turned"].tolist() == turned.tolist() and found["rng"]["python"] == drawn["python"]
-    assert found["rng"]["numpy"][1].tolist() == drawn["numpy"][1].tolist() and found["rng"][
+    assert all(values["state"][name].equal(weight) for name, weight in stored["state"].items())
+    assert (
+        values["turned"].tolist() == turned.tolist() and values["rng"]["python"] == drawn["python"]
+    )
+    assert values["rng"]["numpy"][1].tolist() == drawn["numpy"][1].tolist() and values["rng"][
         "torch"
     ].equal(drawn["torch"])
-    read = vars(found["args"])
+    read = vars(values["args"])
     assert (read["where"], read["dtype"], read["timeout"], read["lr"]) == (
         Path("/x/y"),
         torch.bfloat16,

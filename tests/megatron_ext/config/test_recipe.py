@@ -354,7 +354,7 @@ def test_wrong_blends_are_named(recipe, overrides, message):
     assert message in str(error.value)
 
 
-def test_a_blend_knows_its_files(recipe):
+def test_a_blend_lists_its_files(recipe):
     data = recipe(*SOURCES).data
     assert (data.train_prefixes, data.validation_prefixes) == (["x", "z"], ["y"])
 

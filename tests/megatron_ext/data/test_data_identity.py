@@ -11,7 +11,7 @@ import numpy
 import pytest
 
 from megatron_ext.data.data_identity import fingerprint
-from tests.megatron_ext.conftest import log, write
+from tests.megatron_ext.conftest import log, losses, write
 from tests.megatron_ext.kills import rewind
 
 
@@ -43,9 +43,7 @@ def test_a_new_run_does_not_read_the_index_of_earlier_files(tmp_path, pretrain_f
     pretrain_forked(1, *reads, output=output)
     fresh = pretrain_forked(1, *reads)
     for record_kind in ("train", "validation"):
-        assert [record["loss"] for record in log(output, record_kind)] == [
-            record["loss"] for record in log(fresh, record_kind)
-        ]
+        assert losses(output, record_kind) == losses(fresh, record_kind)
 
 
 @pytest.mark.multiprocess
@@ -87,9 +85,9 @@ def test_a_run_resumes_with_touched_files_and_reordered_sources(tmp_path, pretra
         write(tmp_path / name, documents(40, 50, first=number))
     output = tmp_path / "run"
     pretrain_forked(1, *sources("ab"), output=output)
-    losses = [record["loss"] for record in log(output, "train")]
+    expected = losses(output)
     rewind(output, 2)
     for path in tmp_path.glob("[ab].*"):
         os.utime(path)
     pretrain_forked(1, *sources("ba"), output=output)
-    assert [record["loss"] for record in log(output, "train")] == losses
+    assert losses(output) == expected

@@ -73,7 +73,7 @@ def test_a_small_validation_set_is_read_once(pretrain_forked, three, expected, n
 
 
 @pytest.mark.multiprocess
-def test_documents_apart(pretrain_forked, untied_llama, three):
+def test_documents_do_not_attend_to_each_other(pretrain_forked, untied_llama, three):
     model = AutoModelForCausalLM.from_pretrained(untied_llama)
     with torch.no_grad():
         source_losses = [
@@ -141,7 +141,7 @@ def test_no_sequence_holds_a_repetition(built, lengths):
         assert len(predicted) == starts[-1] - 1 == len(set(predicted))
 
 
-def test_padding_is_not_taken_for_the_mask_of_other_sequences(built):
+def test_padding_does_not_mask_other_sequences(built):
     data = built([[1] * 70])
     tokens = [len(read(data.train.once[index])) for index in (*range(3), *range(3))]
     again = built([[1] * 70]).train.once
@@ -173,7 +173,7 @@ def test_epochs_are_counted(built):
     assert not below.exceeds_limit and below.message.endswith("8.00 epochs")
 
 
-def test_padding_counts_to_no_epoch(built):
+def test_padding_does_not_count_as_an_epoch(built):
     smallest = [
         "training.train_iters=1",
         "optimizer.lr_warmup_iters=0",
@@ -188,7 +188,7 @@ def test_padding_counts_to_no_epoch(built):
     )
 
 
-def test_samples_of_several_files_and_empty_ones_behind():
+def test_samples_of_several_files_end_with_padding():
     files = [
         [{"tokens": torch.tensor([n]), "loss_mask": torch.ones(1)} for n in range(low, high)]
         for low, high in ((0, 3), (3, 10))

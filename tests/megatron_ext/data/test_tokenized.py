@@ -1,3 +1,4 @@
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -158,20 +159,19 @@ def test_empty_data_are_refused(shape, tmp_path):
 
 def samples(ranks, micro, consumed=0):
     """All ranks' samples, in the order in which global batches of 8 consume them."""
-    rank_samples = [
-        list(
-            BatchSampler(
-                total=32, consumed=consumed, micro_batch_size=micro, rank=rank, ranks=ranks
-            )
-        )
+    samplers = [
+        BatchSampler(total=32, consumed=consumed, micro_batch_size=micro, rank=rank, ranks=ranks)
         for rank in range(ranks)
     ]
-    batches = 8 // (micro * ranks)
-    steps = range(0, len(rank_samples[0]), batches)
-    return [
-        sorted(n for own in rank_samples for batch in own[step : step + batches] for n in batch)
-        for step in steps
-    ]
+    micro_batches = [list(sampler) for sampler in samplers]
+    per_step = 8 // (micro * ranks)
+    steps = []
+    for first in range(0, len(micro_batches[0]), per_step):
+        step = []
+        for own in micro_batches:
+            step += itertools.chain.from_iterable(own[first : first + per_step])
+        steps.append(sorted(step))
+    return steps
 
 
 def test_each_step_takes_the_same_samples_under_any_layout():

@@ -1,7 +1,4 @@
-"""How processes meet, and what the platforms ask of Transformer Engine.
-
-Stand-ins take its place, since it is not installed where this runs.
-"""
+"""Rendezvous of processes, and calls of Transformer Engine, which stand-ins replace."""
 
 import enum
 import socket
@@ -102,7 +99,7 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
             platforms.detect_platform().init_distributed()
 
 
-def test_half_a_description_of_the_processes_is_refused(monkeypatch):
+def test_an_incomplete_environment_is_refused(monkeypatch):
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", "0")
@@ -112,3 +109,13 @@ def test_half_a_description_of_the_processes_is_refused(monkeypatch):
         match="RANK is set, MASTER_ADDR and MASTER_PORT not: start the run with torchrun",
     ):
         platforms.detect_platform().init_distributed()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the platform is CUDA")
+def test_torch_compile_works_on_the_cpu_platform():
+    """It refuses one function under several of PyTorch's names, as some stand-ins were."""
+    from torch._dynamo import trace_rules
+
+    platforms.current_platform()
+    trace_rules.get_torch_obj_rule_map.cache_clear()
+    assert trace_rules.get_torch_obj_rule_map()

@@ -117,7 +117,7 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch, capfd):
     ) and key.encode() not in b"".join(files)
 
 
-def test_wanted_without_a_key(tmp_path, monkeypatch):
+def test_enabled_without_a_key(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
@@ -127,7 +127,7 @@ def test_wanted_without_a_key(tmp_path, monkeypatch):
         wandb_logger.start(Wandb(project="galen-tests", mode="online"), tmp_path)
 
 
-def test_wanted_and_not_installed(monkeypatch):
+def test_enabled_but_not_installed(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     wandb_logger.check(None)
     with pytest.raises(UsageError, match="wandb is not installed"):
@@ -148,7 +148,7 @@ def test_in_the_recipe(tmp_path):
             load(Recipe, tmp_path / "r.yaml", [override])
 
 
-def test_not_wanted(tmp_path):
+def test_not_enabled(tmp_path):
     assert wandb_logger.start(None, tmp_path) is None
     log = RunLog(tmp_path, 0, 1)
     log.train({"step": 1, **RECORD})

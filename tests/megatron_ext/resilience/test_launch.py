@@ -55,7 +55,7 @@ def test_the_only_process_is_killed(checkpoint, data, tmp_path):
 
 
 @pytest.mark.multiprocess
-def test_two_machines_and_one_launcher_is_asked_to_end(checkpoint, data, tmp_path):
+def test_termination_of_one_launcher_ends_both_machines(checkpoint, data, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         meeting = f"127.0.0.1:{probe.getsockname()[1]}"

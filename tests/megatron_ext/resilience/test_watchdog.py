@@ -50,7 +50,7 @@ def heartbeat(rank, step=4, phase="forward and backward", since=NOW - 100, seen=
         ),
     ],
 )
-def test_names_who_is_waited_for(heartbeats, message):
+def test_the_hanging_process_is_named(heartbeats, message):
     assert message in diagnose(heartbeats, 0, 60)
 
 
@@ -66,7 +66,7 @@ def test_a_phase_that_takes_too_long_is_reported(tmp_path):
     watchdog.close()
 
 
-def test_progress_keeps_it_quiet(tmp_path):
+def test_progress_prevents_a_report(tmp_path):
     watchdog = Watchdog(
         tmp_path, rank=0, world_size=1, limit=1e6, on_hang=lambda _: pytest.fail("not hung")
     )

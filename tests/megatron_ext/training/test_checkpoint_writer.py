@@ -39,7 +39,7 @@ def test_its_weights_are_those_of_the_optimizer(tmp_path, pretrain_forked):
 
 
 @pytest.mark.multiprocess
-def test_checkpoints_written_on_the_side_are_the_same(tmp_path, pretrain_forked):
+def test_asynchronous_checkpoints_are_the_same(tmp_path, pretrain_forked):
     options = ["training.save_interval=2", "training.eval_iters=0"]
     at_once = pretrain_forked(2, *options, output=tmp_path / "at_once")
     aside = pretrain_forked(2, *options, "training.async_save=true", output=tmp_path / "aside")
@@ -90,7 +90,7 @@ def held_writer(folder, run):
 
 
 @pytest.mark.multiprocess
-def test_it_does_not_reach_the_files_of_the_next_start(
+def test_an_old_writer_cannot_touch_the_files_of_the_next_start(
     tmp_path, start_forked, checkpoint, data, holds
 ):
     output, recipe = tmp_path / "out", tmp_path / "r.yaml"

@@ -49,7 +49,7 @@ def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch
         (None, "delayed", False, {"weight", "_extra_state"}),
     ],
 )
-def test_the_history_of_fp8_is_asked_for_where_there_is_one(fp8, recipe, loading, expected):
+def test_fp8_history_is_loaded_only_with_delayed_scaling(fp8, recipe, loading, expected):
     layer = SimpleNamespace(
         config=SimpleNamespace(fp8=fp8, fp8_recipe=recipe), module=Fp8Model(3, 2)
     )
@@ -111,7 +111,7 @@ def test_an_invalid_position_in_the_random_stream_is_refused(position):
         random_states.restore({**states, "numpy": (name, keys, position, *rest)})
 
 
-def test_random_states_come_back_in_either_form():
+def test_random_states_are_restored_from_both_formats():
     states = random_states.get()
     drawn = numpy.random.random(3)
     random_states.restore(states)
