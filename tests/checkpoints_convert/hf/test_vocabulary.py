@@ -116,7 +116,7 @@ def tokens_file(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "contains no token"),
+        ("", "names no token"),
         ("<A>\n<A>\n", "'<A>' twice"),
         ("<A>\n<|endoftext|>\n", "'<|endoftext|>' already, as id 0"),
     ],

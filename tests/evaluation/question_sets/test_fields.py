@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 
 import pyarrow
 import pyarrow.parquet
@@ -10,7 +11,8 @@ import pytest
 from evaluation import question_sets
 from evaluation.question_sets.question import Question
 from evaluation.tasks import task
-from galen.errors import DataError, UsageError
+from galen.errors import DataError, GalenError, UsageError
+from tests.evaluation.mutation import ROUNDS, replaced
 
 FRENCHMEDMCQA = {
     "id": "230bac49b0fe863b772410bc8d01a025f63c3c999065480131d6334abd2efeff",
@@ -266,3 +268,26 @@ def test_a_wrong_task_file(load, fields, message):
     with pytest.raises(UsageError, match=rf"mine\.yaml.*{message}") as error:
         load(fields, [STEM])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "record"),
+    [
+        (FRENCHMEDMCQA_FIELDS, FRENCHMEDMCQA),
+        (PUBMEDQA_FIELDS, PUBMEDQA["21645374"]),
+        (FIELDS + "  answer_format: one_based_index\n", STEM),
+    ],
+)
+def test_random_values_give_questions_or_one_line(load, tmp_path, fields, record):
+    mine = load(fields, [record])
+    for number in range(ROUNDS):
+        damage = replaced(record, random.Random(number))
+        (tmp_path / "test.jsonl").write_text(json.dumps(damage) + "\n")
+        try:
+            [found] = mine.questions(tmp_path)
+        except GalenError as error:
+            assert "test.jsonl" in str(error) and "\n" not in str(error)
+            continue
+        assert found.question.strip() and len(found.options) > 1
+        assert found.answers <= found.options.keys()
+        assert all(isinstance(text, str) and text.strip() for text in found.options.values())
