@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from evaluation import question_sets, run
+from evaluation.backends.encoding import Generated
 from evaluation.prompts import meditron
 from evaluation.protocols import few_shot
 from evaluation.protocols.protocol import Protocol
@@ -352,10 +353,14 @@ def test_letter_items_by_top_token_and_by_argmax():
     assert (item["prediction"], item["correct"], item["correct_argmax"]) == ("B", True, True)
 
 
+def generated(text):
+    return [Generated(text, 12, True)]
+
+
 def test_sets_of_answers_exact_and_partial():
     question = Question("1", "", "?", {"A": "x", "B": "y", "C": "z"}, "A,C", language="fr")
     item = multiple_choice.generation_sample(
-        question, PROTOCOLS["mmedbench"], ["###Answer: OPTION A,C IS CORRECT."]
+        question, PROTOCOLS["mmedbench"], generated("###Answer: OPTION A,C IS CORRECT.")
     )
     assert (
         item["prediction"],
@@ -364,10 +369,10 @@ def test_sets_of_answers_exact_and_partial():
         item["correct_strict_match"],
         item["language"],
     ) == ("A,C", True, 1.0, True, "fr")
-    gone_on = [
+    gone_on = generated(
         "###Rationale: x\n###Answer: OPTION A,C IS CORRECT.\n\n### Instruction:\nNext\n###Answer:"
         " OPTION B IS CORRECT."
-    ]
+    )
     assert (
         multiple_choice.generation_sample(question, PROTOCOLS["mmedbench_rationale"], gone_on)[
             "prediction"
@@ -375,7 +380,7 @@ def test_sets_of_answers_exact_and_partial():
         == "A,C"
     )
     item = multiple_choice.generation_sample(
-        question, PROTOCOLS["mmedbench"], ["La réponse est A et B."]
+        question, PROTOCOLS["mmedbench"], generated("La réponse est A et B.")
     )
     assert (item["prediction"], item["correct"], item["credit"], item["strict_match"]) == (
         "A,B",
