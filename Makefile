@@ -1,6 +1,6 @@
-# Galen's front door. `make help` lists what can be done.
+# Development tasks; `make help` lists them.
 #
-# PYTHON      the interpreter that the environment is made with, 3.11 or 3.12: make test PYTHON=python3.12 VENV=.venv312
+# PYTHON      the interpreter of the environment, 3.11 or 3.12: make test PYTHON=python3.12 VENV=.venv312
 # VENV        the folder of the environment (default .venv)
 # GPU_PYTHON  the interpreter of `make gpu-check` (default: VENV's, or PYTHON where there is no VENV, as in NVIDIA's container)
 # GPU_ARGS    further options of benchmarks/train_gpu.py for the 8B model, for example on one 80 GB GPU: GPU_ARGS="--layers 16"
@@ -19,10 +19,10 @@ MEDLINE ?=
 MODEL ?=
 
 RUN := $(VENV)/bin/python
-# The mark of a finished installation. A PYTHON asked for by name has a mark of its own, so that another version makes the environment anew.
+# Written when the installation is complete, once per PYTHON given by name, so that another version rebuilds the environment.
 READY := $(VENV)/.ready$(if $(filter file,$(origin PYTHON)),,-$(notdir $(PYTHON)))
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input install -qq --no-compile
-# Hundreds of processes start in the tests and on a cluster; each would otherwise compile PyTorch and Megatron again.
+# Tests and clusters start hundreds of processes; without bytecode files each would compile PyTorch and Megatron again.
 unexport PYTHONDONTWRITEBYTECODE
 CODE := galen data_prep megatron_ext checkpoints_convert finetune evaluation examples benchmarks docs
 
@@ -31,50 +31,53 @@ help:  ## list these targets
 	@echo "Galen: from a general language model to a medical one. Targets:"
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
+.PHONY: install
+install: $(READY)  ## create the environment .venv with all rooms, the demo's tools, the tests and the checks
+
 .PHONY: demo
-demo: $(READY)  ## real PubMed abstracts to a scored model, on this machine; own input: MEDLINE=folder MODEL=folder
+demo: $(READY)  ## from real PubMed abstracts to an evaluated model, on this machine; own input: MEDLINE=folder MODEL=folder
 	@$(RUN) examples/demo/demo.py $(if $(MEDLINE),--medline "$(MEDLINE)") $(if $(MODEL),--model "$(MODEL)")
 
 .PHONY: demo-clean
-demo-clean:  ## remove what the demo made (the downloaded input stays in its cache)
+demo-clean:  ## remove the demo's output (downloads stay in the cache)
 	rm -rf runs/demo
 
 .PHONY: test
-test: $(READY)  ## run the tests; a part of them: PYTEST_ARGS="tests/galen -k recipe"
+test: $(READY)  ## run the tests; a subset: PYTEST_ARGS="tests/galen -k recipe"
 	@$(RUN) -m pytest $(PYTEST_ARGS)
 
 .PHONY: slurm-test
-slurm-test: $(READY)  ## a Slurm of four nodes on this machine, and the scripts of slurm/ on it (part of `make test`)
+slurm-test: $(READY)  ## run the scripts of slurm/ on a four-node Slurm on this machine (part of `make test`)
 	@$(RUN) -m pytest tests/slurm $(PYTEST_ARGS)
 
 .PHONY: test-fast
-test-fast: $(READY)  ## the tests of single processes, two at a time: under three minutes
+test-fast: $(READY)  ## run the single-process tests, two at a time: under three minutes
 	@$(RUN) -m pytest -m "not multiprocess and not slow and not slurm" --numprocesses 2 $(PYTEST_ARGS)
 
 .PHONY: format
-format: $(READY)  ## put the code into its format and fix what ruff can
+format: $(READY)  ## format the code and apply ruff's fixes
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
 
 .PHONY: docs
-docs: $(READY)  ## the documentation as a site in site/; it loads nothing from other hosts
+docs: $(READY)  ## build the documentation in site/; it loads nothing from other hosts
 	@$(RUN) -c 'import material' 2>/dev/null || $(PIP) --editable '.[docs]'
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
 	@echo "site/index.html"
 
 .PHONY: types
-types: $(READY)  ## the type checker alone
+types: $(READY)  ## run the type checker
 	@$(RUN) -m mypy $(CODE)
 
 .PHONY: lint
-lint: types  ## ruff (rules and format), the type checker, shellcheck, codespell
+lint: types  ## run ruff (rules and format), the type checker, shellcheck and codespell
 	@$(VENV)/bin/shellcheck --external-sources slurm/*.sh
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(VENV)/bin/codespell
 
 .PHONY: gpu-check
-gpu-check:  ## on a machine with GPUs: versions, loss curves of bf16 and FP8 against fp32, speed of a 1B and an 8B model
+gpu-check:  ## on a machine with GPUs, check versions, loss curves of bf16 and FP8 against fp32, and the speed of a 1B and an 8B model
 	@$(GPU_PYTHON) benchmarks/gpu_environment.py
 	@$(GPU_PYTHON) benchmarks/loss_curves.py --steps 50
 	@for precision in bf16 fp8; do
@@ -88,7 +91,7 @@ gpu-check:  ## on a machine with GPUs: versions, loss curves of bf16 and FP8 aga
 VERSION := -c 'import pip, sys; print("%d.%d" % sys.version_info[:2])'
 
 $(READY): pyproject.toml requirements.txt
-	@have=$$("$(RUN)" $(VERSION) 2>/dev/null || true)  # empty: there is no environment, or a broken one
+	@have=$$("$(RUN)" $(VERSION) 2>/dev/null || true)  # empty: no environment, or a broken one
 	want=$$("$(PYTHON)" $(VERSION) 2>/dev/null || true)
 	if [[ "$(origin PYTHON)" == file && $$have =~ ^3\.1[12]$$ ]]; then want=$$have; fi
 	if [[ ! $$want =~ ^3\.1[12]$$ ]]; then
@@ -98,12 +101,12 @@ $(READY): pyproject.toml requirements.txt
 	  echo "error: $(VENV) is not a Python environment; choose another folder: make … VENV=folder" >&2; exit 2
 	fi
 	if [[ $$have != "$$want" ]]; then
-	  echo "Making the environment $(VENV) (Python $$want)"
+	  echo "Creating the environment $(VENV) (Python $$want)"
 	  "$(PYTHON)" -m venv --clear "$(VENV)"
 	fi
 	echo "Installing PyTorch, Megatron Core and the other libraries into $(VENV): some minutes, once"
 	$(PIP) --requirement requirements.txt
 	echo "Installing the tools for the demo, the tests and the checks"
 	$(PIP) --editable '.[demo,test,lint]'
-	$(RUN) -m compileall -q -j 0 "$(VENV)"/lib/python*/site-packages >/dev/null || true  # some libraries hold files for other Pythons
+	$(RUN) -m compileall -q -j 0 "$(VENV)"/lib/python*/site-packages >/dev/null || true  # some libraries contain files for other Python versions
 	touch "$@"

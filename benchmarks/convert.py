@@ -13,7 +13,6 @@ writes into its manifest. Peak memory is the largest resident set of the convert
 and the last.
 """
 
-import argparse
 import json
 import math
 import os
@@ -26,18 +25,22 @@ from pathlib import Path
 
 import torch
 
+from galen import cli
+
 ROOT = Path(__file__).parent.parent
-HIDDEN, FFN, HEADS, VOCAB = 4096, 11008, 32, 32000  # Llama-2-7B
+# Llama-2-7B
+HIDDEN = 4096
+FFN = 11008
+HEADS = 32
+VOCAB = 32000
 BYTES_70B = 138e9  # Llama-2-70B in bf16
 
 
 def main() -> None:
     """Run the benchmark and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
-        "--folder", type=Path, required=True, help="where to write; emptied at the end"
+        "--folder", type=Path, required=True, help="temporary folder; emptied at the end"
     )
     parser.add_argument(
         "--layers", type=int, nargs="+", default=[8, 32], help="layers of each model (default 8 32)"
@@ -64,7 +67,8 @@ def main() -> None:
         peaks = [f"{row[f'{step}_peak'] / 2**30:.2f} GiB" for step in ("import", "export")]
         print(f"| {row['bytes'] / 1e9:.1f} GB | {' | '.join(speeds + peaks)} |")
     if len(rows) > 1:
-        small, large = rows[0], rows[-1]
+        small = rows[0]
+        large = rows[-1]
         for step in ("import", "export"):
             growth = (large[f"{step}_peak"] - small[f"{step}_peak"]) / (
                 large["bytes"] - small["bytes"]
@@ -125,10 +129,8 @@ def copy(folder: Path, then: str = "true") -> float:
 
 def make_model(folder: Path, layers: int) -> None:
     """Write a Llama folder with random weights, a file per 4 layers."""
-    from checkpoints_convert.hf.weights import header
-
     folder.mkdir(parents=True)
-    names = {
+    names: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (VOCAB, HIDDEN),
         "model.norm.weight": (HIDDEN,),
         "lm_head.weight": (VOCAB, HIDDEN),
@@ -148,19 +150,7 @@ def make_model(folder: Path, layers: int) -> None:
             f"model.layers.{layer}.{name}.weight": size
             for name, size in (attention | mlp | norms).items()
         }
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(-(2**15), 2**15, (FFN * HIDDEN,), dtype=torch.int16, generator=generator)
-    for number, group in enumerate(groups):
-        path = folder / f"model-{number:05d}.safetensors"
-        with path.open("wb") as file:
-            file.write(header({name: (torch.bfloat16, size) for name, size in group.items()}))
-            for name, size in group.items():
-                start = sum(name.encode()) * 8  # each tensor its own bytes
-                left = math.prod(size)
-                while left:
-                    part = noise[start : start + left]
-                    file.write(part.numpy().data)
-                    left, start = left - len(part), 0
+    _write_weights(folder, groups)
     config = {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
@@ -174,6 +164,26 @@ def make_model(folder: Path, layers: int) -> None:
         "torch_dtype": "bfloat16",
     }
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def _write_weights(folder: Path, groups: list[dict[str, tuple[int, ...]]]) -> None:
+    """Write a file of random weights for each group of names and shapes."""
+    from checkpoints_convert.hf.weights import header
+
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(-(2**15), 2**15, (FFN * HIDDEN,), dtype=torch.int16, generator=generator)
+    for number, group in enumerate(groups):
+        path = folder / f"model-{number:05d}.safetensors"
+        with path.open("wb") as file:
+            file.write(header({name: (torch.bfloat16, size) for name, size in group.items()}))
+            for name, size in group.items():
+                start = sum(name.encode()) * 8  # different bytes for each tensor
+                remaining = math.prod(size)
+                while remaining:
+                    values = noise[start : start + remaining]
+                    file.write(values.numpy().data)
+                    remaining -= len(values)
+                    start = 0
 
 
 def forget(folder: Path) -> None:
@@ -217,20 +227,21 @@ def _high_water(pid: int) -> int:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else 0
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(peak[1]) * 1024 if peak else 0
 
 
 def compare(before: Path, after: Path) -> None:
-    """Check that what came back is what went in."""
+    """Check that exported weights are those that were imported."""
     from checkpoints_convert.hf.weights import Weights
 
-    old, new = Weights(before), Weights(after)
+    old = Weights(before)
+    new = Weights(after)
     assert old.names() == new.names()
     for name in old.names():
         if not old.read(name).view(torch.int16).equal(new.read(name).view(torch.int16)):
-            raise SystemExit(f"{name} came back changed")
+            raise SystemExit(f"{name} changed in the round trip")
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -6,10 +6,9 @@
 Both read the same abstracts in the same run.
 
 One process, one core; each step alone over the same documents in memory, the best of `--repeats`,
-the peers in turn with ours. Memory: benchmarks/curate_memory.py.
+alternating with the peers. Memory: benchmarks/curate_memory.py.
 """
 
-import argparse
 import gzip
 import json
 import tempfile
@@ -45,7 +44,7 @@ FULL_BYTES = 48.1e9 * 4
 Run = Callable[[Iterator[Document]], Any]
 
 
-def load(corpus: Path, most: int) -> list[Document]:
+def load(corpus: Path, limit: int) -> list[Document]:
     """Return documents of a corpus."""
     documents: list[Document] = []
     for path in sorted(corpus.rglob("*.jsonl.gz")):
@@ -55,23 +54,24 @@ def load(corpus: Path, most: int) -> list[Document]:
                 documents.append(
                     Document(text=record["text"], id=record["id"], metadata=record["metadata"])
                 )
-                if len(documents) == most:
+                if len(documents) == limit:
                     return documents
     return documents
 
 
 def rate(run: Run, documents: list[Document], repeats: int) -> tuple[float, float]:
-    """Return a step's best rate over fresh copies of the documents, and the share that it drops."""
-    best, left = 0.0, 0
+    """Return a step's best rate over copies of the documents, and the fraction that it drops."""
+    best = 0.0
+    remaining = 0
     for _ in range(repeats):
         copies = [
             Document(text=d.text, id=d.id, metadata=dict(d.metadata) | {"text_language": "en"})
             for d in documents
         ]
         start = time.perf_counter()
-        left = sum(1 for _ in run(iter(copies)))
+        remaining = sum(1 for _ in run(iter(copies)))
         best = max(best, len(documents) / (time.perf_counter() - start))
-    return best, 1 - left / len(documents)
+    return best, 1 - remaining / len(documents)
 
 
 def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
@@ -106,9 +106,37 @@ def runs(folder: Path, items: str) -> dict[str, tuple[Run, Run | None]]:
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    arguments = _parser().parse_args()
+    documents = load(arguments.corpus, arguments.documents)
+    size = sum(len(document.text.encode()) for document in documents)
+    print(
+        f"{len(documents):,} abstracts of {size / len(documents):,.0f} bytes on average;"
+        " documents/s on one core"
     )
+    seconds = _time_steps(documents, arguments.items, arguments.repeats)
+    if arguments.medline:
+        reading = _time_medline(Path(arguments.medline))
+        print(f"  {'reading MEDLINE':<28}{1 / reading:>9,.0f}")
+        seconds += reading
+    print(f"all steps in sequence: {1 / seconds:,.0f} documents/s per core")
+    seconds_per_byte = seconds * len(documents) / size
+    if arguments.jats:
+        articles, read_size, reading = read_articles(arguments.jats, arguments.repeats)
+        print(
+            f"  {'reading full text (JATS)':<28}{articles / reading:>9,.1f} "
+            f" {read_size / reading / 1e6:.2f} MB/s of text"
+        )
+        seconds_per_byte += reading / read_size
+    hours = FULL_BYTES * seconds_per_byte / 3600
+    cores = ", ".join(f"{hours / n:,.1f} h on {n} cores" for n in (16, 64, 256))
+    print(
+        f"GAP-Replay, {FULL_BYTES / 1e9:.0f} GB of text at {1e-6 / seconds_per_byte:.2f} MB/s per"
+        f" core: {hours:,.0f} core hours; {cores}"
+    )
+
+
+def _parser() -> cli.ArgumentParser:
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="curated corpus")
     parser.add_argument("--items", required=True, help="evaluation items, JSONL")
     parser.add_argument("--medline", help="a MEDLINE file, to time the reader")
@@ -117,49 +145,35 @@ def main() -> None:
     )
     parser.add_argument("--documents", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=2)
-    arguments = parser.parse_args()
-    documents = load(arguments.corpus, arguments.documents)
-    size = sum(len(document.text.encode()) for document in documents)
-    print(
-        f"{len(documents):,} abstracts of {size / len(documents):,.0f} bytes on average;"
-        " documents/s on one core"
-    )
-    total = 0.0
-    with tempfile.TemporaryDirectory() as name:
-        for step, (ours, peer) in runs(Path(name), arguments.items).items():
-            found, dropped = rate(ours, documents, arguments.repeats)
-            line = f"  {step:<28}{found:>9,.0f}  drops {dropped:.2%}"
-            if peer:
-                beside, dropped = rate(peer, documents, arguments.repeats)
-                line += f"  datatrove {beside:>9,.0f}" + (
-                    f"  drops {dropped:.2%}" if "signatures" not in step else ""
-                )
-            total += 1 / found
-            print(line, flush=True)
-    if arguments.medline:
-        start, count = time.perf_counter(), 0
-        from data_prep.readers.medline import MedlineReader
+    return parser
 
-        path = Path(arguments.medline)
-        for _ in MedlineReader(str(path.parent)).read_file(path.name):
-            count += 1
-        print(f"  {'reading MEDLINE':<28}{count / (time.perf_counter() - start):>9,.0f}")
-        total += (time.perf_counter() - start) / count
-    print(f"all of them one after the other: {1 / total:,.0f} documents/s a core")
-    seconds_a_byte = total * len(documents) / size
-    if arguments.jats:
-        articles, read_size, seconds = read_articles(arguments.jats, arguments.repeats)
-        print(
-            f"  {'reading full text (JATS)':<28}{articles / seconds:>9,.1f} "
-            f" {read_size / seconds / 1e6:.2f} MB/s of text"
-        )
-        seconds_a_byte += seconds / read_size
-    hours = FULL_BYTES * seconds_a_byte / 3600
-    cores = ", ".join(f"{hours / n:,.1f} h on {n} cores" for n in (16, 64, 256))
-    print(
-        f"GAP-Replay, {FULL_BYTES / 1e9:.0f} GB of text at {1e-6 / seconds_a_byte:.2f} MB/s a core:"
-        f" {hours:,.0f} core hours; {cores}"
-    )
+
+def _time_steps(documents: list[Document], items: str, repeats: int) -> float:
+    """Print the speed of each step and of its peer; return the seconds of all per document."""
+    seconds = 0.0
+    with tempfile.TemporaryDirectory() as name:
+        for step, (ours, peer) in runs(Path(name), items).items():
+            speed, dropped = rate(ours, documents, repeats)
+            line = f"  {step:<28}{speed:>9,.0f}  drops {dropped:.2%}"
+            if peer:
+                peer_speed, dropped = rate(peer, documents, repeats)
+                line += f"  datatrove {peer_speed:>9,.0f}"
+                if "signatures" not in step:
+                    line += f"  drops {dropped:.2%}"
+            seconds += 1 / speed
+            print(line, flush=True)
+    return seconds
+
+
+def _time_medline(path: Path) -> float:
+    """Return the seconds per document of reading a MEDLINE file."""
+    from data_prep.readers.medline import MedlineReader
+
+    start = time.perf_counter()
+    count = 0
+    for _ in MedlineReader(str(path.parent)).read_file(path.name):
+        count += 1
+    return (time.perf_counter() - start) / count
 
 
 def read_articles(folder: Path, repeats: int) -> tuple[int, int, float]:
@@ -170,11 +184,9 @@ def read_articles(folder: Path, repeats: int) -> tuple[int, int, float]:
     for _ in range(repeats):
         start = time.perf_counter()
         reader = JatsReader(str(folder))
-        texts = [
-            document.text
-            for path in sorted(folder.glob("*.*xml"))
-            for document in reader.read_file(path.name)
-        ]
+        texts = []
+        for path in sorted(folder.glob("*.*xml")):
+            texts += [document.text for document in reader.read_file(path.name)]
         best = min(best, time.perf_counter() - start)
     return len(texts), sum(len(text.encode()) for text in texts), best
 

@@ -212,9 +212,7 @@ def measure(
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("what", choices=["features", "command"])
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--sizes", type=int, nargs=2)

@@ -1,14 +1,13 @@
-"""Precision and recall of the decontamination on a labelled set made of real records.
+"""Precision and recall of the decontamination on a labeled set made of real records.
 
     python benchmarks/decontamination.py --items questions.jsonl --documents corpus/train \\
         --field context
 
-Positives: each item's field put into a real document, verbatim and changed in the ways text is
-changed on its way through the web. Negatives: for each item the document of the corpus that shares
-the most word triples with it. Prints recall for each way, and precision.
+Positives: each item's field inserted into a real document, verbatim and with changes that web
+texts show. Negatives: for each item the document of the corpus that shares
+the most word triples with it. Prints recall for each change, and precision.
 """
 
-import argparse
 import gzip
 import json
 import random
@@ -46,13 +45,13 @@ CHANGES: dict[str, Callable[[str], str]] = {
 }
 
 
-def texts_of(folder: Path, most: int) -> list[str]:
-    """Return the texts of up to `most` documents of a corpus."""
+def texts_of(folder: Path, limit: int) -> list[str]:
+    """Return the texts of up to `limit` documents of a corpus."""
     texts: list[str] = []
     for path in sorted(folder.rglob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             texts += [json.loads(line)["text"] for line in lines]
-    return random.Random(0).sample(texts, min(most, len(texts)))
+    return random.Random(0).sample(texts, min(limit, len(texts)))
 
 
 def nearest(items: list[ItemField], texts: list[str]) -> list[str]:
@@ -62,13 +61,13 @@ def nearest(items: list[ItemField], texts: list[str]) -> list[str]:
     for number, text in enumerate(texts):
         for gram in set(windows(hasher(normal_form(text))[0], 3).tolist()):
             holders[gram].append(number)
-    found = []
+    nearest_texts = []
     for item in items:
         shared: Counter[int] = Counter()
         for gram in set(windows(hasher(normal_form(item.text))[0], 3).tolist()):
             shared.update(holders.get(gram, ()))
-        found.append(texts[shared.most_common(1)[0][0]] if shared else texts[0])
-    return found
+        nearest_texts.append(texts[shared.most_common(1)[0][0]] if shared else texts[0])
+    return nearest_texts
 
 
 def hits(index: Index, hasher: WordHasher, text: str, ratio: float) -> list[int]:
@@ -82,21 +81,20 @@ def hits(index: Index, hasher: WordHasher, text: str, ratio: float) -> list[int]
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--items", required=True)
     parser.add_argument("--documents", type=Path, required=True)
     parser.add_argument("--field", default="context")
-    parser.add_argument("--most", type=int, default=10000, help="documents of the corpus")
+    parser.add_argument("--limit", type=int, default=10000, help="documents of the corpus")
     arguments = parser.parse_args()
     items = [
         item
         for item in read_items([arguments.items], [arguments.field])
         if len(item.text.split()) >= 8
     ]
-    texts, hasher = texts_of(arguments.documents, arguments.most), WordHasher()
-    alike = nearest(items, texts)
+    texts = texts_of(arguments.documents, arguments.limit)
+    hasher = WordHasher()
+    similar = nearest(items, texts)
     for ngram in (8, 13, 20):
         for ratio in (0.0, 0.1, 0.5):
             index = build_index(items, ngram, 8, 10, read_phrases())
@@ -106,22 +104,22 @@ def main() -> None:
                 for item in items
                 if (item.item, item.field) in known
             ]
-            false = sum(bool(hits(index, hasher, text, ratio)) for text in alike)
+            false = sum(bool(hits(index, hasher, text, ratio)) for text in similar)
             among_all = sum(bool(hits(index, hasher, text, ratio)) for text in texts)
-            print(f"sequences of {ngram} words, share {ratio:g} or more, {len(wanted)} fields:")
-            for way, change in CHANGES.items():
+            print(f"sequences of {ngram} words, ratio {ratio:g} or more, {len(wanted)} fields:")
+            for name, change in CHANGES.items():
                 found = sum(
                     number
                     in hits(index, hasher, f"{texts[n % len(texts)]} {change(item.text)}", ratio)
                     for n, (item, number) in enumerate(wanted)
                 )
                 print(
-                    f"  {way:<26} recall {found / len(wanted):.4f}  precision beside the"
+                    f"  {name:<26} recall {found / len(wanted):.4f}  precision beside the"
                     f" look-alikes {found / max(1, found + false):.4f}"
                 )
             print(
-                f"  look-alikes taken: {false} of {len(alike)}; of all {len(texts)} clean documents"
-                f" {among_all}"
+                f"  look-alikes matched: {false} of {len(similar)}; of all {len(texts)} clean"
+                f" documents {among_all}"
             )
 
 

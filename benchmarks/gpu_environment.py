@@ -1,6 +1,6 @@
 """Print the environment of `make gpu-check`, or what it lacks (exit code 2).
 
-No other package is needed to start this.
+It starts without any other package.
 
     python benchmarks/gpu_environment.py
 """
@@ -11,33 +11,33 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 INSTALL = (
-    "\nOn a machine of your own: python3.12 -m venv .venv;"
-    " .venv/bin/pip install -r requirements.txt; then as requirements-gpu.txt says"
-    "\nIn NVIDIA's PyTorch container (PyTorch, Transformer Engine and apex are there):"
+    "\nOn your own machine: python3.12 -m venv .venv;"
+    " .venv/bin/pip install -r requirements.txt; then follow requirements-gpu.txt"
+    "\nIn NVIDIA's PyTorch container (it has PyTorch, Transformer Engine and apex):"
     " install Galen as the RUN lines of Dockerfile do"
     "\nAnother Python than .venv's or python3: make gpu-check GPU_PYTHON=/path/to/python"
 )
 
 
 class Missing(Exception):
-    """What is missing."""
+    """A requirement is missing."""
 
 
 def main() -> None:
     """Run the command."""
     try:
-        for line in found():
+        for line in environment():
             print(line, flush=True)
     except Missing as error:
         print(f"error: {sys.executable}: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def found() -> list[str]:
-    """Return what is there, in lines.
+def environment() -> list[str]:
+    """Return the environment, in lines.
 
     Raises:
-        Missing: says what is not.
+        Missing: names the missing requirement.
     """
     try:
         from galen import manifest

@@ -5,10 +5,9 @@ Vernacular titles, English abstracts below them, abstracts in other languages.
     python benchmarks/language_id.py pubmed20n0014.xml.gz pubmed21n1298.xml.gz
 
 The record's language is taken as the truth for titles of 20 letters or more. Titles in non-Latin
-scripts are transliterated in MEDLINE and left out.
+scripts are transliterated in MEDLINE and excluded.
 """
 
-import argparse
 import gzip
 import time
 from collections import Counter
@@ -35,18 +34,16 @@ OTHERS = CODES | {"chi": "zh", "ara": "ar"}
 
 def main() -> None:
     """Run over MEDLINE files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("files", nargs="+", metavar="F.xml.gz", help="MEDLINE files")
-    titles, mixed, others = [], [], []
+    titles = []
+    mixed = []
+    others = []
     for path in parser.parse_args().files:
         with gzip.open(path) as file:
             for _, record in etree.iterparse(file, tag="MedlineCitation"):
-                language, title = (
-                    record.findtext("Article/Language"),
-                    _text(record.find("Article/VernacularTitle")),
-                )
+                language = record.findtext("Article/Language")
+                title = _text(record.find("Article/VernacularTitle"))
                 abstract = _text(record.find("Article/Abstract"))
                 if language in CODES and len(title) >= 20:
                     titles.append((CODES[language], title))
@@ -62,18 +59,19 @@ def main() -> None:
         "abstracts in other languages": others,
     }
     for name, cases in groups.items():
-        right, total = Counter[str](), Counter[str]()
+        correct = Counter[str]()
+        total = Counter[str]()
         start = time.perf_counter()
         for language, text in cases:
             total[language] += 1
-            right[language] += next(iter(language_fractions(text)), None) == language
+            correct[language] += next(iter(language_fractions(text)), None) == language
         seconds = time.perf_counter() - start
         by_language = ", ".join(
-            f"{language} {right[language]}/{count}" for language, count in total.most_common()
+            f"{language} {correct[language]}/{count}" for language, count in total.most_common()
         )
-        share = sum(right.values()) / len(cases)
+        accuracy = sum(correct.values()) / len(cases)
         print(
-            f"{name}: {sum(right.values())} of {len(cases)} right ({share:.2%});"
+            f"{name}: {sum(correct.values())} of {len(cases)} correct ({accuracy:.2%});"
             f" {len(cases) / seconds:,.0f}/s; {by_language}"
         )
 

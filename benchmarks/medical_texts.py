@@ -16,10 +16,9 @@ One document a line.
 
 writes texts/medical_<language>_<corpus>.txt and texts/everyday_<language>.txt. The repositories'
 licenses allow research (E3C: Creative Commons, by document; TICO-19: CC0; treebanks: CC BY-SA);
-nothing of them is part of Galen.
+Galen contains nothing of them.
 """
 
-import argparse
 import io
 import json
 import re
@@ -44,14 +43,14 @@ TREEBANKS = {
     "ru": ["UD_Russian-GSD", "UD_Russian-Taiga"],
     "zh": ["UD_Chinese-GSDSimp"],
 }
-_TOGETHER = 10
+_SENTENCES = 10
 """Sentences of a document, where a corpus has only sentences."""
 
 
 def files(clone: Path, pattern: str) -> Iterator[bytes]:
     """Yield the contents of files with a matching path in a clone's newest commit.
 
-    Files that the clone lacks are left out.
+    Files that the clone lacks are skipped.
     """
     git = ["git", "--git-dir", str(clone)]
     names = subprocess.run(
@@ -64,12 +63,12 @@ def files(clone: Path, pattern: str) -> Iterator[bytes]:
                 yield shown.stdout
 
 
-def together(sentences: list[str], language: str) -> list[str]:
-    """Return documents of neighbouring sentences."""
+def join_sentences(sentences: list[str], language: str) -> list[str]:
+    """Return documents of neighboring sentences."""
     space = "" if language in ("zh", "ja") else " "
     return [
-        space.join(sentences[n : n + _TOGETHER])
-        for n in range(0, len(sentences) - _TOGETHER // 2 + 1, _TOGETHER)
+        space.join(sentences[n : n + _SENTENCES])
+        for n in range(0, len(sentences) - _SENTENCES // 2 + 1, _SENTENCES)
     ]
 
 
@@ -82,9 +81,9 @@ def e3c(clone: Path, language: str) -> list[str]:
 
 
 def tico(clone: Path, language: str) -> list[str]:
-    """Return the abstracts and Wikipedia articles of TICO-19, in pieces."""
-    (packed,) = files(clone, rf"data/TM/all\.en-{language}\.tmx\.zip")
-    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+    """Return the abstracts and Wikipedia articles of TICO-19, a few sentences per text."""
+    (archive_bytes,) = files(clone, rf"data/TM/all\.en-{language}\.tmx\.zip")
+    with zipfile.ZipFile(io.BytesIO(archive_bytes)) as archive:
         (name,) = (
             name
             for name in archive.namelist()
@@ -96,41 +95,42 @@ def tico(clone: Path, language: str) -> list[str]:
         article = (unit.get("tuid") or "").partition(":")[0]
         if article.startswith(("PubMed", "Wikipedia_")):
             articles.setdefault(article, []).append("".join(list(unit.iter("seg"))[1].itertext()))
-    return [text for sentences in articles.values() for text in together(sentences, language)]
+    texts = []
+    for sentences in articles.values():
+        texts += join_sentences(sentences, language)
+    return texts
 
 
 def igaku(clone: Path) -> list[str]:
-    """Return the questions of IgakuQA with their choices, five together."""
+    """Return the questions of IgakuQA with their choices, five per text."""
     texts = []
     for data in files(clone, r"data/\d+/\d+-\w\.jsonl"):
         questions = [json.loads(line) for line in data.decode().splitlines()]
-        said = [
+        rendered = [
             " ".join([question["problem_text"], *question["choices"]]) for question in questions
         ]
-        texts += [" ".join(said[n : n + 5]) for n in range(0, len(said), 5)]
+        texts += [" ".join(rendered[n : n + 5]) for n in range(0, len(rendered), 5)]
     return texts
 
 
 def danet(clone: Path) -> list[str]:
-    """Return the contexts of RuMedDaNet, three together."""
-    found: dict[str, None] = {}
+    """Return the contexts of RuMedDaNet, three per text."""
+    unique: dict[str, None] = {}
     for data in files(clone, r"data/RuMedDaNet/(train|dev|test)_v1\.jsonl"):
-        found |= dict.fromkeys(json.loads(line)["context"] for line in data.decode().splitlines())
-    contexts = list(found)
+        unique |= dict.fromkeys(json.loads(line)["context"] for line in data.decode().splitlines())
+    contexts = list(unique)
     return [" ".join(contexts[n : n + 3]) for n in range(0, len(contexts), 3)]
 
 
 def treebank(clone: Path, language: str) -> list[str]:
-    """Return the sentences of a treebank, some together."""
+    """Return the sentences of a treebank, a few per text."""
     data = b"\n".join(files(clone, r"[^/]*\.conllu")).decode()
-    return together(re.findall(r"^# text = (.*)$", data, re.MULTILINE), language)
+    return join_sentences(re.findall(r"^# text = (.*)$", data, re.MULTILINE), language)
 
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--clones", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -152,10 +152,10 @@ def main() -> None:
     write("medical_ja_igaku", igaku(clones / "IgakuQA"))
     write("medical_ru_danet", danet(clones / "RuMedBench"))
     for language, banks in TREEBANKS.items():
-        write(
-            f"everyday_{language}",
-            [text for bank in banks for text in treebank(clones / bank, language)],
-        )
+        texts = []
+        for bank in banks:
+            texts += treebank(clones / bank, language)
+        write(f"everyday_{language}", texts)
 
 
 if __name__ == "__main__":

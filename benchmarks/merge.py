@@ -1,15 +1,14 @@
-"""How much memory and time merging token files takes.
+"""Measure memory and time of merging token files.
 
     python benchmarks/merge.py --documents 100000000 --work DIR
 
-makes two token files of half as many documents each (22 ids a document, so that 100 million
-documents go beyond 2^31 bytes twice over; their .bin are sparse), merges them with
-data_prep/merge_indexed.py and describes the result with data_prep/describe.py --check, each as a
-process of its own, and tells their seconds and the highest memory that each held. Needs 20 bytes a
-document twice and 44 once.
+writes two token files of half as many documents each (22 ids per document, so that 100 million
+documents exceed 2^31 bytes twice; their .bin are sparse), merges them with
+data_prep/merge_indexed.py and checks the result with data_prep/describe.py --check, each as a
+process of its own, and prints their seconds and peak memory. Needs 20 bytes per document twice and
+44 once.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -27,14 +26,12 @@ from galen import cli
 
 ROOT = Path(__file__).parents[1]
 IDS = 22
-PIECE = 1 << 20
+CHUNK = 1 << 20
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--documents",
         type=int,
@@ -43,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         help="of the merged file [%(default)s]",
     )
     parser.add_argument(
-        "--work", metavar="DIR", help="where to put what is made [the system's temporary folder]"
+        "--work", metavar="DIR", help="folder of intermediate files [system's default]"
     )
     arguments = parser.parse_args(argv)
     work = Path(tempfile.mkdtemp(prefix="benchmark_", dir=arguments.work))
@@ -72,21 +69,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def write_file(prefix: Path, documents: int) -> None:
     """Write a token file of documents of `IDS` zeros each."""
-    whole = np.ones(PIECE, dtype="<i4")
+    whole = np.ones(CHUNK, dtype="<i4")
 
     # this process must stay small: its children's peak begins with its own
-    def pieces(value: int) -> Iterator[np.ndarray[Any, Any]]:
+    def chunks(value: int) -> Iterator[np.ndarray[Any, Any]]:
         return (
-            whole[: min(PIECE, documents - first)] * np.int32(value)
-            for first in range(0, documents, PIECE)
+            whole[: min(CHUNK, documents - first)] * np.int32(value)
+            for first in range(0, documents, CHUNK)
         )
 
     with prefix.with_suffix(".idx").open("wb") as file:
         write_header(file, np.dtype(np.uint16), documents, documents)
-        for part in pieces(IDS):
-            file.write(part.data)
-        write_offsets(file, pieces(IDS), 2)
-        write_document_ends(file, pieces(1))
+        for chunk in chunks(IDS):
+            file.write(chunk.data)
+        write_offsets(file, chunks(IDS), 2)
+        write_document_ends(file, chunks(1))
     with prefix.with_suffix(".bin").open("wb") as file:
         file.truncate(documents * IDS * 2)
 

@@ -2,14 +2,13 @@
 
     python benchmarks/planner_fit.py
 
-Five fractions of the hardware's peaks (`Efficiencies` of the throughput model) stand for
-what kernels reach. With so few published figures they are not determined by them: each is fitted by
-least squares with a pull towards a round value that was written down before, 0.6 of the peak for
-products, 0.5 for attention, 0.8 for bandwidth and for what overlap hides, of a tenth's width. Each
-line fits them to all other figures and predicts the one that is named.
+Five fractions of the hardware's peaks (`Efficiencies` of the throughput model) represent the speed
+of kernels. The few published figures do not determine them: each is fitted by least squares with a
+prior of width 0.1 around a round value chosen before, 0.6 of the peak for matrix products, 0.5 for
+attention, 0.8 for bandwidth and for overlap. Each line fits them to all other figures and predicts
+the named one.
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -24,17 +23,17 @@ from megatron_ext.planner.gpus import GPUS
 from megatron_ext.planner.layout_search import Estimate, estimate
 from megatron_ext.planner.throughput_model import EFFICIENCIES, Efficiencies
 
-ROOT = Path(__file__).parents[1]
+ARCHITECTURES = Path(__file__).parents[1] / "examples/pretrain/architectures"
 BEFORE = Efficiencies(
     gemm_bf16=0.6, gemm_fp8=0.6, attention=0.5, bandwidth=0.8, overlap_fraction=0.8
 )
-WIDTH = 0.1  # of the pull towards BEFORE
-ERROR = 0.03  # of a published figure, as the fit weighs it
+WIDTH = 0.1  # of the prior around BEFORE
+ERROR = 0.03  # relative, of a published figure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
-    """A figure that was published, and the run that it is of."""
+    """A published figure and its run."""
 
     architecture: Architecture
     recipe: Recipe
@@ -44,11 +43,11 @@ class Published:
     """Tokens/s/GPU."""
 
     def error(self, efficiencies: Efficiencies) -> float:
-        """Return how far the model is off, relative."""
+        """Return the relative error of the model."""
         return self.estimate(efficiencies).tokens_per_second_per_gpu / self.tokens - 1
 
     def estimate(self, efficiencies: Efficiencies = EFFICIENCIES) -> Estimate:
-        """Return what the planner says of the run."""
+        """Return the planner's estimate of the run."""
         return estimate(self.architecture, self.recipe, self.gpus, GPUS[self.gpu], efficiencies)
 
 
@@ -107,11 +106,11 @@ def recipe(
 
 
 def published() -> dict[str, Published]:
-    """Return what the constants are fitted to.
+    """Return the figures to which the constants are fitted.
 
     The layouts of 8B and 405B are not published with the figures: plain data parallelism, and the
-    usual TP8 PP8 CP2 (with 128 layers in place of 126, so that they divide). Megatron-LM's is a
-    share of the peak, 47 to 48 %.
+    usual TP8 PP8 CP2 (with 128 instead of 126 layers, so that they divide). Megatron-LM's is a
+    fraction of the peak, 47% to 48%.
     """
     large = llama3(80, 8192, 28672, 64)
     bf16 = recipe(512, fp8=False, tensor=4, pipeline=8, virtual=5)
@@ -148,9 +147,7 @@ def published() -> dict[str, Published]:
             tokens=0.475 * GPUS["h100-80gb"].bf16_flops / large.flops_per_token(8192),
         ),
         "MEDITRON-70B, bf16, 128 A100": Published(
-            architecture=read_architecture(
-                ROOT / "examples/pretrain/architectures/meditron_70b.json"
-            ),
+            architecture=read_architecture(ARCHITECTURES / "meditron_70b.json"),
             recipe=meditron,
             gpus=128,
             gpu="a100-80gb",
@@ -160,7 +157,7 @@ def published() -> dict[str, Published]:
 
 
 def fit(figures: list[Published]) -> Efficiencies:
-    """Return the efficiencies that come nearest to the figures and to BEFORE."""
+    """Return the efficiencies closest to the figures and to BEFORE."""
     import numpy
     from scipy.optimize import least_squares
 
@@ -174,18 +171,17 @@ def fit(figures: list[Published]) -> Efficiencies:
         ]
 
     names = [field.name for field in dataclasses.fields(Efficiencies)]
-    found = least_squares(residuals, start, bounds=(0.05, 0.99)).x
-    return Efficiencies(**dict(zip(names, map(float, found), strict=True)))
+    fitted = least_squares(residuals, start, bounds=(0.05, 0.99)).x
+    return Efficiencies(**dict(zip(names, map(float, fitted), strict=True)))
 
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser = cli.ArgumentParser(__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
-    figures, result = published(), []
+    figures = published()
+    result = []
     everything = fit(list(figures.values()))
     for name, one in figures.items():
         others = fit([other for key, other in figures.items() if key != name])

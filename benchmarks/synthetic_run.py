@@ -39,8 +39,7 @@ class SyntheticRun:
         recipe: a YAML file of the run; its data and checkpoint are not read.
         overrides: replace its keys.
         architecture: the model.
-        weights: a file of initial weights; made by the first run that names it, so that others
-            begin with the same.
+        weights: a file of initial weights; the first run writes it, the others load it.
     """
 
     def __init__(
@@ -50,7 +49,8 @@ class SyntheticRun:
         architecture: Architecture,
         weights: Path | None = None,
     ) -> None:
-        self.recipe, self.architecture = load(Recipe, recipe, overrides), architecture
+        self.recipe = load(Recipe, recipe, overrides)
+        self.architecture = architecture
         self.platform = platforms.current_platform()
         self.platform.check(self.recipe)
         self.platform.init_distributed()
@@ -59,7 +59,7 @@ class SyntheticRun:
         self.platform.start_tp_overlap(self.recipe, architecture.hidden_size)
         chunks = build_model_chunks(self.platform, architecture, self.recipe)
         if weights is not None:
-            _share_weights(chunks[0], weights)
+            _load_or_save_weights(chunks[0], weights)
         self.model = optimizer.wrap_model(chunks, self.recipe)
         self.optimizer = optimizer.build_optimizer(self.model, self.recipe)
         self.scheduler = optimizer.build_scheduler(self.optimizer, self.recipe)
@@ -88,11 +88,11 @@ class SyntheticRun:
         return Step(result.loss, float(norm), time.perf_counter() - start)
 
     def _make_batches(self) -> Batches:
-        rank, size = parallel_state.get_data_parallel_rank(), self.recipe.training.micro_batch_size
+        rank = parallel_state.get_data_parallel_rank()
+        size = self.recipe.training.micro_batch_size
         for number in itertools.count():
-            yield self._rows(
-                range((number * 1000 + rank) * size, (number * 1000 + rank + 1) * size)
-            )
+            first = (number * 1000 + rank) * size
+            yield self._rows(range(first, first + size))
 
     def _rows(self, numbers: range) -> dict[str, torch.Tensor]:
         length = self.recipe.data.seq_length
@@ -104,16 +104,16 @@ class SyntheticRun:
                 (first + torch.arange(length + 1) * (1 + number % SPEEDS))
                 % self.architecture.vocab_size
             )
-        whole = torch.stack(rows)
+        sequences = torch.stack(rows)
         return {
-            "tokens": whole[:, :-1].contiguous(),
-            "labels": whole[:, 1:].contiguous(),
+            "tokens": sequences[:, :-1].contiguous(),
+            "labels": sequences[:, 1:].contiguous(),
             "loss_mask": torch.ones(len(rows), length),
             "position_ids": torch.arange(length).repeat(len(rows), 1),
         }
 
 
-def _share_weights(model: Any, path: Path) -> None:
+def _load_or_save_weights(model: Any, path: Path) -> None:
     """Fill the weights from a file, or write the file."""
     names = dict(model.named_parameters())
     if not path.exists():

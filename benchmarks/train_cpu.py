@@ -1,17 +1,18 @@
-"""Training speed of one Llama on one process: Galen and Hugging Face's Trainer.
+"""Compare training speed of Galen and Hugging Face's Trainer, on one process.
 
-Same weights, batch, precision, threads, in one run.
+Both train the same weights with the same batch, precision and threads, in one run.
 
     python benchmarks/train_cpu.py --size 20m --sequence 512 --micro-batch 2 --accumulation 2 \\
         --precision fp32 --steps 8
 
 A random model of the size (20m, 60m, 135m: the last has the shape of SmolLM2-135M) reads random
-tokens. The two take turns, --rounds times, so that another load on the machine meets both. A run's
-figure is the median over its steps but the first --warm-up, optimizer included, start-up excluded;
-a round's ratio is that of its two runs. --output keeps everything.
+tokens. The two take turns, --rounds times, so that another load on the machine affects both. A
+run's figure is the median over its steps after the first --warm-up, optimizer included, start-up
+excluded; a round's ratio is that of its two runs. --output writes all figures to a file.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -28,12 +29,26 @@ from galen import cli, manifest
 from galen.atomic import write_text
 
 ROOT = Path(__file__).parents[1]
-SIZES = {  # hidden size, MLP, layers, heads, key/value heads, vocabulary
-    "20m": (256, 768, 8, 8, 4, 32000),
-    "60m": (448, 1216, 16, 7, 7, 32000),
-    "135m": (576, 1536, 30, 9, 3, 49152),
-}
 SEED = 1234
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSize:
+    """Sizes of a random Llama."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+
+
+SIZES = {
+    "20m": ModelSize(256, 768, 8, 8, 4, 32000),
+    "60m": ModelSize(448, 1216, 16, 7, 7, 32000),
+    "135m": ModelSize(576, 1536, 30, 9, 3, 49152),
+}
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -42,7 +57,7 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.trainer:
         train_with_trainer(Path(arguments.trainer), arguments)
         return None
-    figures: dict[str, list[float]] = {"galen": [], "trainer": []}
+    speeds: dict[str, list[float]] = {"galen": [], "trainer": []}
     losses: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="train_cpu_") as folder:
         work = Path(folder)
@@ -50,28 +65,25 @@ def main(argv: list[str] | None = None) -> int | None:
         for number in range(arguments.rounds):
             for name, measure in (("galen", galen), ("trainer", trainer)):
                 rates, losses[name] = measure(work, number, arguments)
-                figures[name].append(statistics.median(rates))
+                speeds[name].append(statistics.median(rates))
                 print(
-                    f"{name}: {figures[name][-1]:,.0f} tokens/s, first loss {losses[name]:.4f}",
+                    f"{name}: {speeds[name][-1]:,.0f} tokens/s, first loss {losses[name]:.4f}",
                     file=sys.stderr,
                     flush=True,
                 )
-    ratios = [
-        ours / theirs for ours, theirs in zip(figures["galen"], figures["trainer"], strict=True)
-    ]
+    pairs = zip(speeds["galen"], speeds["trainer"], strict=True)
+    ratios = [ours / theirs for ours, theirs in pairs]
     result: dict[str, Any] = {
         "command": shlex.join(sys.argv),
         "options": vars(arguments),
         "threads": threads(),
         "first_loss": losses,
-    }
-    result |= {
-        "tokens_per_second": figures,
+        "tokens_per_second": speeds,
         "ratios": ratios,
         "ratio": statistics.median(ratios),
         "versions": manifest.versions(),
+        "processor": processor(),
     }
-    result["processor"] = processor()
     text = json.dumps(result, indent=1, default=str)
     print(text)
     if arguments.output:
@@ -81,38 +93,27 @@ def main(argv: list[str] | None = None) -> int | None:
 
 def processor() -> str:
     """Return the processor's name and the extensions that bf16 and fp32 products use."""
-    lines = (
-        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if Path("/proc/cpuinfo").exists()
-        else []
-    )
-    known = {
-        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
-    }
-    extensions = [
-        name
-        for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-        if name in known.get("flags", "").split()
-    ]
-    return " ".join([known.get("model name", platform.machine()), *extensions])
+    fields: dict[str, str] = {}
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            fields[key.strip()] = value.strip()
+    flags = fields.get("flags", "").split()
+    extensions = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    return " ".join([fields.get("model name", platform.machine()), *extensions])
 
 
 def prepare(work: Path, arguments: argparse.Namespace) -> None:
-    """Make the model in both forms and the tokens."""
+    """Write the model in both formats, and the tokens."""
     import numpy
     import torch
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    hidden, mlp, layers, heads, groups, vocabulary = SIZES[arguments.size]
+    size = SIZES[arguments.size]
     torch.manual_seed(SEED)
     config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=mlp,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=groups,
+        **dataclasses.asdict(size),
         max_position_embeddings=arguments.sequence,
         tie_word_embeddings=True,
         bos_token_id=0,
@@ -120,9 +121,8 @@ def prepare(work: Path, arguments: argparse.Namespace) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(work / "hf")
     run("checkpoints_convert/hf_to_megatron.py", "--hf", work / "hf", "--output", work / "megatron")
-    tokens = numpy.random.default_rng(SEED).integers(
-        0, vocabulary, (arguments.steps + 1) * batch(arguments) * arguments.sequence
-    )
+    count = (arguments.steps + 1) * batch(arguments) * arguments.sequence
+    tokens = numpy.random.default_rng(SEED).integers(0, size.vocab_size, count)
     builder = IndexedDatasetBuilder(str(work / "tokens.bin"), dtype=numpy.uint16)
     builder.add_document(tokens, [len(tokens)])
     builder.finalize(str(work / "tokens.idx"))
@@ -163,19 +163,19 @@ def galen(work: Path, number: int, arguments: argparse.Namespace) -> tuple[list[
 
 
 def trainer(work: Path, number: int, arguments: argparse.Namespace) -> tuple[list[float], float]:
-    """Train with Hugging Face's Trainer in a process of its own; return the same."""
+    """Train with Hugging Face's Trainer in a process of its own; return the same figures."""
     options = [
         f"--{name.replace('_', '-')}={value}"
         for name, value in vars(arguments).items()
         if name not in ("trainer", "output")
     ]
     run(__file__, "--trainer", work, *options)
-    found = json.loads((work / "trainer.json").read_text(encoding="utf-8"))
-    return found["rates"][arguments.warm_up :], found["loss"]
+    result = json.loads((work / "trainer.json").read_text(encoding="utf-8"))
+    return result["rates"][arguments.warm_up :], result["loss"]
 
 
 def train_with_trainer(work: Path, arguments: argparse.Namespace) -> None:
-    """Be that process."""
+    """Train in that process, and write its figures to a file."""
     import numpy
     import torch
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
@@ -241,10 +241,8 @@ def run(*command: object) -> None:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stderr[-3000:]}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> cli.ArgumentParser:
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--size", choices=SIZES, default="20m", help="the model (default 20m)")
     parser.add_argument(
         "--sequence", type=int, default=512, help="tokens in a sequence (default 512)"
@@ -266,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
         default="fp32",
         help="of weights and products (default fp32)",
     )
-    parser.add_argument("--output", type=Path, help="write the result here too")
+    parser.add_argument("--output", type=Path, help="also write the result to this file")
     parser.add_argument("--trainer", help=argparse.SUPPRESS)
     return parser
 

@@ -173,10 +173,8 @@ def profile(run: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> cli.ArgumentParser:
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--model",
         choices=["llama_3_8b", "llama_1b", "tiny"],
@@ -184,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         help="tiny is for CPUs",
     )
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="default bf16")
-    parser.add_argument("--layers", type=int, help="cut the model to so many layers")
+    parser.add_argument("--layers", type=int, help="reduce the model to this many layers")
     parser.add_argument(
         "--lean",
         action="store_true",
@@ -197,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--profile", action="store_true", help="also list the slowest operations of a step"
     )
-    parser.add_argument("--output", type=Path, help="write the result here too")
+    parser.add_argument("--output", type=Path, help="also write the result to this file")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="recipe keys, as of megatron_ext.pretrain"
     )

@@ -11,13 +11,14 @@ Makes a random model of each family in fp32, imports it, and runs verify.py on i
 itself when it computes in bf16 instead of fp32.
 """
 
-import argparse
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from galen import cli
 
 ROOT = Path(__file__).parent.parent
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -34,18 +35,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Print a line for each model."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--tokenizer",
         type=Path,
         required=True,
-        help="Hugging Face folder whose tokenizer the random models take",
+        help="Hugging Face folder with the tokenizer of the random models",
     )
-    parser.add_argument(
-        "--folder", type=Path, required=True, help="where to write; what is written is removed"
-    )
+    parser.add_argument("--folder", type=Path, required=True, help="temporary folder")
     parser.add_argument(
         "--model", type=Path, nargs="*", default=[], help="Hugging Face folders to measure too"
     )
@@ -144,4 +141,4 @@ def run(*command: object) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

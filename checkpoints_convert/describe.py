@@ -10,7 +10,6 @@ Hugging Face folders. Nothing of the checkpoint is run. Exit code 1 when it is n
 """
 
 import argparse
-import dataclasses
 import json
 import math
 from collections import Counter
@@ -30,25 +29,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("path", type=Path, metavar="PATH", help="checkpoint")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
-    found = describe(arguments.path)
+    description = describe(arguments.path)
     if arguments.json:
-        print(json.dumps(found, indent=1, default=str))
+        print(json.dumps(description, indent=1, default=str))
     else:
-        width = max(map(len, found))
-        for name, value in found.items():
+        width = max(map(len, description))
+        for name, value in description.items():
             print(
                 f"{name:{width}}  {value:,}"
                 if isinstance(value, int) and not isinstance(value, bool)
                 else f"{name:{width}}  {value}"
             )
-    return 0 if found["complete"] == "yes" else 1
+    return 0 if description["complete"] == "yes" else 1
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint is.
+    """Return the description of a checkpoint.
 
     Raises:
-        DataError: it is none, or holds what no checkpoint holds.
+        DataError: it is none, or has values that no checkpoint has.
     """
     from checkpoints_convert.interop import megatron_lm_legacy
     from megatron_ext.checkpoint import checkpoint_folder
@@ -74,8 +73,10 @@ def _nemo(path: Path) -> dict[str, Any]:
     from checkpoints_convert.interop import nemo_config
 
     ids = tokenizer_ids(path / nemo_config.CONTEXT / nemo_config.TOKENIZER)
-    found = _megatron(path / nemo_config.WEIGHTS, nemo_config.PREFIX, nemo_config.read(path, ids))
-    return found | {"format": "NeMo 2 (import with nemo_to_megatron.py)", "folder": path}
+    description = _megatron(
+        path / nemo_config.WEIGHTS, nemo_config.PREFIX, nemo_config.read(path, ids)
+    )
+    return description | {"format": "NeMo 2 (import with nemo_to_megatron.py)", "folder": path}
 
 
 def _megatron(
@@ -87,43 +88,45 @@ def _megatron(
     from megatron_ext.config.architecture import ARCHITECTURE_FILE, read_architecture
 
     source = TorchDist(folder, prefix)
-    found: dict[str, Any] = {"format": "Megatron torch_dist", "folder": folder}
+    description: dict[str, Any] = {"format": "Megatron torch_dist", "folder": folder}
     common = source.common()
     arguments = vars(common["args"]) if isinstance(common.get("args"), argparse.Namespace) else None
     if (folder / ARCHITECTURE_FILE).is_file():
         architecture = read_architecture(folder)
     if architecture is not None:
-        found |= dataclasses.asdict(architecture) | {"parameters": architecture.parameters}
+        description |= architecture.to_json() | {"parameters": architecture.parameters}
     elif arguments is not None:
-        found |= {name: shown(value) for name, value in arguments.items() if name in _ARGUMENTS}
+        description |= {
+            name: shown(value) for name, value in arguments.items() if name in _ARGUMENTS
+        }
     weights = {
         name: value for name, value in source.tensors.items() if not name.startswith("optimizer.")
     }
     layers = Counter(name.startswith(LAYERS) for name in weights)
-    found["tensors"] = len(weights)
-    found.setdefault("parameters", sum(math.prod(value.size) for value in weights.values()))
-    found["tensors stacked over layers"] = layers[True]
+    description["tensors"] = len(weights)
+    description.setdefault("parameters", sum(math.prod(value.size) for value in weights.values()))
+    description["tensors stacked over layers"] = layers[True]
     rows = [value.size[0] for name, value in weights.items() if name in VOCAB_TENSORS]
     if rows:
-        found["vocabulary rows, padded"] = rows[0]
-    found["dtype"] = ", ".join(
+        description["vocabulary rows, padded"] = rows[0]
+    description["dtype"] = ", ".join(
         sorted({str(value.properties.dtype).removeprefix("torch.") for value in weights.values()})
     )
     optimizer = sum(name.startswith("optimizer.") for name in source.tensors)
-    found["optimizer state"] = f"{optimizer} tensors" if optimizer else "none"
+    description["optimizer state"] = f"{optimizer} tensors" if optimizer else "none"
     if (folder / "training_state.json").is_file():
-        found |= _training_state(folder / "training_state.json")
+        description |= _training_state(folder / "training_state.json")
     elif arguments is not None:
         sizes = (
             arguments.get("tensor_model_parallel_size", "?"),
             arguments.get("pipeline_model_parallel_size", "?"),
         )
-        found["saved from"] = "TP{} x PP{}".format(*map(shown, sizes))
-        found["iteration"] = shown(common.get("iteration"))
+        description["saved from"] = "TP{} x PP{}".format(*map(shown, sizes))
+        description["iteration"] = shown(common.get("iteration"))
     from checkpoints_convert.conversion.validate import missing
 
     lacking = missing(source)
-    return found | {"complete": "yes" if lacking is None else f"no: {lacking}"}
+    return description | {"complete": "yes" if lacking is None else f"no: {lacking}"}
 
 
 _ARGUMENTS = {
@@ -152,36 +155,37 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
 
     family, architecture = families.find(folder / "config.json")
     weights = Weights(folder)
-    found = {
+    description = {
         "format": "Hugging Face safetensors",
         "folder": folder,
-        **dataclasses.asdict(architecture),
+        **architecture.to_json(),
     }
-    found |= {
+    description |= {
         "parameters": architecture.parameters,
         "tensors": len(weights.names()),
         "files": len(weights.files),
     }
-    found["dtype"] = ", ".join(
+    description["dtype"] = ", ".join(
         sorted({str(weights.dtype(name)).removeprefix("torch.") for name in weights.names()})
     )
     try:
         check_complete(weights, family, architecture)
         check_vocabulary(folder, architecture.vocab_size)
     except DataError as error:
-        return found | {"complete": f"no: {error}"}
-    return found | {"complete": "yes"}
+        return description | {"complete": f"no: {error}"}
+    return description | {"complete": "yes"}
 
 
 def _training_state(path: Path) -> dict[str, Any]:
     state = json_file.read_object(path)
-    layout, progress = state.get("layout"), state.get("progress")
+    layout = state.get("layout")
+    progress = state.get("progress")
     if not isinstance(layout, list) or len(layout) < 3 or not isinstance(progress, dict):
-        raise DataError(
-            f"{path} is not what a pretraining run writes: its layout or progress is missing"
-        )
-    found = {name.replace("_", " "): value for name, value in progress.items() if name != "seconds"}
-    return {"saved from": "TP{} x PP{} x DP{}".format(*layout), **found}
+        raise DataError(f"{path} is not of a pretraining run: its layout or progress is missing")
+    description = {
+        name.replace("_", " "): value for name, value in progress.items() if name != "seconds"
+    }
+    return {"saved from": "TP{} x PP{} x DP{}".format(*layout), **description}
 
 
 if __name__ == "__main__":

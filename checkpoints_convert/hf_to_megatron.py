@@ -6,15 +6,15 @@
 
 The result loads under any tensor, pipeline and data parallelism. Weights are copied bit by bit in
 their own precision, one slice at a time: memory does not grow with the model. Killed and started
-again, the same command goes on.
+again, the same command resumes.
 """
 
 from pathlib import Path
 
 from checkpoints_convert.conversion.arguments import (
     add_dtype,
-    add_no_verify,
-    add_workers,
+    add_execution,
+    add_output,
     positive,
     recorded,
 )
@@ -26,47 +26,7 @@ from galen.option_recipe import OptionParser
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = OptionParser(__doc__)
-    parser.add_argument(
-        "--hf",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder with config.json, *.safetensors and the tokenizer",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="checkpoint folder to write; must not hold a checkpoint",
-    )
-    add_dtype(parser)
-    parser.add_argument(
-        "--add-special-tokens",
-        type=Path,
-        metavar="FILE",
-        help="one token a line: gives each the next free id and a row in the embedding",
-    )
-    parser.add_argument(
-        "--new-rows",
-        choices=("mean", "normal"),
-        default="mean",
-        help=(
-            "what the new rows start from: the mean of the old (default), or a normal sample with"
-            " the old rows' mean and deviation"
-        ),
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of --new-rows normal (default 0)")
-    parser.add_argument(
-        "--tensor-model-parallel-size",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="pad the vocabulary to a multiple of 128 x N; any other size loads too (default 1)",
-    )
-    add_workers(parser)
-    add_no_verify(parser)
+    parser = _parser()
     arguments = parser.parse(argv)
 
     pretrained.check_folder(arguments.hf)
@@ -87,6 +47,44 @@ def main(argv: list[str] | None = None) -> None:
             tensor_parallel=arguments.tensor_model_parallel_size,
         )
         convert(job, arguments.output, inputs, arguments.workers)
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser(__doc__)
+    parser.add_argument(
+        "--hf",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with config.json, *.safetensors and the tokenizer",
+    )
+    add_output(parser, "checkpoint folder to write; must not hold a checkpoint")
+    add_dtype(parser)
+    parser.add_argument(
+        "--add-special-tokens",
+        type=Path,
+        metavar="FILE",
+        help="one token a line: gives each the next free id and a row in the embedding",
+    )
+    parser.add_argument(
+        "--new-rows",
+        choices=("mean", "normal"),
+        default="mean",
+        help=(
+            "initial values of new rows: the mean of the old (default), or a normal sample with"
+            " the old rows' mean and deviation"
+        ),
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of --new-rows normal (default 0)")
+    parser.add_argument(
+        "--tensor-model-parallel-size",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="pad the vocabulary to a multiple of 128 x N; any other size loads too (default 1)",
+    )
+    add_execution(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ more than a checkpoint does. Weights only, no optimizer state.
 
 from pathlib import Path
 
-from checkpoints_convert.conversion.arguments import add_no_verify, add_workers, positive
+from checkpoints_convert.conversion.arguments import add_execution, add_output, positive
 from galen import cli, lock
 from galen.errors import DataError
 from galen.option_recipe import OptionParser
@@ -18,31 +18,7 @@ from galen.option_recipe import OptionParser
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = OptionParser(__doc__)
-    parser.add_argument(
-        "--legacy",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder with latest_checkpointed_iteration.txt or mp_rank_*",
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write"
-    )
-    parser.add_argument(
-        "--tokenizer",
-        type=Path,
-        metavar="DIR",
-        help="folder with tokenizer.json; its ids are the vocabulary",
-    )
-    parser.add_argument(
-        "--vocab-size",
-        type=positive,
-        metavar="N",
-        help="rows that belong to a token (default: the tokenizer's ids)",
-    )
-    add_workers(parser)
-    add_no_verify(parser)
+    parser = _parser()
     arguments = parser.parse(argv)
     if arguments.tokenizer is None and arguments.vocab_size is None:
         parser.error(
@@ -64,9 +40,10 @@ def main(argv: list[str] | None = None) -> None:
     size = arguments.vocab_size or tokenizer_ids(arguments.tokenizer)
     if size is None:
         raise DataError(f"{arguments.tokenizer / 'tokenizer.json'} is missing")
-    family, architecture = FAMILIES["llama"], ranks.architecture(size)
+    family = FAMILIES["llama"]
+    architecture = ranks.architecture(size)
     for task in all_tasks(family, architecture):
-        if task.megatron not in VOCAB_TENSORS:  # these are padded there too
+        if task.megatron not in VOCAB_TENSORS:  # these are padded in the files too
             check_shapes(task, architecture, ranks, arguments.legacy)
     config = family.config(architecture)
     job = import_hf.ExternalModel(
@@ -74,6 +51,32 @@ def main(argv: list[str] | None = None) -> None:
     )
     with lock.hold(arguments.output):
         import_hf.import_external(job, arguments.output, arguments.workers)
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser(__doc__)
+    parser.add_argument(
+        "--legacy",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with latest_checkpointed_iteration.txt or mp_rank_*",
+    )
+    add_output(parser, "checkpoint folder to write")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="folder with tokenizer.json; its ids are the vocabulary",
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=positive,
+        metavar="N",
+        help="rows that belong to a token (default: the tokenizer's ids)",
+    )
+    add_execution(parser)
+    return parser
 
 
 if __name__ == "__main__":

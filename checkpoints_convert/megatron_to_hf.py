@@ -14,9 +14,8 @@ from pathlib import Path
 
 from checkpoints_convert.conversion.arguments import (
     add_dtype,
-    add_megatron,
-    add_no_verify,
-    add_workers,
+    add_execution,
+    add_export,
     recorded,
 )
 from checkpoints_convert.hf.folder import verify_companions
@@ -29,10 +28,7 @@ from megatron_ext.checkpoint.checkpoint_folder import HF, find_iteration, weight
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = OptionParser(__doc__)
-    add_megatron(parser)
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
-    )
+    add_export(parser)
     parser.add_argument(
         "--hf",
         type=Path,
@@ -52,8 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="N",
         help="largest file (default 5e9, as in transformers)",
     )
-    add_workers(parser)
-    add_no_verify(parser)
+    add_execution(parser)
     arguments = parser.parse(argv)
 
     folder = find_iteration(arguments.megatron, arguments.iteration)

@@ -8,13 +8,10 @@ tokenizer is the one that came with the model at its import. Weights only, no op
 need not be installed. Killed and started again, the same command resumes.
 """
 
-from pathlib import Path
-
 from checkpoints_convert.conversion.arguments import (
     add_dtype,
-    add_megatron,
-    add_no_verify,
-    add_workers,
+    add_execution,
+    add_export,
     recorded,
 )
 from checkpoints_convert.hf.folder import verify_companions
@@ -26,18 +23,14 @@ from megatron_ext.checkpoint.checkpoint_folder import HF, find_iteration
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = OptionParser(__doc__)
-    add_megatron(parser)
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder to write; must not exist"
-    )
+    add_export(parser)
     parser.add_argument(
         "--as-family",
         choices=("llama",),
         help="write an InternLM2 as a Llama: NeMo has no InternLM2",
     )
     add_dtype(parser)
-    add_workers(parser)
-    add_no_verify(parser)
+    add_execution(parser)
     arguments = parser.parse(argv)
 
     from checkpoints_convert.interop.nemo_export import NemoExport, convert

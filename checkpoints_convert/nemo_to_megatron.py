@@ -13,7 +13,7 @@ model that the run began with; NeMo keeps no exact number of positions for Mistr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoints_convert.conversion.arguments import add_no_verify, add_workers, recorded
+from checkpoints_convert.conversion.arguments import add_execution, add_output, recorded
 from galen import cli, lock
 from galen.errors import DataError
 from galen.option_recipe import OptionParser
@@ -28,17 +28,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--nemo", type=Path, required=True, metavar="DIR", help="folder with weights/ and context/"
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="checkpoint folder to write"
-    )
+    add_output(parser, "checkpoint folder to write")
     parser.add_argument(
         "--hf",
         type=Path,
         metavar="DIR",
         help="take config.json and tokenizer from here; weights are not needed",
     )
-    add_workers(parser)
-    add_no_verify(parser)
+    add_execution(parser)
     arguments = parser.parse(argv)
 
     from checkpoints_convert.conversion import import_hf
@@ -64,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _model(nemo: Path, hf: Path | None) -> "tuple[Architecture, dict[str, Any], Path | None]":
-    """Return the model's shape, its config.json, and the tokenizer's folder or None.
+    """Return the model's architecture, its config.json, and the tokenizer's folder or None.
 
     Raises:
         DataError: the configuration is not supported, or is not that of `hf`.
@@ -75,15 +72,15 @@ def _model(nemo: Path, hf: Path | None) -> "tuple[Architecture, dict[str, Any], 
     from checkpoints_convert.interop import nemo_config
 
     if hf is not None:
-        _, wanted = families.find(hf / "config.json")
-        found = nemo_config.read(nemo, wanted.vocab_size, wanted.max_position_embeddings)
-        if found != wanted:
+        _, expected = families.find(hf / "config.json")
+        actual = nemo_config.read(nemo, expected.vocab_size, expected.max_position_embeddings)
+        if actual != expected:
             raise DataError(
                 f"{hf / 'config.json'} describes another model than {nemo}:"
-                f" {differences(wanted, found)}"
+                f" {differences(expected, actual)}"
             )
-        check_vocabulary(hf, wanted.vocab_size)
-        return wanted, families.read_config(hf / "config.json"), hf
+        check_vocabulary(hf, expected.vocab_size)
+        return expected, families.read_config(hf / "config.json"), hf
     tokenizer = nemo / nemo_config.CONTEXT / nemo_config.TOKENIZER
     architecture = nemo_config.read(nemo, tokenizer_ids(tokenizer))
     check_vocabulary(tokenizer, architecture.vocab_size)

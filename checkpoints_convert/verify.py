@@ -7,7 +7,7 @@ It compares weights and logits.
         --tp 2 --pp 2
 
 Weights are compared bit by bit, by name, a slice at a time. Logits are computed on real text, by
-the original's own code and by Megatron under the layout asked for (with --tp, sequence parallel),
+the original's own code and by Megatron under the requested layout (with --tp, sequence parallel),
 and compared position by position: the largest difference over the vocabulary, relative to the
 largest logit of the position. At most 1e-5 is allowed in fp32; with --dtype bf16 three times the
 difference between the original in bf16 and in fp32. Exit code 1 when the two differ.
@@ -30,13 +30,19 @@ from galen.progress import Progress
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from checkpoints_convert.conversion.weight_tasks import WeightConversionTask
+    from checkpoints_convert.hf.weights import Weights
+    from checkpoints_convert.resumable_io.prefetch import Prefetcher
+    from megatron_ext.checkpoint.torch_dist import TorchDist
+    from megatron_ext.config.architecture import Architecture
+
 TEXT = Path(__file__).parent / "conversion" / "verify_text.txt"
 FP32_BOUND = 1e-5
 """Largest relative difference of a logit in fp32, where only the order of sums differs."""
 BF16_FACTOR = 3.0
 """Largest relative difference in bf16, as a multiple of the original's own error.
 
-In bf16 every result is rounded to 8 bits, so that what is allowed depends on the model: this many
+In bf16 every result is rounded to 8 bits, so that the bound depends on the model: this many
 times the difference of the original's own logits between bf16 and fp32. Equal weights came to 0.9
 to 1.0 times (benchmarks/verify_bounds.py); two independent roundings differ by up to the sum of
 both. Only fp32 is a proof.
@@ -45,6 +51,24 @@ both. Only fp32 is a proof.
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
+    parser = _parser()
+    arguments = parser.parse(argv)
+    if arguments.max_tokens < 2:
+        parser.error("--max-tokens must be at least 2: a token alone attends to nothing")
+    pretrained.check_folder(arguments.hf)
+    if not arguments.weights_only:
+        _check_layout(arguments)
+
+    same = compare_weights(arguments.hf, arguments.megatron, arguments.iteration)
+    if not arguments.weights_only:
+        same &= compare_logits(arguments)
+    if same:
+        _verify(arguments)
+    print("the same model" if same else "NOT the same model")
+    return 0 if same else 1
+
+
+def _parser() -> OptionParser:
     parser = OptionParser(__doc__)
     parser.add_argument("--hf", type=Path, required=True, metavar="DIR", help="Hugging Face folder")
     add_megatron(parser)
@@ -73,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         default=TEXT,
         metavar="FILE",
-        help="text to compute logits on (default: a page of ours)",
+        help="text to compute logits on (default: a built-in page of text)",
     )
     parser.add_argument(
         "--max-tokens",
@@ -91,20 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--worst", type=int, default=8, metavar="N", help="positions in the table (default 8)"
     )
-    arguments = parser.parse(argv)
-    if arguments.max_tokens < 2:
-        parser.error("--max-tokens must be at least 2: a token alone attends to nothing")
-    pretrained.check_folder(arguments.hf)
-    if not arguments.weights_only:
-        _check_layout(arguments)
-
-    same = compare_weights(arguments.hf, arguments.megatron, arguments.iteration)
-    if not arguments.weights_only:
-        same &= compare_logits(arguments)
-    if same:
-        _verify(arguments)
-    print("the same model" if same else "NOT the same model")
-    return 0 if same else 1
+    return parser
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -124,10 +135,10 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _check_layout(arguments: argparse.Namespace) -> None:
-    """Check before any work that the model can be divided as asked.
+    """Check before any work that the layout can divide the model.
 
     Raises:
-        UsageError: it cannot; says what would.
+        UsageError: it cannot; names possible sizes.
     """
     from megatron_ext.checkpoint.checkpoint_folder import find_iteration
     from megatron_ext.config.architecture import read_architecture
@@ -147,9 +158,8 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
         check_complete,
         check_tensors,
         differences,
-        same_bits,
     )
-    from checkpoints_convert.conversion.weight_tasks import all_tasks, megatron_slices
+    from checkpoints_convert.conversion.weight_tasks import all_tasks
     from checkpoints_convert.hf.weights import Weights
     from checkpoints_convert.resumable_io.prefetch import Prefetcher
     from megatron_ext.checkpoint.checkpoint_folder import find_iteration
@@ -162,34 +172,46 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     if dataclasses.replace(stored, family=family.name) != architecture:
         print(f"configuration: {hf} and {folder} differ: {differences(architecture, stored)}")
         return False
-    weights, source = Weights(hf), TorchDist(folder)
+    weights = Weights(hf)
+    source = TorchDist(folder)
     check_complete(weights, family, architecture)
     check_tensors(source, family, architecture)
     wrong: list[str] = []
-    wanted = all_tasks(family, architecture)
-    with Progress("weights", total=len(wanted), unit="tensors") as progress, Prefetcher() as reader:
-        for task in wanted:
-            dtype, other = source.dtype(task.megatron, task.layer), weights.dtype(task.hf[0])
-            slices = list(megatron_slices(task, architecture, weights, other))
-            if dtype != other:
-                wrong.append(
-                    f"{task.megatron} (layer {task.layer}): {dtype} there, {other} in"
-                    f" {', '.join(task.hf)}"
-                )
-            elif not all(
-                same_bits(
-                    source.rows(task.megatron, task.layer, place, place + len(expected)), expected
-                )
-                for (place, _), expected in zip(
-                    slices, reader.read(slice_ for _, slice_ in slices), strict=True
-                )
-            ):
-                wrong.append(f"{task.megatron} (layer {task.layer}) is not {', '.join(task.hf)}")
+    tasks = all_tasks(family, architecture)
+    with Progress("weights", total=len(tasks), unit="tensors") as progress, Prefetcher() as reader:
+        for task in tasks:
+            if difference := _difference(task, architecture, weights, source, reader):
+                wrong.append(difference)
             progress.update()
     for line in wrong[:10]:
         print(line)
-    print(f"weights: {len(wanted) - len(wrong)} of {len(wanted)} Megatron tensors equal bit by bit")
+    print(f"weights: {len(tasks) - len(wrong)} of {len(tasks)} Megatron tensors equal bit by bit")
     return not wrong
+
+
+def _difference(
+    task: "WeightConversionTask",
+    architecture: "Architecture",
+    weights: "Weights",
+    source: "TorchDist",
+    reader: "Prefetcher",
+) -> str | None:
+    """Return how a Megatron tensor differs from its Hugging Face tensors, or None."""
+    from checkpoints_convert.conversion.validate import same_bits
+    from checkpoints_convert.conversion.weight_tasks import megatron_slices
+
+    dtype = source.dtype(task.megatron, task.layer)
+    hf_dtype = weights.dtype(task.hf[0])
+    slices = list(megatron_slices(task, architecture, weights, hf_dtype))
+    name = f"{task.megatron} (layer {task.layer})"
+    if dtype != hf_dtype:
+        return f"{name}: {dtype} in the checkpoint, {hf_dtype} in {', '.join(task.hf)}"
+    tensors = reader.read(slice_ for _, slice_ in slices)
+    for (row, _), expected in zip(slices, tensors, strict=True):
+        actual = source.rows(task.megatron, task.layer, row, row + len(expected))
+        if not same_bits(actual, expected):
+            return f"{name} is not {', '.join(task.hf)}"
+    return None
 
 
 def compare_logits(arguments: argparse.Namespace) -> bool:
@@ -205,27 +227,29 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory(prefix="galen-verify-") as folder:
         save_file({"tokens": tokens}, f"{folder}/tokens.safetensors")
         _megatron_logits(arguments, folder)
-        found = load_file(f"{folder}/logits.safetensors")["logits"]
-    found, expected = found[0, :, : expected.size(-1)].float(), expected[0].float()
-    if expected.size(-1) != found.size(-1) or not bool(torch.isfinite(found).all()):
+        actual = load_file(f"{folder}/logits.safetensors")["logits"]
+    actual = actual[0, :, : expected.size(-1)].float()
+    expected = expected[0].float()
+    if expected.size(-1) != actual.size(-1) or not bool(torch.isfinite(actual).all()):
         raise DataError(
-            f"Megatron gave logits of size {list(found.shape)}, expected {list(expected.shape)},"
+            f"Megatron gave logits of size {list(actual.shape)}, expected {list(expected.shape)},"
             " all of them finite"
         )
     scale = expected.abs().amax(-1)
-    difference = relative_differences(found, expected)
-    agree = (found.argmax(-1) == expected.argmax(-1)).tolist()
+    difference = relative_differences(actual, expected)
+    agree = (actual.argmax(-1) == expected.argmax(-1)).tolist()
     worst = sorted(range(len(difference)), key=difference.__getitem__, reverse=True)[
         : arguments.worst
     ]
     layout = f"TP{arguments.tp} x PP{arguments.pp}"
     if arguments.tp > 1:
         layout += ", sequence parallel"
-    bound, why = FP32_BOUND, ""
+    bound = FP32_BOUND
+    reason = ""
     if arguments.dtype == "bf16":
         own = max(relative_differences(expected, reference_logits(arguments.hf, tokens, "fp32")[0]))
         bound = BF16_FACTOR * own
-        why = f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)"
+        reason = f" ({BF16_FACTOR:g} times the original's own {own:.2e} between bf16 and fp32)"
     print(f"logits: {len(difference)} positions, {arguments.dtype}, Megatron under {layout}")
     print("position  token    relative difference  largest logit  same best token")
     for position in worst:
@@ -234,21 +258,21 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
             f" {float(scale[position]):13.4f}  {'yes' if agree[position] else 'NO'}"
         )
     print(
-        f"largest relative difference {max(difference):.2e}, bound {bound:.3g}{why}; same best"
+        f"largest relative difference {max(difference):.2e}, bound {bound:.3g}{reason}; same best"
         f" token in {sum(agree)} of {len(agree)}"
     )
     return max(difference) <= bound
 
 
-def relative_differences(found: "Tensor", expected: "Tensor") -> list[float]:
+def relative_differences(actual: "Tensor", expected: "Tensor") -> list[float]:
     """Return each position's largest logit difference, relative to its largest expected logit.
 
     Logits are [sequence, vocabulary].
     """
-    return ((found - expected).abs().amax(-1) / expected.abs().amax(-1).clamp(min=1e-30)).tolist()
+    return ((actual - expected).abs().amax(-1) / expected.abs().amax(-1).clamp(min=1e-30)).tolist()
 
 
-def tokens_of(hf: Path, text: Path, most: int, multiple: int) -> "Tensor":
+def tokens_of(hf: Path, text: Path, max_tokens: int, multiple: int) -> "Tensor":
     """Return [1, sequence] token ids of the text.
 
     Their number is a multiple of the tensor-parallel size (sequence parallel).
@@ -265,7 +289,7 @@ def tokens_of(hf: Path, text: Path, most: int, multiple: int) -> "Tensor":
         raise DataError(
             f"{hf}: no tokenizer for the logits' text ({error}); --weights-only needs none"
         ) from None
-    ids = tokenizer(content)["input_ids"][:most]
+    ids = tokenizer(content)["input_ids"][:max_tokens]
     ids = ids[: len(ids) // multiple * multiple]
     if not ids:
         raise DataError(f"{text} gives no token")

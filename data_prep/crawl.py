@@ -1,12 +1,12 @@
-"""A web site to WARC files, politely.
+"""Crawling of a web site into WARC files, politely.
 
     galen crawl examples/crawl/medlineplus.yaml output=raw/medlineplus
 
-robots.txt is obeyed, requests come one at a time with the recipe's delay or robots.txt's
-Crawl-delay, whichever is longer. Stopped or killed and started again, it resumes: what the archive
-holds is not fetched again. The files go into a corpus with the reader `warc`, which takes content
-and license from them. Whether a site's terms permit this use is yours to find out: `terms` in the
-recipe says where. Needs the extra `crawl` (Scrapy).
+robots.txt is obeyed; requests are made one at a time with the recipe's delay or robots.txt's
+Crawl-delay, whichever is longer. An interrupted crawl resumes when it is started again: archived
+pages are not fetched again. The files are read into a corpus with the reader `warc`, which takes
+content and license from them. Check whether the site's terms permit this use: `terms` in the recipe
+has their address. Needs the extra `crawl` (Scrapy).
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         "--contact",
         metavar="TEXT",
         default="",
-        help="address or mail that site owners can write to; goes into User-Agent",
+        help="web or mail address for the site's owners; part of User-Agent",
     )
     arguments = parser.parse_intermixed_args(argv)
     site = load(Site, arguments.recipe, arguments.overrides)
@@ -49,7 +49,7 @@ def crawl(site: Site, folder: Path, agent: str) -> None:
     """Crawl a site into `folder`.
 
     Raises:
-        DataError: robots.txt cannot be had, or no page came.
+        DataError: robots.txt cannot be fetched, or no page could be.
     """
     from data_prep.crawling.archive import Archive
     from data_prep.crawling.robots import crawl_delay
@@ -69,16 +69,17 @@ def crawl(site: Site, folder: Path, agent: str) -> None:
     forbidden = crawler.stats.get_value("robotstxt/forbidden", 0)
     print(
         f"{spider.done:,} pages in {folder}, {delay:g} s between requests; {len(spider.failed)}"
-        f" failed, {forbidden} forbidden by robots.txt, {spider.elsewhere} led out of the site,"
+        f" failed, {forbidden} forbidden by robots.txt, {spider.off_site} redirected off the site,"
         f" {spider.other_types} neither page nor PDF"
     )
     if any(key.startswith("spider_exceptions/") for key in crawler.stats.get_stats()):
         raise RuntimeError(
-            "a page could not be worked on: a bug, please report it with the message above"
+            "a page could not be processed: a bug, please report it with the message above"
         )
     if not spider.done:
         raise DataError(
-            f"no page of {site.name} came; see the messages above, and {site.start[0]} in a browser"
+            f"no page of {site.name} was fetched; see the messages above, and open {site.start[0]}"
+            " in a browser"
         )
     if crawler.stats.get_value("finish_reason") == "shutdown":
         raise KeyboardInterrupt
@@ -99,7 +100,7 @@ def _crawler_process(options: dict[str, Any]) -> Any:
 def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
     """Return Scrapy's settings.
 
-    One request at a time, robots.txt obeyed, nothing kept but the archive.
+    One request at a time, robots.txt obeyed, nothing stored but the archive.
     """
     from scrapy.settings.default_settings import RETRY_EXCEPTIONS
 
@@ -108,7 +109,7 @@ def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
     from data_prep.crawling.spider import SiteOnly
 
     return {
-        # before all others: also before robots.txt of a host is asked for
+        # before all others: also before robots.txt of a host is requested
         "DOWNLOADER_MIDDLEWARES": {SiteOnly: 50, DecompressionMiddleware: 590},
         "COMPRESSION_ENABLED": False,  # DecompressionMiddleware replaces it
         # only http and https are left
@@ -123,11 +124,11 @@ def settings(site: Site, agent: str, delay: float) -> dict[str, Any]:
         "AUTOTHROTTLE_ENABLED": delay > 0,  # slower still when the server is slow
         "AUTOTHROTTLE_START_DELAY": delay,
         "RETRY_TIMES": 4,
-        # an answer that takes too long is left to the next run
+        # a response that takes too long is retried by the next run
         "RETRY_EXCEPTIONS": [
             name for name in RETRY_EXCEPTIONS if "DownloadTimeoutError" not in str(name)
         ],
-        "RETRY_GIVE_UP_LOG_LEVEL": "DEBUG",  # the spider says it
+        "RETRY_GIVE_UP_LOG_LEVEL": "DEBUG",  # the spider reports it
         "DOWNLOAD_MAXSIZE": site.max_page_bytes,
         "DOWNLOAD_TIMEOUT": site.max_page_seconds,
         "COOKIES_ENABLED": False,

@@ -16,22 +16,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.curation.input_files import InputFile, describe, find_input_files
+from data_prep.curation.input_files import InputFile, describe, find_input_files, is_remote
 from data_prep.curation.recipe import CorpusRecipe
 from galen import cli, manifest
 from galen.atomic import partial_path
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 from galen.progress import Progress
 from galen.recipe import load, resume_may_change, to_dict
-from galen.run_folder import Identity, RunFolder
+from galen.run_folder import Identity, RunFolder, stat_record
 
 if TYPE_CHECKING:
     from data_prep.curation.stages import Executors
 
 logger = logging.getLogger(__name__)
 
-_MAX_NOTICES = 20
-"""Lines of notices in the summary: a file may have thousands of columns."""
+_MAX_WARNINGS = 20
+"""Lines of warnings in the summary: a file may have thousands of columns."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -117,20 +117,24 @@ def curate(recipe: CorpusRecipe, executors: "Executors") -> None:
 
 def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> None:
     from data_prep.curation.pipeline import build
+    from data_prep.executors.slurm import cancel_leftover_jobs
 
     start = time.monotonic()
     files = _input_files(recipe)
+    stats = [stat_record(Path(file.path)) for file in files if not is_remote(file.path)]
     inputs = _describe_inputs(files)
     config = _config(recipe)
     existing = run.finished(Identity(config, inputs))
     if existing is not None:
         run.discard()  # killed after its last rename
-        print(f"{run.output} is already complete: {existing['counts']['kept']:,} documents")
+        logger.info(f"{run.output} is already complete: {existing['counts']['kept']:,} documents")
         return
+    cancel_leftover_jobs(run.partial)
     may_change = resume_may_change(CorpusRecipe)
     if run.resume(Identity(config, inputs, may_change)):
         logger.info(f"resuming {run.output}")
     counts = build(recipe, files, executors, run.partial)
+    _check_unchanged(stats, inputs)
     corpus = run.partial / "corpus"
     manifest_path = corpus / manifest.NAME
     # of a run that was killed before it published
@@ -175,14 +179,45 @@ def _describe_inputs(files: Sequence[InputFile]) -> list[dict[str, Any]]:
     return inputs
 
 
+def _check_unchanged(stats: Sequence[dict[str, Any]], inputs: Sequence[dict[str, Any]]) -> None:
+    """Check that local input files are still those that were hashed before they were read.
+
+    A file is hashed again only if its size or time of change differs.
+
+    Args:
+        stats: records by size and time of change, taken before the files were hashed.
+        inputs: records with the hashes.
+
+    Raises:
+        DataError: a file was changed or removed.
+    """
+    hashes = {record["path"]: record["sha256"] for record in inputs}
+    for before in stats:
+        path = Path(before["path"])
+        if path.exists() and stat_record(path) == before:
+            continue
+        if not path.exists() or manifest.sha256(path) != hashes[before["path"]]:
+            raise DataError(
+                f"{path} was changed or removed while the corpus was being built; repeat the"
+                " command, which starts from the beginning"
+            )
+
+
 def _config(recipe: CorpusRecipe) -> dict[str, Any]:
-    """Return the configuration for the manifest: the recipe and the hashes of the steps' files."""
+    """Return the configuration for the manifest.
+
+    It is the recipe, with the hashes of the tokenizer and of the files that steps read.
+    """
     from data_prep.curation.pipeline import files_of_steps
+    from data_prep.tokenization.tokenizer import load_tokenizer
 
     config = to_dict(recipe)
     del config["output"]
-    if paths := files_of_steps(recipe):
-        config["files"] = {str(path): manifest.sha256(path) for path in paths}
+    hashes = {str(path): manifest.sha256(path) for path in files_of_steps(recipe)}
+    if recipe.tokenizer is not None:
+        hashes[recipe.tokenizer] = load_tokenizer(recipe.tokenizer).fingerprint()
+    if hashes:
+        config["files"] = hashes
     return config
 
 
@@ -201,11 +236,11 @@ def summary(counts: dict[str, Any], output: Path, seconds: float) -> str:
             f"in {output}/quarantine.jsonl: {counts['quarantined']:,} bad records and"
             f" {counts['broken_files']:,} broken files"
         )
-    notices = [f"noted: {count:,} {what}" for what, count in counts.get("noted", {}).items()]
-    lines += notices[:_MAX_NOTICES]
-    if len(notices) > _MAX_NOTICES:
-        more = len(notices) - _MAX_NOTICES
-        lines.append(f"noted: {more:,} more such, listed in {manifest.NAME} (counts.noted)")
+    warnings = [f"warning: {count:,} {what}" for what, count in counts.get("warnings", {}).items()]
+    lines += warnings[:_MAX_WARNINGS]
+    if len(warnings) > _MAX_WARNINGS:
+        more = len(warnings) - _MAX_WARNINGS
+        lines.append(f"warning: {more:,} more, listed in {manifest.NAME} (counts.warnings)")
     lines.append(f"{counts['bytes'] / 1e6:.1f} MB of text in {output}, {seconds:.1f} s")
     return "\n".join(lines)
 

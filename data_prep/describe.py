@@ -202,8 +202,8 @@ def _counts(file: IndexedFile) -> str:
     mean = file.tokens / max(file.documents, 1)
     return (
         f"{file.prefix}: {file.documents:,} documents, {file.sequences:,} sequences,"
-        f" {file.tokens:,} tokens as {file.dtype} ({file.bin_bytes / 1e6:,.1f} MB)\na document has"
-        f" {mean:,.1f} tokens, from {shortest or 0:,} to {longest:,}; {empty:,} are empty"
+        f" {file.tokens:,} tokens as {file.dtype} ({file.bin_bytes / 1e6:,.1f} MB)\ntokens per"
+        f" document: mean {mean:,.1f}, from {shortest or 0:,} to {longest:,}; {empty:,} are empty"
     )
 
 

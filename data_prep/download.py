@@ -1,4 +1,4 @@
-"""Raw data from where it is published, into a folder.
+"""Downloads of raw data from its publishers into a folder.
 
     galen download medline-baseline --output raw/medline/baseline
     galen download medline-updates  --output raw/medline/updatefiles
@@ -6,13 +6,13 @@
     # also s2-papers, s2-abstracts
     S2_API_KEY=… galen download s2orc --output raw/s2orc
     galen download hf:epfl-llm/guidelines --output raw/guidelines
-    # a benchmark; docs/evaluation.md says where others are
+    # a benchmark; docs/evaluation.md lists where to get others
     galen download pubmedqa --output DATA/pubmedqa
 
-Nothing else in Galen fetches raw data. Stopped and started again, the command resumes where it was,
-inside a file too; a file that is there as it is published is not fetched again. Each file is
-checked against the published checksum before it gets its name, and noted with the time in
-downloads.jsonl. docs/sources.md says under which license each source may be used: read it first.
+No other command downloads raw data. An interrupted download resumes when the same command is
+started again, also within a file; a file that exists in its published version is skipped. Each file
+is checked against the published checksum before it appears under its name, and recorded with the
+time in downloads.jsonl. Read docs/sources.md first: it lists the licenses of the sources.
 """
 
 import argparse
@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_prep.fetching import benchmarks, listings, pmc
+from data_prep.fetching.item import RECORD_NAME, Item, name_problem
 from data_prep.fetching.record import Record
-from data_prep.fetching.transfer import MAX_FILE_BYTES, Item, Transfer, public, trouble_with
+from data_prep.fetching.transfer import MAX_FILE_BYTES, Transfer
+from data_prep.fetching.urls import public
 from galen import cli, lock
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
@@ -48,24 +50,7 @@ SOURCES = (
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     options = _parser().parse_args(argv)
-    if options.source not in SOURCES and not re.fullmatch("hf:.+", options.source):
-        raise UsageError(
-            f"no source {options.source!r}; there are {', '.join(SOURCES)} and hf:OWNER/NAME"
-        )
-    rates = [
-        options.requests_per_second,
-        options.max_file_size,
-        *([] if options.max_rate is None else [options.max_rate]),
-    ]
-    if min(rates) <= 0 or options.connections < 1:
-        raise UsageError(
-            "--requests-per-second, --max-rate and --max-file-size must be above 0, --connections"
-            " at least 1"
-        )
-    if options.base_url is not None and not options.base_url.startswith(("http://", "https://")):
-        raise UsageError(
-            f"--base-url {public(options.base_url)}: an address begins with https:// or http://"
-        )
+    _check(options)
     transfer = Transfer(
         options.requests_per_second,
         options.max_rate and options.max_rate * 1e6,
@@ -81,6 +66,30 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _check(options: argparse.Namespace) -> None:
+    """Check the options.
+
+    Raises:
+        UsageError: one is invalid.
+    """
+    if options.source not in SOURCES and not re.fullmatch("hf:.+", options.source):
+        raise UsageError(
+            f"no source {options.source!r}; the sources are {', '.join(SOURCES)} and hf:OWNER/NAME"
+        )
+    limits = [options.requests_per_second, options.max_file_size]
+    if options.max_rate is not None:
+        limits.append(options.max_rate)
+    if min(limits) <= 0 or options.connections < 1:
+        raise UsageError(
+            "--requests-per-second, --max-rate and --max-file-size must be above 0, --connections"
+            " at least 1"
+        )
+    if options.base_url is not None and not options.base_url.startswith(("http://", "https://")):
+        raise UsageError(
+            f"--base-url {public(options.base_url)}: an address begins with https:// or http://"
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = cli.ArgumentParser(__doc__)
     parser.add_argument("source", metavar="SOURCE", help=f"{', '.join(SOURCES)} or hf:OWNER/NAME")
@@ -89,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "--include",
         action="append",
         metavar="GLOB",
-        help="only files whose name fits, as 'pubmed26n00*'; may be repeated",
+        help="only files whose name matches, such as 'pubmed26n00*'; may be repeated",
     )
     parser.add_argument(
         "--license",
@@ -109,13 +118,13 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=3.0,
         metavar="N",
-        help="at most; NCBI asks for 3 [3]",
+        help="maximum number of requests per second; NCBI asks for 3 [3]",
     )
     parser.add_argument(
         "--max-rate",
         type=float,
         metavar="MB/S",
-        help="megabytes a second over all connections [no limit]",
+        help="maximum rate of all connections in megabytes per second [no limit]",
     )
     parser.add_argument(
         "--max-file-size",
@@ -125,11 +134,15 @@ def _parser() -> argparse.ArgumentParser:
         help="limit for files whose size is not published [%(default)g]",
     )
     parser.add_argument(
-        "--connections", type=int, default=2, metavar="N", help="files at a time [2]"
+        "--connections",
+        type=int,
+        default=2,
+        metavar="N",
+        help="number of simultaneous downloads [2]",
     )
     parser.add_argument("--base-url", metavar="URL", help="another server, such as a mirror")
     parser.add_argument(
-        "--dry-run", action="store_true", help="list what would be fetched, and fetch nothing"
+        "--dry-run", action="store_true", help="list the files without downloading them"
     )
     return parser
 
@@ -138,13 +151,11 @@ Job = tuple[str, Callable[[], None]]
 
 
 def _jobs(transfer: Transfer, options: argparse.Namespace) -> Iterator[Job]:
-    """Return the downloads left to do."""
+    """Return the remaining downloads."""
     record = Record(options.output)
-    return (
-        _pmc_jobs(transfer, record, options)
-        if options.source == "pmc"
-        else _file_jobs(transfer, record, options)
-    )
+    if options.source == "pmc":
+        return _pmc_jobs(transfer, record, options)
+    return _file_jobs(transfer, record, options)
 
 
 Published = TypeVar("Published", Item, pmc.Package)
@@ -153,8 +164,8 @@ Published = TypeVar("Published", Item, pmc.Package)
 def _listing(transfer: Transfer, options: argparse.Namespace) -> Iterator[Item]:
     base = {} if options.base_url is None else {"base": options.base_url.rstrip("/")}
     if options.source.startswith("medline-"):
-        part = "baseline" if options.source == "medline-baseline" else "updatefiles"
-        return listings.medline(transfer, part, partial(_is_included, options.include), **base)
+        section = "baseline" if options.source == "medline-baseline" else "updatefiles"
+        return listings.medline(transfer, section, partial(_is_included, options.include), **base)
     if options.source.startswith("hf:"):
         return listings.hub(transfer, options.source[3:], revision=options.revision, **base)
     if options.source in benchmarks.FILES:
@@ -164,21 +175,21 @@ def _listing(transfer: Transfer, options: argparse.Namespace) -> Iterator[Item]:
 
 
 def _file_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) -> Iterator[Job]:
-    """Yield the downloads left to do for sources that publish files."""
+    """Yield the remaining downloads of a source that publishes files."""
 
     def fetch(item: Item) -> None:
         record.add(item.name, url=item.public_url, **transfer.file(item, options.output))
 
     def refuse(name: str) -> None:
-        raise DataError(f"{name} is the name of two files; the first one is fetched")
+        raise DataError(f"{name} is the name of two files; only the first one is downloaded")
 
     names: set[str] = set()
     for item in _included(_listing(transfer, options), options.include):
-        if trouble_with(item.name) is not None:
-            yield repr(item.name[:100]), partial(fetch, item)  # which says what the trouble is
+        if name_problem(item.name) is not None:
+            yield repr(item.name[:100]), partial(fetch, item)  # which reports the problem
         elif item.name in names:
             yield item.name, partial(refuse, item.name)
-        elif not record.has(item):
+        elif not record.is_current(item):
             yield item.name, partial(fetch, item)
         names.add(item.name)
 
@@ -186,25 +197,22 @@ def _file_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) 
 def _pmc_jobs(transfer: Transfer, record: Record, options: argparse.Namespace) -> Iterator[Job]:
     base = (options.base_url or pmc.BUCKET).rstrip("/")
     for package in _included(pmc.packages(transfer, base), options.include):
-        if not pmc.is_there(package, options.license, options.output, record):
-            yield (
-                package.name,
-                partial(
-                    pmc.fetch, transfer, package, options.license, options.output, record, base
-                ),
-            )
+        if pmc.is_current(package, options.license, options.output, record):
+            continue
+        job = partial(pmc.fetch, transfer, package, options.license, options.output, record, base)
+        yield package.name, job
 
 
 def _included(
     published: Iterator[Published], patterns: Iterable[str] | None
 ) -> Iterator[Published]:
-    found = False
+    any_included = False
     for item in published:
         if _is_included(patterns, item.name):
-            found = True
+            any_included = True
             yield item
-    if patterns and not found:
-        raise DataError(f"the name of no published file fits --include {' '.join(patterns)}")
+    if patterns and not any_included:
+        raise DataError(f"no published file matches --include {' '.join(patterns)}")
 
 
 def _is_included(patterns: Iterable[str] | None, name: str) -> bool:
@@ -212,51 +220,63 @@ def _is_included(patterns: Iterable[str] | None, name: str) -> bool:
 
 
 def _run(jobs: Iterator[Job], transfer: Transfer, options: argparse.Namespace) -> None:
-    """Run all jobs, some at a time; a file that fails does not stop the others.
+    """Run all jobs.
 
     Raises:
         DataError: some files could not be downloaded.
     """
-    failed: list[str] = []
-    done = 0
-    with (
-        Progress("download", unit="B", scale=True) as progress,
-        concurrent.futures.ThreadPoolExecutor(options.connections) as pool,
-    ):
+    downloads = _Downloads()
+    with Progress("download", unit="B", scale=True) as progress:
         transfer.on_bytes = progress.update
-        running: dict[concurrent.futures.Future[None], str] = {}
-
-        def collect(wait_for: str) -> None:
-            nonlocal done
-            finished, _ = concurrent.futures.wait(running, return_when=wait_for)
-            for future in finished:
-                name = running.pop(future)
-                try:
-                    future.result()
-                    done += 1
-                except (DataError, OSError) as error:
-                    failed.append(str(error))
-                    logger.error(f"failed: {name}: {error}")
-
-        try:
-            for name, job in jobs:
-                running[pool.submit(job)] = name
-                if len(running) >= options.connections:
-                    collect(concurrent.futures.FIRST_COMPLETED)
-            collect(concurrent.futures.ALL_COMPLETED)
-        except BaseException:
-            transfer.stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    print(
-        f"{done} files downloaded, {len(failed)} failed; list: {options.output / 'downloads.jsonl'}"
-    )
-    if failed:
-        shown = "\n       ".join(failed[:5])
+        downloads.run(jobs, transfer, options.connections)
+    errors = downloads.errors
+    record = options.output / RECORD_NAME
+    print(f"{_files(downloads.done)} downloaded, {len(errors)} failed; list: {record}")
+    if errors:
+        first_errors = "\n       ".join(errors[:5])
         raise DataError(
-            f"{len(failed)} files could not be downloaded; start the same command again to"
-            f" retry:\n       {shown}"
+            f"{_files(len(errors))} could not be downloaded; start the same command again to"
+            f" retry:\n       {first_errors}"
         )
+
+
+class _Downloads:
+    """Runs jobs, several at a time; a file that fails does not stop the others."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.errors: list[str] = []
+        self._running: dict[concurrent.futures.Future[None], str] = {}
+
+    def run(self, jobs: Iterator[Job], transfer: Transfer, connections: int) -> None:
+        """Run all jobs, at most `connections` at a time."""
+        with concurrent.futures.ThreadPoolExecutor(connections) as pool:
+            try:
+                for name, job in jobs:
+                    self._running[pool.submit(job)] = name
+                    if len(self._running) >= connections:
+                        self._collect(concurrent.futures.FIRST_COMPLETED)
+                self._collect(concurrent.futures.ALL_COMPLETED)
+            except BaseException:
+                transfer.stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _collect(self, return_when: str) -> None:
+        """Wait for jobs and count their results."""
+        completed, _ = concurrent.futures.wait(self._running, return_when=return_when)
+        for future in completed:
+            name = self._running.pop(future)
+            try:
+                future.result()
+                self.done += 1
+            except (DataError, OSError) as error:
+                self.errors.append(str(error))
+                logger.error(f"failed: {name}: {error}")
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 if __name__ == "__main__":

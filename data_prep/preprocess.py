@@ -1,4 +1,4 @@
-r"""Documents to Megatron's indexed token files, with the model's own tokenizer.
+r"""Tokenization: documents to Megatron's indexed token files, with the model's own tokenizer.
 
     galen preprocess --input corpus/train --output-prefix data/train \
         --tokenizer-model model/ --append-eod --workers 2
@@ -18,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from data_prep.tokenization.input_hashes import InputHashes
 from data_prep.tokenization.input_sample import sample_input
 from data_prep.tokenization.job import TokenJob
 from data_prep.tokenization.megatron_lm_options import refuse_options_of_megatron_lm
+from data_prep.tokenization.special_tokens import special_tokens
 from data_prep.tokenization.stats import id_counts, write_page
 from data_prep.tokenization.tokenizer import TextTokenizer, load_tokenizer, read_special_tokens
 from data_prep.tokenization.worker import Task
@@ -51,20 +53,21 @@ def main(argv: list[str] | None = None) -> int | None:
     shards = dict(enumerate(shard_inputs(files, arguments.shards)))
     if arguments.shard is not None:
         shards = {arguments.shard: shards[arguments.shard]}
-    hashes = InputHashes([item for ranges in shards.values() for item in ranges])
-    special = (
-        read_special_tokens(arguments.add_special_tokens) if arguments.add_special_tokens else []
-    )
-    tokenizer = load_tokenizer(arguments.tokenizer_model, special)
-    bos, eod = token_options.special_tokens(arguments, tokenizer)
+    hashes = InputHashes(list(chain.from_iterable(shards.values())))
+    added = []
+    if arguments.add_special_tokens:
+        added = read_special_tokens(arguments.add_special_tokens)
+    tokenizer = load_tokenizer(arguments.tokenizer_model, added)
+    bos, eod = special_tokens(arguments, tokenizer)
     fingerprint = tokenizer.fingerprint()
-    contract = {
+    tokenizer_record: dict[str, Any] = {
         "path": str(arguments.tokenizer_model),
         "sha256": fingerprint,
         "vocab_size": tokenizer.vocab_size,
         "eod": eod,
-        **({"added": tokenizer.special} if special else {}),
     }
+    if added:
+        tokenizer_record["added"] = tokenizer.special
     config = token_options.config(arguments, fingerprint, bos, eod)
     sequence_config = token_options.sequence_config(arguments, bos, eod)
     names = ["text", "role"] if arguments.instruction else arguments.json_keys
@@ -83,7 +86,7 @@ def main(argv: list[str] | None = None) -> int | None:
                     tokenizer,
                     ReferenceEncoder(tokenizer),
                 )
-                _run(job, task, config, contract, arguments, hashes, start)
+                _run(job, task, config, tokenizer_record, arguments, hashes, start)
         start = time.monotonic()
     return 0
 
@@ -92,7 +95,7 @@ def _run(
     job: TokenJob,
     task: Task,
     config: Mapping[str, Any],
-    contract: Mapping[str, Any],
+    tokenizer_record: Mapping[str, Any],
     arguments: argparse.Namespace,
     hashes: InputHashes,
     start: float,
@@ -100,7 +103,7 @@ def _run(
     """Run or resume one job up to its manifest."""
     with job.working(Identity(config, [_input_signature(item) for item in task.ranges])):
         if task.ranges[0].path == STDIN:
-            job.restart()  # what came through a pipe is gone
+            job.restart()  # the earlier content of the pipe is lost
         task.encoder = _choose_encoder(task, arguments.encoder, arguments.workers)
         bytes_before = job.state.bytes
         tokens_before = sum(output.tokens for output in job.state.outputs.values())
@@ -114,7 +117,7 @@ def _run(
                 on_bytes_read=hashes.stdin.update,
             )
             _finish(job, task, arguments.stats)
-            counts = _write_manifest(job, task, config, contract, hashes)
+            counts = _write_manifest(job, task, config, tokenizer_record, hashes)
         except OSError as error:
             job.unpublish()
             where = error.filename or job.manifest.parent
@@ -136,40 +139,40 @@ def _run(
 
 
 def _choose_encoder(task: Task, name: str, workers: int) -> Encoder:
-    """Return the encoder, compared on a sample of the input; log why it is not the fastest."""
+    """Return an encoder that was compared on a sample; log why it is not the fastest one."""
     from_stdin = task.ranges[0].path == STDIN
     texts = [] if name == "reference" or from_stdin else sample_input(task)
-    encoder, why = choose_encoder(task.tokenizer, texts, name, workers)
-    if why is not None and encoder.name == "reference":
-        logger.warning(f"encoding with the tokenizer itself, which is slow: {why}")
-    elif why is not None:
-        logger.warning(f"encoding with {encoder.name}: {why}")
+    encoder, reason = choose_encoder(task.tokenizer, texts, name, workers)
+    if reason is not None and encoder.name == "reference":
+        logger.warning(f"encoding with the tokenizer itself, which is slow: {reason}")
+    elif reason is not None:
+        logger.warning(f"encoding with {encoder.name}: {reason}")
     return encoder
 
 
 def _input_files(names: Sequence[str]) -> list[Path]:
     if "-" in names:
         if len(names) > 1:
-            raise UsageError("--input -: standard input goes alone")
+            raise UsageError("--input -: standard input cannot be combined with files")
         return [STDIN]
     for folder in filter(os.path.isdir, names):
         with contextlib.suppress(DataError):
             manifest.read(folder, stage="curate")
             raise UsageError(
-                f"--input {folder}: a complete corpus with its held-out splits; give one split,"
+                f"--input {folder}: a complete corpus with its held-out splits; pass one split,"
                 f" such as {Path(folder) / 'train'}"
             )
-    files = [
-        path
-        for name in names
-        for path in find_files(name, ENDINGS)
-        if path.name != manifest.NAME or Path(name).is_file()
-    ]
+    files: list[Path] = []
+    for name in names:
+        matches = find_files(name, ENDINGS)
+        is_file = Path(name).is_file()
+        files += [path for path in matches if is_file or path.name != manifest.NAME]
     if not files:
-        raise DataError(f"{', '.join(names)} holds no documents: only {manifest.NAME}")
-    if twice := [str(path) for path, times in Counter(files).items() if times > 1]:
-        listed = ", ".join(twice[:3]) + " …" * (len(twice) > 3)
-        logger.warning(f"input files given, and read, more than once: {listed}")
+        raise DataError(f"{', '.join(names)} contains no documents: only {manifest.NAME}")
+    repeated = [str(path) for path, count in Counter(files).items() if count > 1]
+    if repeated:
+        listed = ", ".join(repeated[:3]) + " …" * (len(repeated) > 3)
+        logger.warning(f"input files are read more than once: {listed}")
     return files
 
 
@@ -185,7 +188,7 @@ def _is_finished(
         return False
     job.remove_working_files()  # killed after its manifest
     counts = existing["counts"]
-    print(
+    logger.info(
         f"{names} is already complete: {counts['documents']:,} documents,"
         f" {counts['tokens']:,} tokens"
     )
@@ -193,7 +196,7 @@ def _is_finished(
 
 
 def _input_signature(item: FileRange) -> dict[str, Any]:
-    """Return a record that changes when a file does, found without reading it."""
+    """Return a record that changes with a file, made without reading it."""
     if item.path == STDIN:
         return {"path": "-"}
     return stat_record(item.path) | {"start": item.start, "end": item.end}
@@ -222,16 +225,17 @@ def _write_manifest(
     job: TokenJob,
     task: Task,
     config: Mapping[str, Any],
-    contract: Mapping[str, Any],
+    tokenizer_record: Mapping[str, Any],
     hashes: InputHashes,
 ) -> dict[str, Any]:
     """Write the manifest of a finished job; return its counts."""
     outputs: list[Any] = []
     for output in job.outputs.values():
-        outputs += [
-            {"path": str(output.bin), "bytes": output.tally.bytes, "sha256": output.tally.sha256()},
-            output.idx,
-        ]
+        tally = output.tally
+        outputs.append(
+            {"path": str(output.bin), "bytes": tally.bytes, "sha256": tally.sha256()},
+        )
+        outputs.append(output.idx)
     counts = _counts(job, task.tokenizer)
     manifest.write(
         job.manifest,
@@ -240,7 +244,7 @@ def _write_manifest(
         config=config,
         outputs=outputs,
         counts=counts,
-        tokenizer=contract,
+        tokenizer=tokenizer_record,
         encoder=task.encoder.name,
     )
     return counts
@@ -273,26 +277,24 @@ def _counts(job: TokenJob, tokenizer: TextTokenizer) -> dict[str, Any]:
 
 def _summary(counts: dict[str, Any], vocab_size: int) -> str:
     lines = []
-    for name, found in counts["outputs"].items():
-        documents = found["documents"]
-        tokens = found["tokens"]
-        longest = f"the longest {found['longest']:,} (document {found['longest_document']:,})"
+    for name, output in counts["outputs"].items():
+        documents = output["documents"]
+        tokens = output["tokens"]
+        longest = f"the longest {output['longest']:,} (document {output['longest_document']:,})"
         lines += [
             f"documents {documents:>16,}   {name}",
-            f"tokens    {tokens:>16,}   {tokens / documents:,.1f} a document, {longest}",
-            f"unknown   {found['unknown']:>16,}   {found['unknown_rate']:.4%} of the tokens",
-            f"not used  {found['ids_never_used']:>16,}   of {vocab_size:,} ids",
+            f"tokens    {tokens:>16,}   {tokens / documents:,.1f} per document, {longest}",
+            f"unknown   {output['unknown']:>16,}   {output['unknown_rate']:.4%} of the tokens",
+            f"not used  {output['ids_never_used']:>16,}   of {vocab_size:,} ids",
         ]
-    tokens = sum(found["tokens"] for found in counts["outputs"].values())
+    tokens = sum(output["tokens"] for output in counts["outputs"].values())
     lines.append(
         f"text      {counts['bytes'] / 1e6:>13,.1f} MB   {counts['bytes'] / max(tokens, 1):.2f}"
         " bytes a token"
     )
     if counts["skipped"]:
-        lines.append(
-            f"skipped   {sum(counts['skipped'].values()):>16,}  "
-            f" {', '.join(f'{why}: {n:,}' for why, n in counts['skipped'].items())}"
-        )
+        reasons = ", ".join(f"{reason}: {n:,}" for reason, n in counts["skipped"].items())
+        lines.append(f"skipped   {sum(counts['skipped'].values()):>16,}   {reasons}")
     return "\n".join(lines)
 
 

@@ -14,8 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from data_prep.reporting import report_figures
 from galen import cli, json_file, lock, manifest, page
 from galen.atomic import write_text
@@ -32,6 +30,8 @@ SHOWN = 20
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
+    import jinja2
+
     parser = cli.ArgumentParser(__doc__)
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="output of `galen curate`")
     parser.add_argument(
@@ -92,7 +92,7 @@ def render(corpus: Path, samples: bool = True) -> str:
         shows_samples=samples,
         samples=statistics["samples"] if samples else {},
         kept_samples=statistics["kept_samples"] if samples else [],
-        found=statistics["steps"],
+        findings=statistics["steps"],
         clusters=_first_lines(corpus / "duplicates.jsonl"),
         matches=_first_lines(corpus / "contamination.jsonl"),
     )

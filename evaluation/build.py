@@ -7,10 +7,10 @@
         --questions data/medqa/test.jsonl --output medqa_fr.jsonl --local-model DIR
 
 The output has Galen's own layout (`reader: galen`) with the provenance of each item: model,
-instruction, tries. A rationale is kept when another request, which sees question and rationale but
-not the answer, comes to the right answer; a translation when it has the same options, numbers and
-placeholders. What fails all its tries is in OUTPUT.rejected.jsonl with the reason. Each item is
-written when it is done: started again after a kill, the command resumes.
+instruction, tries. A rationale is accepted if another request, which contains question and
+rationale but not the answer, gives the right answer; a translation if it has the same options,
+numbers and placeholders. Items that fail all tries are in OUTPUT.rejected.jsonl with the reasons.
+Each item is written at once: after an interruption, the same command resumes.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import re
 import time
 from collections import Counter
@@ -40,6 +41,8 @@ from galen.errors import UsageError
 from galen.progress import Progress
 from galen.run_folder import Identity
 
+logger = logging.getLogger(__name__)
+
 EXPLAIN = (
     "Here is a medical examination question with its correct answer. Explain in {language}, step by"
     " step and in at most 200 words, why this answer is right and the other options are not. Do not"
@@ -56,7 +59,7 @@ TRANSLATE = (
     ' "options": {{letter: text}}}}.\n\n{record}'
 )
 Attempt = Callable[[Question, int], "tuple[Question | None, str]"]
-"""Makes an item, or says why not, on its n-th try."""
+"""Returns the new item on its n-th try, or None and the reason."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -73,29 +76,26 @@ def main(argv: list[str] | None = None) -> None:
     chat = local_chat.chosen(options)
     if chat is None:
         raise UsageError(
-            "who is to be asked? Give --endpoint and --endpoint-model, or --local-model"
+            "no model is named: give --endpoint and --endpoint-model, or --local-model"
         )
-    attempt: Attempt
+    attempt: Attempt = functools.partial(explained, chat)
+    instruction = EXPLAIN + SOLVE
     if options.what == "translate":
-        attempt, instruction = (
-            functools.partial(translated, options.to, chat),
-            TRANSLATE + options.to,
-        )
-    else:
-        attempt, instruction = functools.partial(explained, chat), EXPLAIN + SOLVE
+        attempt = functools.partial(translated, options.to, chat)
+        instruction = TRANSLATE + options.to
     digest = hashlib.sha256(instruction.encode()).hexdigest()[:16]
     provenance = {"model": chat.model, "instruction": digest, "questions": options.questions}
-    kept = _build(questions, attempt, options.tries, options.output, provenance)
+    accepted = _build(questions, attempt, options.tries, options.output, provenance)
     if options.check:
-        write_check_sheet(options.check, questions, kept)
-        print(f"sheet for the human check: {options.check}")
-    print(f"{len(kept)} of {len(questions)} items in {options.output}")
+        write_check_sheet(options.check, questions, accepted)
+        logger.info(f"sheet for the human check: {options.check}")
+    print(f"{len(accepted)} of {len(questions)} items in {options.output}")
 
 
 def explained(chat: Chat, item: Question, number: int) -> tuple[Question | None, str]:
     """Return the question with a rationale from which its answer can be recovered.
 
-    Otherwise None and the reason.
+    Returns None and the reason if the try fails.
     """
     names = {code: name for name, code in LANGUAGES.items()}
     shown = _shown(item)
@@ -105,17 +105,11 @@ def explained(chat: Chat, item: Question, number: int) -> tuple[Question | None,
     rationale = chat.ask(message, temperature=0.7 if number else 0.0, seed=number).strip()
     if not rationale:
         return None, "empty rationale"
-    found = answer_extraction.extract(
-        chat.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64), item.options
-    )
-    if found is None or frozenset(found) != item.answers:
-        return (
-            None,
-            (
-                f"the rationale leads to {','.join(found) if found else 'no answer'}, not to"
-                f" {item.answer}"
-            ),
-        )
+    solution = chat.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64)
+    answers = answer_extraction.extract(solution, item.options)
+    if answers is None or frozenset(answers) != item.answers:
+        actual = ",".join(answers) if answers else "no answer"
+        return None, f"the rationale leads to {actual}, not to {item.answer}"
     return dataclasses.replace(item, rationale=rationale), ""
 
 
@@ -124,58 +118,60 @@ def translated(
 ) -> tuple[Question | None, str]:
     """Return the question in another language, with the same options, numbers and placeholders.
 
-    Otherwise None and the reason.
+    Returns None and the reason if the try fails.
     """
     record = {"context": item.context, "question": item.question, "options": item.options}
     message = TRANSLATE.format(language=language, record=json.dumps(record, ensure_ascii=False))
     reply = chat.ask(message, temperature=0.7 if number else 0.0, seed=number, max_tokens=4096)
     try:
-        found = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
-        texts = [found["context"], found["question"], *found["options"].values()]
+        translation = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
+        options = translation["options"]
+        texts = [translation["context"], translation["question"], *options.values()]
     except (ValueError, KeyError, AttributeError):
-        return None, "the reply is not the JSON that was asked for"
-    if not all(isinstance(text, str) for text in texts) or not found["question"].strip():
+        return None, "the reply is not the requested JSON"
+    if not all(isinstance(text, str) for text in texts) or not translation["question"].strip():
         return None, "a text is missing"
-    if list(found["options"]) != list(item.options) or not all(
-        text.strip() for text in found["options"].values()
-    ):
-        return None, f"the options are {', '.join(found['options'])}, not {', '.join(item.options)}"
-    for before, after in zip(
-        [item.context, item.question, *item.options.values()], texts, strict=True
-    ):
-        if bool(before.strip()) != bool(after.strip()):
-            return None, "a text is missing"
-        if _numbers(before) != _numbers(after):
-            return (
-                None,
-                f"the numbers differ: {sorted(_numbers(before))} became {sorted(_numbers(after))}",
-            )
-        if _placeholders(before) != _placeholders(after):
-            return None, "the placeholders differ"
-    return (
-        dataclasses.replace(
-            item,
-            context=found["context"],
-            question=found["question"],
-            options=found["options"],
-            language=LANGUAGES[language],
-            rationale="",
-        ),
-        "",
+    if list(options) != list(item.options) or not all(text.strip() for text in options.values()):
+        return None, f"the options are {', '.join(options)}, not {', '.join(item.options)}"
+    originals = [item.context, item.question, *item.options.values()]
+    for original, text in zip(originals, texts, strict=True):
+        if problem := _difference(original, text):
+            return None, problem
+    translated_item = dataclasses.replace(
+        item,
+        context=translation["context"],
+        question=translation["question"],
+        options=options,
+        language=LANGUAGES[language],
+        rationale="",
     )
+    return translated_item, ""
+
+
+def _difference(original: str, text: str) -> str:
+    """Return in what a text differs from its translation that should be equal; empty if nothing."""
+    if bool(original.strip()) != bool(text.strip()):
+        return "a text is missing"
+    before = _numbers(original)
+    after = _numbers(text)
+    if before != after:
+        return f"the numbers differ: {sorted(before)} became {sorted(after)}"
+    if _placeholders(original) != _placeholders(text):
+        return "the placeholders differ"
+    return ""
 
 
 def write_check_sheet(
-    path: Path, questions: list[Question], kept: dict[str, dict[str, Any]]
+    path: Path, questions: list[Question], accepted: dict[str, dict[str, Any]]
 ) -> None:
     """Write a sheet for the human check, keeping entries of an existing one.
 
-    Results beside their sources, and columns for verdict and remark.
+    It has the results beside their sources, and columns for verdict and remark.
     """
     rows = []
     for item in questions:
-        if item.id in kept:
-            record = kept[item.id]
+        if item.id in accepted:
+            record = accepted[item.id]
             made = Question(
                 item.id, record["context"], record["question"], record["options"], record["answer"]
             )
@@ -190,38 +186,42 @@ def _build(
     output: Path,
     provenance: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
-    rejected = output.with_name(f"{output.name.removesuffix('.jsonl')}.rejected.jsonl")
+    """Write the items that are missing; return the accepted ones by id."""
+    rejected_path = output.with_name(f"{output.name.removesuffix('.jsonl')}.rejected.jsonl")
     with (
         lock.hold(output),
-        SampleLog(output) as kept,
-        SampleLog(rejected) as refused,
+        SampleLog(output) as accepted,
+        SampleLog(rejected_path) as rejected,
         Progress("build", total=len(questions), unit="items") as progress,
     ):
-        for record in (*kept.samples.values(), *refused.samples.values()):
-            made = record.get("provenance", {})
-            earlier = Identity({key: made.get(key) for key in provenance})
+        for record in (*accepted.samples.values(), *rejected.samples.values()):
+            recorded = record.get("provenance", {})
+            earlier = Identity({key: recorded.get(key) for key in provenance})
             if differences := Identity(provenance).differences(earlier):
                 raise run_folder.conflict(output, differences)
         for item in questions:
-            if item.id not in kept.samples and item.id not in refused.samples:
-                found, reasons = _tried(item, attempt, tries)
-                if found is None:
-                    refused.append([{"id": item.id, "reasons": reasons, "provenance": provenance}])
+            if item.id not in accepted.samples and item.id not in rejected.samples:
+                new, reasons = _first_success(item, attempt, tries)
+                if new is None:
+                    record = {"id": item.id, "reasons": reasons, "provenance": provenance}
+                    rejected.append([record])
                 else:
                     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                    made = {**provenance, "tries": len(reasons) + 1, "created": created}
-                    kept.append([{**dataclasses.asdict(found), "provenance": made}])
+                    own = {**provenance, "tries": len(reasons) + 1, "created": created}
+                    accepted.append([{**dataclasses.asdict(new), "provenance": own}])
             progress.update()
-        return dict(kept.samples)
+        return dict(accepted.samples)
 
 
-def _tried(item: Question, attempt: Attempt, tries: int) -> tuple[Question | None, list[str]]:
-    """Return what the first good try made, or None, and the reasons against the tries before it."""
+def _first_success(
+    item: Question, attempt: Attempt, tries: int
+) -> tuple[Question | None, list[str]]:
+    """Return the result of the first successful try, or None, and the reasons of failed tries."""
     reasons: list[str] = []
     for number in range(tries):
-        found, reason = attempt(item, number)
-        if found is not None:
-            return found, reasons
+        new, reason = attempt(item, number)
+        if new is not None:
+            return new, reasons
         reasons.append(reason)
     return None, reasons
 
@@ -233,8 +233,8 @@ def _shown(item: Question) -> str:
 def _numbers(text: str) -> Counter[str]:
     """Return a text's numbers, decimal commas as points, without thousands separators."""
     return Counter(
-        re.sub(r"[ \u202f](?=\d{3})", "", found).replace(",", ".")
-        for found in re.findall(r"\d+(?:[.,]\d+)*", text)
+        re.sub(r"[ \u202f](?=\d{3})", "", number).replace(",", ".")
+        for number in re.findall(r"\d+(?:[.,]\d+)*", text)
     )
 
 
@@ -254,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
         "--questions",
         required=True,
         metavar="FILE",
-        help="where the questions are: file, folder, or hub:…",
+        help="file or folder of the questions, or hub:…",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE", help="JSONL in Galen's own layout"
@@ -280,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
         "--check",
         type=Path,
         metavar="FILE",
-        help="write a sheet for the human check; what was entered in one that is there stays",
+        help="write a sheet for the human check; entries of an existing one are kept",
     )
     return parser
 

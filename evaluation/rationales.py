@@ -1,4 +1,4 @@
-"""Judge the rationales that a model wrote.
+"""Score the rationales that a model generated.
 
 BLEU-1, ROUGE-1, BERTScore, a language model as judge, and a sheet for human judges.
 
@@ -9,15 +9,16 @@ BLEU-1, ROUGE-1, BERTScore, a language model as judge, and a sheet for human jud
         --endpoint http://localhost:8000/v1 --endpoint-model NAME
 
 RUN is an output folder of `galen evaluate` under the protocol mmedbench_rationale. Only samples
-whose reference rationale a human has checked are compared, as in the paper. Each sample is written
-when it is done: started again after a kill, the command resumes. The sheet shows question,
-reference and rationale without the model's name; `galen agreement` reads it when it is filled
-in.
+whose reference rationale was checked by a human are compared, as in the paper. Each sample is
+written at once: after an interruption, the same command resumes. The sheet shows question,
+reference and rationale without the model's name; `galen agreement` reads it after the judges have
+filled it in.
 """
 
 import argparse
 import hashlib
 import json
+import logging
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -34,6 +35,8 @@ from galen import cli, lock
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
+logger = logging.getLogger(__name__)
+
 JUDGE = (
     "Rate how well the candidate rationale explains the answer to a medical question, compared with"
     " the reference rationale: 1 (wrong or no explanation) to 5 (as correct and complete as the"
@@ -42,7 +45,7 @@ JUDGE = (
     " rationale:\n{candidate}\n\nReply with one line: Rating: N"
 )
 _TRIES = 3
-"""How often the judge is asked until it gives a rating."""
+"""Requests to the judge until it gives a rating."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,9 +55,9 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError("--judges must be at least 1")
     samples = read_samples(options.run, options.task)
     judge = local_chat.chosen(options)
-    encoder = (
-        text_metrics.BertScore(options.encoder, options.encoder_layer) if options.encoder else None
-    )
+    encoder = None
+    if options.encoder:
+        encoder = text_metrics.BertScore(options.encoder, options.encoder_layer)
     settings = [str(options.encoder), options.encoder_layer, judge.model if judge else None]
     with (
         lock.hold(options.output),
@@ -62,12 +65,11 @@ def main(argv: list[str] | None = None) -> None:
         Progress("judge", total=len(samples) - len(log.samples), unit="rationales") as progress,
     ):
         for sample in samples:
-            of = hashlib.sha256(
-                json.dumps([sample["candidate"], sample["rationale"], *settings]).encode()
-            ).hexdigest()[:16]
+            signature = _signature(sample, settings)
             if sample["id"] not in log.samples:
-                progress.update(log.append([{**score(sample, encoder, judge), "of": of}]))
-            elif log.samples[sample["id"]].get("of") != of:
+                scores = score(sample, encoder, judge)
+                progress.update(log.append([{**scores, "of": signature}]))
+            elif log.samples[sample["id"]].get("of") != signature:
                 raise UsageError(
                     f"{options.output} holds scores of another run, encoder or judge; choose"
                     " another --output"
@@ -75,75 +77,82 @@ def main(argv: list[str] | None = None) -> None:
         records = [log.samples[sample["id"]] for sample in samples]
     if options.sheet:
         write_sheet(options.sheet, samples, options.judges)
-        print(f"sheet: {options.sheet}")
+        logger.info(f"rating sheet: {options.sheet}")
     for language, group in _by_language(samples, records).items():
-        hypotheses = [sample["candidate"] for sample, _ in group]
-        references = [sample["rationale"] for sample, _ in group]
-        print(
-            f"{language}: {len(group)} rationales, BLEU-1"
-            f" {text_metrics.bleu1(hypotheses, references, language):.2f}",
-            end="",
-        )
-        for name in group[0][1]["metrics"]:
-            if name != "bleu1":
-                print(
-                    f", {name}"
-                    f" {sum(record['metrics'][name] for _, record in group) / len(group):.2f}",
-                    end="",
-                )
-        print()
+        print(_summary(language, group))
+
+
+def _signature(sample: dict[str, Any], settings: list[Any]) -> str:
+    """Return a hash of what decides the scores of a sample."""
+    content = json.dumps([sample["candidate"], sample["rationale"], *settings])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _summary(language: str, group: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """Return one line with the metrics of a language: corpus BLEU-1, means of the others."""
+    candidates = [sample["candidate"] for sample, _ in group]
+    references = [sample["rationale"] for sample, _ in group]
+    bleu1 = text_metrics.bleu1(candidates, references, language)
+    fields = [f"{language}: {len(group)} rationales", f"BLEU-1 {bleu1:.2f}"]
+    for name in group[0][1]["metrics"]:
+        if name != "bleu1":
+            values = [record["metrics"][name] for _, record in group]
+            fields.append(f"{name} {sum(values) / len(values):.2f}")
+    return ", ".join(fields)
 
 
 def read_samples(run: Path, task: str) -> list[dict[str, Any]]:
-    """Return a run's samples that have a checked reference.
+    """Return a run's samples that have a checked reference rationale.
 
-    With each, the question as it was put and the rationale that was written.
+    Each has the `prompt` and the generated rationale, `candidate`.
 
     Raises:
         DataError: there are none.
     """
     path = run / "samples" / f"{task}.jsonl"
-    if not (run / "prompts" / f"{task}.jsonl").is_file():
-        there = ", ".join(sorted(file.stem for file in (run / "prompts").glob("*.jsonl")))
-        raise DataError(
-            f"{run} holds no task {task}"
-            + (f"; there are {there}" if there else "; was it scored by `galen evaluate`?")
-        )
-    asked = error_analysis.prompts(run / "prompts" / f"{task}.jsonl")
-    found = []
+    prompts_path = run / "prompts" / f"{task}.jsonl"
+    if not prompts_path.is_file():
+        existing = ", ".join(sorted(file.stem for file in prompts_path.parent.glob("*.jsonl")))
+        hint = f"it has {existing}" if existing else "was it scored by `galen evaluate`?"
+        raise DataError(f"{run} has no task {task}; {hint}")
+    prompts = error_analysis.prompts(prompts_path)
+    samples = []
     for file in parts(path) or [path]:
         for where, sample in jsonl.records(file):
-            if "rationale" in sample and sample.get("outputs"):
-                check(ScoredRationale, sample, where, ": not a scored sample")
-                if sample["id"] not in asked:
-                    raise DataError(
-                        f"{where}: the sample {jsonl.shown(sample['id'])} has no prompt in"
-                        f" {run / 'prompts'}; score the model again"
-                    )
-                candidate = (
-                    sample["outputs"][0].split("###Answer:")[0].replace("###Rationale:", "").strip()
+            if "rationale" not in sample or not sample.get("outputs"):
+                continue
+            check(ScoredRationale, sample, where, ": not a scored sample")
+            if sample["id"] not in prompts:
+                raise DataError(
+                    f"{where}: the sample {jsonl.shown(sample['id'])} has no prompt in"
+                    f" {prompts_path.parent}; score the model again"
                 )
-                found.append(
-                    {
-                        **sample,
-                        "candidate": candidate,
-                        "prompt": asked[sample["id"]],
-                        "language": sample.get("language", "en"),
-                    }
-                )
-    if not found:
+            details = {
+                "candidate": _rationale(sample["outputs"][0]),
+                "prompt": prompts[sample["id"]],
+                "language": sample.get("language", "en"),
+            }
+            samples.append({**sample, **details})
+    if not samples:
         raise DataError(
             f"{path} holds no sample with a checked reference rationale; score MMedBench with"
             " --protocol mmedbench_rationale"
         )
-    return sorted(found, key=lambda sample: sample["id"])
+    return sorted(samples, key=lambda sample: sample["id"])
+
+
+def _rationale(output: str) -> str:
+    """Return the rationale in an answer of MMedBench's template."""
+    return output.split("###Answer:")[0].replace("###Rationale:", "").strip()
 
 
 def score(
     sample: dict[str, Any], encoder: text_metrics.BertScore | None, judge: Chat | None
 ) -> dict[str, Any]:
-    """Return `{"id", "metrics"}` of one rationale, and what the judge said."""
-    candidate, reference, language = sample["candidate"], sample["rationale"], sample["language"]
+    """Return `{"id", "metrics"}` of one rationale, and the judge's reply."""
+    candidate = sample["candidate"]
+    reference = sample["rationale"]
+    language = sample["language"]
     metrics = {
         "bleu1": text_metrics.bleu1([candidate], [reference], language),
         "rouge1": text_metrics.rouge1(candidate, reference, language),
@@ -153,27 +162,33 @@ def score(
     record: dict[str, Any] = {"id": sample["id"], "metrics": metrics}
     if judge:
         message = JUDGE.format(prompt=sample["prompt"], reference=reference, candidate=candidate)
-        for number in range(_TRIES):
-            said = judge.ask(
-                message, temperature=0.7 if number else 0.0, seed=number, max_tokens=64
-            )
-            rating = re.search(r"rating\W*([1-5])\b", said, re.IGNORECASE) or re.fullmatch(
-                r"\W*([1-5])\W*", said
-            )
-            if rating:
-                break
-        else:
-            raise DataError(
-                f"sample {sample['id']}: the judge gives no rating from 1 to 5 in {_TRIES} tries,"
-                f" but {said[:100]!r}"
-            )
-        metrics["judge"] = float(rating[1])
-        record |= {"said": said, "judge": judge.model}
+        rating, reply = _rating(sample["id"], judge, message)
+        metrics["judge"] = rating
+        record |= {"reply": reply, "judge": judge.model}
     return record
 
 
+def _rating(id_: str, judge: Chat, message: str) -> tuple[float, str]:
+    """Return the judge's rating of a sample and its reply.
+
+    Raises:
+        DataError: the judge gives no rating.
+    """
+    reply = ""
+    for number in range(_TRIES):
+        reply = judge.ask(message, temperature=0.7 if number else 0.0, seed=number, max_tokens=64)
+        rating = re.search(r"rating\W*([1-5])\b", reply, re.IGNORECASE)
+        rating = rating or re.fullmatch(r"\W*([1-5])\W*", reply)
+        if rating:
+            return float(rating[1]), reply
+    raise DataError(
+        f"sample {id_}: the judge gives no rating from 1 to 5 in {_TRIES} tries; its last reply is"
+        f" {reply[:100]!r}"
+    )
+
+
 def write_sheet(path: Path, samples: list[dict[str, Any]], judges: int) -> None:
-    """Write a sheet for ratings from 1 to 5, a column a judge, keeping existing ones."""
+    """Write a sheet for ratings from 1 to 5, a column per judge, keeping existing ratings."""
     rows = [
         [sample["id"], sample["prompt"], sample["rationale"], sample["candidate"]]
         for sample in samples
@@ -212,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
         "--encoder",
         type=Path,
         metavar="DIR",
-        help="Hugging Face encoder for BERTScore (default: BERTScore is left out)",
+        help="Hugging Face encoder for BERTScore (default: no BERTScore)",
     )
     parser.add_argument(
         "--encoder-layer",
@@ -224,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
         "--sheet",
         type=Path,
         metavar="FILE",
-        help="write a rating sheet for human judges; ratings in one that is there stay",
+        help="write a rating sheet for human judges; ratings in an existing one are kept",
     )
     parser.add_argument(
         "--judges",

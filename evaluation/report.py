@@ -3,13 +3,14 @@
     galen report scores/base scores/pretrained scores/finetuned --corpus corpus \\
         --pretraining runs/pretrain --finetuning runs/finetune --output report.html
 
-The first results folder is the model that the others are compared with, on the same samples. Only
-the results are required; the page omits what is not given. Folders come from `galen evaluate`,
-`galen curate`, `galen pretrain`, `galen finetune`.
+The first results folder is the baseline that the others are compared with, on the same samples.
+Only the results are required; without the other inputs their sections are omitted. The folders come
+from `galen evaluate`, `galen curate`, `galen pretrain` and `galen finetune`.
 """
 
 import argparse
 import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from evaluation.reporting.comparison import Comparison, Row
 from evaluation.reporting.report_inputs import ModelScores
 from galen import cli, lock, page
 from galen.atomic import write_text
+
+logger = logging.getLogger(__name__)
 
 _TITLES = {
     "perplexity": "Perplexity",
@@ -47,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    """Read all, and write the page and the tables."""
+    """Read the inputs, and write the page and the tables."""
     models = report_inputs.named([report_inputs.read_scores(folder) for folder in options.results])
     comparisons = comparison.compare(models)
     paper = tables.paper_tables(models)
@@ -75,27 +78,44 @@ def _report(options: argparse.Namespace) -> None:
         for name, scores in model.tasks.items():
             if scores.summary.get("one_sided"):
                 print(f"{model.name}, {name}: {scores.summary['one_sided']}")
-    print(f"report: {options.output}")
+    logger.info(f"report: {options.output}")
     if options.tables:
-        print(f"tables as Markdown, CSV and LaTeX: {options.tables}")
+        logger.info(f"tables as Markdown, CSV and LaTeX: {options.tables}")
 
 
 def verdict(compared: Comparison) -> str:
-    """Return a task's outcome in one sentence: the first model against the second.
+    """Return a task's outcome: the first model against the second and the last.
 
-    Where there are more, against the last, too.
+    A second sentence is about the clean subset if some samples are contaminated.
     """
-    first = compared.rows[0]
     metric = compared.metric
     subject = (
-        f"{_TITLES[metric]} on {compared.samples:,} {compared.task_type.unit} ({compared.title})"
+        f"{_TITLES.get(metric, metric)} on {compared.samples:,} {compared.task_type.unit}"
+        f" ({compared.title})"
     )
+    sentence = f"{subject}{_outcome(compared)}."
+    if not compared.subsets:
+        return sentence
+    contaminated = compared.samples - (compared.clean.samples if compared.clean else 0)
+    if compared.clean is None:
+        return f"{sentence} All of them are in the training corpus."
+    return (
+        f"{sentence} Without the {contaminated:,} that are in the training corpus"
+        f"{_outcome(compared.clean)}."
+    )
+
+
+def _outcome(compared: Comparison) -> str:
+    first, *others = compared.rows
+    metric = compared.metric
     before = number(first.metrics[metric].value, metric)
-    if len(compared.rows) == 1:
-        return f"{subject} is {before} ({interval(first, metric)})."
-    others = compared.rows[1:] if len(compared.rows) <= 3 else [compared.rows[1], compared.rows[-1]]
+    if not others:
+        separator = ":" if compared.subset else " is"
+        return f"{separator} {before} ({interval(first, metric)})"
+    if len(others) > 2:
+        others = [others[0], others[-1]]
     changes = [_change(row, metric) for row in others]
-    return f"{subject}: {before} for {first.model}; {'; '.join(changes)}."
+    return f": {before} for {first.model}; {'; '.join(changes)}"
 
 
 def render(
@@ -105,7 +125,7 @@ def render(
     runs: dict[str, report_inputs.Run],
     **rest: Any,
 ) -> str:
-    """Return the page as HTML; `rest` goes to the template as it is."""
+    """Return the page as HTML; `rest` is passed to the template."""
     # matplotlib takes a second to import
     from evaluation.reporting import report_figures
 
@@ -115,14 +135,16 @@ def render(
             "number": number,
             "duration": duration,
             "signed": signed,
-            "p_value": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
+            "p_value": p_value,
         },
         comparisons=comparisons,
+        tests=comparison.number_of_tests(comparisons),
+        alpha=comparison.ALPHA,
         corpus=corpus,
         drops=drops(corpus.counts) if corpus else [],
         runs=runs,
         figures=report_figures,
-        bins_of=lambda by_model: {name: found["bins"] for name, found in by_model.items()},
+        bins_of=lambda by_model: {name: entry["bins"] for name, entry in by_model.items()},
         metric_titles=_TITLES,
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         **rest,
@@ -130,22 +152,24 @@ def render(
 
 
 def grouped(models: Sequence[ModelScores]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """Return each model's accuracies by group, under (task, kind of group: "subject", "language").
+    """Return each model's accuracies by group, under (task, "subject" or "language").
 
-    Tasks without groups are left out.
+    Tasks without groups are omitted.
     """
-    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    accuracies: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for model in models:
         for name, scores in model.tasks.items():
-            for kind in ("subject", "language"):
-                if scores.task_type.uses_protocol and scores.summary.get(f"by_{kind}"):
-                    found.setdefault((name, kind), {})[model.name] = scores.summary[f"by_{kind}"]
+            if not scores.task_type.uses_protocol:
+                continue
+            for criterion in ("subject", "language"):
+                if by_group := scores.summary.get(f"by_{criterion}"):
+                    accuracies.setdefault((name, criterion), {})[model.name] = by_group
     languages = {model.name: _by_task_language(model) for model in models}
     if any(len(entries) > 1 for entries in languages.values()):
-        found["MMedBench", "language"] = {
+        accuracies["MMedBench", "language"] = {
             name: entries for name, entries in languages.items() if entries
         }
-    return found
+    return accuracies
 
 
 def _by_task_language(model: ModelScores) -> dict[str, Any]:
@@ -159,38 +183,38 @@ def _by_task_language(model: ModelScores) -> dict[str, Any]:
 
 def calibrations(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return, for each task with option probabilities, each model's calibration."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    by_task: dict[str, dict[str, dict[str, Any]]] = {}
     for model in models:
         for name, scores in model.tasks.items():
             if scores.summary.get("calibration", {}).get("bins"):
-                found.setdefault(name, {})[model.name] = scores.summary["calibration"]
-    return found
+                by_task.setdefault(name, {})[model.name] = scores.summary["calibration"]
+    return by_task
 
 
 def letters(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return, for each task, what each model answered how often, and what is to be said of it."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    """Return, for each task, each model's summary with the counts of its answers."""
+    by_task: dict[str, dict[str, dict[str, Any]]] = {}
     for model in models:
         for name, scores in model.tasks.items():
             if scores.summary.get("predictions"):
-                found.setdefault(name, {})[model.name] = scores.summary
-    return found
+                by_task.setdefault(name, {})[model.name] = scores.summary
+    return by_task
 
 
 def wrong_answers(
     models: Sequence[ModelScores],
 ) -> dict[tuple[str, str], list[error_analysis.WrongAnswer]]:
-    """Return model and task to the wrong answers worth reading."""
-    found = {}
+    """Return the most confident errors by model and task."""
+    by_model_and_task = {}
     for model in models:
         for name, scores in model.tasks.items():
             if scores.task_type.uses_protocol:
-                worst = error_analysis.most_confident_errors(
+                errors = error_analysis.most_confident_errors(
                     model.folder, name, scores.summary, scores.samples
                 )
-                if worst:
-                    found[model.name, name] = worst
-    return found
+                if errors:
+                    by_model_and_task[model.name, name] = errors
+    return by_model_and_task
 
 
 def drops(counts: dict[str, Any]) -> list[tuple[str, int]]:
@@ -211,9 +235,17 @@ def number(value: float, metric: str) -> str:
 
 
 def signed(value: float, metric: str) -> str:
-    """Return a difference with its sign: percentage points for accuracy."""
-    text = f"{100 * value:+.1f}" if metric == "accuracy" else f"{value:+.2f}"
+    """Return a difference with its sign: percentage points, or units of perplexity and the like."""
+    text = f"{value:+.2f}" if metric in _COUNTED else f"{100 * value:+.1f}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float) -> str:
+    """Return a formatted p-value; a significant one is never rounded to the level."""
+    if value < 0.001:
+        return "< 0.001"
+    text = f"{value:.3f}"
+    return f"< {comparison.ALPHA}" if value < comparison.ALPHA <= float(text) else text
 
 
 def interval(row: Row, metric: str) -> str:
@@ -226,7 +258,7 @@ def interval(row: Row, metric: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a person would say them."""
+    """Return a duration in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -238,21 +270,25 @@ def duration(seconds: float) -> str:
 
 
 def _change(row: Row, metric: str) -> str:
-    assert row.difference is not None  # only the first row has none
-    value = row.metrics[metric].value
-    unit = " points" if metric == "accuracy" else ""
-    low, high = signed(row.difference.low, metric), signed(row.difference.high, metric)
+    """Return how a model compares with the first one; "rose" and "fell" only if that is clear."""
+    difference = row.difference
+    assert difference is not None  # only the first row has none
+    value = number(row.metrics[metric].value, metric)
     if row.judgement == "unclear":
-        went = f"{number(value, metric)} for {row.model}, no clear change"
+        change = f"{value} for {row.model}, no clear change"
     else:
-        went = (
-            f"{'fell' if row.difference.value < 0 else 'rose'} to {number(value, metric)} for"
-            f" {row.model}"
-        )
-    return (
-        f"{went} (difference {signed(row.difference.value, metric)}{unit}, 95 % interval {low} to"
-        f" {high})"
-    )
+        verb = "fell" if difference.value < 0 else "rose"
+        change = f"{verb} to {value} for {row.model}"
+    unit = "" if metric in _COUNTED else " points"
+    low = signed(difference.low, metric)
+    high = signed(difference.high, metric)
+    interval = f"difference {signed(difference.value, metric)}{unit}, 95 % interval {low} to {high}"
+    return f"{change} ({interval}), corrected p{_relation(row.corrected_p)}"
+
+
+def _relation(p: float | None) -> str:
+    text = p_value(1.0 if p is None else p)
+    return f" {text}" if text.startswith("<") else f" = {text}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -262,7 +298,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="RESULTS_DIR",
-        help="output folder of `galen evaluate`, the first is the base",
+        help="output folders of `galen evaluate`; the first is the baseline",
     )
     parser.add_argument(
         "--corpus",
@@ -297,14 +333,14 @@ def _parser() -> argparse.ArgumentParser:
         "--tables",
         type=Path,
         metavar="DIR",
-        help="write the tables there too, as Markdown, CSV and LaTeX",
+        help="also write the tables to this folder, as Markdown, CSV and LaTeX",
     )
     parser.add_argument(
         "--output",
         type=Path,
         required=True,
         metavar="FILE",
-        help="the HTML page to write; one that is there is replaced",
+        help="the HTML page to write; an existing one is replaced",
     )
     return parser
 

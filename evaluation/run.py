@@ -2,7 +2,7 @@
 
     galen evaluate RECIPE.yaml [key=value …]
 
-or, the short way, with an option for each key of the recipe:
+or with an option for each key of the recipe:
 
     galen evaluate --model MODEL --tasks medqa,pubmedqa --protocol meditron \\
         --data DATA --output scores/base
@@ -11,15 +11,17 @@ or, the short way, with an option for each key of the recipe:
     galen evaluate --model A B C --tasks mmedbench_french --protocol mmedbench \\
         --data DATA --output scores --processes 8
 
-Each scored sample is appended to OUTPUT/samples/TASK.jsonl at once: after a kill, the same command
-resumes. Results with 95% intervals are in OUTPUT/results.json, the prompts in OUTPUT/prompts/, and
-the recipe that reproduces them in OUTPUT/recipe.yaml. Several models have a folder each below
-OUTPUT. A Megatron checkpoint is exported to OUTPUT.models once and scored from there, at several
-iterations if asked. On Slurm, `srun` with several tasks shares the work between them.
+Each scored sample is appended to OUTPUT/samples/TASK.jsonl at once: after an interruption, the same
+command resumes. Results with 95% intervals are in OUTPUT/results.json, the prompts in
+OUTPUT/prompts/, and the recipe that reproduces them in OUTPUT/recipe.yaml. Several models have a
+folder each below OUTPUT. A Megatron checkpoint is exported to OUTPUT.models once and scored from
+there, at several iterations if asked. On Slurm, `srun` with several tasks shares the work between
+them.
 """
 
 import argparse
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -30,25 +32,39 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends import model_folder
-from evaluation.protocols import protocol
+from evaluation.protocols.registry import PROTOCOLS
 from evaluation.scoring import evaluator, preparation
 from evaluation.scoring.evaluator import Plan
 from evaluation.scoring.preparation import Preparation
 from evaluation.scoring.recipe import Recipe
 from evaluation.tasks import task
-from galen import checksums, cli, lock, log, recipe, worker
+from galen import checksums, cli, lock, log, option_origins, recipe, recipe_help, worker
 from galen.errors import DataError, UsageError
+
+logger = logging.getLogger(__name__)
 
 _PART = "GALEN_EVALUATION_PART"
 """Environment variable with a child's rank and the number of `--processes`: `1/4`."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
-    """Score what the command line asks for."""
-    for plan, results in _scores(_options(sys.argv[1:] if argv is None else argv)):
-        print(evaluator.table(results))
-        print(f"results: {plan.output / evaluator.RESULTS}")
+    """Run the command."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not _names_recipe(words):
+        _print_scores(_options(words))
+        return 0
+    parsed = cli.recipe_parser(__doc__ or "", Recipe).parse_args(words)
+    options = recipe.load(Recipe, parsed.recipe, parsed.overrides)
+    with option_origins.name_keys(recipe.origins(Recipe, parsed.recipe, parsed.overrides)):
+        _print_scores(options)
     return 0
+
+
+def _print_scores(options: Recipe) -> None:
+    """Score the models and print the results of each one when it is done."""
+    for plan, results in _scores(options):
+        print(evaluator.table(results))
+        logger.info(f"results: {plan.output / evaluator.RESULTS}")
 
 
 def evaluate(options: Recipe) -> list[dict[str, Any]]:
@@ -73,7 +89,7 @@ def _scores(options: Recipe) -> Iterator[tuple[Plan, dict[str, Any]]]:
             name = output.name if rank == 0 else f"{output.name}.rank{rank}"
             locks.enter_context(lock.hold(output.with_name(name)))
         plans = preparation.plans(options, prepared, rank, is_child)
-        if not is_child:  # else the process that started this one has done it
+        if not is_child:  # else the parent process has done it
             for plan in plans:
                 evaluator.claim(plan, rank)
         with _children(options, 1 if is_child else options.processes) as children:
@@ -96,14 +112,11 @@ def _results(
 
 
 def _options(argv: list[str]) -> Recipe:
-    """Return the recipe of a command line: of its file, or of its options.
+    """Return the recipe that the options of a command line stand for.
 
     Raises:
-        UsageError: a key or value of the recipe is wrong.
+        UsageError: an option is unknown, or its value is wrong.
     """
-    if _names_recipe(argv):
-        parsed = cli.recipe_parser(__doc__ or "", Recipe).parse_args(argv)
-        return recipe.load(Recipe, parsed.recipe, parsed.overrides)
     values = vars(_parser().parse_args(argv))
     values.pop("log_level")
     values["tasks"] = [name.strip() for name in values["tasks"].split(",") if name.strip()]
@@ -123,8 +136,17 @@ def _names_recipe(argv: Sequence[str]) -> bool:
 def _parser() -> cli.ArgumentParser:
     built_in = ", ".join(sorted(path.stem for path in task.BUILT_IN.glob("*.yaml")))
     tasks = textwrap.fill(f"built-in tasks: {built_in}", 100, break_on_hyphens=False)
-    epilog = f"{tasks}\n\nkeys of RECIPE.yaml:\n{recipe.describe(Recipe)}"
+    epilog = f"{tasks}\n\nkeys of RECIPE.yaml:\n{recipe_help.describe(Recipe)}"
     parser = cli.ArgumentParser(__doc__, epilog=epilog)
+    _add_model_options(parser)
+    _add_task_options(parser)
+    _add_file_options(parser)
+    _add_compute_options(parser)
+    return parser
+
+
+def _add_model_options(parser: cli.ArgumentParser) -> None:
+    """Add the options that select the models."""
     parser.add_argument(
         "--model",
         type=Path,
@@ -137,13 +159,17 @@ def _parser() -> cli.ArgumentParser:
         "--iterations",
         metavar="N,N",
         help=(
-            "of a Megatron checkpoint: which, or all (default: the newest, which its"
+            "iterations of a Megatron checkpoint, or all (default: the newest, which its"
             " latest_checkpointed_iteration.txt names)"
         ),
     )
     parser.add_argument(
         "--adapter", type=Path, metavar="DIR", help="PEFT adapter on top of the model"
     )
+
+
+def _add_task_options(parser: cli.ArgumentParser) -> None:
+    """Add the options of tasks and protocol."""
     parser.add_argument(
         "--tasks",
         required=True,
@@ -153,13 +179,13 @@ def _parser() -> cli.ArgumentParser:
     parser.add_argument(
         "--protocol",
         default="lm_eval",
-        help=f"one of: {', '.join(protocol.PROTOCOLS)} (default: lm_eval)",
+        help=f"one of: {', '.join(PROTOCOLS)} (default: lm_eval)",
     )
     parser.add_argument(
         "--fewshot-examples",
         type=Path,
         metavar="FILE",
-        help="questions in Galen's layout to show, in order, in place of the task's",
+        help="few-shot examples in Galen's layout, used in order, instead of the task's",
     )
     parser.add_argument(
         "--num-fewshot",
@@ -183,21 +209,25 @@ def _parser() -> cli.ArgumentParser:
         "--max-new-tokens",
         type=int,
         metavar="N",
-        help="longest written answer (default: the protocol's)",
+        help="maximum length of a generated answer (default: the protocol's)",
     )
+
+
+def _add_file_options(parser: cli.ArgumentParser) -> None:
+    """Add the options of inputs and outputs."""
     parser.add_argument(
         "--data",
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder that the tasks' files are below",
+        help="folder that contains the tasks' files",
     )
     parser.add_argument(
         "--output",
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for samples and results; of several models, one each",
+        help="folder for samples and results; several models have one each below it",
     )
     parser.add_argument(
         "--no-verify", action="store_false", dest="verify_checksums", help=checksums.HELP
@@ -205,8 +235,8 @@ def _parser() -> cli.ArgumentParser:
     parser.add_argument(
         "--name",
         help=(
-            "how the report calls the model (default: the output folder's name); a finished run is"
-            " renamed"
+            "the model's name in reports (default: the output folder's name); renames a finished"
+            " run"
         ),
     )
     parser.add_argument(
@@ -219,20 +249,24 @@ def _parser() -> cli.ArgumentParser:
         "--contamination",
         type=Path,
         metavar="FILE",
-        help='JSONL of {"id", "ratio"}: n-grams of a sample that the corpus holds',
+        help='JSONL of {"id", "ratio"}, the fraction of a sample\'s n-grams in the corpus',
     )
     parser.add_argument(
         "--contamination-threshold",
         type=float,
         default=0.5,
         metavar="X",
-        help="a sample counts from this ratio on (default: 0.5)",
+        help="ratio from which on a sample counts as contaminated (default: 0.5)",
     )
+
+
+def _add_compute_options(parser: cli.ArgumentParser) -> None:
+    """Add the options of backend and hardware."""
     parser.add_argument(
         "--backend",
         choices=("transformers", "vllm"),
         default="transformers",
-        help="what computes (default: transformers)",
+        help="library that runs the model (default: transformers)",
     )
     parser.add_argument(
         "--tensor-parallel",
@@ -254,7 +288,7 @@ def _parser() -> cli.ArgumentParser:
         metavar="N",
         help=(
             "padded tokens in a batch (default: 1024, on CUDA 16384, in vllm 262144; eight times as"
-            " much where answers are written)"
+            " many for generated answers)"
         ),
     )
     parser.add_argument(
@@ -262,10 +296,7 @@ def _parser() -> cli.ArgumentParser:
         choices=model_folder.DTYPES,
         help="precision of the weights (default: float32 on a CPU, bfloat16 on CUDA)",
     )
-    parser.add_argument(
-        "--device", help="for example cpu or cuda:0 (default: CUDA when there is one)"
-    )
-    return parser
+    parser.add_argument("--device", help="for example cpu or cuda:0 (default: CUDA if available)")
 
 
 def _integers(text: str) -> list[int]:
@@ -275,13 +306,13 @@ def _integers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"expected numbers with commas, not {text!r}") from None
     if len(set(numbers)) < len(numbers):
         raise argparse.ArgumentTypeError(
-            f"{text} names a seed twice, which would be the same run again"
+            f"{text} names a seed twice, which would repeat the same run"
         )
     return numbers
 
 
 def _part(processes: int) -> tuple[int, int]:
-    """Return this process' number and how many there are, from `--processes`, torchrun or srun."""
+    """Return rank and number of processes, from `--processes`, torchrun or srun."""
     if _PART in os.environ:
         number, _, of_all = os.environ[_PART].partition("/")
         return int(number), int(of_all)
@@ -290,8 +321,8 @@ def _part(processes: int) -> tuple[int, int]:
         if int(os.environ.get(of, "1")) > 1:
             if processes > 1:
                 raise UsageError(
-                    f"--processes is for one machine; here {os.environ[of]} processes were started"
-                    " already"
+                    f"--processes is for one machine; {os.environ[of]} processes were already"
+                    " started here"
                 )
             return int(os.environ[rank]), int(os.environ[of])
     return 0, processes
@@ -301,7 +332,7 @@ def _part(processes: int) -> tuple[int, int]:
 def _children(options: Recipe, processes: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start this machine's other processes on the same recipe, each on the GPU of its number.
 
-    They are waited for, and terminated after an error.
+    Waits for them at the end; terminates them after an error.
     """
     with tempfile.TemporaryDirectory(prefix="galen-evaluation-") as folder:
         path = Path(folder) / "recipe.yaml"
@@ -322,7 +353,7 @@ def _children(options: Recipe, processes: int) -> Iterator[list[subprocess.Popen
                 child.wait()
         finally:
             for child in children:
-                child.terminate()  # nothing where it has ended already
+                child.terminate()  # no effect on one that has ended
 
 
 def _check_children(children: Sequence[subprocess.Popen[bytes]]) -> None:

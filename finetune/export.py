@@ -7,12 +7,13 @@
 
 DIR holds the merged or fully trained model, or the adapter where RUN has no model, its tokenizer,
 README.md (the card) and manifest.json. Nothing leaves this machine without --push, which needs a
-token of the Hugging Face hub in the usual place. With --push a folder that was exported before is
-uploaded as it is now, with what you changed in the card.
+token of the Hugging Face hub. With --push an existing export is uploaded with your changes to the
+card.
 """
 
 import argparse
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from galen import cli, json_file, links, manifest
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError, one_line
 from galen.run_folder import Identity, RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -36,7 +39,7 @@ def main(argv: list[str] | None = None) -> int | None:
         None,
     )
     if source is None:
-        raise DataError(f"{arguments.run} holds no model and no adapter; was the run finished?")
+        raise DataError(f"{arguments.run} holds no model and no adapter; did the run finish?")
     base = arguments.base or _base_name(run, arguments.run)
     config = {
         "run": run.get("created"),
@@ -48,7 +51,7 @@ def main(argv: list[str] | None = None) -> int | None:
     config |= {"scores": [_scores_hash(path) for path in arguments.scores]}
     config |= {"corpus": [path.name for path in arguments.corpus]}
     if RunFolder(arguments.output, "export").finished(Identity(config)) is not None:
-        print(f"{arguments.output} is already complete")
+        logger.info(f"{arguments.output} is already complete")
     else:
         _write(arguments, run, source, base, config)
         print(f"done: {arguments.output}")
@@ -66,9 +69,9 @@ def _write(
     config: Mapping[str, Any],
 ) -> None:
     """Write weights and tokenizer of `source`, card and manifest, without paths of this machine."""
-    given = (arguments.scores, arguments.corpus, arguments.name, arguments.license)
+    details = (arguments.scores, arguments.corpus, arguments.name, arguments.license)
     try:
-        card = model_card.card(run, *given, base, arguments.language, source.name == "adapter")
+        card = model_card.card(run, *details, base, arguments.language, source.name == "adapter")
     except (LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"a manifest or results.json of the run, scores or corpora is damaged: {error!r:.200}"

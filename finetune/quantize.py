@@ -1,4 +1,4 @@
-"""Store a model in fewer bits, and measure at once what that costs and saves.
+"""Quantize a model and measure size, memory, speed and accuracy.
 
     galen quantize --model MODEL --methods bnb4,bnb8 --questions test.jsonl \\
         --output QUANTIZED
@@ -8,8 +8,8 @@
 awq and gptq: 4 bit in groups of 128 weights, 64 or 32 where 128 does not divide the layers; int8: 8
 bit a channel (all by llmcompressor, read by vLLM, too); bnb4: NF4, bnb8: LLM.int8 (by
 bitsandbytes). Each writes QUANTIZED/METHOD, which transformers loads. QUANTIZED/table.md has size,
-memory, speed and accuracy beside the model itself, all measured on this machine. A method that is
-there already is not made again.
+memory, speed and accuracy beside the original, all measured on this machine. A method that is
+already complete is not repeated.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from galen.run_folder import Identity, RunFolder
 
 
 def main(argv: list[str] | None = None) -> int | None:
-    """Quantise and measure as the command line asks."""
+    """Quantize and measure as the command line asks."""
     arguments = _parser().parse_args(argv)
     methods = list(
         dict.fromkeys(filter(None, (part.strip() for part in arguments.methods.split(","))))
@@ -69,7 +69,7 @@ def _write_all(
     texts: list[str],
     arguments: argparse.Namespace,
 ) -> None:
-    """Quantise and measure by each method, and write the table."""
+    """Quantize and measure by each method, and write the table."""
     from finetune.quantization import measurement
     from finetune.quantization.methods import METHODS
 
@@ -92,15 +92,15 @@ def _write_all(
         if run.finished(Identity(configs[method])) is None:
             missing.append(method)
     measured = {
-        "as it is": _measured(
-            model, arguments.output / "as_it_is.json", questions, arguments, hashes
+        "original": _measured(
+            model, arguments.output / "original.json", questions, arguments, hashes
         )
     }
     for method in methods:
         folder = arguments.output / method
         if method in missing:
             processes.log_once(f"{method}: quantizing")
-            _quantise(method, model, folder, texts, configs[method], arguments)
+            _quantize(method, model, folder, texts, configs[method], arguments)
         measured[method] = _measured(
             folder, arguments.output / f"{method}.json", questions, arguments, configs[method]
         )
@@ -163,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _quantise(
+def _quantize(
     method: str,
     model: Path,
     folder: Path,
@@ -204,13 +204,13 @@ def _measured(
     arguments: argparse.Namespace,
     config: dict[str, Any],
 ) -> Any:
-    """Return a folder's figures: those in `path` if measured on the same inputs, else new ones."""
+    """Return a folder's measurements: those in `path` if of the same inputs, else new ones."""
     from finetune.quantization.measurement import Measurement, measure
 
-    asked = manifest.sha256(arguments.questions) if questions else None
+    questions_hash = manifest.sha256(arguments.questions) if questions else None
     key = {
         **config,
-        "questions": asked,
+        "questions": questions_hash,
         "ids": [item.id for item in questions],
         "protocol": arguments.protocol,
     }
@@ -221,12 +221,14 @@ def _measured(
                 return Measurement(**stored["measured"])
         except (LookupError, TypeError) as error:
             raise DataError(
-                f"{path} is damaged ({one_line(error)}); remove it, and it is measured again"
+                f"{path} is damaged ({one_line(error)}); remove it to measure again"
             ) from None
     processes.log_once(f"{folder}: measuring")
-    found = measure(folder, questions, arguments.protocol)
-    write_text(path, json.dumps({"config": key, "measured": dataclasses.asdict(found)}) + "\n")
-    return found
+    measurement = measure(folder, questions, arguments.protocol)
+    write_text(
+        path, json.dumps({"config": key, "measured": dataclasses.asdict(measurement)}) + "\n"
+    )
+    return measurement
 
 
 def _texts(path: Path) -> list[str]:
@@ -234,16 +236,17 @@ def _texts(path: Path) -> list[str]:
     first = next(iter(jsonl.records(path)), None)
     if first is not None and "text" in first[1]:
         return [jsonl.text(line, "text", where) for where, line in jsonl.records(path)]
-    return [_whole(found) for found in record.read(path)]
+    return [_text(item) for item in record.read(path)]
 
 
-def _whole(found: Record) -> str:
-    match found:
+def _text(item: Record) -> str:
+    """Return a training record as input and answer."""
+    match item:
         case PromptCompletion():
-            return found.prompt + found.completion
+            return item.prompt + item.completion
         case Conversation():
-            return "\n".join(message["content"] for message in found.messages)
-    prompt = get_template("lm_eval")(found)
+            return "\n".join(message["content"] for message in item.messages)
+    prompt = get_template("lm_eval")(item)
     return prompt.text + prompt.target
 
 

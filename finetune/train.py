@@ -8,15 +8,15 @@ On questions, prompts and completions, or conversations.
     # on each of four machines
     galen finetune --nproc-per-node 8 --nnodes 4 --rdzv-endpoint node0:29500 RECIPE.yaml
 
-Questions are put as `evaluation/` puts them, and the loss is on the answer alone. RUN/log.jsonl
-holds the losses, RUN/adapter (or RUN/model without LoRA) the result. Started again after a kill,
-the command goes on from the last checkpoint, with the same result as if it had never stopped. At
-Ctrl-C, SIGTERM or SIGUSR2 it saves first, after the running step, and ends with exit code 75; a
-second Ctrl-C ends it at once. torchrun and srun can start the processes, too (docs/finetune.md).
+Questions are rendered as in `evaluation/`, and the loss is on the answer only. RUN/log.jsonl
+holds the losses, RUN/adapter (or RUN/model without LoRA) the result. After a kill, the same command
+resumes from the last checkpoint, with the same result as an uninterrupted run. Ctrl-C, SIGTERM and
+SIGUSR2 save a checkpoint after the current step and end the run with exit code 75; a second Ctrl-C
+ends it immediately. torchrun and srun can start the processes, too (docs/finetune.md).
 """
 
 import contextlib
-import os
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +31,21 @@ from finetune.parallel import processes
 from galen import cli, launch, lock, manifest, recipe, run_folder, stop_signals
 from galen.run_folder import Identity
 
+logger = logging.getLogger(__name__)
+
 _ADVICE = (
-    "`dmesg` or the job's record tells. The same command goes on from the last checkpoint. A run"
-    " with another output takes less memory with fewer processes, training.micro_batch_size=1,"
+    "see `dmesg` or the job's log. The same command resumes from the last checkpoint. A run with"
+    " another output needs less memory with fewer processes, training.micro_batch_size=1,"
     " training.gradient_checkpointing=true or a shorter data.max_length"
 )
 
 
 def main(argv: list[str] | None = None) -> int | None:
     """Fine-tune as the recipe says."""
-    parser = cli.recipe_parser(__doc__ or "", Recipe)
-    launch.add_options(parser)
-    parsed = parser.parse_intermixed_args(argv)
-    options = recipe.load(Recipe, parsed.recipe, parsed.overrides)
-    if "RANK" not in os.environ:  # of the processes that torchrun or srun started the first asks
-        lock.check_free(options.output)
-    if launch.is_asked(parsed):
-        return launch.start(
-            parsed, Path(__file__).resolve(), [parsed.recipe, *parsed.overrides], _ADVICE
-        )
+    arguments, options = launch.parse_recipe(__doc__ or "", Recipe, argv)
+    if launch.is_requested(arguments):
+        command_line = [arguments.recipe, *arguments.overrides]
+        return launch.start(arguments, Path(__file__).resolve(), command_line, _ADVICE)
     with launch.report_lost_nodes(_ADVICE):
         return finetune(options)
 
@@ -63,11 +59,11 @@ def finetune(options: Recipe) -> int:
     run = Path(options.output)
     result = run / ("adapter" if options.lora else "model")
     files: dict[str, dict[str, str]] = {}
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as locks:
 
         def begin() -> bool:
-            """Take the run folder, and say whether there is work left."""
-            held.enter_context(lock.hold(run))
+            """Lock the run folder, and return whether the run is unfinished."""
+            locks.enter_context(lock.hold(run))
             finished = (run / manifest.NAME).exists()
             files["model"] = model_folder.hashes(model, options.model.verify_checksums)
             files["data"] = {str(path): manifest.sha256(path) for path in data.files}
@@ -77,7 +73,7 @@ def finetune(options: Recipe) -> int:
             config |= {"files": files, "processes": processes.count()}
             run_folder.bind(run, Identity(config))
             if finished:
-                print(f"{run} is already complete; the result is in {result}")
+                logger.info(f"{run} is already complete; the result is in {result}")
             return not finished
 
         return _train(options, data, run, result, files) if processes.first_decides(begin) else 0
@@ -89,7 +85,7 @@ def _train(
     """Train and write the manifest; return the exit code."""
     processes.log_once(
         f"{len(data.train):,} training and {len(data.validation):,} validation samples; excluded:"
-        f" {len(data.contaminated):,} found in test sets, {data.without_rationale:,} without the"
+        f" {len(data.contaminated):,} in test sets, {data.without_rationale:,} without the"
         " rationale their template needs"
     )
     from finetune.training.run import train_model
@@ -137,10 +133,12 @@ def _write_manifest(
 
 
 def _summary(counts: dict[str, Any], results: list[Path]) -> str:
-    kept = f", the best at step {counts['best_step']:,}" if counts["best_step"] else ""
-    spent = f"{counts['tokens']:,} tokens in {tqdm.format_interval(counts['seconds_since_start'])}"
+    best = f", the best at step {counts['best_step']:,}" if counts["best_step"] else ""
+    elapsed = (
+        f"{counts['tokens']:,} tokens in {tqdm.format_interval(counts['seconds_since_start'])}"
+    )
     return (
-        f"done: {counts['steps']:,} steps{kept}, {spent}; the result is in"
+        f"done: {counts['steps']:,} steps{best}, {elapsed}; the result is in"
         f" {' and '.join(map(str, results))}"
     )
 

@@ -1,4 +1,4 @@
-"""Output that appears under its final name only when it is whole."""
+"""Output that appears under its final name only when it is complete."""
 
 import os
 import shutil
@@ -57,20 +57,20 @@ def atomic_folder(final: str | Path) -> Iterator[Path]:
     with lock.hold(final):
         if final.exists():
             raise OutputConflictError(f"{final} exists already; remove it or choose another output")
-        place = lock.resolved_path(final)
-        temporary = partial_path(place)
+        target = lock.resolved_path(final)
+        temporary = partial_path(target)
         remove(temporary)  # what a killed run left behind
         temporary.mkdir()
         try:
             yield temporary
-            temporary.replace(place)
+            temporary.replace(target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder, if it is there; of a link, the link alone."""
+    """Remove a file or folder, if it exists; of a link, only the link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

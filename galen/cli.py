@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from galen import log, worker
+from galen import commands, log, worker
 from galen.errors import GalenError, UsageError
 
 
@@ -32,7 +32,8 @@ def run(main: Callable[[], int | None]) -> None:
     worker.exit_with_launcher()
     log.configure()
     try:
-        code = main() or 0
+        with commands.explain_missing_library(commands.script_verb()):
+            code = main() or 0
         if sys.stdout is not None:  # closed by who started us
             sys.stdout.flush()
     except GalenError as error:
@@ -40,7 +41,7 @@ def run(main: Callable[[], int | None]) -> None:
         _report(printable(str(error)), code)
     except KeyboardInterrupt:
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print("interrupted; start the same command again to go on", file=sys.stderr)
+            print("interrupted; run the same command again to resume", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of our output went away, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,7 +75,7 @@ def report_to_launcher(message: str, code: int, printed: bool = True) -> None:
     Args:
         message: why.
         code: the exit code, which a signal that comes from now on may replace.
-        printed: whether the user has been told.
+        printed: whether the error was printed.
     """
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         extra = {
@@ -176,7 +177,7 @@ def recipe_parser(description: str, recipe_class: type) -> ArgumentParser:
     Each is listed with its default and its meaning.
     """
     # pydantic takes a tenth of a second, which commands without a recipe need not wait for
-    from galen.recipe import describe
+    from galen.recipe_help import describe
 
     parser = ArgumentParser(description, epilog="keys of the recipe:\n" + describe(recipe_class))
     parser.add_argument("recipe", metavar="RECIPE.yaml", help="what to do, as YAML")

@@ -2,8 +2,11 @@
 
 import contextlib
 import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from galen import log
@@ -131,12 +134,61 @@ def load(name: str) -> Iterator[Any]:
     """
     if name not in VERBS:
         raise UsageError(f"unknown verb {name!r}; {did_you_mean(name, VERBS)}")
-    try:
+    with explain_missing_library(name):
         yield importlib.import_module(VERBS[name].module)
+
+
+@contextlib.contextmanager
+def explain_missing_library(verb: str | None) -> Iterator[None]:
+    """While a verb is imported and runs: name the extra that has a missing library.
+
+    Args:
+        verb: None for anything but a command, whose errors pass unchanged.
+
+    Raises:
+        UsageError: a library that the verb needs is not installed.
+    """
+    try:
+        yield
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
-        if not library or library in log.PACKAGES:
+        if verb is None or not library or library in log.PACKAGES:
             raise
-        extra = next(stage.extra for stage in STAGES if name in stage.verbs)
-        message = f"galen {name} needs the library {library}: {install(extra)}"
+        extra = next(stage.extra for stage in STAGES if verb in stage.verbs)
+        message = f"galen {verb} needs the library {library}: {install(extra)}"
         raise UsageError(message) from error
+
+
+def script_verb() -> str | None:
+    """Return the verb whose command runs as a script, such as `python finetune/train.py`."""
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    if path is None:
+        return None
+    script = Path(path).resolve()
+    module = f"{script.parent.name}.{script.stem}"
+    return next((name for name, verb in VERBS.items() if verb.module == module), None)
+
+
+def explain_imports_of_scripts() -> None:
+    """Let a command that runs as a script report a missing library as `galen VERB` does.
+
+    A script's imports fail before any of its own code runs, so this is called when a room is
+    imported. Elsewhere, as in a notebook, nothing changes.
+    """
+    module_is_starting = sys.argv[:1] == ["-m"]
+    if script_verb() is not None or module_is_starting:
+        sys.excepthook = _report_missing_library
+
+
+def _report_missing_library(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Print an exception that ends the process: a missing library of a command as one line."""
+    try:
+        with explain_missing_library(script_verb()):
+            raise error
+    except UsageError as explained:
+        print(f"error: {explained}", file=sys.stderr)
+        sys.exit(explained.exit_code)
+    except BaseException:
+        sys.__excepthook__(kind, error, traceback)

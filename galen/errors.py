@@ -8,8 +8,8 @@ The same mistake has the same exit code in every room:
   protocol, step …), a value that is not allowed, options that do not go together, an output that
   belongs to other work, a recipe that cannot be read or is not YAML.
 - 1, files are wrong: a file or folder that the command or the recipe names is not there, is empty,
-  damaged, of another kind, or does not fit another one; another process holds the output; the disk
-  is full.
+  damaged, of another type, or does not match another one; another process holds the output; the
+  disk is full.
 """
 
 import contextlib
@@ -117,7 +117,7 @@ MALFORMED: Faults = (
 def as_data_error(
     message: Callable[[BaseException], str], faults: Faults = MALFORMED
 ) -> Iterator[None]:
-    """While a file is read: what is raised is the file's fault, and told in one line.
+    """Report errors raised inside the block as faults of a file, in one line.
 
     Args:
         message: makes the line of what was raised.

@@ -31,30 +31,29 @@ def iteration_folder(checkpoint: str | Path, iteration: int) -> Path:
 def latest_iteration(checkpoint: str | Path) -> int | None:
     """Return the iteration that the tracker file names, or None when there is none yet.
 
-    Where the tracker is missing, damaged, or names an iteration that is not there, the newest
-    complete one is taken, and a line on stderr says so: a run that began again at step 0 would
-    write over what is there.
+    If the tracker is missing, damaged, or names a missing iteration, this is the newest complete
+    one, with a warning: a run that restarted at step 0 would overwrite existing iterations.
 
     Raises:
-        DataError: the iterations that are there are all incomplete.
+        DataError: all existing iterations are incomplete.
     """
     tracker = Path(checkpoint) / LATEST
     named, wrong = _read_tracker(tracker)
     if named is not None and not iteration_folder(checkpoint, named).is_dir():
         wrong = (
-            f"{tracker} names iteration {named}, but {iteration_folder(checkpoint, named)} is not"
-            " there"
+            f"{tracker} names iteration {named}, but {iteration_folder(checkpoint, named)} does not"
+            " exist"
         )
     if wrong is None:
         return named
-    there = iterations(checkpoint)
+    existing = iterations(checkpoint)
     complete = [
-        iteration for iteration in there if is_complete(iteration_folder(checkpoint, iteration))
+        iteration for iteration in existing if is_complete(iteration_folder(checkpoint, iteration))
     ]
     if complete:
         _warn_once(f"{wrong}: using the newest complete iteration, {complete[-1]}")
         return complete[-1]
-    if there or tracker.exists():
+    if existing or tracker.exists():
         raise DataError(
             f"{wrong}, and no iter_… folder in {checkpoint} is complete; copy it again, or choose"
             " another folder"
@@ -81,8 +80,8 @@ def is_complete(folder: Path) -> bool:
 
     It is when the files that its writer writes last exist and every file has its recorded size.
     """
-    wanted = [*LAST, *([manifest.NAME] if (folder / _OURS).is_file() else [])]
-    if not all((folder / name).is_file() for name in wanted):
+    required = [*LAST, *([manifest.NAME] if (folder / _OURS).is_file() else [])]
+    if not all((folder / name).is_file() for name in required):
         return False
     try:
         records = manifest.recorded(folder)
@@ -96,13 +95,13 @@ def is_complete(folder: Path) -> bool:
 
 @functools.cache
 def _warn_once(message: str) -> None:
-    """Log a warning once a command, however often it is found, from the first process only."""
+    """Log a warning once per command, from the first process only."""
     if os.environ.get("RANK", "0") == "0":
         logger.warning(message)
 
 
 def iterations(checkpoint: str | Path) -> list[int]:
-    """Return the iterations that are there, in their order.
+    """Return the existing iterations in order.
 
     Those after the newest that the tracker names may be incomplete.
     """

@@ -10,7 +10,7 @@ from galen.errors import DataError, one_line
 
 
 def check(path: str | Path) -> None:
-    """Check that a file that is only passed on holds JSON, of whatever kind.
+    """Check that a file that is only passed on holds JSON of any type.
 
     Raises:
         DataError: it does not, or cannot be read.
@@ -19,7 +19,7 @@ def check(path: str | Path) -> None:
 
 
 def read(path: str | Path) -> Any:
-    """Read a file that holds JSON, of whatever kind.
+    """Read a file that holds JSON of any type.
 
     Raises:
         DataError: it is missing or damaged.

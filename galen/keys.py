@@ -1,4 +1,4 @@
-"""API keys: read from the environment and kept out of everything that is written or shown."""
+"""API keys: read from the environment and never written or shown."""
 
 import os
 

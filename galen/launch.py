@@ -1,7 +1,4 @@
-"""The processes of a command on a machine.
-
-Starts them, reports when one ends, and keeps the command that started them.
-"""
+"""Local processes of a command: starts them, forwards signals, and reports how they ended."""
 
 import argparse
 import contextlib
@@ -13,13 +10,20 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
-from galen import log, worker
+from galen import cli, lock, log, recipe, worker
 from galen.errors import DataError, UsageError, one_line
-from galen.stop_signals import StopSignals
+from galen.stop_signals import EXIT_STOPPED, StopSignals
+
+API_FUNCTION = "GALEN_API_FUNCTION"
+"""Environment variable with the function of `galen.api` that runs, also for its processes."""
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _KILLED = "a process of the run was killed by the system, most likely for lack of memory"
 _LOST = (
@@ -31,7 +35,7 @@ _LOST = (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add torchrun's options that say where processes are to be started."""
+    """Add torchrun's options for starting processes."""
     parser.add_argument(
         "--nproc-per-node", type=int, metavar="N", help="start N processes on this machine"
     )
@@ -40,17 +44,43 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="machines on which the same command is started [1]",
+        help="number of machines that start the same command [1]",
     )
     parser.add_argument(
         "--rdzv-endpoint",
         metavar="HOST:PORT",
-        help="where several machines meet: a free port on one of them",
+        help="rendezvous of several machines: a free port on one of them",
     )
 
 
-def is_asked(options: argparse.Namespace) -> bool:
-    """Say whether the command line asks for processes to be started."""
+def parse_recipe(
+    description: str, recipe_class: type[T], argv: Sequence[str] | None
+) -> tuple[argparse.Namespace, T]:
+    """Parse the command line of a training command, which several processes may run.
+
+    Args:
+        description: the command's help.
+        recipe_class: has a field `output`, the run folder.
+        argv: arguments, or None for those of this process.
+
+    Returns:
+        The options of `add_options` with `recipe` and `overrides`, and the recipe.
+
+    Raises:
+        UsageError: an option or key is wrong.
+        DataError: another process is writing the run folder.
+    """
+    parser = cli.recipe_parser(description, recipe_class)
+    add_options(parser)
+    options = parser.parse_intermixed_args(argv)
+    run: Any = recipe.load(recipe_class, options.recipe, options.overrides)
+    if "RANK" not in os.environ:  # processes of torchrun or srun check it together, later
+        lock.check_free(run.output)
+    return options, run
+
+
+def is_requested(options: argparse.Namespace) -> bool:
+    """Return whether the command line asks for processes to be started."""
     return (
         options.nproc_per_node is not None
         or options.nnodes != 1
@@ -58,113 +88,126 @@ def is_asked(options: argparse.Namespace) -> bool:
     )
 
 
+def world_size(options: argparse.Namespace) -> int:
+    """Return the number of processes that the options of `add_options` ask for.
+
+    Raises:
+        UsageError: it is below 1.
+    """
+    if (options.nproc_per_node or 0) < 1 or options.nnodes < 1:
+        raise UsageError(
+            f"--nproc-per-node {options.nproc_per_node} --nnodes {options.nnodes}: each must be at"
+            " least 1"
+        )
+    return int(options.nproc_per_node * options.nnodes)
+
+
 def start(
     options: argparse.Namespace, program: str | Path, arguments: Sequence[str], advice: str
 ) -> int:
     """Run a module or script in several local processes, as torchrun does; return the exit code.
 
-    Signals are passed on to the processes, whose exit code tells what came of it. They end when
-    this one is killed.
+    Signals are forwarded to the processes, which decide the exit code. They end when this one is
+    killed.
 
     Args:
         options: those of `add_options`.
-        program: what each process runs: the name of a module, or the path of a script.
-        arguments: what it is given.
-        advice: what helps against a lack of memory.
+        program: module name, or path of a script, that each process runs.
+        arguments: its command line.
+        advice: ways to save memory, for the message about a killed process.
 
     Raises:
-        UsageError: this process is one of several itself, or the options do not fit each other.
-        DataError: a process was killed, or the machines did not meet.
+        UsageError: this process is itself one of several, or options contradict each other.
+        DataError: a process was killed, or the machines did not find each other.
     """
-    where = _where(options)
+    rendezvous = _rendezvous_options(options)
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
-    # `nohup` has SIGHUP ignored
-    ends = "SIGQUIT" if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else "SIGHUP,SIGQUIT"
-    runs = [str(program)] if isinstance(program, Path) else ["-m", program]
-    words = [
-        *where,
+    # `nohup` ignores SIGHUP
+    signals = "SIGQUIT" if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else "SIGHUP,SIGQUIT"
+    target = [str(program)] if isinstance(program, Path) else ["-m", program]
+    command_line = [
+        *rendezvous,
         f"--nproc-per-node={options.nproc_per_node}",
-        f"--signals-to-handle={ends}",
-        *runs,
+        f"--signals-to-handle={signals}",
+        *target,
         *log.level_option(),
         *arguments,
     ]
     try:
-        with _quiet_launcher(), _PassOn():
-            torchrun.run(torchrun.parse_args(words))
+        with log.silenced("torch.distributed"), _known_to_processes(), _ForwardSignals():
+            torchrun.run(torchrun.parse_args(command_line))
     except ChildFailedError as error:
-        return _ended(list(error.failures.values()), advice)
-    except SignalException as signalled:
-        return 128 + signalled.sigval
+        return _failed(list(error.failures.values()), advice)
+    except SignalException as error:
+        return 128 + error.sigval
     except RendezvousError as error:
         raise DataError(
-            f"the {options.nnodes} machines did not meet at {options.rdzv_endpoint}:"
+            f"the {options.nnodes} machines did not find each other at {options.rdzv_endpoint}:"
             f" {one_line(error)}"
         ) from None
     return 0
 
 
 @contextlib.contextmanager
-def _quiet_launcher() -> Iterator[None]:
-    """While processes run: they know their launcher, and it does not log what they have said.
-
-    Afterwards nothing of it is left, for a notebook goes on.
-    """
-    disabled = logging.root.manager.disable
-    known = worker.started_by_launcher()
-    logging.disable(logging.ERROR)
-    os.environ |= known
+def _known_to_processes() -> Iterator[None]:
+    """Inside the block, processes that start here know their launcher."""
+    variables = worker.started_by_launcher()
+    os.environ |= variables
     try:
         yield
     finally:
-        logging.disable(disabled)
-        for name in known:
+        for name in variables:
             os.environ.pop(name, None)
 
 
-def _ended(failures: Sequence[Any], advice: str) -> int:
-    """Return the exit code of a run some of whose processes failed.
-
-    Says why, where a process that does not report met the mistake first.
-    """
-    found = {failure.local_rank: failure.error_file_data["message"] for failure in failures}
-    left = {
-        rank: report
-        for rank, report in found.items()
-        if isinstance(report, dict) and "exit_code" in report["extraInfo"]
-    }
-    if left and not any(report["extraInfo"]["printed"] for report in left.values()):
-        print(f"error: {left[min(left)]['message']}", file=sys.stderr)
-    ends = {failure.local_rank: failure.exitcode for failure in failures}
-    ends |= {rank: report["extraInfo"]["exit_code"] for rank, report in left.items()}
-    return _code(ends.values(), advice)
-
-
-def _where(options: argparse.Namespace) -> list[str]:
-    """Return torchrun's words for the machines of a run.
+def _failed(failures: Sequence[Any], advice: str) -> int:
+    """Return the exit code of a run in which processes failed and reported why.
 
     Raises:
-        UsageError: the options do not fit each other.
+        GalenError: the process that met the error does not print errors, so this one does.
+        DataError: a process was killed.
     """
-    if (options.nproc_per_node or 0) < 1 or options.nnodes < 1:
-        raise UsageError(
-            f"--nproc-per-node {options.nproc_per_node} --nnodes {options.nnodes}: each is at"
-            " least 1"
-        )
+    reports = {}
+    for failure in failures:
+        message = failure.error_file_data["message"]
+        if isinstance(message, dict) and "exit_code" in message["extraInfo"]:
+            reports[failure.local_rank] = message
+    exit_codes = {failure.local_rank: failure.exitcode for failure in failures}
+    for rank, report in reports.items():
+        exit_codes[rank] = report["extraInfo"]["exit_code"]
+    code = _exit_code(exit_codes.values(), advice)
+    printed = any(report["extraInfo"]["printed"] for report in reports.values())
+    if reports and not printed:
+        message = reports[min(reports)]["message"]
+        if code == UsageError.exit_code:
+            raise UsageError(message)
+        if code == DataError.exit_code:
+            raise DataError(message)
+        logger.info(message)
+    return code
+
+
+def _rendezvous_options(options: argparse.Namespace) -> list[str]:
+    """Return torchrun's options for the machines of a run.
+
+    Raises:
+        UsageError: options contradict each other.
+    """
+    world_size(options)
     if "RANK" in os.environ:
         raise UsageError(
-            "--nproc-per-node starts the processes by itself: call it without torchrun or srun"
+            "--nproc-per-node starts the processes: call the command without torchrun or srun"
         )
     if options.nnodes == 1:
         return ["--standalone"]
     if not options.rdzv_endpoint:
         raise UsageError(
-            "--nnodes needs --rdzv-endpoint HOST:PORT, the same on all machines: a free port on one"
-            " of them"
+            "--nnodes needs --rdzv-endpoint HOST:PORT, a free port on one of the machines and the"
+            " same on all"
         )
     return [
         f"--nnodes={options.nnodes}",
@@ -173,11 +216,11 @@ def _where(options: argparse.Namespace) -> list[str]:
     ]
 
 
-class _PassOn(StopSignals):
-    """Passes signals on to the processes that this one has started; a second Ctrl-C ends them."""
+class _ForwardSignals(StopSignals):
+    """Forwards signals to the processes that this one started; a second Ctrl-C kills them."""
 
     def _announce(self) -> None:
-        """Leave it to the first process."""
+        """Print nothing: the first process does."""
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         started = psutil.Process().children()
@@ -194,56 +237,65 @@ class _PassOn(StopSignals):
                     process.send_signal(number)
 
 
-def _code(codes: Collection[int], advice: str) -> int:
-    """Return a run's exit code from those of its processes (negative: ended by a signal)."""
-    told = [code for code in codes if code > 0]
-    if told:  # by a process that has said why
-        return min(told, key=_COMMON.index) if set(told) <= set(_COMMON) else max(told)
+def _exit_code(codes: Collection[int], advice: str) -> int:
+    """Return a run's exit code from those of its processes (negative: ended by a signal).
+
+    Raises:
+        DataError: a process was killed, and no other one reported an error.
+    """
+    reported = [code for code in codes if code > 0]
+    if reported and set(reported) <= set(_CAUSES_FIRST):
+        return min(reported, key=_CAUSES_FIRST.index)
+    if reported:
+        return max(reported)
     if -signal.SIGKILL in codes:
         raise DataError(f"{_KILLED}: {advice}")
     return 128 - min(codes)
 
 
-_COMMON = [2, 1, 75]
+_CAUSES_FIRST = [UsageError.exit_code, DataError.exit_code, EXIT_STOPPED]
 """Exit codes, that of the cause before those of its consequences."""
 
 
 @contextlib.contextmanager
-def report_lost_nodes(advice: str, gone: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
-    """Report in one line that another process has ended.
+def report_lost_nodes(
+    advice: str, ended_processes: Callable[[], Collection[str]] = tuple
+) -> Iterator[None]:
+    """Report in one line that another process of the run has ended.
 
     PyTorch can raise the error anywhere, also where a lock is released.
 
     Args:
-        advice: what helps against a lack of memory.
-        gone: returns the processes of the run that are known to have ended.
+        advice: ways to save memory.
+        ended_processes: returns the processes of the run that are known to have ended.
 
     Raises:
-        DataError: a process of the run has ended, or one that reads ahead.
+        DataError: a process of the run or of a data loader has ended.
     """
     try:
         yield
     except (RuntimeError, ConnectionError) as error:
-        if not any(words in str(error) for words in _LOST):
+        if not any(text in str(error) for text in _LOST):
             raise
-        known = gone()
-        who = (
-            f"{' and '.join(known)} of the run"
-            if known
-            else "a process of the run, or one that reads its data,"
-        )
+        names = " and ".join(ended_processes())
+        process = f"{names} of the run" if names else "a process of the run or of its data loader"
         raise DataError(
-            f"{who} has ended ({one_line(error)[:150]}). If it said nothing, and nobody ended it,"
-            f" the system has killed it, most likely for lack of memory: {advice}"
+            f"{process} has ended ({one_line(error)[:150]}). If it printed no error and nobody"
+            f" ended it, the system killed it, most likely for lack of memory: {advice}"
         ) from error
 
 
 def command() -> str:
-    """Return the command line that started this run, as a shell would take it."""
-    words = list(sys.orig_argv)
+    """Return the command line that started this run, quoted for a shell.
+
+    A run that a notebook or script started has none: it is resumed by the same call.
+    """
+    if function := os.environ.get(API_FUNCTION):
+        return f"the same call of {function}"
+    arguments = list(sys.orig_argv)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         with contextlib.suppress(psutil.Error):
-            words = psutil.Process(os.getppid()).cmdline() or words
-    if len(words) > 1 and Path(words[1]).name in ("torchrun", "galen"):
-        words = words[1:]  # a script, which its interpreter was called with
-    return shlex.join([Path(words[0]).name, *words[1:]])
+            arguments = psutil.Process(os.getppid()).cmdline() or arguments
+    if len(arguments) > 1 and Path(arguments[1]).name in ("torchrun", "galen"):
+        arguments = arguments[1:]  # without the interpreter of the script
+    return shlex.join([Path(arguments[0]).name, *arguments[1:]])

@@ -29,7 +29,7 @@ def check(path: Path, folder: Path) -> None:
     allowed = [home]
     if home.parent.name == "snapshots":
         allowed.append(home.parent.parent / "blobs")
-    if not any(target.is_relative_to(place) for place in allowed):
+    if not any(target.is_relative_to(folder) for folder in allowed):
         raise DataError(
             f"{path} is a symbolic link to {target}, outside its folder, and is not followed into a"
             " copy; put the file itself there"
@@ -49,20 +49,20 @@ def check_folder(folder: Path) -> None:
 def copy_files(paths: Iterable[Path], folder: Path, target: Path) -> list[Path]:
     """Copy files of `folder` to the same places below `target`; return what was written.
 
-    A link at a place that is written is replaced, not followed.
+    An existing link at a destination is replaced, not followed.
 
     Raises:
         DataError: a symbolic link leads out of `folder`; nothing is copied then.
     """
-    wanted = list(paths)
-    for path in wanted:
+    sources = list(paths)
+    for path in sources:
         check(path, folder)
     written = []
-    for path in wanted:
+    for path in sources:
         copy = target / path.relative_to(folder)
         if copy.is_dir() and not copy.is_symlink():
             atomic.remove(copy)
-        # the copy may be the file itself: nothing goes before the new one is whole
+        # the copy may be the file itself: it is removed only when the new one is complete
         with atomic.atomic_file(copy) as temporary:
             shutil.copyfile(path, temporary)
         written.append(copy)

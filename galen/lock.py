@@ -1,14 +1,13 @@
-"""The one lock of all commands.
+"""The output lock of all commands.
 
-Two starts never write the same output; the second is told who holds the lock.
+No two processes write the same output; the second one fails with an error that names the first.
 
     with lock.hold("runs/corpus"):
         ...
 
-The lock is a hidden file `.NAME.lock` beside the output, where a link leads to it beside what it
-leads to: an output has one lock, whatever name it is given. It is held by `flock`: the system lets
-go of it when its process ends, however it ends, so that a killed command never leaves an output
-locked.
+The lock is a hidden file `.NAME.lock` beside the output. Links are resolved first, so that an
+output has one lock under all its names. The file is locked with `flock`, which the system releases
+when the process ends, even if it is killed: no output stays locked.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,41 +29,43 @@ from galen.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-"""What a file system answers that has no locks, such as Lustre mounted without `flock`."""
+RECORD_SECONDS = 2.0
+"""Maximum wait for the record of a holder that has just locked the file."""
+POLL_SECONDS = 0.02
+
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+"""Errors of a file system without locks, such as Lustre mounted without `flock`."""
 _held: set[int] = set()
 """Descriptors of the locks of this process."""
 
 
-def _leave_to_parent() -> None:
-    """In a forked process: close the locks, which would else be held as long as it lives."""
+def _close_inherited_locks() -> None:
+    """In a forked process: close the locks, which it would otherwise hold until it ends."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(after_in_child=_close_inherited_locks)
 
 
 @contextlib.contextmanager
 def hold(output: str | Path) -> Iterator[None]:
     """Hold the lock of an output (a file, folder or prefix) while the block runs.
 
-    Folders made for it are removed if nothing was written.
+    Folders created for it are removed if nothing was written.
 
     Raises:
         DataError: another process holds it (the message says which), or its folder cannot be
             written.
     """
     path = lock_file(output)
-    made = [folder for folder in path.parents if not folder.exists()]  # the deepest first
+    new_folders = [folder for folder in path.parents if not folder.exists()]  # the deepest first
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _take(path)
+        descriptor = _acquire(path, output)
     except OSError as error:
         raise DataError(f"cannot write {output}: {error.strerror}") from None
-    if descriptor is None:
-        raise _locked_error(output)
     _held.add(descriptor)
     try:
         yield
@@ -73,57 +74,65 @@ def hold(output: str | Path) -> Iterator[None]:
             _held.remove(descriptor)
             path.unlink(missing_ok=True)
             os.close(descriptor)
-            for folder in made:
-                with contextlib.suppress(OSError):  # something is in it
+            for folder in new_folders:
+                with contextlib.suppress(OSError):  # it is not empty
                     folder.rmdir()
 
 
 def check_free(output: str | Path) -> None:
-    """Refuse an output that another process writes, before the work that comes before `hold`.
+    """Refuse an output that another process writes, before the work that precedes `hold`.
 
-    For a start that is not one of several processes: they would refuse each other.
+    Not for one of several processes of a run: they would refuse each other.
 
     Raises:
         DataError: another process holds its lock (the message says which).
     """
     path = lock_file(output)
+    deadline = time.monotonic() + RECORD_SECONDS
+    while _is_locked(path):
+        _refuse_or_wait(path, output, deadline)
+
+
+def _is_locked(path: Path) -> bool:
+    """Return whether another process holds a lock file; False if that cannot be determined."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # mostly: there is none
-        return
+    except OSError:  # usually: there is none
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _locked_error(output) from None
-    except OSError:  # `hold` says what it is
-        return
+        return True
+    except OSError:  # `hold` reports it
+        return False
     finally:
         os.close(descriptor)
-
-
-def _locked_error(output: str | Path) -> DataError:
-    holder = _holder(lock_file(output))
-    return DataError(f"{output} is being written by {holder}; wait for it, or end it first")
+    return False
 
 
 def lock_file(output: str | Path) -> Path:
-    """Return the lock file of an output, beside the place that it stands for."""
+    """Return the lock file of an output; of a link, that of its target."""
     output = resolved_path(output)
     return output.with_name(f".{output.name}.lock")
 
 
 def resolved_path(output: str | Path) -> Path:
-    """Return where an output lies: links are followed, also one whose target is still to come."""
+    """Return the path of an output with all links resolved, even if the target does not exist."""
     return Path(os.path.realpath(output))
 
 
 def holder(output: str | Path) -> dict[str, Any] | None:
-    """Return `{pid, host, …}` of the process that holds an output's lock, or died with it.
+    """Return `{pid, host, …}` of the process that holds an output's lock, or died holding it.
 
     None without a record.
     """
+    return _read_record(lock_file(output))
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """Return the record in a lock file, None if it is missing or not completely written."""
     try:
-        record = json_file.read_object(lock_file(output))
+        record = json_file.read_object(path)
     except DataError:
         return None
     return record if {"pid", "host"} <= record.keys() else None
@@ -147,7 +156,7 @@ def create_exclusively(path: Path) -> int:
             continue
         if _lock(descriptor) and _is_at(descriptor, path):
             return descriptor
-        os.close(descriptor)  # another start took it for stale between the two calls
+        os.close(descriptor)  # another start removed it as stale between the two calls
 
 
 def _remove_stale(path: Path) -> None:
@@ -157,7 +166,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError:
-        # a link, a device, a folder, or not ours to open: nothing that a command of ours writes
+        # a link, a device, a folder, or a file of another user: none is written by our commands
         path.unlink()
         return
     try:
@@ -171,7 +180,50 @@ def _remove_stale(path: Path) -> None:
         os.close(descriptor)
 
 
-def _take(path: Path) -> int | None:
+def _acquire(path: Path, output: str | Path) -> int:
+    """Return the locked descriptor of a lock file that names this process.
+
+    Raises:
+        DataError: another process holds it.
+    """
+    deadline = time.monotonic() + RECORD_SECONDS
+    while (descriptor := _try_acquire(path)) is None:
+        _refuse_or_wait(path, output, deadline)
+    return descriptor
+
+
+def _refuse_or_wait(path: Path, output: str | Path, deadline: float) -> None:
+    """Refuse a locked output, or wait a moment for the record of the process that holds it.
+
+    The lock may be newer than its record: then the file is empty or has the record of a killed
+    process. The holder may also release it before its record is read.
+
+    Raises:
+        DataError: another process holds the lock.
+    """
+    record = _read_record(path)
+    if time.monotonic() < deadline and (record is None or _has_ended(record)):
+        time.sleep(POLL_SECONDS)
+        return
+    raise DataError(
+        f"{output} is being written by {_describe(record)}; wait for it, or end it first"
+    )
+
+
+def _has_ended(record: Mapping[str, Any]) -> bool:
+    """Return whether the process of a record is known to have ended."""
+    if record["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(record["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, TypeError, OverflowError):  # another user's, or a damaged record
+        return False
+    return False
+
+
+def _try_acquire(path: Path) -> int | None:
     """Return the locked descriptor of a lock file that names this process, None if it is held."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -180,29 +232,33 @@ def _take(path: Path) -> int | None:
             return None
         if _is_at(descriptor, path):
             break
-        # its holder removed it just before it let go: what is there now is another file
+        # its holder removed it just before releasing it: the path now names another file
         os.close(descriptor)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(_own_record()).encode(), 0)
+    _write_record(descriptor)
     return descriptor
 
 
-def _lock(descriptor: int) -> bool:
-    """Lock an open file; return whether that was possible.
+def _write_record(descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(_own_record()).encode(), 0)
 
-    A file system without locks gives no protection; a warning says so.
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file; return False if another process holds it.
+
+    On a file system without locks, only warn that there is no protection.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in _UNSUPPORTED:
             return False
         logger.warning("this file system has no locks: do not start a command twice on it")
     return True
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Return whether an open file is still the one of that name."""
+    """Return whether a path still names an open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
@@ -220,12 +276,10 @@ def _own_record() -> dict[str, Any]:
     }
 
 
-def _holder(path: Path) -> str:
-    """Say in words who holds a lock."""
-    try:
-        record = json_file.read_object(path)
-        job = f", Slurm job {record['slurm_job']}" if record["slurm_job"] else ""
-        name = shlex.quote(str(record["command"]))
-        return f"{name} (process {record['pid']} on {record['host']}{job}) since {record['since']}"
-    except (DataError, KeyError):  # just being written
+def _describe(record: Mapping[str, Any] | None) -> str:
+    """Return the process of a record in words."""
+    if record is None or not {"command", "since", "slurm_job"} <= record.keys():
         return "another process"
+    job = f", Slurm job {record['slurm_job']}" if record["slurm_job"] else ""
+    name = shlex.quote(str(record["command"]))
+    return f"{name} (process {record['pid']} on {record['host']}{job}) since {record['since']}"

@@ -3,9 +3,11 @@
 Modules log with `logging.getLogger(__name__)`; results are printed, everything else is logged.
 """
 
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 
 LEVELS = ("debug", "info", "warning", "error")
 """Values of `--log-level`."""
@@ -54,9 +56,24 @@ def configure(level: str = "info") -> None:
 
 
 def level_option() -> list[str]:
-    """Return `--log-level` as it was given here, for the processes that this one starts."""
+    """Return this process' `--log-level`, for the processes that this one starts."""
     level = logging.getLogger("galen").level
     return [f"--log-level={logging.getLevelName(level).lower()}"] if level else []
+
+
+@contextlib.contextmanager
+def silenced(package: str) -> Iterator[None]:
+    """Inside the block, drop the log records of a library and all its modules."""
+    logger = logging.getLogger(package)
+    handlers = logger.handlers
+    propagate = logger.propagate
+    logger.handlers = [logging.NullHandler()]
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.handlers = handlers
+        logger.propagate = propagate
 
 
 PACKAGES = (

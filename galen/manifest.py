@@ -143,8 +143,8 @@ def read(path: str | Path, stage: str | None = None) -> dict[str, Any]:
 
 def _misshapen(manifest: Mapping[str, Any]) -> str | None:
     """Return what of a manifest is not as `write` writes it, or None."""
-    for key, kind in _SHAPE.items():
-        if not isinstance(manifest.get(key), kind):
+    for key, expected_type in _SHAPE.items():
+        if not isinstance(manifest.get(key), expected_type):
             return f"{key} is missing, or of the wrong type"
     for key, fields in (("inputs", _INPUT), ("outputs", _OUTPUT)):
         for number, record in enumerate(manifest[key]):
@@ -168,10 +168,10 @@ def recorded(folder: str | Path) -> dict[Path, dict[str, Any]]:
     """
     folder = Path(folder)
     home = folder.absolute()
-    for place in (home, home.parent):
+    for folder in (home, home.parent):
         records = {}
-        for record in _outputs(place / NAME, required=place == home):
-            path = place / record["path"]
+        for record in _outputs(folder / NAME, required=folder == home):
+            path = folder / record["path"]
             if path.is_relative_to(home) and ".." not in path.parts:
                 records[folder / path.relative_to(home)] = record
         if records:
@@ -197,10 +197,10 @@ def _outputs(path: Path, required: bool) -> list[dict[str, Any]]:
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of Python, Galen and the installed libraries that decide results."""
-    found = {"python": platform.python_version(), "galen": __version__}
+    versions = {"python": platform.python_version(), "galen": __version__}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

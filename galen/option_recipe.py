@@ -10,8 +10,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from galen import option_origins
 from galen.cli import ArgumentParser
 from galen.errors import UsageError, did_you_mean
 
@@ -26,6 +27,7 @@ class OptionParser(ArgumentParser):
 
     def __init__(self, description: str | None = None, **options: Any) -> None:
         self._keys: dict[str, argparse.Action] = {}
+        self._origins: dict[str, str] = {}
         super().__init__(description, **options)
         self.add_argument("recipe", nargs="*", metavar="RECIPE.yaml key=value", help=_HELP)
 
@@ -47,11 +49,32 @@ class OptionParser(ArgumentParser):
         while count < len(words) and not words[count].startswith("-"):
             count += 1
         options = self._from_recipe(words[start:count]) if count > start else []
+        for word in words[count:]:
+            self._forget_origins(word)
         arguments = self.parse_args([*words[:start], *options, *words[count:]])
         if arguments.recipe:
             self.error(f"{arguments.recipe[0]!r}: a recipe and key=value come before the options")
         del arguments.recipe
         return arguments
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the options; names the key and its origin where one comes from the recipe.
+
+        Raises:
+            UsageError: always.
+        """
+        if option_origins.with_keys(message, self._origins) == message:
+            super().error(message)
+        with option_origins.name_keys(self._origins):
+            raise UsageError(message.removeprefix("argument "))
+
+    def _forget_origins(self, word: str) -> None:
+        """Forget the recipe's value of an option that a word of the command line replaces."""
+        flag = word.partition("=")[0]
+        if len(flag) > 2 and flag.startswith("--"):
+            for key in list(self._origins):
+                if _flag(key).startswith(flag):  # options may be abbreviated
+                    del self._origins[key]
 
     def _from_recipe(self, words: Sequence[str]) -> list[str]:
         """Return the options that a recipe and its overrides stand for."""
@@ -74,6 +97,7 @@ class OptionParser(ArgumentParser):
                 hint = did_you_mean(str(key), sorted(self._keys))
                 raise UsageError(f"{origins[key]}: unknown key {key!r}; {hint}")
             options += _option(self._keys[key], value, f"{origins[key]}: {key}")
+        self._origins = {key: origins.get(key, str(path)) for key in self._keys}
         return options
 
 
@@ -84,13 +108,17 @@ def _log_level_words(words: Sequence[str]) -> int:
     return int(bool(words) and words[0].startswith("--log-level="))
 
 
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
 def _option(action: argparse.Action, value: Any, where: str) -> list[str]:
     """Return the command line's words for a key: none for null, and for a flag that is false.
 
     Raises:
         UsageError: the value is a list or a section, or no value of this option.
     """
-    name = f"--{action.dest.replace('_', '-')}"
+    name = _flag(action.dest)
     if value is None:
         return []
     if action.nargs == 0:

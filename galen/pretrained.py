@@ -29,7 +29,7 @@ def reading(path: str | Path) -> AbstractContextManager[None]:
 
 
 def check_folder(folder: str | Path) -> None:
-    """Check that a model's folder is there.
+    """Check that a model folder exists.
 
     Raises:
         MissingInputError: it is not; says how to get it where the name is one of the hub's, or

@@ -1,9 +1,8 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, elsewhere a plain line every ten seconds."""
 
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
@@ -16,18 +15,22 @@ class Progress:
     """Counts units of work towards an optional total; shows rate and ETA on standard error.
 
     Args:
-        label: what is being done, for example "tokenise".
-        total: how many units there are, or None when unknown; an estimate that proves too small
-            grows with what is done.
+        label: name of the work, for example "tokenize".
+        total: number of units, or None if unknown; an estimate that is too small grows with
+            `done`.
         unit: name of a unit, for example "documents" or "B"; with `scale`, shown with k, M, G.
     """
 
     def __init__(
         self, label: str, total: float | None = None, unit: str = "it", scale: bool = False
     ) -> None:
-        self.label, self.total, self.unit = label, total, unit
-        self.done = self._shown = 0.0
-        self._start = self._last = time.monotonic()
+        self.label = label
+        self.total = total
+        self.unit = unit
+        self.done = 0.0
+        self._shown = 0.0
+        self._start = time.monotonic()
+        self._last = self._start
         self._size: Callable[[float], str] = tqdm.format_sizeof if scale else "{:,.0f}".format
         self._unit = unit if scale else f" {unit}"  # 40.0MB, but 40 documents
         self._bar = (
@@ -37,7 +40,7 @@ class Progress:
         )
 
     def update(self, units: float = 1) -> None:
-        """Count `units` more as done."""
+        """Add `units` to `done`."""
         self.done += units
         if self.total:
             self.total = max(self.total, self.done)
@@ -48,7 +51,8 @@ class Progress:
             self._print()
 
     def _print(self) -> None:
-        self._last, self._shown = time.monotonic(), self.done
+        self._last = time.monotonic()
+        self._shown = self.done
         print(self._line(), file=sys.stderr, flush=True)
 
     def _line(self) -> str:
@@ -67,13 +71,8 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None and self.done != self._shown:
+        elif error_type is None and self.done != self._shown:
             self._print()

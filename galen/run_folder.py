@@ -10,7 +10,9 @@ All commands use one mechanism, in small pieces:
 
 An output is finished when its `manifest.json` exists. An unfinished run is resumed by the same
 command; what a run of another identity left unfinished is discarded with a warning, and what it
-finished is refused with the keys or input files that differ.
+finished is refused with the keys or input files that differ. What another version of Galen left
+unfinished is neither resumed, since its bytes may differ, nor discarded, since it may be days of
+work: it is refused.
 """
 
 import contextlib
@@ -153,12 +155,16 @@ def resume(folder: Path, identity: Identity) -> bool:
 
     Returns:
         True when the folder holds an unfinished run to resume.
+
+    Raises:
+        OutputConflictError: the unfinished run is of another version of Galen.
     """
     path = folder / IDENTITY
     stored = None if folder.is_symlink() else _stored(path)
     if stored == identity.record():
         return True
     if stored is not None:
+        _check_version(stored, [folder])
         _warn_discarded(folder, stored, identity)
     atomic.remove(folder)
     folder.mkdir(parents=True)
@@ -198,7 +204,11 @@ class RunFolder:
         return existing
 
     def resume(self, identity: Identity) -> bool:
-        """Prepare the working folder; return whether it holds an unfinished run to resume."""
+        """Prepare the working folder; return whether it holds an unfinished run to resume.
+
+        Raises:
+            OutputConflictError: the unfinished run is of another version of Galen.
+        """
         return resume(self.partial, identity)
 
     def publish(self, folder: Path | None = None) -> None:
@@ -248,20 +258,30 @@ class RunFiles:
     ) -> dict[str, Any] | None:
         """Return the saved state of an unfinished run of this identity, None for a new run.
 
-        A new run's `initial_state` is saved.
+        A new run's `initial_state` is saved. An unfinished run without a state has nothing to
+        resume: its files are replaced, also if it is of another version of Galen.
 
         Raises:
-            OutputConflictError: one of the files exists and is not of this run.
+            OutputConflictError: one of the files exists and is not of this run, or the unfinished
+                run has a state of another version of Galen.
         """
         self._identity = identity.record()
         stored = _stored(self.state_path)
-        if stored is not None and stored.get("identity") == self._identity:
+        earlier = None if stored is None else stored.get("identity")
+        if stored is not None and earlier == self._identity:
             return dict(stored["state"])
-        for path in self.files:
-            if path.exists():
-                raise unknown_output(path)
+        existing = [path for path in self.files if path.exists()]
+        if stored is not None and stored.get("state"):
+            _check_version(earlier, [self.state_path, *existing])
+        elif _differs_in_version_only(earlier, self._identity):
+            self.save({})
+            return None
+        if existing:
+            if earlier is None:
+                raise unknown_output(existing[0])
+            raise conflict(existing[0], _unfinished_differences(earlier, identity))
         if stored is not None:
-            _warn_discarded(self.name, stored.get("identity"), identity)
+            _warn_discarded(self.name, earlier, identity)
         self.save(initial_state or {})
         return None
 
@@ -329,17 +349,46 @@ def _has_work(folder: Path) -> bool:
     )
 
 
+def _check_version(stored: Any, paths: Sequence[Path]) -> None:
+    """Check that the identity of an unfinished run, if it is readable, is of this version.
+
+    Args:
+        stored: the identity.
+        paths: what the user removes to start again.
+
+    Raises:
+        OutputConflictError: it is of another version.
+    """
+    version = stored.get("galen") if isinstance(stored, Mapping) else None
+    if isinstance(version, str) and version != __version__:
+        raise OutputConflictError(
+            f"{paths[0]} is an unfinished run of galen {version}, this is galen {__version__}: one"
+            f" output never mixes two versions. Resume with galen {version}, or remove"
+            f" {' and '.join(map(str, paths))} to start from the beginning"
+        )
+
+
 def _warn_discarded(output: Path, stored: Any, identity: Identity) -> None:
     """Warn that the files of another unfinished run are discarded, and how that run differs."""
-    reason = "its state is damaged"
-    with contextlib.suppress(LookupError, TypeError, AttributeError, OSError):
+    differences = _unfinished_differences(stored, identity)
+    reason = "; ".join(differences[:_MAX_DIFFERENCES])
+    logger.warning(f"discarding an unfinished run of {output}: it differs ({reason})")
+
+
+def _unfinished_differences(stored: Any, identity: Identity) -> list[str]:
+    """Return how the identity of an unfinished run, as it was stored, differs; never empty."""
+    try:
         earlier = Identity(stored["config"], stored["inputs"])
         now = Identity(identity.record()["config"], identity.inputs)
         differences = now.differences(earlier)
-        if stored["galen"] != __version__:
-            differences.append(f"galen: {stored['galen']} → {__version__}")
-        reason = "; ".join(differences[:_MAX_DIFFERENCES]) or "paths or options of input files"
-    logger.warning(f"discarding an unfinished run of {output}: it differs ({reason})")
+    except (LookupError, TypeError, AttributeError, OSError):
+        return ["its state is damaged"]
+    return differences or ["paths or options of input files"]
+
+
+def _differs_in_version_only(stored: Any, record: Mapping[str, Any]) -> bool:
+    """Return whether the stored identity of an unfinished run is of another version of Galen."""
+    return isinstance(stored, Mapping) and {**stored, "galen": __version__} == record
 
 
 def _stored(path: Path) -> dict[str, Any] | None:

@@ -22,5 +22,5 @@ def resolve(path: str | Path) -> Path:
 
 def recipes() -> list[Path]:
     """Return the example recipes, as paths that `resolve` takes."""
-    found = (path.relative_to(FOLDER) for path in FOLDER.rglob("*.yaml"))
-    return sorted(Path("examples") / path for path in found)
+    relative = (path.relative_to(FOLDER) for path in FOLDER.rglob("*.yaml"))
+    return sorted(Path("examples") / path for path in relative)

@@ -1,30 +1,28 @@
-"""Signals that ask a command to save and end.
-
-They are SIGTERM, SIGUSR2 (Slurm's, before its time limit) and Ctrl-C.
-"""
+"""Signals that ask a command to save and stop: SIGTERM, SIGUSR2 (Slurm's) and Ctrl-C."""
 
 import os
 import signal
+import threading
 import time
 from types import FrameType
 from typing import Any, Self
 
 EXIT_STOPPED = 75
-"""Not finished, saved, to be started again (EX_TEMPFAIL of sysexits.h)."""
+"""Stopped early with a checkpoint, to be resumed (EX_TEMPFAIL of sysexits.h)."""
 NAMES = ("SIGTERM", "SIGUSR2", "SIGINT")
+NUMBERS = tuple(signal.Signals[name] for name in NAMES)
 _TWICE = 3.0
 """Seconds after which another Ctrl-C counts as a second one.
 
 A terminal sends one to each process, and a launcher passes it on.
 """
 _SAVING = (
-    b"saving and ending as soon as the running work allows; another Ctrl-C, in three seconds or"
-    b" later, ends at once\n"
+    b"stopping after the current step; another Ctrl-C, after three seconds, stops immediately\n"
 )
 
 
 class StopSignals:
-    """Inside a `with` block the signals are only noted, in `received`.
+    """Inside a `with` block the signals are only recorded, in `received`.
 
     A second Ctrl-C ends the process as usual.
     """
@@ -39,10 +37,13 @@ class StopSignals:
         return self.listen()
 
     def listen(self) -> Self:
-        """Begin to note signals, without a block to the end of the process."""
-        for name in NAMES:
-            number = signal.Signals[name]
-            self._before[number] = signal.signal(number, self._receive)
+        """Start to record signals, without a block until the end of the process.
+
+        Only the main thread can; in another one, signals keep their effect.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in NUMBERS:
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -69,7 +69,7 @@ def style(settings: Mapping[str, Any] | None = None) -> Iterator[None]:
 
 
 def render(figure: "Figure", id_prefix: str) -> "Markup":
-    """Return a figure as an `<svg>` element that fills the width it is given.
+    """Return a figure as an `<svg>` element that fills the available width.
 
     Args:
         figure: made and rendered within `style`.

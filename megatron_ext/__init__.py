@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 
+from galen.commands import explain_imports_of_scripts
+
 # Warnings of the core, or of PyTorch about the core's own calls: nothing that a user could change.
 _IGNORED_WARNINGS = (
     "Apex (is|are) not installed",  # `platforms` decides what runs where
@@ -38,3 +40,6 @@ def bootstrap() -> None:
         for package in _GPU_PACKAGES:
             # an import of it fails, as if it were not installed
             sys.modules.setdefault(package, None)  # type: ignore[arg-type]
+
+
+explain_imports_of_scripts()

@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int | None:
         action="append",
         default=[],
         metavar="DIR=GB",
-        help="writable folder and the GB free there",
+        help="folder that must be writable, and its free GB",
     )
     probe_parser.add_argument(
         "--megabytes", type=int, default=64, metavar="N", help="size of the all-reduce [64]"
@@ -146,10 +146,11 @@ def probe(gpus: int, disks: Sequence[str], megabytes: int) -> Report:
         megabytes: size of the all-reduce.
 
     Raises:
-        UsageError: an entry of `disks` is not of the form DIR=GB.
+        UsageError: an entry of `disks` is not DIR=GB.
     """
     name = os.environ.get("SLURMD_NODENAME") or platform.node()
-    faults = [fault for disk in disks if (fault := disk_fault(disk))]
+    disk_faults = [disk_fault(disk) for disk in disks]
+    faults = [fault for fault in disk_faults if fault]
     if gpus:
         faults += gpu_faults(gpus)
     report = Report(node=name, faults=faults)
@@ -166,10 +167,10 @@ def _first_line(error: Exception) -> str:
 
 
 def disk_fault(disk: str) -> str | None:
-    """Return the fault of a folder given as DIR=GB, or None.
+    """Return the fault of a folder, described as DIR=GB, or None.
 
     Raises:
-        UsageError: it is not of that form.
+        UsageError: the description is not DIR=GB.
     """
     folder, separator, required = disk.rpartition("=")
     if not separator or not required.replace(".", "", 1).isdigit():
@@ -307,14 +308,12 @@ def judge(nodes: Sequence[str], reports: Sequence[Report], min_bandwidth: float)
 def summary(nodes: Sequence[str], reports: Sequence[Report]) -> str:
     """Return one line about the measurements."""
     text = f"node check: {len(reports)} of {len(nodes)} nodes answered"
-    links = [
-        link.bandwidth
-        for report in reports
-        for link in report.links.values()
-        if link.bandwidth is not None
-    ]
-    if links:
-        text += f"; all-reduce between two nodes {min(links):.2f} to {max(links):.2f} GB/s"
+    rates = []
+    for report in reports:
+        bandwidths = [link.bandwidth for link in report.links.values()]
+        rates += [bandwidth for bandwidth in bandwidths if bandwidth is not None]
+    if rates:
+        text += f"; all-reduce between two nodes {min(rates):.2f} to {max(rates):.2f} GB/s"
     rates = [report.bandwidth for report in reports if report.bandwidth is not None]
     if rates:
         text += f", over all {min(rates):.2f} GB/s"

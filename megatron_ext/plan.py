@@ -11,7 +11,6 @@ Exit codes: 0 the recipe's layout fits, 3 it does not fit into the GPUs' memory,
 (the output has the reason and layouts that fit); 1 invalid file, 2 invalid command or recipe.
 """
 
-import argparse
 import dataclasses
 import json
 from typing import Any
@@ -21,66 +20,94 @@ from galen.errors import UsageError
 from megatron_ext.config.architecture import Architecture, architecture_from_model
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.planner import memory_model
-from megatron_ext.planner.gpus import GPUS
+from megatron_ext.planner.gpus import GPUS, GpuSpec
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
 
 GIB = 2**30
-DOES_NOT_FIT, IMPOSSIBLE = 3, 4
-"""Exit codes; 1 and 2 are those of all commands."""
+DOES_NOT_FIT = 3
+"""Exit code if the recipe's layout exceeds the GPUs' memory; 1 and 2 are those of all commands."""
+IMPOSSIBLE = 4
+"""Exit code if the recipe's layout cannot divide the model or the batch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run on a number of GPUs, with the estimates of its own layout and of all others."""
+
+    recipe: Recipe
+    architecture: Architecture
+    gpus: int
+    gpu_name: str
+    estimate: Estimate | None
+    """Of the recipe's layout; None if it is impossible."""
+    refusal: str | None
+    """Why it is impossible."""
+    possible: list[Estimate]
+    """All possible layouts, the fastest first."""
+
+    @property
+    def gpu(self) -> GpuSpec:
+        """Specification of the GPUs."""
+        return GPUS[self.gpu_name]
 
 
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command; return 0 if the layout fits, else `DOES_NOT_FIT` or `IMPOSSIBLE`."""
     parser = cli.recipe_parser(__doc__ or "", Recipe)
-    parser.add_argument("--gpus", type=int, required=True, metavar="N", help="GPUs of the run")
+    parser.add_argument("--gpus", type=int, required=True, metavar="N", help="number of GPUs")
     parser.add_argument(
-        "--gpu", default="h100-80gb", choices=sorted(GPUS), help="their type [h100-80gb]"
+        "--gpu", default="h100-80gb", choices=sorted(GPUS), help="GPU type [h100-80gb]"
     )
     parser.add_argument(
-        "--best", type=int, default=5, metavar="N", help="fastest layouts to show [5]"
+        "--best", type=int, default=5, metavar="N", help="number of fastest layouts to show [5]"
     )
     parser.add_argument(
-        "--json", action="store_true", help="for machines: sizes in bytes, times in seconds"
+        "--json", action="store_true", help="print JSON: sizes in bytes, times in seconds"
     )
     arguments = parser.parse_intermixed_args(argv)
     if arguments.gpus < 1:
-        raise UsageError(f"--gpus {arguments.gpus}: at least 1")
+        raise UsageError(f"--gpus {arguments.gpus}: must be at least 1")
     run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
-    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
-    gpu = GPUS[arguments.gpu]
-    try:
-        found: Estimate | None = estimate(architecture, run, arguments.gpus, gpu)
-        refused = None
-    except UsageError as error:
-        found, refused = None, str(error)
-    possible = search(architecture, run, arguments.gpus, gpu)
+    plan = make_plan(run, arguments.gpus, arguments.gpu)
     if arguments.json:
-        print(
-            json.dumps(_as_json(arguments, architecture, run, found, refused, possible), indent=1)
-        )
+        print(json.dumps(_as_json(plan, arguments.best), indent=1))
     else:
-        print(_as_text(arguments, architecture, run, found, refused, possible))
-    if found is None:
+        print(_as_text(plan, arguments.best))
+    if plan.estimate is None:
         return IMPOSSIBLE
-    return 0 if found.fits else DOES_NOT_FIT
+    return 0 if plan.estimate.fits else DOES_NOT_FIT
 
 
-def _as_json(
-    arguments: argparse.Namespace,
-    architecture: Architecture,
-    run: Recipe,
-    found: Estimate | None,
-    refused: str | None,
-    possible: list[Estimate],
-) -> dict[str, Any]:
+def make_plan(run: Recipe, gpus: int, gpu_name: str) -> Plan:
+    """Return the estimates of a run's layout and of all possible ones."""
+    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
+    gpu = GPUS[gpu_name]
+    own: Estimate | None = None
+    refusal = None
+    try:
+        own = estimate(architecture, run, gpus, gpu)
+    except UsageError as error:
+        refusal = str(error)
+    return Plan(
+        recipe=run,
+        architecture=architecture,
+        gpus=gpus,
+        gpu_name=gpu_name,
+        estimate=own,
+        refusal=refusal,
+        possible=search(architecture, run, gpus, gpu),
+    )
+
+
+def _as_json(plan: Plan, count: int) -> dict[str, Any]:
     return {
-        "parameters": architecture.parameters,
-        "gpus": arguments.gpus,
-        "gpu": arguments.gpu,
+        "parameters": plan.architecture.parameters,
+        "gpus": plan.gpus,
+        "gpu": plan.gpu_name,
         "reserve": memory_model.RESERVE,
-        "recipe": None if found is None else _figures(found, run),
-        "refused": refused,
-        "best": [_figures(one, run) for one in best(possible, arguments.best)],
+        "recipe": None if plan.estimate is None else _figures(plan.estimate, plan.recipe),
+        "refused": plan.refusal,
+        "best": [_figures(one, plan.recipe) for one in best(plan.possible, count)],
     }
 
 
@@ -100,150 +127,63 @@ def _figures(one: Estimate, run: Recipe) -> dict[str, Any]:
     }
 
 
-def _as_text(
-    arguments: argparse.Namespace,
-    architecture: Architecture,
-    run: Recipe,
-    found: Estimate | None,
-    refused: str | None,
-    possible: list[Estimate],
-) -> str:
-    tokens = run.training.train_iters * run.training.global_batch_size * run.data.seq_length
+def _as_text(plan: Plan, count: int) -> str:
+    training = plan.recipe.training
+    seq_length = plan.recipe.data.seq_length
+    tokens = training.train_iters * training.global_batch_size * seq_length
     lines = [
         (
-            f"{_count(architecture.parameters)} parameters, {_count(tokens)} tokens,"
-            f" {arguments.gpus} x {arguments.gpu}"
+            f"{_count(plan.architecture.parameters)} parameters, {_count(tokens)} tokens,"
+            f" {plan.gpus} x {plan.gpu_name}"
         ),
-        (
-            f"{run.training.train_iters:,} steps of {run.training.global_batch_size} x"
-            f" {run.data.seq_length} tokens"
-        ),
+        f"{training.train_iters:,} steps of {training.global_batch_size} x {seq_length} tokens",
         "",
     ]
-    lines += (
-        [f"The recipe's layout is not possible: {refused}", ""]
-        if found is None
-        else _recipe_lines(architecture, found, arguments)
-    )
-    ranked = best(possible, arguments.best)
+    if plan.estimate is None:
+        lines += [f"The recipe's layout is impossible: {plan.refusal}", ""]
+    else:
+        lines += _memory_lines(plan, plan.estimate)
+        lines += _speed_lines(plan, plan.estimate)
+    ranked = best(plan.possible, count)
     if not ranked:
-        return "\n".join([*lines, _none_fits(arguments, run, possible)])
-    lines.append("Fastest layouts that fit (the batch and the precision as in the recipe):")
-    lines += table(
-        [
-            "TP",
-            "PP",
-            "VP",
-            "CP",
-            "DP",
-            "micro",
-            "recompute",
-            "GiB",
-            "s/step",
-            "tokens/s/GPU",
-            "MFU",
-            "days",
-        ],
-        [_row(one, arguments.gpus) for one in ranked],
-    )
-    lines += [
-        "",
-        f"The first as words of the command line: {' '.join(overrides(ranked[0].recipe, run))}",
-    ]
-    return "\n".join(lines)
+        return "\n".join([*lines, _none_fits(plan)])
+    lines.append("Fastest layouts that fit (with the recipe's batch and precision):")
+    lines += table(_COLUMNS, [_row(one, plan.gpus) for one in ranked])
+    words = " ".join(overrides(ranked[0].recipe, plan.recipe))
+    return "\n".join([*lines, "", f"Overrides of the first: {words}"])
 
 
-def _none_fits(arguments: argparse.Namespace, run: Recipe, possible: list[Estimate]) -> str:
-    where = f"{arguments.gpus} x {arguments.gpu}"
-    if not possible:
-        batch = run.training.global_batch_size
+def _none_fits(plan: Plan) -> str:
+    where = f"{plan.gpus} x {plan.gpu_name}"
+    if not plan.possible:
         return (
-            f"No layout divides the model and a batch of {batch} over {where}: take another number"
-            " of GPUs, or another batch"
+            "No layout divides the model and a batch of"
+            f" {plan.recipe.training.global_batch_size} over {where}: change --gpus or"
+            " training.global_batch_size"
         )
-    least = min(one.memory for one in possible) / GIB
+    least = min(one.memory for one in plan.possible) / GIB
     return (
-        f"No layout fits on {where}, the smallest needs {least:.1f} GiB: take more GPUs, or shorter"
-        " sequences"
+        f"No layout fits on {where}; the smallest needs {least:.1f} GiB per GPU: use more GPUs or a"
+        " shorter data.seq_length"
     )
 
 
 def _count(number: int) -> str:
-    return f"{number / 1e9:,.2f}B" if number >= 1e9 else f"{number / 1e6:,.2f}M"
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:,.2f}{unit}"
+    return f"{number:,}"
 
 
-def _recipe_lines(
-    architecture: Architecture, one: Estimate, arguments: argparse.Namespace
-) -> list[str]:
-    gpu = GPUS[arguments.gpu]
-    heads = [
-        "stage",
-        "layers",
-        "parameters",
-        "weights",
-        "gradients",
-        "optimizer",
-        "activations",
-        "logits",
-        "total GiB",
-    ]
-    rows = []
-    for number, stage in enumerate(one.stages):
-        sizes = (
-            stage.weights,
-            stage.gradients,
-            stage.optimizer,
-            stage.activations,
-            stage.logits,
-            stage.total,
-        )
-        rows.append(
-            [
-                str(number),
-                str(stage.layers),
-                f"{stage.parameters / 1e6:,.0f}M",
-                *(f"{size / GIB:.1f}" for size in sizes),
-            ]
-        )
-    parts = {
-        name: seconds
-        for name, seconds in dataclasses.asdict(one.step).items()
-        if seconds >= 0.005 * one.step.total
-    }
-    sent = {name: size for name, size in dataclasses.asdict(one.comm_volume).items() if size}
-    comm_volume = [f"{name} parallel {size / GIB:.1f}" for name, size in sent.items()]
-    verdict = "fits" if one.fits else "DOES NOT FIT"
-    checkpoint = memory_model.checkpoint_bytes(architecture, one.recipe)
-    staging = memory_model.checkpoint_staging(architecture, one.recipe) * min(
-        gpu.per_node, arguments.gpus
-    )
-    return [
-        "Memory of each rank, by pipeline stage (GiB):",
-        *table(heads, rows),
-        (
-            f"{one.memory / GIB:.1f} GiB on the fullest rank with {memory_model.RESERVE / GIB:.0f}"
-            f" GiB for CUDA and NCCL: {verdict} into {gpu.memory / GIB:.1f} GiB"
-        ),
-        "",
-        (
-            f"Step: {one.step.total:.2f} s"
-            f" ({', '.join(f'{name} {seconds:.2f}' for name, seconds in parts.items())})"
-        ),
-        (
-            f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}, {one.days:,.1f}"
-            " days to the last step"
-        ),
-        f"Sent by a rank in a step, GiB: {', '.join(comm_volume) or 'nothing'}",
-        (
-            f"A checkpoint has {checkpoint / GIB:,.1f} GiB, and takes {staging / GIB:,.1f} GiB of a"
-            " node's memory while it is written"
-        ),
-        "",
-    ]
+_COLUMNS = [
+    *("TP", "PP", "VP", "CP", "DP", "micro", "recompute"),
+    *("GiB", "s/step", "tokens/s/GPU", "MFU", "days"),
+]
 
 
 def _row(one: Estimate, gpus: int) -> list[str]:
-    parallel, training = one.recipe.parallel, one.recipe.training
+    parallel = one.recipe.parallel
+    training = one.recipe.training
     return [
         str(parallel.tensor_model_parallel_size),
         str(parallel.pipeline_model_parallel_size),
@@ -260,13 +200,67 @@ def _row(one: Estimate, gpus: int) -> list[str]:
     ]
 
 
+_MEMORY = ("weights", "gradients", "optimizer", "activations", "logits", "total")
+"""Columns of the memory table, in GiB."""
+
+
+def _memory_lines(plan: Plan, one: Estimate) -> list[str]:
+    """Return the table of each pipeline stage's memory, and whether it fits."""
+    rows = []
+    for number, stage in enumerate(one.stages):
+        row = [str(number), str(stage.layers), f"{stage.parameters / 1e6:,.0f}M"]
+        row += [f"{getattr(stage, name) / GIB:.1f}" for name in _MEMORY]
+        rows.append(row)
+    heads = ["stage", "layers", "parameters", *_MEMORY[:-1], "total GiB"]
+    return [
+        "Memory of each rank, by pipeline stage (GiB):",
+        *table(heads, rows),
+        (
+            f"{one.memory / GIB:.1f} GiB on the fullest rank, with"
+            f" {memory_model.RESERVE / GIB:.0f} GiB for CUDA and NCCL:"
+            f" {'fits' if one.fits else 'DOES NOT FIT'} into {plan.gpu.memory / GIB:.1f} GiB"
+        ),
+        "",
+    ]
+
+
+def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
+    """Return the step time, throughput, communication volume and checkpoint size."""
+    seconds = {
+        name: value
+        for name, value in dataclasses.asdict(one.step).items()
+        if value >= 0.005 * one.step.total
+    }
+    breakdown = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
+    volumes = {name: size for name, size in dataclasses.asdict(one.comm_volume).items() if size}
+    sent = ", ".join(f"{name} parallel {size / GIB:.1f}" for name, size in volumes.items())
+    checkpoint = memory_model.checkpoint_bytes(plan.architecture, one.recipe)
+    staging = memory_model.checkpoint_staging(plan.architecture, one.recipe)
+    staging *= min(plan.gpu.per_node, plan.gpus)
+    return [
+        f"Step: {one.step.total:.2f} s ({breakdown})",
+        (
+            f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}, {one.days:,.1f}"
+            " days to the last step"
+        ),
+        f"Sent by a rank per step, GiB: {sent or 'nothing'}",
+        (
+            f"A checkpoint has {checkpoint / GIB:,.1f} GiB, and needs {staging / GIB:,.1f} GiB of a"
+            " node's memory while it is written"
+        ),
+        "",
+    ]
+
+
 def table(heads: list[str], rows: list[list[str]]) -> list[str]:
     """Return lines of right-aligned columns."""
-    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
-    return [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in [heads, *rows]
-    ]
+    all_rows = [heads, *rows]
+    widths = [max(map(len, column)) for column in zip(*all_rows, strict=True)]
+    lines = []
+    for row in all_rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells))
+    return lines
 
 
 if __name__ == "__main__":

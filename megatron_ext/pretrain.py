@@ -23,36 +23,32 @@ from typing import Any
 from galen import checksums, cli, launch, links, lock, manifest, recipe, run_folder
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError, raise_on_all_ranks
-from galen.run_folder import Identity
 from galen.stop_signals import EXIT_STOPPED
 from megatron_ext import bootstrap
 from megatron_ext.checkpoint import checkpoint_folder
-from megatron_ext.config.architecture import Architecture, architecture_from_model
-from megatron_ext.config.layout_checks import check_layout
-from megatron_ext.config.recipe import Recipe, from_run
+from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.hardware import host_memory
 from megatron_ext.observability import wandb_logger
 from megatron_ext.resilience import watchdog
 from megatron_ext.resilience.launch import ADVICE, dead_processes
 from megatron_ext.resilience.signals import STOPPED, PreemptionHandler
-
-RECIPE = "recipe.yaml"
+from megatron_ext.training import preflight
+from megatron_ext.training.preflight import RECIPE, Inputs
 
 logger = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = cli.recipe_parser(__doc__ or "", Recipe)
-    launch.add_options(parser)
-    arguments = parser.parse_intermixed_args(argv)
-    run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
-    if "RANK" not in os.environ:  # processes that torchrun or srun started ask once they have met
-        lock.check_free(run.output)
-    if launch.is_asked(arguments):
-        return launch.start(
-            arguments, "megatron_ext.pretrain", [arguments.recipe, *arguments.overrides], ADVICE
-        )
-    return pretrain(run)
+    arguments, run = launch.parse_recipe(__doc__ or "", Recipe, argv)
+    if not launch.is_requested(arguments):
+        return pretrain(run)
+    world_size = launch.world_size(arguments)
+    if preflight.check(run, world_size, arguments.nproc_per_node, launching=True) is None:
+        return 0
+    command_line = [arguments.recipe, *arguments.overrides]
+    return launch.start(arguments, "megatron_ext.pretrain", command_line, ADVICE)
 
 
 def pretrain(run: Recipe) -> int:
@@ -66,36 +62,26 @@ def pretrain(run: Recipe) -> int:
             run.
     """
     output = Path(run.output)
-    wandb_logger.check(run.wandb)
-    weights = checkpoint_folder.newest(run.model.checkpoint)
-    _verify_companions(run)
-    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
-    check_layout(run, architecture, int(os.environ.get("WORLD_SIZE", "1")))
-    _check_same_run(output, run)
-    if (output / manifest.NAME).is_file():
-        logger.info(f"{output} is already complete")
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    inputs = preflight.check(run, world_size, local_world_size)
+    if inputs is None:
         return 0
+    weights = checkpoint_folder.newest(run.model.checkpoint)
 
     bootstrap()
-    from megatron_ext.data import tokenized
     from megatron_ext.hardware import platforms
 
-    vocabulary = tokenized.check(tokenized.read_prefixes(run), architecture, _tokenizer(run))
-    for key in ("eod_mask_loss", "reset_attention_mask"):
-        if getattr(run.data, key) and vocabulary.eod < 0 and not run.data.instruction:
-            raise DataError(
-                f"data.{key} needs an end-of-document token in all files: tokenize with"
-                " data_prep/preprocess.py --append-eod"
-            )
     platform = platforms.current_platform()
     platform.check(run)
-    platform.check_memory(architecture, run)
+    if platform.device.type == "cpu":
+        host_memory.check(inputs.architecture, run, world_size, local_world_size)
     with (
-        platforms.left_alone(),
+        platforms.single_process_groups(),
         launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
         contextlib.ExitStack() as resources,
     ):
-        trainer = _prepare(run, architecture, vocabulary, resources)
+        trainer = _prepare(run, inputs, resources)
         reason = trainer.run()
         if trainer.log:
             if reason is None:
@@ -106,10 +92,6 @@ def pretrain(run: Recipe) -> int:
     if "RANK" in os.environ:
         trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_STOPPED
-
-
-def _tokenizer(run: Recipe) -> Path:
-    return Path(run.model.checkpoint) / checkpoint_folder.HF / "tokenizer.json"
 
 
 def _stopped_early(run: Recipe, reason: str, progress: Any, preemption: PreemptionHandler) -> None:
@@ -128,27 +110,6 @@ def _stopped_early(run: Recipe, reason: str, progress: Any, preemption: Preempti
     logger.info(f"{message}; to resume: {launch.command()}")
 
 
-def _check_same_run(output: Path, run: Recipe) -> None:
-    """Refuse to mix two runs in one folder."""
-    path = output / RECIPE
-    if not path.is_file():
-        return
-    identity = Identity(recipe.to_dict(run), may_change=recipe.resume_may_change(Recipe))
-    differences = identity.differences(Identity(recipe.to_dict(from_run(path))))
-    if not differences:
-        return
-    paths = ("data.train", "data.validation", "model.checkpoint")
-    advice = run_folder.ADVICE
-    if all(difference.startswith(paths) for difference in differences):
-        advice = f"if the files have only moved, write their new paths into {path}; else {advice}"
-    raise run_folder.conflict(
-        output,
-        differences,
-        f"{advice}; to train its weights further in another way, set"
-        f" model.checkpoint={output / 'checkpoints'} and another output",
-    )
-
-
 def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
     """Check that all processes were started with the same recipe, given that of each.
 
@@ -159,8 +120,8 @@ def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
     """
     for rank, other in enumerate(recipes):
         differences = [
-            f"{key}: {first} there, {here} here"
-            for key, first, here in run_folder.config_differences(recipes[0], other)
+            f"{key}: {first} on process 0, {own} on process {rank}"
+            for key, first, own in run_folder.config_differences(recipes[0], other)
         ]
         if differences:
             raise_on_all_ranks(
@@ -171,39 +132,22 @@ def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def _prepare(
-    run: Recipe,
-    architecture: Architecture,
-    vocabulary: Any,
-    resources: contextlib.ExitStack,
-) -> Any:
+def _prepare(run: Recipe, inputs: Inputs, resources: contextlib.ExitStack) -> Any:
     """Join the process group, build and restore the training state, and return the trainer.
 
     The run folder is locked until `resources` is closed.
     """
     import torch
 
-    from megatron_ext.data import data_identity, tokenized
-    from megatron_ext.hardware import parallel_groups, platforms
+    from megatron_ext.data import data_identity, token_files, tokenized
+    from megatron_ext.hardware import platforms
     from megatron_ext.observability.metrics_logger import RunLog
-    from megatron_ext.training import training_state
-    from megatron_ext.training.optimizer import build_optimizer, build_scheduler, wrap_model
     from megatron_ext.training.trainer import Trainer
 
     output = Path(run.output)
+    architecture = inputs.architecture
     platform = platforms.current_platform()
-    # longer than the watchdog's, which can name the process that hangs
-    timeout = 2 * run.resilience.distributed_timeout_minutes
-    platform.init_distributed(timeout)
-    # only now: until all processes have met, a signal ends the process at once
-    preemption = PreemptionHandler(
-        run.resilience.exit_duration_in_mins,
-        Path(run.resilience.exit_trigger_file or output / "stop"),
-    )
-    recipes: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(recipes, recipe.to_dict(run))
-    check_same_everywhere(recipes)
-    parallel_groups.initialize(run.parallel, run.training.seed, timeout)
+    preemption = _join(run, platform)
     is_first_rank = torch.distributed.get_rank() == 0
     _lock(output, resources, is_first_rank)
     if is_first_rank:
@@ -214,30 +158,14 @@ def _prepare(
     platform.start_tp_overlap(run, architecture.hidden_size)
     checkpoint = _checkpoint_to_resume(output / "checkpoints", is_first_rank)
     fingerprints = data_identity.check(
-        output, tokenized.read_prefixes(run), resumed=checkpoint is not None
+        output, token_files.read_prefixes(run), resumed=checkpoint is not None
     )
-    model = build_model_chunks(platform, architecture, run)
-    if checkpoint is None:
-        _verify(run, is_first_rank)
-        training_state.load_weights(model, run.model.checkpoint)
-    wrapped = wrap_model(model, run)
-    optimizer = build_optimizer(wrapped, run)
-    state = training_state.TrainState(
-        model=wrapped, optimizer=optimizer, scheduler=build_scheduler(optimizer, run)
-    )
-    progress = training_state.Progress()
-    if checkpoint is not None:
-        progress = training_state.load(checkpoint, state)
-    data = tokenized.build(run, vocabulary, output / "data_cache", _tokenizer(run), fingerprints)
+    state, progress = _build_state(run, architecture, platform, checkpoint)
+    data = tokenized.build(run, inputs.vocabulary, output / "data_cache", fingerprints)
     log = None
     if is_first_rank:
         log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run)
-        sizes = "x".join(str(size) for size in parallel_groups.parallel_sizes())
-        logger.info(
-            f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data"
-            f" parallel = {sizes}"
-        )
-        data.log_epochs()
+        _log_start(architecture, platform, data)
         if checkpoint is not None:
             logger.info(f"resuming from step {progress.iteration}")
     return Trainer(
@@ -250,6 +178,60 @@ def _prepare(
         preemption=preemption,
         log=log,
     )
+
+
+def _join(run: Recipe, platform: Any) -> PreemptionHandler:
+    """Join the process group and divide it by the layout; return the requests to stop."""
+    import torch
+
+    from megatron_ext.hardware import parallel_groups
+
+    # longer than the watchdog's, which can name the process that hangs
+    timeout = 2 * run.resilience.distributed_timeout_minutes
+    platform.init_distributed(timeout)
+    # only now: until all processes have met, a signal ends the process at once
+    preemption = PreemptionHandler(
+        run.resilience.exit_duration_in_mins,
+        Path(run.resilience.exit_trigger_file or Path(run.output) / "stop"),
+    )
+    recipes: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(recipes, recipe.to_dict(run))
+    check_same_everywhere(recipes)
+    parallel_groups.initialize(run.parallel, run.training.seed, timeout)
+    return preemption
+
+
+def _build_state(
+    run: Recipe, architecture: Architecture, platform: Any, checkpoint: Path | None
+) -> tuple[Any, Any]:
+    """Return the training state and the run's progress, restored if there is a checkpoint."""
+    import torch
+
+    from megatron_ext.training import training_state
+    from megatron_ext.training.optimizer import build_optimizer, build_scheduler, wrap_model
+
+    model = build_model_chunks(platform, architecture, run)
+    if checkpoint is None:
+        _verify(run, torch.distributed.get_rank() == 0)
+        training_state.load_weights(model, run.model.checkpoint)
+    wrapped = wrap_model(model, run)
+    optimizer = build_optimizer(wrapped, run)
+    scheduler = build_scheduler(optimizer, run)
+    state = training_state.TrainState(model=wrapped, optimizer=optimizer, scheduler=scheduler)
+    if checkpoint is None:
+        return state, training_state.Progress()
+    return state, training_state.load(checkpoint, state)
+
+
+def _log_start(architecture: Architecture, platform: Any, data: Any) -> None:
+    from megatron_ext.hardware import parallel_groups
+
+    sizes = "x".join(str(size) for size in parallel_groups.parallel_sizes())
+    logger.info(
+        f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data"
+        f" parallel = {sizes}"
+    )
+    data.log_epochs()
 
 
 def _lock(output: Path, resources: contextlib.ExitStack, is_first_rank: bool) -> None:
@@ -269,15 +251,6 @@ def _lock(output: Path, resources: contextlib.ExitStack, is_first_rank: bool) ->
     torch.distributed.broadcast_object_list(refusal, src=0)
     if refusal[0] is not None:
         raise_on_all_ranks(refusal[0])
-
-
-def _verify_companions(run: Recipe) -> None:
-    """Compare tokenizer and configuration of the initial checkpoint with its manifest."""
-    folder = Path(run.model.checkpoint) / checkpoint_folder.HF
-    if run.model.verify_checksums:
-        checksums.verify(folder)
-    elif manifest.recorded(folder) and os.environ.get("RANK", "0") == "0":
-        checksums.log_skipped(folder)
 
 
 def _verify(run: Recipe, is_first_rank: bool) -> None:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Conversion of a checkpoint; takes the program's name and what it takes:
+# Convert a checkpoint: the name of a converter in checkpoints_convert/, then its options:
 #   sbatch slurm/convert.sh hf_to_megatron --hf MODEL --output /data/megatron
 #   sbatch slurm/convert.sh megatron_to_hf --megatron /data/run/checkpoints --output /data/model
 #SBATCH --job-name=galen-convert
@@ -14,5 +14,5 @@
 #SBATCH --output=%x-%j.log
 # shellcheck source=slurm/galen.sh
 source "${GALEN_HOME:-${SLURM_SUBMIT_DIR:-.}}/slurm/galen.sh" || exit 2
-if [[ ! -f $GALEN_HOME/checkpoints_convert/${1:-}.py ]]; then galen_usage "which program? ${1:-none} is not one of checkpoints_convert/"; fi
+if [[ ! -f $GALEN_HOME/checkpoints_convert/${1:-}.py ]]; then galen_usage "unknown converter: ${1:-none}; checkpoints_convert/ has them"; fi
 galen_run "$GALEN_HOME/checkpoints_convert/$1.py" "${@:2}"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Scoring on one GPU, or on several with as many tasks (--ntasks-per-node=8 --gpus-per-node=8); takes what evaluation/run.py takes:
+# Evaluate a model on one GPU, or on several with one task each (--ntasks-per-node=8 --gpus-per-node=8). Options of evaluation/run.py:
 #   sbatch slurm/evaluate.sh --model DIR --tasks mesh_topics --data DATA --output scores/name
 #SBATCH --job-name=galen-evaluate
 #SBATCH --nodes=1

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Fine-tuning on one GPU, or on several with as many tasks; from the repository's root:
+# Fine-tune on one GPU, or on several with one task each; from the repository's root:
 #   sbatch slurm/finetune.sh RECIPE.yaml [key=value …]
 #   sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 slurm/finetune.sh RECIPE.yaml training.fsdp=true
 #SBATCH --job-name=galen-finetune

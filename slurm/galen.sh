@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# What the scripts of this folder share; sourced by them, never run. What needs deciding is decided in Python.
+# Functions of the scripts in this folder, which source it; never run it. Decisions are made in Python.
 #
-# GALEN_HOME  the repository; by default the folder that sbatch was called in
+# GALEN_HOME  the repository; by default the folder in which sbatch was called
 # GALEN_SITE  the site's settings; by default slurm/site.sh, see slurm/site.example.sh
 set -euo pipefail
 shopt -s inherit_errexit
 
 galen_say() { printf 'galen %s: %s\n' "$(date +%T)" "$*" >&2; }
 
-# Prints the head of the script that sources this file: what it takes. With $1 given, that is said as an error, and the script ends.
+# Prints the usage of the script that sources this file, from its head. With $1, reports that error and exits.
 galen_usage() {
   sed -n '2,/^#SBATCH/s/^# //p' "$0"
   if [[ -n ${1:-} ]]; then galen_say "error: $1"; exit 2; fi
@@ -22,15 +22,15 @@ fi
 export GALEN_HOME=${GALEN_HOME:-$SLURM_SUBMIT_DIR}
 GALEN_SITE=${GALEN_SITE:-$GALEN_HOME/slurm/site.sh}
 GALEN_CHECK_DISK=() GALEN_SRUN=() GALEN_SBATCH=() GALEN_SBATCH_CPU=() GALEN_SBATCH_GPU=()
-set +u  # what modules and conda run cannot do with it
+set +u  # the scripts of modules and conda fail under it
 # shellcheck source=slurm/site.example.sh
 if [[ -e $GALEN_SITE ]]; then source "$GALEN_SITE"; fi
 set -u
-export SLURM_EXPORT_ENV=ALL  # a job submitted with --export=NONE would hand its steps nothing of what is set here
+export SLURM_EXPORT_ENV=ALL  # the steps of a job submitted with --export=NONE would inherit no variable set here
 
-# Sets what each step runs in, by the kind of container: more of GALEN_SRUN, srun's options; GALEN_ENTER, the command before a program;
-# GALEN_INSIDE, shell for the environment of the program.
-# shellcheck disable=SC2016  # to be expanded in there
+# Sets the environment of each step by the container type: adds to GALEN_SRUN, srun's options; GALEN_ENTER, the command before a program;
+# GALEN_INSIDE, shell code that sets the program's environment.
+# shellcheck disable=SC2016  # expanded inside
 galen_container() {
   local mounts="$GALEN_HOME${GALEN_MOUNTS:+,$GALEN_MOUNTS}"
   if [[ $PWD != "$GALEN_HOME" ]]; then mounts+=,$PWD; fi
@@ -43,7 +43,7 @@ galen_container() {
   case ${GALEN_CONTAINER:-none} in
     none) return ;;
     pyxis)
-      mounts=$(sed -E 's/([^,:]+)(,|$)/\1:\1\2/g' <<<"$mounts")  # Pyxis wants SOURCE:TARGET
+      mounts=$(sed -E 's/([^,:]+)(,|$)/\1:\1\2/g' <<<"$mounts")  # Pyxis expects SOURCE:TARGET
       GALEN_SRUN+=(--container-image="${GALEN_IMAGE:-}" --container-mounts="$mounts" --container-workdir="$PWD") ;;
     apptainer | singularity)
       GALEN_ENTER=("$GALEN_CONTAINER" exec --nv --bind "$mounts" --pwd "$PWD" "${GALEN_IMAGE:-}") ;;
@@ -52,38 +52,38 @@ galen_container() {
       exit 2 ;;
   esac
   if [[ -z ${GALEN_IMAGE:-} ]]; then galen_say "GALEN_CONTAINER=$GALEN_CONTAINER in $GALEN_SITE: GALEN_IMAGE is missing"; exit 2; fi
-  # the home folder, where it is mounted, has packages for another Python; where it is not, caches need another place
+  # a mounted home folder has packages of another Python; without one, caches need another folder
   GALEN_INSIDE+='export PYTHONNOUSERSITE=1; [ -w "$HOME" ] || export HOME=/tmp; '
 }
 galen_container
 
-# Sets GALEN_STEP to the command for a step: PLACE SRUN OPTIONS… -- ARGUMENTS OF PYTHON…. PLACE is shell that tells each process its place,
-# inside the container, since Pyxis and Enroot have ideas of their own of it for images with PyTorch.
+# Sets GALEN_STEP to the command of a step. Arguments: RANK_ENV SRUN OPTIONS… -- PYTHON ARGUMENTS…. RANK_ENV is shell code that sets each
+# process's rank inside the container: Pyxis and Enroot set other ranks in images with PyTorch.
 galen_step() {
-  local place=$1
+  local rank_env=$1
   shift
   GALEN_STEP=(srun --cpu-bind=none "${GALEN_SRUN[@]}")
   while [[ $1 != -- ]]; do GALEN_STEP+=("$1"); shift; done
   shift
-  GALEN_STEP+=("${GALEN_ENTER[@]}" sh -c "$GALEN_INSIDE$place; exec \"\$@\"" galen "$GALEN_PYTHON" "$@")
+  GALEN_STEP+=("${GALEN_ENTER[@]}" sh -c "$GALEN_INSIDE$rank_env; exec \"\$@\"" galen "$GALEN_PYTHON" "$@")
 }
-GALEN_ALONE='unset RANK LOCAL_RANK WORLD_SIZE'
+GALEN_SINGLE_ENV='unset RANK LOCAL_RANK WORLD_SIZE'
 
 # Runs a Python program once, on the first node.
 galen_once() {
-  galen_step "$GALEN_ALONE" --nodes=1 --ntasks=1 --overlap -- "$@"
+  galen_step "$GALEN_SINGLE_ENV" --nodes=1 --ntasks=1 --overlap -- "$@"
   "${GALEN_STEP[@]}"
 }
 
-# Sets GALEN_RENDEZVOUS and GALEN_RANK_ENV, shell that tells a process where all meet, and its place among the tasks of a step. Node names need
-# not resolve: the address is the one at which Slurm itself reaches the node. The port is below those that systems hand out.
+# Sets GALEN_RENDEZVOUS and GALEN_RANK_ENV, shell code that sets a process's rendezvous address, and its rank among the tasks of a step.
+# Node names need not resolve: the address is the one at which Slurm reaches the node. The port is below the ephemeral ports.
 galen_address() {
   local first record
   read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   record=$(scontrol --oneliner show node "$first")
   [[ $record =~ NodeAddr=([^ ]+) ]]
   GALEN_RENDEZVOUS="export MASTER_ADDR=${BASH_REMATCH[1]} MASTER_PORT=${GALEN_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}; "
-  # shellcheck disable=SC2016  # to be expanded on the nodes
+  # shellcheck disable=SC2016  # expanded on the nodes
   GALEN_RANK_ENV="$GALEN_RENDEZVOUS"'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS'
 }
 
@@ -99,34 +99,34 @@ galen_wait() {
   trap '' USR2
 }
 
-# Puts this job back into the queue, from now on without the nodes named in $1 (a,b). Of an array this task alone: the job number of one
-# of its tasks is that of the whole array. Does not return.
+# Requeues this job, excluding the nodes in $1 (a,b) from now on; of an array only this task: the job id of a task is that of its
+# array. Does not return.
 galen_requeue() {
   local job record excluded=''
   job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
   job=${job:-$SLURM_JOB_ID}
   if [[ $(squeue --noheader --format=%T --job "$job") != RUNNING ]]; then
-    galen_say "not queued again, since the job is being ended from outside"
+    galen_say "not requeued: the job is being canceled"
     exit 1
   fi
   record=$(scontrol --oneliner show job "$job")
   if [[ $record =~ ExcNodeList=([^ ]+) && ${BASH_REMATCH[1]} != "(null)" ]]; then excluded=${BASH_REMATCH[1]},; fi
-  galen_say "queueing this job again${1:+, without $1}"
-  trap '' TERM  # the requeue ends this script, and the update comes behind it
+  galen_say "requeueing this job${1:+, excluding $1}"
+  trap '' TERM  # the requeue ends this script, and the update follows it
   if ! scontrol requeue "$job"; then
-    galen_say "error: this Slurm does not queue jobs again; submit the same command again, and it goes on (docs/slurm.md)"
+    galen_say "error: this Slurm does not requeue jobs; submit the same command again to resume (docs/slurm.md)"
     exit 1
   fi
   if [[ -n ${1:-} ]]; then scontrol update "JobId=$job" "ExcNodeList=$excluded$1"; fi
   exit 0
 }
 
-# Checks all nodes of the job. With a bad one among them the job is queued again without it.
+# Checks all nodes of the job. Bad nodes are excluded and the job is requeued.
 galen_check_nodes() {
   local reports bad disk options=() nodes=() rank
   for disk in "${GALEN_CHECK_DISK[@]}"; do options+=(--disk "$disk"); done
   mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-  reports=$(  # a step for each node: one that cannot even start a program ends no other's
+  reports=$(  # one step per node: a node that cannot start a program ends no other's step
     for rank in "${!nodes[@]}"; do
       galen_step "${GALEN_RENDEZVOUS}export RANK=$rank LOCAL_RANK=0 WORLD_SIZE=${#nodes[@]}" \
         --nodes=1 --ntasks=1 --nodelist="${nodes[rank]}" --overlap -- \
@@ -141,10 +141,10 @@ galen_check_nodes() {
 
 # Pretrains over all processes of the job until the last step of the recipe: RECIPE.yaml [LAYOUT.yaml] [key=value …].
 galen_pretrain() {
-  if [[ ${1:-} != *.yaml && ${1:-} != *.yml ]]; then galen_usage "which recipe? RECIPE.yaml [LAYOUT.yaml] [key=value …]"; fi
+  if [[ ${1:-} != *.yaml && ${1:-} != *.yml ]]; then galen_usage "the recipe is missing: RECIPE.yaml [LAYOUT.yaml] [key=value …]"; fi
   galen_address
   galen_check_nodes
-  # not --kill-on-bad-exit: it would end the others of a run that stops early with exit code 75
+  # no --kill-on-bad-exit: it would kill the other processes of a run that stops early with exit code 75
   galen_step "$GALEN_RANK_ENV" --wait=120 -- -m megatron_ext.pretrain "$@"
   galen_wait
   if [[ $GALEN_CODE == 0 ]]; then exit 0; fi
@@ -152,40 +152,40 @@ galen_pretrain() {
   exit "$GALEN_CODE"
 }
 
-# Runs a Python program, once for each task of the job, that goes on where it stopped when it is started again; at the time limit it is.
+# Runs a resumable Python program in each task of the job; at the time limit the job is requeued.
 galen_run() {
   if ((${SLURM_NTASKS:-1} > 1)); then
     galen_address
     galen_step "$GALEN_RANK_ENV" --kill-on-bad-exit=1 -- "$@"
   else
-    galen_step "$GALEN_ALONE" --nodes=1 --ntasks=1 -- "$@"
+    galen_step "$GALEN_SINGLE_ENV" --nodes=1 --ntasks=1 -- "$@"
   fi
   galen_wait
   if [[ -n $GALEN_SIGNALLED && $GALEN_CODE != 0 && ${SLURM_RESTART_COUNT:-0} -lt ${GALEN_MAX_RESTARTS:-20} ]]; then galen_requeue; fi
   exit "$GALEN_CODE"
 }
 
-# Tokenises the share of this task of a job array, or, with GALEN_MERGE=N, joins N shares. Takes what preprocess.py takes.
+# Tokenizes the shard of this array task, or, with GALEN_MERGE=N, merges N shards. Options of preprocess.py.
 galen_preprocess() {
-  local shards=${GALEN_SHARDS:-${SLURM_ARRAY_TASK_COUNT:-1}} prefix='' last='' argument shares=() share
+  local shards=${GALEN_SHARDS:-${SLURM_ARRAY_TASK_COUNT:-1}} prefix='' last='' argument inputs=() shard
   for argument; do
     case $last=$argument in --output-prefix=*) prefix=$argument ;; *=--output-prefix=*) prefix=${argument#*=} ;; esac
     last=$argument
   done
   if [[ -n ${GALEN_MERGE:-} ]]; then
-    for ((share = 0; share < GALEN_MERGE; share++)); do
-      shares+=("$(printf '%s_%05d-of-%05d' "$prefix" "$share" "$GALEN_MERGE")")
+    for ((shard = 0; shard < GALEN_MERGE; shard++)); do
+      inputs+=("$(printf '%s_%05d-of-%05d' "$prefix" "$shard" "$GALEN_MERGE")")
     done
-    galen_run "$GALEN_HOME/data_prep/merge_indexed.py" --input "${shares[@]}" --output-prefix "$prefix"
+    galen_run "$GALEN_HOME/data_prep/merge_indexed.py" --input "${inputs[@]}" --output-prefix "$prefix"
   fi
   if ((${SLURM_ARRAY_TASK_MAX:-0} >= shards)); then
-    galen_say "the array must begin at 0: sbatch --array=0-7 slurm/preprocess.sh …; for single tasks of it set GALEN_SHARDS=8"
+    galen_say "the array must start at 0: sbatch --array=0-7 slurm/preprocess.sh …; to run single tasks of it, set GALEN_SHARDS=8"
     exit 2
   fi
   if ((shards > 1 && ${SLURM_ARRAY_TASK_ID:-0} == 0 && ${SLURM_RESTART_COUNT:-0} == 0)) && [[ -z ${GALEN_CHAINED:-} ]]; then
     if ! sbatch --dependency="afterok:$SLURM_ARRAY_JOB_ID" --array=0 --job-name=galen-merge --kill-on-invalid-dep=yes \
       --export="ALL,GALEN_MERGE=$shards" "${GALEN_SBATCH[@]}" "${GALEN_SBATCH_CPU[@]}" "$GALEN_HOME/slurm/preprocess.sh" "$@"; then
-      galen_say "error: no job that joins the shares could be submitted from here. Submit it yourself when all tasks have ended:" \
+      galen_say "error: the job that merges the shards could not be submitted. Submit it yourself when all tasks have finished:" \
         "GALEN_MERGE=$shards sbatch --array=0 slurm/preprocess.sh, with the same arguments"
     fi
   fi

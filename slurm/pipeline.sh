@@ -1,16 +1,16 @@
 #!/bin/bash
-# From a corpus and a Hugging Face model to a scored model: submits the stages as jobs that wait for each other. From the repository's root:
+# From a corpus and a Hugging Face model to an evaluated model: submits the stages as dependent jobs. From the repository's root:
 #   slurm/pipeline.sh model=MODEL corpus=CORPUS work=FOLDER recipe=RECIPE.yaml [layout=LAYOUT.yaml] [shards=8] [script=pretrain_70b] \
 #     [finetune=RECIPE.yaml] [tasks=A,B data=DATA [protocol=P]] [-- key=value …]
-# CORPUS has the folders train and validation (data_prep/curate.py). What follows -- replaces values of the pretraining recipe. Each stage is
-# skipped that is finished already, so that the same command goes on after a failure. Prints each job's number and what it does.
+# CORPUS has the folders train and validation (data_prep/curate.py). Words after -- override the pretraining recipe. Finished stages are
+# skipped: after a failure, run the same command to resume. Prints the id and the stage of each job.
 set -euo pipefail
 shopt -s inherit_errexit
 if [[ ${1:-} == --help || ${1:-} == -h ]]; then sed -n '2,/^set /s/^# //p' "$0"; exit 0; fi
 export GALEN_HOME=${GALEN_HOME:-$PWD}
 GALEN_SITE=${GALEN_SITE:-$GALEN_HOME/slurm/site.sh}
 GALEN_SBATCH=() GALEN_SBATCH_CPU=() GALEN_SBATCH_GPU=() GALEN_SBATCH_PRETRAIN=() GALEN_SBATCH_FINETUNE=()
-set +u  # what modules and conda run cannot do with it
+set +u  # the scripts of modules and conda fail under it
 # shellcheck source=slurm/site.example.sh
 if [[ -e $GALEN_SITE ]]; then source "$GALEN_SITE"; fi
 set -u
@@ -21,7 +21,7 @@ while (($#)) && [[ $1 != -- ]]; do
     model=* | corpus=* | work=* | recipe=* | layout=* | shards=* | script=* | finetune=* | tasks=* | data=* | protocol=*)
       printf -v "${1%%=*}" '%s' "${1#*=}" ;;
     *)
-      echo "error: $1: not a setting of the pipeline; see the head of slurm/pipeline.sh" >&2
+      echo "error: unknown setting $1; see the head of slurm/pipeline.sh" >&2
       exit 2 ;;
   esac
   shift
@@ -33,32 +33,32 @@ done
 if [[ -n $tasks && -z $data ]]; then echo "error: tasks=… needs data=…" >&2; exit 2; fi
 mkdir -p "$work/logs"
 
-# Prints the number of a new job: NAME DEPENDENCIES(a:b, or nothing) SBATCH OPTIONS… SCRIPT ARGUMENTS….
+# Prints the id of a new job. Arguments: NAME DEPENDENCIES(a:b, or empty) SBATCH OPTIONS… SCRIPT ARGUMENTS….
 submit() {
-  local name=$1 after=$2 number
+  local name=$1 after=$2 id
   shift 2
-  number=$(sbatch --parsable --job-name="galen-$name" --output="$work/logs/$name-%j.log" --kill-on-invalid-dep=yes \
+  id=$(sbatch --parsable --job-name="galen-$name" --output="$work/logs/$name-%j.log" --kill-on-invalid-dep=yes \
     ${after:+--dependency="afterok:$after"} "${GALEN_SBATCH[@]}" "$@")
-  printf '%s\t%s\n' "${number%%;*}" "$name" >&2
-  echo "${number%%;*}"
+  printf '%s\t%s\n' "${id%%;*}" "$name" >&2
+  echo "${id%%;*}"
 }
 
-# A text as YAML, whatever is in it.
+# Prints a text as a quoted YAML string.
 yaml() { printf "'%s'" "${1//\'/\'\'}"; }
 
-# Prints the number of the job after which the tokens of a part of the corpus are there.
-tokenise() {
-  local part=$1 count=$2 arguments array
-  arguments=(--input "$corpus/$part" --output-prefix "$work/tokens/$part" --tokenizer-model "$model" --append-eod)
-  array=$(submit "tokenise-$part" "" "${GALEN_SBATCH_CPU[@]}" --array="0-$((count - 1))" --export=ALL,GALEN_CHAINED=1 \
+# Prints the id of the last job of the tokenization of a split. Arguments: SPLIT SHARDS.
+tokenize() {
+  local split=$1 shards=$2 arguments array
+  arguments=(--input "$corpus/$split" --output-prefix "$work/tokens/$split" --tokenizer-model "$model" --append-eod)
+  array=$(submit "tokenize-$split" "" "${GALEN_SBATCH_CPU[@]}" --array="0-$((shards - 1))" --export=ALL,GALEN_CHAINED=1 \
     "$GALEN_HOME/slurm/preprocess.sh" "${arguments[@]}")
-  if ((count == 1)); then echo "$array"; return; fi
-  submit "merge-$part" "$array" "${GALEN_SBATCH_CPU[@]}" --array=0 --export="ALL,GALEN_MERGE=$count" \
+  if ((shards == 1)); then echo "$array"; return; fi
+  submit "merge-$split" "$array" "${GALEN_SBATCH_CPU[@]}" --array=0 --export="ALL,GALEN_MERGE=$shards" \
     "$GALEN_HOME/slurm/preprocess.sh" "${arguments[@]}"
 }
 
-train=$(tokenise train "$shards")
-validation=$(tokenise validation 1)
+train=$(tokenize train "$shards")
+validation=$(tokenize validation 1)
 import=$(submit import "" "${GALEN_SBATCH_CPU[@]}" "$GALEN_HOME/slurm/convert.sh" hf_to_megatron --hf "$model" --output "$work/megatron")
 pretrain=$(submit pretrain "$train:$validation:$import" "${GALEN_SBATCH_GPU[@]}" "${GALEN_SBATCH_PRETRAIN[@]}" \
   "$GALEN_HOME/slurm/$script.sh" "$recipe" ${layout:+"$layout"} "output=$(yaml "$work/pretrain")" \

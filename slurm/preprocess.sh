@@ -1,5 +1,5 @@
 #!/bin/bash
-# Tokenisation by a job array, each task its share, then one job that joins them; takes what data_prep/preprocess.py takes:
+# Tokenize in a job array, one shard per task, then merge the shards in a further job. Options of data_prep/preprocess.py:
 #   sbatch --array=0-31 slurm/preprocess.sh --input corpus/train --output-prefix tokens/train --tokenizer-model MODEL --append-eod
 #SBATCH --job-name=galen-preprocess
 #SBATCH --array=0-7

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Pretraining of a 70B model on 16 nodes of 8 GPUs, until the recipe's last step; from the repository's root:
+# Pretrain a 70B model on 16 nodes of 8 GPUs, requeued until the recipe's last step; from the repository's root:
 #   sbatch slurm/pretrain_70b.sh examples/pretrain/meditron_70b.yaml output=/data/run [LAYOUT.yaml] [key=value …]
 #SBATCH --job-name=galen-pretrain-70b
 #SBATCH --nodes=16

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Pretraining of a 7B or 8B model on 4 nodes of 8 GPUs, until the recipe's last step; from the repository's root:
+# Pretrain a 7B or 8B model on 4 nodes of 8 GPUs, requeued until the recipe's last step; from the repository's root:
 #   sbatch slurm/pretrain_7b.sh examples/pretrain/meditron_7b.yaml output=/data/run [LAYOUT.yaml] [key=value …]
 #SBATCH --job-name=galen-pretrain-7b
 #SBATCH --nodes=4

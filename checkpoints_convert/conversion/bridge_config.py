@@ -1,25 +1,48 @@
-"""The `run_config.yaml` by which Megatron-Bridge knows how to build the model of a checkpoint.
+"""The `run_config.yaml` from which Megatron-Bridge builds the model of a checkpoint.
 
-Bridge reads the file with a safe YAML loader and calls what a `_target_` names; here that is its
+Bridge reads the file with a safe YAML loader and calls the class in `_target_`; here that is its
 `GPTModelProvider`, whose fields are those of Megatron Core's TransformerConfig and GPTModel.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
+from checkpoints_convert.conversion.interop_target import InteropTarget, always
 from galen.atomic import write_text
 from megatron_ext.config.architecture import VOCAB_MULTIPLE, Architecture
 
+logger = logging.getLogger(__name__)
+
 NAME = "run_config.yaml"
+
+
+TARGET = InteropTarget(
+    "Megatron-Bridge",
+    {
+        "rope_scaling_factor": always,
+        "add_qkv_bias": always,
+        "qk_layernorm": always,
+        "window_size": always,
+        "activation": always,
+        "gated_mlp": always,
+    },
+)
 
 
 def write(
     folder: Path, architecture: Architecture, tensor_parallel: int, dtype: torch.dtype
 ) -> None:
-    """Write `run_config.yaml` into the folder of an iteration."""
+    """Write `run_config.yaml` into the folder of an iteration.
+
+    A model that Megatron-Bridge cannot express gets none, with a warning.
+    """
+    if refusal := TARGET.refusal(architecture):
+        logger.warning(f"{refusal}: {NAME} is not written")
+        return
     write_text(
         folder / NAME,
         yaml.safe_dump(run_config(architecture, tensor_parallel, dtype), sort_keys=False),
@@ -27,32 +50,36 @@ def write(
 
 
 def provider_arguments(architecture: Architecture) -> dict[str, Any]:
-    """Return what Megatron-Bridge and NeMo, whose models it took over, call by the same names."""
+    """Return the arguments that Megatron-Bridge and NeMo, from which its models come, share."""
+    core = architecture.core_arguments()
+    sizes = (
+        "num_layers",
+        "hidden_size",
+        "ffn_hidden_size",
+        "num_attention_heads",
+        "num_query_groups",
+        "kv_channels",
+    )
+    properties = ("layernorm_epsilon", "gated_linear_unit", "add_qkv_bias", "qk_layernorm")
     return {
-        "num_layers": architecture.num_layers,
-        "hidden_size": architecture.hidden_size,
-        "ffn_hidden_size": architecture.ffn_hidden_size,
-        "num_attention_heads": architecture.num_attention_heads,
-        "num_query_groups": architecture.num_query_groups,
-        "kv_channels": architecture.kv_channels,
+        **{name: core[name] for name in sizes},
         "seq_length": architecture.max_position_embeddings,
         "vocab_size": architecture.vocab_size,
         "share_embeddings_and_output_weights": architecture.share_embeddings_and_output_weights,
-        "layernorm_epsilon": architecture.layernorm_epsilon,
-        "gated_linear_unit": True,
-        "add_qkv_bias": architecture.add_qkv_bias,
-        "qk_layernorm": architecture.qk_layernorm,
+        **{name: core[name] for name in properties},
     }
 
 
 def run_config(
     architecture: Architecture, tensor_parallel: int, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Return what Megatron-Bridge reads of a run's configuration: model and checkpoint.
+    """Return the parts of a run's configuration that Megatron-Bridge reads: model and checkpoint.
 
-    The tokenizer's place is left open, as the folder may move: `load_tokenizer(folder,
+    The path of the tokenizer is left out, as the folder may move: `load_tokenizer(folder,
     tokenizer_model=…)`.
     """
+    core = architecture.core_arguments()
+    window = core["window_size"]
     return {
         "model": {
             "_target_": "megatron.bridge.models.gpt_provider.GPTModelProvider",
@@ -65,14 +92,12 @@ def run_config(
             "rotary_percent": 1.0,
             "rope_scaling": architecture.rope_scaling_factor is not None,
             "rope_scaling_factor": architecture.rope_scaling_factor or 1.0,
-            "normalization": "RMSNorm",
-            "activation_func": {"_target_": "torch.nn.functional.silu", "_call_": False},
-            "add_bias_linear": False,
-            "window_size": (
-                None if architecture.window_size is None else [architecture.window_size - 1, 0]
-            ),
-            "hidden_dropout": 0.0,
-            "attention_dropout": 0.0,
+            "normalization": core["normalization"],
+            "activation_func": {"_target_": core["activation_func"], "_call_": False},
+            "add_bias_linear": core["add_bias_linear"],
+            "window_size": None if window is None else list(window),
+            "hidden_dropout": core["hidden_dropout"],
+            "attention_dropout": core["attention_dropout"],
             "tensor_model_parallel_size": 1,
             "pipeline_model_parallel_size": 1,
             "bf16": dtype == torch.bfloat16,

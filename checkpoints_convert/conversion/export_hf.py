@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,14 @@ from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.config.architecture import ARCHITECTURE_FILE, Architecture, read_architecture
 
+logger = logging.getLogger(__name__)
+
 STAGE = "megatron_to_hf"
 
 
 @dataclass(frozen=True)
 class Export:
-    """What to export and how."""
+    """An iteration to export, and options."""
 
     folder: Path
     """Of the iteration."""
@@ -97,7 +100,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     run = RunFolder(output, STAGE)
     identity = Identity(options, [stat_record(path) for path in inputs.paths])
     if run.finished(identity) is not None:
-        print(f"{output} is already complete")
+        logger.info(f"{output} is already complete")
         return
     stored = TorchDist(job.folder)
     check_tensors(stored, family, architecture)
@@ -117,14 +120,14 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
 
 
 def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[str, Any] | None]:
-    """Return the family to write, the model's shape and a new configuration.
+    """Return the family to write, the architecture and a new configuration.
 
-    The configuration is None when the one at hand is this family's.
+    The configuration is None when the existing one is this family's.
     """
     architecture = read_architecture(job.folder)
     path = companions / "config.json"
-    at_hand = path.is_file()
-    if at_hand:
+    has_config = path.is_file()
+    if has_config:
         _, configured = families.find(path)
         if configured != architecture:
             raise DataError(
@@ -135,24 +138,24 @@ def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[s
     name = job.as_family or architecture.family
     if name not in FAMILIES:
         raise DataError(f"family {name!r} is not known; known: {', '.join(sorted(FAMILIES))}")
-    if at_hand and name == architecture.family:
+    if has_config and name == architecture.family:
         return FAMILIES[name], architecture, None
     config = FAMILIES[name].config(architecture)
-    if at_hand:
+    if has_config:
         old = families.read_config(path)
         config |= {
             key: old[key]
             for key in ("bos_token_id", "eos_token_id", "pad_token_id", "initializer_range")
             if key in old
         }
-    wanted = dataclasses.replace(architecture, family=name)
+    expected = dataclasses.replace(architecture, family=name)
     written = families.architecture_of(FAMILIES[name], config, f"config.json of {name}")
-    if written != wanted:
+    if written != expected:
         raise DataError(
             f"a {architecture.family} model cannot be written as {name}:"
-            f" {differences(written, wanted)}"
+            f" {differences(written, expected)}"
         )
-    return FAMILIES[name], wanted, config
+    return FAMILIES[name], expected, config
 
 
 def _shards(

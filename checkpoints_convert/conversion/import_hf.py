@@ -50,7 +50,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 @dataclass(frozen=True)
 class Import:
-    """What to import and how."""
+    """A model to import, and options."""
 
     hf: Path
     dtype: str | None = None
@@ -61,16 +61,15 @@ class Import:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What decides the output, beside the model's files."""
+        """The options that determine the output."""
         tokens = (
             None if self.special_tokens is None else vocabulary.read_tokens(self.special_tokens)
         )
-        initial = (
-            {}
-            if tokens is None
-            else {"new_rows": self.new_rows}
-            | ({"seed": self.seed} if self.new_rows != "mean" else {})
-        )
+        initial: dict[str, Any] = {}
+        if tokens is not None:
+            initial["new_rows"] = self.new_rows
+            if self.new_rows != "mean":
+                initial["seed"] = self.seed
         return {
             "dtype": self.dtype,
             "special_tokens": tokens,
@@ -93,20 +92,19 @@ class WriteDistcp(Step):
 
     def run(self, output: OutputFile, reader: Prefetcher) -> list[dict[str, Any]]:
         """Write the file and return its entries."""
-        slices = [
-            (task, place, slice_) for task in self.tasks for place, slice_ in self._slices(task)
-        ]
+        slices = [(task, row, slice_) for task in self.tasks for row, slice_ in self._slices(task)]
         entries = []
-        for (task, place, _), tensor in zip(
+        for (task, row, _), tensor in zip(
             slices, reader.read(slice_ for *_, slice_ in slices), strict=True
         ):
-            whole = padded_shape(task, self.architecture, self.tensor_parallel)
-            offset: tuple[int, ...] = (place, *(0 for _ in whole[1:]))
+            shape = padded_shape(task, self.architecture, self.tensor_parallel)
+            offset: tuple[int, ...] = (row, *(0 for _ in shape[1:]))
             if task.layer is not None:
-                tensor, offset = tensor[None], (task.layer, *offset)
-                whole = (self.architecture.num_layers, *whole)
+                tensor = tensor[None]
+                offset = (task.layer, *offset)
+                shape = (self.architecture.num_layers, *shape)
             entries.append(
-                torch_dist.write_entry(output, self.file, task.megatron, whole, offset, tensor)
+                torch_dist.write_entry(output, self.file, task.megatron, shape, offset, tensor)
             )
         return [dataclasses.asdict(entry) for entry in entries]
 
@@ -186,15 +184,15 @@ class ExternalModel:
     source: Source
     """Its tensors, under the names that the family has in Hugging Face; their sizes are checked."""
     files: Sequence[Path]
-    """What they are read from."""
+    """The files that they are read from."""
     family: Family
     architecture: Architecture
     hf_config: dict[str, Any]
-    """Its config.json for the way back to Hugging Face."""
+    """Its config.json for an export to Hugging Face."""
     tokenizer: Path | None
     """A folder whose files but the weights go into the checkpoint."""
     recorded: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
-    """What a manifest says of the files."""
+    """The files' records in a manifest."""
 
 
 def import_external(job: ExternalModel, output: Path, workers: int) -> None:
@@ -203,7 +201,7 @@ def import_external(job: ExternalModel, output: Path, workers: int) -> None:
     Raises:
         OutputConflictError: `output` holds another checkpoint.
     """
-    config = dataclasses.asdict(job.architecture)  # which options decide, beside the files
+    config = job.architecture.to_json()  # beside the files
     if _is_complete(output, job.files, config):
         return
     companions = output / checkpoint_folder.HF
@@ -235,7 +233,7 @@ def _is_complete(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -
     identity = Identity(config, [stat_record(path) for path in inputs])
     if finished(output, folder / manifest.NAME, STAGE, identity) is None:
         raise unknown_output(output)
-    print(f"{output} is already complete")
+    logger.info(f"{output} is already complete")
     return True
 
 
@@ -252,13 +250,13 @@ def _write_iteration(
 ) -> None:
     """Write the iteration and its manifest; they appear together."""
 
-    def place(task: WeightConversionTask) -> tuple[str, int]:
+    def location(task: WeightConversionTask) -> tuple[str, int]:
         return min(source.location(name) for name in task.hf)
 
     steps = []
     for number, part in enumerate(tasks_by_file(family, architecture)):
         nbytes = sum(task.nbytes(architecture, dtype or source.dtype(task.hf[0])) for task in part)
-        ordered = tuple(sorted(part, key=place))
+        ordered = tuple(sorted(part, key=location))
         steps.append(
             WriteDistcp(
                 f"__{number}_0.distcp",
@@ -271,7 +269,7 @@ def _write_iteration(
             )
         )
     # the inputs are read from their first byte to their last, or nearly so
-    steps.sort(key=lambda step: place(step.tasks[0]))
+    steps.sort(key=lambda step: location(step.tasks[0]))
     with checkpoint_folder.new_iteration(output, 0) as folder:
         resume(folder, Identity(config, [stat_record(path) for path in inputs.paths]))
         entries, hashes = write_distcp_files("import", folder, steps, inputs, workers)

@@ -3,15 +3,18 @@
 These are Megatron-LM (--use-checkpoint-args) and Megatron-Bridge.
 """
 
+import logging
 from typing import Any
 
 import torch
 
+from checkpoints_convert.conversion.interop_target import InteropTarget, always
 from megatron_ext.checkpoint import torch_dist
 from megatron_ext.config.architecture import Architecture
 
-# Arguments that Megatron-Bridge reads without asking whether they are there, at Megatron-LM's
-# defaults.
+logger = logging.getLogger(__name__)
+
+# Arguments that Megatron-Bridge requires, at Megatron-LM's defaults.
 _BRIDGE_READS: dict[str, Any] = {
     "multi_latent_attention": False,
     "heterogeneous_layers_config_path": None,
@@ -32,13 +35,40 @@ _BRIDGE_READS: dict[str, Any] = {
 }
 
 
+_MLP_FLAGS = {("silu", True): (True, False), ("relu2", False): (False, True)}
+"""By activation and gate: --swiglu and --squared-relu."""
+
+
+def _has_mlp_flags(architecture: Architecture) -> bool:
+    return (architecture.activation, architecture.gated_mlp) in _MLP_FLAGS
+
+
+TARGET = InteropTarget(
+    "Megatron-LM",
+    {
+        "rope_scaling_factor": always,
+        "add_qkv_bias": always,
+        "qk_layernorm": always,
+        "window_size": always,
+        "activation": _has_mlp_flags,
+        "gated_mlp": _has_mlp_flags,
+    },
+)
+
+
 def common_state(
     architecture: Architecture, tensor_parallel: int, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Return the content of `common.pt` for an imported model.
 
-    Its vocabulary is padded for `tensor_parallel` ranks.
+    Its vocabulary is padded for `tensor_parallel` ranks. The arguments of a model that Megatron-LM
+    cannot express are left out, with a warning.
     """
+    if refusal := TARGET.refusal(architecture):
+        logger.warning(f"{refusal}: its arguments are not written")
+        return torch_dist.common_without_arguments()
+    core = architecture.core_arguments()
+    swiglu, squared_relu = _MLP_FLAGS[architecture.activation, architecture.gated_mlp]
     return torch_dist.megatron_arguments(
         num_layers=architecture.num_layers,
         hidden_size=architecture.hidden_size,
@@ -56,12 +86,12 @@ def common_state(
         rope_scaling_factor=architecture.rope_scaling_factor or 8.0,
         norm_epsilon=architecture.layernorm_epsilon,
         layernorm_epsilon=architecture.layernorm_epsilon,
-        normalization="RMSNorm",
-        swiglu=True,
-        add_bias_linear=False,
+        normalization=core["normalization"],
+        swiglu=swiglu,
+        add_bias_linear=core["add_bias_linear"],
         add_qkv_bias=architecture.add_qkv_bias,
         qk_layernorm=architecture.qk_layernorm,
-        window_size=None if architecture.window_size is None else (architecture.window_size - 1, 0),
+        window_size=core["window_size"],
         untie_embeddings_and_output_weights=not architecture.share_embeddings_and_output_weights,
         padded_vocab_size=architecture.padded_vocab_size(tensor_parallel),
         tensor_model_parallel_size=tensor_parallel,
@@ -70,7 +100,7 @@ def common_state(
         consumed_train_samples=0,
         consumed_valid_samples=0,
         ckpt_format="torch_dist",
-        **_BRIDGE_READS,
+        **(_BRIDGE_READS | {"squared_relu": squared_relu}),
         params_dtype=dtype,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,

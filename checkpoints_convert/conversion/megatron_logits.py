@@ -2,7 +2,7 @@
 
 Started by verify.py, one process for each rank.
 
-Reads `tokens.safetensors` in --folder, writes `logits.safetensors` there.
+In --folder it reads `tokens.safetensors` and writes `logits.safetensors`.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from galen import cli
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from megatron_ext.config.architecture import Architecture
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--folder", type=Path, required=True, help="where the tokens are and the logits go"
+        "--folder", type=Path, required=True, help="folder of the tokens and logits"
     )
     parser.add_argument("--megatron", type=Path, required=True, help="checkpoint folder")
     parser.add_argument("--iteration", type=int, help="iteration (default: the newest)")
@@ -80,7 +81,7 @@ def compute(
 
     Args:
         folder: of the iteration.
-        architecture: the model's shape.
+        architecture: of the model.
         tokens: ids [batch, sequence]; under tensor parallelism the sequence is a multiple of its
             size.
         tensor: tensor-parallel size of the running layout.
@@ -89,8 +90,6 @@ def compute(
     """
     import torch
     from megatron.core import parallel_state
-    from megatron.core.pipeline_parallel import get_forward_backward_func
-    from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
 
     from megatron_ext.hardware import platforms
     from megatron_ext.model.build import build_model
@@ -110,18 +109,31 @@ def compute(
         bf16=dtype == "bf16",
     ).eval()
     training_state.load_weights_from(model, folder)
-    tokens = tokens.to(platform.device)
-    positions = torch.arange(tokens.size(1), device=platform.device).expand_as(tokens)
-    kept: list[torch.Tensor] = []
+    logits = _forward(model, tokens.to(platform.device))
+    first = (
+        parallel_state.is_pipeline_last_stage()
+        and parallel_state.get_tensor_model_parallel_rank() == 0
+    )
+    return logits if first else None
+
+
+def _forward(model: "torch.nn.Module", tokens: "Tensor") -> "Tensor | None":
+    """Return the gathered logits on the ranks of the last stage (collective)."""
+    import torch
+    from megatron.core.pipeline_parallel import get_forward_backward_func
+    from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
+
+    positions = torch.arange(tokens.size(1), device=tokens.device).expand_as(tokens)
+    gathered: list[torch.Tensor] = []
 
     def step(_: object, part: torch.nn.Module) -> Any:
         output = part(tokens, positions, None)
 
-        def keep(output: torch.Tensor) -> Any:
-            kept.append(gather_from_tensor_model_parallel_region(output))
+        def collect(output: torch.Tensor) -> Any:
+            gathered.append(gather_from_tensor_model_parallel_region(output))
             return output.float().sum(), {}
 
-        return output, keep
+        return output, collect
 
     with torch.no_grad():
         get_forward_backward_func()(
@@ -133,11 +145,7 @@ def compute(
             micro_batch_size=tokens.size(0),
             forward_only=True,
         )
-    first = (
-        parallel_state.is_pipeline_last_stage()
-        and parallel_state.get_tensor_model_parallel_rank() == 0
-    )
-    return kept[0] if first else None
+    return gathered[0] if gathered else None
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def register(folder: Path, hf: Path, family: Family, architecture: Architecture)
         if existing != architecture:
             raise DataError(
                 f"{folder} is one of Galen's and another model than {hf}:"
-                f" {differences(architecture, existing)}"
+                f" {differences(existing, architecture)}"
             )
         _copy_companions(hf, folder.parent / checkpoint_folder.HF)
         return

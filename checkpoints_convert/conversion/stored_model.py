@@ -24,27 +24,28 @@ class StoredModel:
     def __init__(
         self, stored: TorchDist, tasks: Iterable[WeightConversionTask], architecture: Architecture
     ) -> None:
-        self._stored, self._architecture = stored, architecture
+        self._stored = stored
+        self._architecture = architecture
         self._tensors = {
             name: (task, number) for task in tasks for number, name in enumerate(task.hf)
         }
 
     def location(self, name: str) -> tuple[str, int]:
-        """Return the file that a tensor's first part lies in and its first byte there.
+        """Return the file of a tensor's first part and the offset of its first byte.
 
         Raises:
-            KeyError: there is none of that name.
+            KeyError: the name is unknown.
         """
         task, _ = self._tensors[name]
-        return self._stored.place(task.megatron, task.layer)
+        return self._stored.location(task.megatron, task.layer)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the size of a tensor; KeyError when there is none of that name."""
+        """Return the size of a tensor; KeyError for an unknown name."""
         task, number = self._tensors[name]
         return hf_shapes(task.mapping, self._architecture)[number]
 
     def dtype(self, name: str) -> torch.dtype:
-        """Return the precision of a tensor; KeyError when there is none of that name."""
+        """Return the precision of a tensor; KeyError for an unknown name."""
         task, _ = self._tensors[name]
         return self._stored.dtype(task.megatron, task.layer)
 
@@ -56,14 +57,15 @@ class StoredModel:
         """
         task, number = self._tensors[name]
         stop = start + len(target)
-        place = 0  # of the run's first row in the Megatron tensor
+        row = 0  # the run's first in the Megatron tensor
         for run in task.mapping.rows(self._architecture):
-            first, last = max(start, run.start), min(stop, run.stop)
+            first = max(start, run.start)
+            last = min(stop, run.stop)
             if run.tensor == number and first < last:
                 self._stored.read_into(
                     target[first - start : last - start],
                     task.megatron,
                     task.layer,
-                    place + first - run.start,
+                    row + first - run.start,
                 )
-            place += run.stop - run.start
+            row += run.stop - run.start

@@ -27,28 +27,29 @@ def check_complete(weights: Weights, family: Family, architecture: Architecture)
     Raises:
         DataError: they do not match.
     """
-    wanted = all_tasks(family, architecture)
-    expected = {name for task in wanted for name in task.hf}
+    tasks = all_tasks(family, architecture)
+    expected = {name for task in tasks for name in task.hf}
     folder = weights.files[0].parent
     if missing := expected - weights.names():
         raise DataError(
             f"{folder} lacks {len(missing)} tensors that config.json calls for: {_some(missing)}"
         )
-    for task in wanted:
+    for task in tasks:
         check_shapes(task, architecture, weights, folder)
         if len({weights.dtype(name) for name in task.hf}) > 1:
-            kinds = ", ".join(
+            dtypes = ", ".join(
                 f"{name} is {str(weights.dtype(name)).removeprefix('torch.')}" for name in task.hf
             )
             raise DataError(
-                f"{folder}: {kinds}, but Megatron has them in one tensor; save the model in one"
+                f"{folder}: {dtypes}, but Megatron has them in one tensor; save the model in one"
                 " precision first"
             )
     surplus = {
         name for name in weights.names() - expected if not name.endswith("rotary_emb.inv_freq")
     }
     if architecture.share_embeddings_and_output_weights and surplus == set(family.output.hf):
-        embedding, output = family.shared[0].hf[0], family.output.hf[0]
+        embedding = family.shared[0].hf[0]
+        output = family.output.hf[0]
         if not _equal(weights, embedding, output):
             raise DataError(
                 f"config.json ties {output} to the embedding, but the file holds a different tensor"
@@ -56,7 +57,7 @@ def check_complete(weights: Weights, family: Family, architecture: Architecture)
         surplus = set()
     if surplus:
         raise DataError(
-            f"{len(surplus)} tensors have no place in a {family.name} model: {_some(surplus)}; is"
+            f"a {family.name} model has no such tensors ({len(surplus)}): {_some(surplus)}; is"
             " model_type in config.json right?"
         )
 
@@ -64,7 +65,7 @@ def check_complete(weights: Weights, family: Family, architecture: Architecture)
 def check_shapes(
     task: WeightConversionTask, architecture: Architecture, source: Source, where: object
 ) -> None:
-    """Check that the Hugging Face tensors of a task have the sizes that the configuration asks for.
+    """Check that the Hugging Face tensors of a task have the sizes of the configuration.
 
     Raises:
         DataError: one has not; names the numbers.
@@ -72,7 +73,7 @@ def check_shapes(
     for name, expected in zip(task.hf, hf_shapes(task.mapping, architecture), strict=True):
         if source.shape(name) != expected:
             raise DataError(
-                f"{where}: {name} has the size {list(source.shape(name))}, config.json asks for"
+                f"{where}: {name} has the size {list(source.shape(name))}, config.json requires"
                 f" {list(expected)}"
             )
 
@@ -84,14 +85,14 @@ def check_tensors(stored: TorchDist, family: Family, architecture: Architecture)
         DataError: one is missing, is too many, or has another size; says which numbers differ and
             what to do.
     """
-    wanted = all_tasks(family, architecture)
+    tasks = all_tasks(family, architecture)
     if missing := sorted(
-        {task.megatron for task in wanted if not stored.holds(task.megatron, task.layer)}
+        {task.megatron for task in tasks if not stored.holds(task.megatron, task.layer)}
     ):
         raise DataError(
             f"{stored.folder} lacks {', '.join(missing)}: it is not a {family.name} model"
         )
-    known = {stored.key(task.megatron, task.layer) for task in wanted}
+    known = {stored.key(task.megatron, task.layer) for task in tasks}
     model = {
         name
         for name in stored.tensors
@@ -99,34 +100,34 @@ def check_tensors(stored: TorchDist, family: Family, architecture: Architecture)
     }
     if surplus := {name for name in model - known if "_extra_state" not in name}:
         raise DataError(
-            f"{stored.folder} has tensors that a {family.name} model has no place for:"
+            f"{stored.folder} has tensors that a {family.name} model does not have:"
             f" {_some(surplus)}"
         )
-    for task in wanted:
-        found = stored.shape(task.megatron, task.layer)
+    for task in tasks:
+        actual = stored.shape(task.megatron, task.layer)
         expected = padded_shape(task, architecture, 1)
         hint = ""
         if task.megatron in VOCAB_TENSORS:
-            if found[0] >= architecture.vocab_size:
-                expected = (found[0], *expected[1:])  # padded for any number of ranks
+            if actual[0] >= architecture.vocab_size:
+                expected = (actual[0], *expected[1:])  # padded for any number of ranks
             else:
                 hint = (
                     f": the tokenizer and config.json have {architecture.vocab_size:,} ids, the"
-                    f" checkpoint {found[0]:,} rows; import the model again with `galen import`"
+                    f" checkpoint {actual[0]:,} rows; import the model again with `galen import`"
                     " --add-special-tokens, or export with the --hf folder it was trained with"
                 )
-        if found != expected:
+        if actual != expected:
             raise DataError(
-                f"{stored.folder}: {task.megatron} has the size {list(found)}, the model asks for"
+                f"{stored.folder}: {task.megatron} has the size {list(actual)}, the model requires"
                 f" {list(expected)}{hint}"
             )
 
 
 def differences(first: Architecture, second: Architecture) -> str:
-    """Name the fields in which two architectures differ, with both values."""
+    """Name the fields in which two architectures differ, with the values of both."""
     pairs = zip(dataclasses.asdict(first).items(), dataclasses.asdict(second).values(), strict=True)
     return "; ".join(
-        f"{name} is {value!r} there and {other!r} here"
+        f"{name} is {value!r} instead of {other!r}"
         for (name, value), other in pairs
         if value != other
     )
@@ -167,9 +168,9 @@ def missing(source: TorchDist) -> str | None:
         if path.stat().st_size < end:
             return f"{name} has {path.stat().st_size:,} bytes, its parts end at {end:,}"
     for name, value in source.tensors.items():
-        held = sum(math.prod(chunk.sizes) for chunk in value.chunks)
-        if held < math.prod(value.size):
-            return f"of {name} {held:,} of {math.prod(value.size):,} numbers are there"
+        num_stored = sum(math.prod(chunk.sizes) for chunk in value.chunks)
+        if num_stored < math.prod(value.size):
+            return f"{name} has {num_stored:,} of {math.prod(value.size):,} numbers"
     if not (source.folder / "metadata.json").is_file():
         return "metadata.json is missing"
     return None

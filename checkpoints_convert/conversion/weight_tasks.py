@@ -1,4 +1,4 @@
-"""The work of a conversion, cut into slices of bounded size."""
+"""The work of a conversion, divided into slices of bounded size."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ class Source(Protocol):
         """Return the precision of a tensor."""
 
     def location(self, name: str) -> tuple[str, int]:
-        """Return the file of a tensor and its first byte there."""
+        """Return the file of a tensor and the offset of its first byte."""
 
     def read_into(self, target: Tensor, name: str, start: int) -> None:
         """Fill `target` with the rows of a tensor from `start` on, in the precision of `target`."""
@@ -112,9 +112,9 @@ def megatron_slices(
         padding := padded_shape(task, architecture, tensor_parallel)[0] - num_rows(rows)
     ):
         rows.append(RowRange(PADDING, 0, padding))
-    for place, runs in chunks(rows, _rows_at_once(width, dtype)):
+    for first_row, runs in chunks(rows, _rows_at_once(width, dtype)):
         yield (
-            place,
+            first_row,
             TensorSlice(
                 (num_rows(runs), *width),
                 dtype,
@@ -126,10 +126,10 @@ def megatron_slices(
 def hf_slices(name: str, source: Source, dtype: torch.dtype) -> Iterator[TensorSlice]:
     """Yield a Hugging Face tensor in order, in slices of at most CHUNK_BYTES of this precision."""
     rows, *width = source.shape(name)
-    most = _rows_at_once(width, dtype)
-    for start in range(0, rows, most):
+    max_rows = _rows_at_once(width, dtype)
+    for start in range(0, rows, max_rows):
         yield TensorSlice(
-            (min(most, rows - start), *width),
+            (min(max_rows, rows - start), *width),
             dtype,
             partial(source.read_into, name=name, start=start),
         )
@@ -141,11 +141,11 @@ def _rows_at_once(width: Sequence[int], dtype: torch.dtype) -> int:
 
 def _fill(target: Tensor, names: Sequence[str], runs: Sequence[RowRange], source: Source) -> None:
     """Fill `target` with rows of the Hugging Face tensors of these names, run after run."""
-    place = 0
+    row = 0
     for run in runs:
-        stop = place + run.stop - run.start
+        stop = row + run.stop - run.start
         if run.tensor == PADDING:
-            target[place:stop] = 0
+            target[row:stop] = 0
         else:
-            source.read_into(target[place:stop], names[run.tensor], run.start)
-        place = stop
+            source.read_into(target[row:stop], names[run.tensor], run.start)
+        row = stop

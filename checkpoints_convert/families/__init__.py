@@ -23,8 +23,8 @@ def find(config_path: str | Path) -> tuple[Family, Architecture]:
     """Return the family and architecture that a Hugging Face config.json describes.
 
     Raises:
-        DataError: the file is missing or damaged, the family unknown, or a field cannot be carried
-            over.
+        DataError: the file is missing or damaged, the family unknown, or a field is not
+            supported.
     """
     config = read_config(config_path)
     name = config.get("model_type")
@@ -43,7 +43,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
         DataError: it is missing or damaged.
     """
     if not Path(path).exists():
-        raise DataError(f"cannot read {path}: there is none; a Hugging Face model folder has one")
+        raise DataError(
+            f"cannot read {path}: it does not exist; a Hugging Face model folder has one"
+        )
     return json_file.read_object(path)
 
 

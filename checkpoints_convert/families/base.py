@@ -1,4 +1,4 @@
-"""What a model family is: how its configuration and its tensors correspond to Megatron's."""
+"""A model family: how its configuration and its tensors correspond to Megatron's."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

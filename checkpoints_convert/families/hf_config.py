@@ -6,9 +6,9 @@ Unknown fields are refused by name.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.architecture import Architecture, properties
 
-# What Megatron Core builds into its Llama 3 rotary scaling; only the factor can be chosen.
+# Constants of Llama 3's rotary scaling in Megatron Core; only the factor can be chosen.
 LLAMA3_SCALING = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
@@ -78,7 +78,6 @@ _NEUTRAL = {
     ),
 }
 _ALWAYS = {
-    "hidden_act": "silu",
     "is_decoder": None,
     "add_cross_attention": None,
     "tie_encoder_decoder": None,
@@ -105,12 +104,10 @@ class Fields:
             ValueError: it is something else.
             KeyError: it is missing and has no default.
         """
-        found = self.pop(name, *default)
-        if found is not None and (
-            not isinstance(found, int) or isinstance(found, bool) or found < 1
-        ):
-            raise ValueError(f"{name} = {found!r} must be a positive integer")
-        return found
+        value = self.pop(name, *default)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"{name} = {value!r} must be a positive integer")
+        return value
 
     def require(self, **expected: Any) -> None:
         """Refuse fields whose value differs from the one of Megatron's model; absent is fine.
@@ -118,10 +115,10 @@ class Fields:
         Raises:
             ValueError: names the field and its value.
         """
-        for name, value in expected.items():
-            found = self.pop(name, value)
-            if found != value and not (value is None and found is False):
-                raise ValueError(f"{name} = {found!r} is not supported (only {value!r})")
+        for name, supported in expected.items():
+            value = self.pop(name, supported)
+            if value != supported and not (supported is None and value is False):
+                raise ValueError(f"{name} = {value!r} is not supported (only {supported!r})")
 
     def reject_unknown(self) -> None:
         """Refuse a field that is set and unknown to the family: it might change the function."""
@@ -156,20 +153,20 @@ def architecture(
     Args:
         fields: the configuration; the family has read its own fields already.
         family: name of the family.
-        num_query_groups: what the family's code assumes where the field is missing; None for as
-            many as heads.
-        kv_channels: the same for the size of a head; None for hidden size over heads.
-        tied: the same for tied embeddings.
-        own: further fields of Architecture.
+        num_query_groups: default of the family's code; None for as many as heads.
+        kv_channels: default size of a head; None for hidden size over heads.
+        tied: default for tied embeddings.
+        own: further fields of Architecture, the family's properties among them.
 
     Raises:
-        ValueError: a field asks for something that Megatron's model would not do.
+        ValueError: a field has a value that Megatron's model does not support.
         KeyError: a field is missing.
     """
-    fields.require(**_ALWAYS)
-    heads, hidden = fields.pop_positive("num_attention_heads"), fields.pop_positive("hidden_size")
+    fields.require(hidden_act=own.get("activation", properties()["activation"]), **_ALWAYS)
+    heads = fields.pop_positive("num_attention_heads")
+    hidden = fields.pop_positive("hidden_size")
     base, factor = _rope(fields)
-    made = Architecture(
+    result = Architecture(
         family=family,
         num_layers=fields.pop_positive("num_hidden_layers"),
         hidden_size=hidden,
@@ -188,7 +185,7 @@ def architecture(
         **own,
     )
     fields.reject_unknown()
-    return made
+    return result
 
 
 def config(
@@ -205,7 +202,7 @@ def config(
     return {
         "architectures": list(architectures),
         "model_type": model_type,
-        "hidden_act": "silu",
+        "hidden_act": architecture.activation,
         "num_hidden_layers": architecture.num_layers,
         "hidden_size": architecture.hidden_size,
         "intermediate_size": architecture.ffn_hidden_size,
@@ -224,13 +221,16 @@ def config(
 
 def _rope(fields: Fields) -> tuple[float, float | None]:
     """Return the rotary base and the factor of Llama 3's scaling, if any."""
-    new, old = fields.pop("rope_parameters", None), fields.pop("rope_scaling", None)
+    new = fields.pop("rope_parameters", None)
+    old = fields.pop("rope_scaling", None)
     base = fields.pop("rope_theta", 10000.0)
     if not isinstance(new, dict | None) or not isinstance(old, dict | None):
-        raise ValueError(f"rope_parameters = {new!r}, rope_scaling = {old!r}: an object is wanted")
+        raise ValueError(
+            f"rope_parameters = {new!r}, rope_scaling = {old!r}: neither an object nor null"
+        )
     # transformers 5 writes rope_parameters, earlier ones the other two
     rope = new or {"rope_theta": base, **(old or {})}
-    kind = rope.get("rope_type") or rope.get("type") or "default"
+    rope_type = rope.get("rope_type") or rope.get("type") or "default"
     known = {"rope_type", "type", "rope_theta", "factor"}
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError(
@@ -239,17 +239,19 @@ def _rope(fields: Fields) -> tuple[float, float | None]:
         )
     # "dynamic" scales only beyond max_position_embeddings, which no run here exceeds; the field
     # stays in the exported config.json
-    if kind not in ("default", "dynamic", "llama3"):
-        raise ValueError(f"rotary scaling {kind!r} is not supported (only 'llama3')")
-    if kind == "llama3":
+    if rope_type not in ("default", "dynamic", "llama3"):
+        raise ValueError(f"rotary scaling {rope_type!r} is not supported (only 'llama3')")
+    if rope_type == "llama3":
         known |= set(LLAMA3_SCALING)
-        for field, wanted in LLAMA3_SCALING.items():
-            if rope.get(field, wanted) != wanted:
+        for field, supported in LLAMA3_SCALING.items():
+            if rope.get(field, supported) != supported:
                 raise ValueError(
-                    f"rotary scaling {field} = {rope[field]!r} is not supported (only {wanted!r})"
+                    f"rotary scaling {field} = {rope[field]!r} is not supported (only"
+                    f" {supported!r})"
                 )
     if unknown := sorted(set(rope) - known - {"partial_rotary_factor"}):
         raise ValueError(
             f"rotary scaling {unknown[0]} = {rope[unknown[0]]!r} is not known and is not supported"
         )
-    return float(rope.get("rope_theta", base)), float(rope["factor"]) if kind == "llama3" else None
+    factor = float(rope["factor"]) if rope_type == "llama3" else None
+    return float(rope.get("rope_theta", base)), factor

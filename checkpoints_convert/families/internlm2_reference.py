@@ -1,4 +1,4 @@
-"""InternLM2's forward pass in plain PyTorch, from the files alone: what verify.py compares with.
+"""InternLM2's forward pass in plain PyTorch, from the files alone, for verify.py.
 
 Written after the published description of the model (grouped `wqkv`, `w2(silu(w1 x) * w3 x)`,
 rotary positions by halves); it shares no code with the mappings or with Megatron.
@@ -18,13 +18,15 @@ def logits(folder: str | Path, tokens: Tensor, dtype: torch.dtype = torch.float3
 
     One layer is in memory at a time.
     """
-    config, weights = json_file.read_object(Path(folder) / "config.json"), Weights(folder)
+    config = json_file.read_object(Path(folder) / "config.json")
+    weights = Weights(folder)
 
     def weight(name: str) -> Tensor:
         return weights.read(f"{name}.weight").to(dtype)
 
     heads = config["num_attention_heads"]
-    groups, size = config.get("num_key_value_heads") or heads, config["hidden_size"] // heads
+    groups = config.get("num_key_value_heads") or heads
+    size = config["hidden_size"] // heads
     rotation = _rotation(tokens.size(1), size, config.get("rope_theta", 10000.0), dtype)
     x = weight("model.tok_embeddings")[tokens]
     for layer in range(config["num_hidden_layers"]):
@@ -36,8 +38,8 @@ def logits(folder: str | Path, tokens: Tensor, dtype: torch.dtype = torch.float3
         )
         query = fused[..., :-2, :].flatten(2, 3).transpose(1, 2)
         key, value = (
-            fused[..., place, :].repeat_interleave(heads // groups, dim=2).transpose(1, 2)
-            for place in (-2, -1)
+            fused[..., index, :].repeat_interleave(heads // groups, dim=2).transpose(1, 2)
+            for index in (-2, -1)
         )
         scores = _rotate(query, *rotation) @ _rotate(key, *rotation).transpose(-1, -2) / size**0.5
         future = torch.ones(tokens.size(1), tokens.size(1), dtype=torch.bool).triu(1)
@@ -47,7 +49,8 @@ def logits(folder: str | Path, tokens: Tensor, dtype: torch.dtype = torch.float3
         )
         x = x + context.transpose(1, 2).flatten(2) @ weight(name + "attention.wo").T
         h = _rms_norm(x, weight(name + "ffn_norm"), config["rms_norm_eps"])
-        gate, up = h @ weight(name + "feed_forward.w1").T, h @ weight(name + "feed_forward.w3").T
+        gate = h @ weight(name + "feed_forward.w1").T
+        up = h @ weight(name + "feed_forward.w3").T
         x = x + (torch.nn.functional.silu(gate) * up) @ weight(name + "feed_forward.w2").T
     x = _rms_norm(x, weight("model.norm"), config["rms_norm_eps"])
     return x @ weight("model.tok_embeddings" if config.get("tie_word_embeddings") else "output").T

@@ -40,11 +40,29 @@ SHARED: tuple[ParamMapping, ...] = (
     DirectMapping("decoder.final_layernorm.weight", ("model.norm.weight",)),
 )
 OUTPUT = VocabMapping("output_layer.weight", ("lm_head.weight",))
-LAYER: tuple[ParamMapping, ...] = (
+NORMS_BEFORE = (
     DirectMapping(
         "decoder.layers.self_attention.linear_qkv.layer_norm_weight",
         _in_layer("input_layernorm.weight"),
     ),
+    DirectMapping(
+        "decoder.layers.mlp.linear_fc1.layer_norm_weight",
+        _in_layer("post_attention_layernorm.weight"),
+    ),
+)
+"""Of attention, of the MLP."""
+NORMS_AFTER = (
+    DirectMapping(
+        "decoder.layers.self_attention.linear_proj.post_layernorm.weight",
+        _in_layer("post_attention_layernorm.weight"),
+    ),
+    DirectMapping(
+        "decoder.layers.mlp.linear_fc2.post_layernorm.weight",
+        _in_layer("post_feedforward_layernorm.weight"),
+    ),
+)
+"""For `norm_placement="after"`."""
+ATTENTION: tuple[ParamMapping, ...] = (
     QKVMapping(
         "decoder.layers.self_attention.linear_qkv.weight",
         _in_layer("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
@@ -52,16 +70,20 @@ LAYER: tuple[ParamMapping, ...] = (
     DirectMapping(
         "decoder.layers.self_attention.linear_proj.weight", _in_layer("self_attn.o_proj.weight")
     ),
-    DirectMapping(
-        "decoder.layers.mlp.linear_fc1.layer_norm_weight",
-        _in_layer("post_attention_layernorm.weight"),
-    ),
+)
+GATED_MLP: tuple[ParamMapping, ...] = (
     GatedMLPMapping(
         "decoder.layers.mlp.linear_fc1.weight",
         _in_layer("mlp.gate_proj.weight", "mlp.up_proj.weight"),
     ),
     DirectMapping("decoder.layers.mlp.linear_fc2.weight", _in_layer("mlp.down_proj.weight")),
 )
+UNGATED_MLP: tuple[ParamMapping, ...] = (
+    DirectMapping("decoder.layers.mlp.linear_fc1.weight", _in_layer("mlp.up_proj.weight")),
+    DirectMapping("decoder.layers.mlp.linear_fc2.weight", _in_layer("mlp.down_proj.weight")),
+)
+"""For `gated_mlp=False`."""
+LAYER: tuple[ParamMapping, ...] = (NORMS_BEFORE[0], *ATTENTION, NORMS_BEFORE[1], *GATED_MLP)
 QKV_BIAS = QKVMapping(
     "decoder.layers.self_attention.linear_qkv.bias",
     _in_layer("self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"),

@@ -2,8 +2,8 @@
 
 Names of tensors in a layer contain `{layer}` on the Hugging Face side; Megatron stacks the layers
 of one name. A mapping says, in the order of Megatron's rows, which rows of which Hugging Face
-tensor they are. Both directions follow from that one list, by copying alone: going there and back
-is bit-identical, and any part can be moved without the rest.
+tensor they are. Both directions follow from that one list, by copying alone: the round trip is
+bit-identical, and any part can be converted without the rest.
 """
 
 from collections.abc import Sequence
@@ -123,17 +123,20 @@ def hf_shapes(mapping: ParamMapping, architecture: Architecture) -> list[tuple[i
     ]
 
 
-def chunks(rows: Sequence[RowRange], largest: int) -> list[tuple[int, list[RowRange]]]:
-    """Divide rows into runs of at most `largest`, each with its start in the Megatron tensor."""
+def chunks(rows: Sequence[RowRange], max_rows: int) -> list[tuple[int, list[RowRange]]]:
+    """Divide rows into runs of at most `max_rows`, each with its start in the Megatron tensor."""
     divided: list[tuple[int, list[RowRange]]] = []
-    place = room = 0
+    row = 0
+    remaining = 0
     for run in rows:
         start = run.start
         while start < run.stop:
-            if room == 0:
-                divided.append((place, []))
-                room = largest
-            stop = min(run.stop, start + room)
+            if remaining == 0:
+                divided.append((row, []))
+                remaining = max_rows
+            stop = min(run.stop, start + remaining)
             divided[-1][1].append(RowRange(run.tensor, start, stop))
-            place, room, start = place + stop - start, room - (stop - start), stop
+            row += stop - start
+            remaining -= stop - start
+            start = stop
     return divided

@@ -1,4 +1,4 @@
-"""The tensors of a Megatron model of this kind and their sizes, whatever the family calls them."""
+"""The tensors of a Megatron model and their sizes, for any family."""
 
 from collections.abc import Callable
 
@@ -18,8 +18,13 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
         a.num_attention_heads * a.kv_channels,
     ),
     "decoder.layers.mlp.linear_fc1.layer_norm_weight": lambda a: (a.hidden_size,),
-    "decoder.layers.mlp.linear_fc1.weight": lambda a: (2 * a.ffn_hidden_size, a.hidden_size),
+    "decoder.layers.self_attention.linear_proj.post_layernorm.weight": lambda a: (a.hidden_size,),
+    "decoder.layers.mlp.linear_fc1.weight": lambda a: (
+        a.mlp_input_projections * a.ffn_hidden_size,
+        a.hidden_size,
+    ),
     "decoder.layers.mlp.linear_fc2.weight": lambda a: (a.hidden_size, a.ffn_hidden_size),
+    "decoder.layers.mlp.linear_fc2.post_layernorm.weight": lambda a: (a.hidden_size,),
 }
 VOCAB_TENSORS = frozenset({"embedding.word_embeddings.weight", "output_layer.weight"})
 """Tensors with a row per token, padded by Megatron."""
@@ -50,6 +55,8 @@ def extra_states(architecture: Architecture) -> list[str]:
     ]
     if architecture.qk_layernorm:
         modules += ["self_attention.q_layernorm", "self_attention.k_layernorm"]
+    if architecture.norms_after:
+        modules += ["self_attention.linear_proj.post_layernorm", "mlp.linear_fc2.post_layernorm"]
     count = architecture.num_layers
     states = [
         f"decoder.layers.{module}._extra_state/shard_{layer}_{count}"

@@ -1,9 +1,9 @@
 """Mistral v0.1 (sliding window) to v0.3, BioMistral and others of `model_type: mistral`."""
 
+import dataclasses
 from typing import Any
 
 from checkpoints_convert.families import hf_config, llama
-from checkpoints_convert.families.base import Family
 from megatron_ext.config.architecture import Architecture
 
 
@@ -24,11 +24,4 @@ def config(architecture: Architecture) -> dict[str, Any]:
     )
 
 
-FAMILY = Family(
-    name="mistral",
-    architecture=architecture,
-    config=config,
-    shared=llama.SHARED,
-    output=llama.OUTPUT,
-    layer=llama.LAYER,
-)
+FAMILY = dataclasses.replace(llama.FAMILY, name="mistral", architecture=architecture, config=config)

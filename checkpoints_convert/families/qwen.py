@@ -1,9 +1,9 @@
 """Qwen2, Qwen2.5 (biases on query, key, value) and Qwen3 (RMSNorm on each query and key head)."""
 
+import dataclasses
 from typing import Any
 
 from checkpoints_convert.families import hf_config, llama
-from checkpoints_convert.families.base import Family
 from megatron_ext.config.architecture import Architecture
 
 
@@ -52,19 +52,21 @@ def _window(fields: hf_config.Fields) -> int | None:
 
     Megatron's model has it in all layers or in none, Qwen's from `max_window_layers` on.
     """
-    used, window = fields.pop("use_sliding_window", False), fields.pop("sliding_window", None)
+    used = fields.pop("use_sliding_window", False)
+    window = fields.pop("sliding_window", None)
     full = fields.pop("max_window_layers", 28)
-    kinds = fields.pop("layer_types", None)
+    layer_types = fields.pop("layer_types", None)
     if not used or window is None:
-        if kinds and set(kinds) != {"full_attention"}:
+        if layer_types and set(layer_types) != {"full_attention"}:
             raise ValueError(
-                f"layer_types = {sorted(set(kinds))!r} contradicts use_sliding_window = {used!r}"
+                f"layer_types = {sorted(set(layer_types))!r} contradicts use_sliding_window ="
+                f" {used!r}"
             )
         return None
     layers = fields.pop("num_hidden_layers")
-    windowed = (
-        sum(kind == "sliding_attention" for kind in kinds) if kinds else max(layers - full, 0)
-    )
+    windowed = max(layers - full, 0)
+    if layer_types:
+        windowed = sum(layer_type == "sliding_attention" for layer_type in layer_types)
     if windowed not in (0, layers):
         raise ValueError(
             f"max_window_layers = {full!r} is not supported: {windowed} of {layers} layers"
@@ -81,19 +83,17 @@ def _window_fields(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-QWEN2 = Family(
+QWEN2 = dataclasses.replace(
+    llama.FAMILY,
     name="qwen2",
     architecture=qwen2_architecture,
     config=qwen2_config,
-    shared=llama.SHARED,
-    output=llama.OUTPUT,
     layer=(*llama.LAYER, llama.QKV_BIAS),
 )
-QWEN3 = Family(
+QWEN3 = dataclasses.replace(
+    llama.FAMILY,
     name="qwen3",
     architecture=qwen3_architecture,
     config=qwen3_config,
-    shared=llama.SHARED,
-    output=llama.OUTPUT,
     layer=(*llama.LAYER, *llama.QK_NORM),
 )

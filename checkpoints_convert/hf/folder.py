@@ -19,21 +19,22 @@ def weight_files(folder: str | Path) -> list[Path]:
 
     It loads `model.safetensors`, else those of the index, else all `.safetensors` files.
 
-    Others may lie beside them: Mistral's models come with the same weights as
+    Other files may exist: Mistral's models come with the same weights as
     `consolidated.safetensors`, under other names.
 
     Raises:
         DataError: the index is damaged, or a file that it names is missing.
     """
-    whole, index = Path(folder, "model.safetensors"), Path(folder, INDEX)
-    if whole.is_file():
-        return [whole]
+    single_file = Path(folder, "model.safetensors")
+    index = Path(folder, INDEX)
+    if single_file.is_file():
+        return [single_file]
     if not index.is_file():
         return sorted(Path(folder).glob("*.safetensors"))
-    places = json_file.read_object(index).get("weight_map")
-    if not isinstance(places, dict):
+    file_by_tensor = json_file.read_object(index).get("weight_map")
+    if not isinstance(file_by_tensor, dict):
         raise DataError(f"{index} is damaged: weight_map is missing, or no object")
-    for tensor, name in places.items():
+    for tensor, name in file_by_tensor.items():
         if (
             not isinstance(name, str)
             or Path(name).name != name
@@ -44,17 +45,16 @@ def weight_files(folder: str | Path) -> list[Path]:
                 f"{index} is damaged: {tensor} should be in a .safetensors file beside it, not in"
                 f" {name!r}"
             )
-    files = sorted({index.with_name(name) for name in places.values()})
+    files = sorted({index.with_name(name) for name in file_by_tensor.values()})
     if missing := [path.name for path in files if not path.is_file()]:
         raise DataError(
-            f"{index} names {len(missing)} files that are not there: {', '.join(missing[:3])};"
-            " fetch them"
+            f"{index} names {len(missing)} missing files: {', '.join(missing[:3])}; download them"
         )
     return files
 
 
 def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
-    """Copy all but the weights and return what was written.
+    """Copy all but the weights and return the files written.
 
     These are configuration, tokenizer, chat template and license.
 
@@ -70,7 +70,7 @@ def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
 
 
 def check_companions(source: str | Path) -> None:
-    """Check that the companion files that would be copied are not damaged, where that shows.
+    """Check that the companion files are not visibly damaged.
 
     Raises:
         DataError: one is a symbolic link that leads out of the folder, or nowhere, or is no JSON
@@ -86,7 +86,7 @@ def _companions(source: str | Path) -> list[Path]:
     return [
         path
         for path in sorted(Path(source).iterdir())
-        if (path.is_file() or not path.exists())  # a link that leads nowhere is told, not left out
+        if (path.is_file() or not path.exists())  # a dangling link is an error
         and path.suffix not in _WEIGHTS
         and not path.name.endswith(".index.json")
         and not path.name.startswith(".")
@@ -112,7 +112,7 @@ def seal_companions(folder: Path) -> None:
 def verify_companions(folder: Path, no_verify: bool) -> None:
     """Compare all but the weights with the manifest of a folder, where it has one.
 
-    With `no_verify`, only say that this is skipped.
+    With `no_verify`, only log that this is skipped.
 
     Raises:
         DataError: one is missing or was altered; says which.
@@ -134,7 +134,7 @@ def check_vocabulary(folder: str | Path, rows: int) -> None:
         raise DataError(
             f"{path} gives ids up to {largest}, but the model has {rows} embedding rows (vocab_size"
             " in config.json): they belong to different models, or tokens were added without"
-            " resizing the embedding; put the model's own tokenizer there and add the tokens with"
+            " resizing the embedding; use the model's own tokenizer and add the tokens with"
             " `galen import --add-special-tokens FILE`"
         )
 

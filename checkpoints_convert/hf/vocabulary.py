@@ -33,8 +33,8 @@ def read_tokens(path: Path) -> list[str]:
     tokens = [line.strip() for line in lines if line.strip() and not line.startswith("# ")]
     if not tokens:
         raise DataError(f"{path} names no token; write one a line")
-    if twice := sorted({token for token in tokens if tokens.count(token) > 1}):
-        raise DataError(f"{path} names {twice[0]!r} twice")
+    if duplicates := sorted({token for token in tokens if tokens.count(token) > 1}):
+        raise DataError(f"{path} names {duplicates[0]!r} twice")
     return tokens
 
 
@@ -88,7 +88,7 @@ def extend(folder: Path, tokens: Sequence[str], rows: int) -> Extension:
     """Give each token the next free id of the tokenizer in `folder`, whose model has `rows` rows.
 
     Raises:
-        DataError: there is no tokenizer.json, or it knows a token already.
+        DataError: tokenizer.json is missing, or has a token already.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -116,13 +116,19 @@ class ExtendedWeights:
     """
 
     def __init__(
-        self, weights: Weights, names: Sequence[str], extension: Extension, kind: str, seed: int
+        self,
+        weights: Weights,
+        names: Sequence[str],
+        extension: Extension,
+        initialization: str,
+        seed: int,
     ) -> None:
-        self.weights, self.extension = weights, extension
-        self._new = {name: self._rows(name, kind, seed) for name in names}
+        self.weights = weights
+        self.extension = extension
+        self._new = {name: self._rows(name, initialization, seed) for name in names}
 
     def location(self, name: str) -> tuple[str, int]:
-        """Return the file of a tensor and its first byte there."""
+        """Return the file of a tensor and the offset of its first byte."""
         return self.weights.location(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -135,11 +141,13 @@ class ExtendedWeights:
         return self.weights.dtype(name)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Return some rows, new ones in the place of their ids."""
+        """Return some rows, new ones at their ids."""
         if name not in self._new:
             return self.weights.rows(name, start, stop)
-        first, new = self.extension.first, self._new[name]
-        old, end = self.weights.shape(name)[0], first + len(new)
+        first = self.extension.first
+        new = self._new[name]
+        old = self.weights.shape(name)[0]
+        end = first + len(new)
         parts = [
             self._old(name, start, min(stop, first)),
             new[max(start - first, 0) : max(stop - first, 0)],
@@ -161,9 +169,10 @@ class ExtendedWeights:
             else self._new[name][:0]
         )
 
-    def _rows(self, name: str, kind: str, seed: int) -> Tensor:
+    def _rows(self, name: str, initialization: str, seed: int) -> Tensor:
         shape = self.weights.shape(name)
-        width, count = shape[1], min(self.extension.first, shape[0])
+        width = shape[1]
+        count = min(self.extension.first, shape[0])
         total = torch.zeros(width, dtype=torch.float64)
         squares = torch.zeros_like(total)
         for start in range(0, count, 4096):
@@ -172,7 +181,7 @@ class ExtendedWeights:
             squares += rows.pow(2).sum(0)
         mean = total / count
         new = mean.expand(len(self.extension.tokens), width)
-        if kind == "normal":
+        if initialization == "normal":
             deviation = (squares / count - mean.pow(2)).clamp(min=0).sqrt()
             generator = torch.Generator().manual_seed(seed * 1_000_003 + sum(name.encode()))
             new = mean + deviation * torch.randn(

@@ -37,10 +37,10 @@ _POINTER = b"version https://git-lfs"
 
 
 class Weights:
-    """The tensors of a folder's safetensors files: where they are, and any rows of them.
+    """The tensors of a folder's safetensors files, of which any rows can be read.
 
     Raises:
-        DataError: there is none, or one is missing or damaged.
+        DataError: the folder has none, or one is missing or damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -52,58 +52,57 @@ class Weights:
             )
         self.tensors: dict[str, StoredTensor] = {}
         for path in self.files:
-            found = read_header(path)
-            if twice := found.keys() & self.tensors.keys():
-                name = min(twice)
+            tensors = read_header(path)
+            if duplicates := tensors.keys() & self.tensors.keys():
+                name = min(duplicates)
                 raise DataError(
                     f"{path} and {self.tensors[name].path.name} both hold {name}; remove the file"
                     " that is not the model's"
                 )
-            self.tensors |= found
+            self.tensors |= tensors
 
     def names(self) -> set[str]:
         """Return the names of all tensors."""
         return set(self.tensors)
 
     def location(self, name: str) -> tuple[str, int]:
-        """Return the file of a tensor and its first byte there.
+        """Return the file of a tensor and the offset of its first byte.
 
         Raises:
-            KeyError: there is none of that name.
+            KeyError: the name is unknown.
         """
         return str(self.tensors[name].path), self.tensors[name].offset
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the size of a tensor; KeyError when there is none of that name."""
+        """Return the size of a tensor; KeyError for an unknown name."""
         return self.tensors[name].shape
 
     def dtype(self, name: str) -> torch.dtype:
-        """Return the precision of a tensor; KeyError when there is none of that name."""
+        """Return the precision of a tensor; KeyError for an unknown name."""
         return self.tensors[name].dtype
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Read some rows of a tensor; KeyError when there is none of that name."""
+        """Read some rows of a tensor; KeyError for an unknown name."""
         return self.tensors[name].rows(start, stop)
 
     def read_into(self, target: Tensor, name: str, start: int) -> None:
         """Fill `target` with the rows from `start` on.
 
         Raises:
-            KeyError: there is no tensor of that name.
+            KeyError: the name is unknown.
         """
         self.tensors[name].read_into(target, start)
 
     def read(self, name: str) -> Tensor:
-        """Read one tensor; KeyError when there is none of that name."""
+        """Read one tensor; KeyError for an unknown name."""
         return self.tensors[name].read()
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
     """Return the tensors of a safetensors file by name, in the order of their bytes.
 
-    What the format's own library refuses is refused here: tensors that overlap, leave a gap or end
-    elsewhere than the file, sizes that do not fit, numbers that are not whole, names that come
-    twice.
+    Refused is what the format's own library refuses: tensors that overlap, leave a gap or do not
+    end with the file, sizes that do not match, numbers that are no integers, duplicate names.
 
     Raises:
         DataError: the file is damaged; names the tensor.
@@ -136,21 +135,29 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             path, entry["data_offsets"][0], _DTYPES[entry["dtype"]], tuple(entry["shape"])
         )
     ends = {name: entry["data_offsets"][1] for name, entry in entries.items()}
-    place = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, ends[item[0]])):
-        if tensor.offset != place:
-            raise DataError(
-                f"{path} is damaged: tensor {name} begins at {tensor.offset:,}, the one before it"
-                f" ends at {place:,}"
-            )
-        place = ends[name]
-    if 8 + length + place != size:
-        raise DataError(
-            f"{path} is damaged: it has {size:,} bytes, its tensors end at {8 + length + place:,}"
-        )
+    _check_tiled(path, tensors, ends, 8 + length)
     return {
         name: replace(tensor, offset=8 + length + tensor.offset) for name, tensor in tensors.items()
     }
+
+
+def _check_tiled(
+    path: Path, tensors: dict[str, StoredTensor], ends: dict[str, int], header_size: int
+) -> None:
+    """Check that the tensors fill the file behind its header, without overlap or gap."""
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, ends[item[0]])):
+        if tensor.offset != end:
+            raise DataError(
+                f"{path} is damaged: tensor {name} begins at {tensor.offset:,}, the one before it"
+                f" ends at {end:,}"
+            )
+        end = ends[name]
+    size = path.stat().st_size
+    if header_size + end != size:
+        raise DataError(
+            f"{path} is damaged: it has {size:,} bytes, its tensors end at {header_size + end:,}"
+        )
 
 
 def _parse_header(text: bytes) -> dict[str, Any]:
@@ -164,7 +171,7 @@ def _parse_header(text: bytes) -> dict[str, Any]:
     header: dict[str, Any] = json.loads(
         text.decode("utf-8"),
         object_pairs_hook=_unique,
-        parse_int=_whole,
+        parse_int=_parse_size,
         parse_float=_no_float,
         parse_constant=_no_float,
     )
@@ -178,25 +185,25 @@ def _parse_header(text: bytes) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} comes twice")
-    return found
+    return values
 
 
-def _whole(text: str) -> int:
+def _parse_size(text: str) -> int:
     if text.startswith("-") or len(text) > 19:
         raise ValueError(f"{text[:40]} is no size")
     return int(text)
 
 
 def _no_float(text: str) -> NoReturn:
-    raise ValueError(f"{text[:40]} is no whole number")
+    raise ValueError(f"{text[:40]} is not an integer")
 
 
 def _misshapen(entry: Any) -> str | None:
-    """Return what is wrong with a tensor's entry in a header, or None."""
+    """Return the problem with a tensor's entry in a header, or None."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         return "it should have dtype, shape and data_offsets"
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPES:
@@ -205,11 +212,11 @@ def _misshapen(entry: Any) -> str | None:
         if not isinstance(entry[key], list) or not all(
             type(number) is int for number in entry[key]
         ):
-            return f"{key} should hold whole numbers"
+            return f"{key} should hold integers"
     if len(entry["data_offsets"]) != 2:
         return "data_offsets should hold its first byte and its end"
     start, end = entry["data_offsets"]
-    # what follows a zero counts, too
+    # also the sizes after a zero
     if math.prod(max(number, 1) for number in entry["shape"]) >= 2**63:
         return f"the size {entry['shape']} is impossible"
     nbytes = math.prod(entry["shape"]) * _DTYPES[entry["dtype"]].itemsize
@@ -229,8 +236,9 @@ def header(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, (dtype, shape) in tensors.items():
-        start, end = end, end + math.prod(shape) * dtype.itemsize
+        start = end
+        end += math.prod(shape) * dtype.itemsize
         entries[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format asks for aligned data
+    text += b" " * (-len(text) % 8)  # the format requires aligned data
     return len(text).to_bytes(8, "little") + text

@@ -2,8 +2,8 @@
 
 Each rank has one file, `mp_rank_XX[_YYY]/model_optim_rng.pt`.
 
-The files are pickles; they are read by `safe_pickle`, which runs nothing of them. What differs from
-the model here:
+The files are pickles; they are read by `safe_pickle`, which runs none of their code. Differences
+from the model here:
 
 - `dense_h_to_4h` holds the up projection above the gate (its GLU is `x1 * silu(x2)`), each rank its
   part of both;
@@ -86,12 +86,13 @@ class Ranks:
             raise DataError(f"{path} holds no mp_rank_XX/{_FILE}")
         self.path = path
         self.files = [folder / _FILE for folder in folders]
-        places = [_RANK.fullmatch(folder.name) for folder in folders]
-        ranks = [(int(match[2] or 0), int(match[1])) for match in places if match]
-        tensor, pipeline = max(rank for _, rank in ranks) + 1, max(stage for stage, _ in ranks) + 1
+        matches = [_RANK.fullmatch(folder.name) for folder in folders]
+        ranks = [(int(match[2] or 0), int(match[1])) for match in matches if match]
+        tensor = max(rank for _, rank in ranks) + 1
+        pipeline = max(stage for stage, _ in ranks) + 1
         if len(ranks) != tensor * pipeline:
             raise DataError(
-                f"{folders[0].parent} holds {len(ranks)} ranks, but their names speak of {tensor} x"
+                f"{folders[0].parent} holds {len(ranks)} ranks, but their names imply {tensor} x"
                 f" {pipeline} (tensor x pipeline)"
             )
         self.layout = (tensor, pipeline)
@@ -142,26 +143,26 @@ class Ranks:
         return arguments
 
     def architecture(self, vocab_size: int) -> Architecture:
-        """Return the model's shape; the files know the padded size of the vocabulary only.
+        """Return the architecture; the files have only the padded size of the vocabulary.
 
         Raises:
-            DataError: an argument asks for something that is not a Llama.
+            DataError: an argument is not that of a Llama.
         """
         with malformed(self.files[0]):
             return self._architecture(vocab_size)
 
     def _architecture(self, vocab_size: int) -> Architecture:
         known = vars(self.arguments)
-        for name, wanted in _WANTED.items():
-            if name in known and known[name] not in wanted:
+        for name, supported in _SUPPORTED.items():
+            if name in known and known[name] not in supported:
                 raise DataError(
                     f"{self.files[0]}: {name} = {shown(known[name])!r} is not supported (only"
-                    f" {' or '.join(map(repr, wanted))})"
+                    f" {' or '.join(map(repr, supported))})"
                 )
         rows = self.shape("model.embed_tokens.weight")[0]
         if vocab_size > rows:
             raise DataError(
-                f"the tokenizer or --vocab-size speak of {vocab_size:,} ids, {self.path} has"
+                f"the tokenizer or --vocab-size give {vocab_size:,} ids, {self.path} has"
                 f" {rows:,} padded rows"
             )
         return Architecture(
@@ -180,7 +181,7 @@ class Ranks:
         )
 
     def location(self, name: str) -> tuple[str, int]:
-        """Return the file of a tensor's first part and its first byte there."""
+        """Return the file of a tensor's first part and the offset of its first byte."""
         part = self._parts(name)[0][0]
         return str(part.path), part.offset
 
@@ -203,14 +204,14 @@ class Ranks:
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Return some rows of a tensor under Llama's name."""
         if self._last is None or self._last[0] != name:
-            self._last = (name, self._whole(name))
+            self._last = (name, self._read_tensor(name))
         return self._last[1][start:stop]
 
     def read_into(self, target: Tensor, name: str, start: int) -> None:
         """Fill `target` with the rows from `start` on."""
         target.copy_(self.rows(name, start, start + len(target)))
 
-    def _whole(self, name: str) -> Tensor:
+    def _read_tensor(self, name: str) -> Tensor:
         parts, how = self._parts(name)
         tensors = [part.read() for part in parts]
         if how == "same":
@@ -220,17 +221,17 @@ class Ranks:
         if how == "rows":
             return torch.cat(tensors)
         if how == "glu":
-            place = 0 if ".up_proj." in name else 1
-            return torch.cat([tensor.chunk(2)[place] for tensor in tensors])
+            half = 0 if ".up_proj." in name else 1
+            return torch.cat([tensor.chunk(2)[half] for tensor in tensors])
         return self._heads(torch.cat(tensors), "qkv".index(name.split(".self_attn.")[1][0]))
 
-    def _heads(self, fused: Tensor, place: int) -> Tensor:
+    def _heads(self, fused: Tensor, index: int) -> Tensor:
         """Return query, key or value (0, 1, 2) of the fused tensor, rotary rows in halves."""
         grouped = fused.view(self.groups, self.heads // self.groups + 2, self.head_size, -1)
-        wanted = (grouped[:, :-2], grouped[:, -2:-1], grouped[:, -1:])[place].flatten(0, 1)
-        if place < 2:  # pairs (0, 1), (2, 3) … become the first and the second half
-            wanted = wanted.unflatten(1, (self.head_size // 2, 2)).transpose(1, 2).flatten(1, 2)
-        return wanted.flatten(0, 1)
+        heads = (grouped[:, :-2], grouped[:, -2:-1], grouped[:, -1:])[index].flatten(0, 1)
+        if index < 2:  # pairs (0, 1), (2, 3) … become the first and the second half
+            heads = heads.unflatten(1, (self.head_size // 2, 2)).transpose(1, 2).flatten(1, 2)
+        return heads.flatten(0, 1)
 
     def _parts(self, name: str) -> tuple[list[StoredTensor], str]:
         """Return the ranks' parts of a tensor and how they fit together."""
@@ -241,12 +242,12 @@ class Ranks:
             match = re.fullmatch(r"model\.layers\.(\d+)\.(.*)", name)
             if match is None or match[2] not in _LAYER:
                 raise KeyError(name)
-            stage, place = divmod(int(match[1]), self.layers_per_stage)
+            stage, layer = divmod(int(match[1]), self.layers_per_stage)
             old, how = _LAYER[match[2]]
-            old = f"layers.{place}.{old}"
+            old = f"layers.{layer}.{old}"
         if any(old not in rank for rank in self.stages[stage]):
             raise DataError(
-                f"{self.path} lacks {old} in stage {stage}; there:"
+                f"{self.path} lacks {old} in stage {stage}, which has"
                 f" {', '.join(sorted(self.stages[stage][0])[:6])} …"
             )
         return [rank[old] for rank in self.stages[stage]], how
@@ -268,7 +269,7 @@ _LAYER = {
     **{f"mlp.{part}_proj.weight": ("mlp.dense_h_to_4h.weight", "glu") for part in ("gate", "up")},
     "mlp.down_proj.weight": ("mlp.dense_4h_to_h.weight", "columns"),
 }
-_WANTED: dict[str, tuple[Any, ...]] = {
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
     "glu_activation": ("swiglu",),
     "use_rms_norm": (True,),
     "use_bias": (False,),
@@ -282,22 +283,22 @@ _WANTED: dict[str, tuple[Any, ...]] = {
 
 def _flat(tree: Any) -> dict[str, StoredTensor]:
     """Return a language model's tensors by their names in embedding, encoder and output layer."""
-    found: dict[str, StoredTensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for name, value in tree.items():
         if isinstance(value, StoredTensor):
-            found[str(name).replace("self_attention.", "attention.")] = value
+            tensors[str(name).replace("self_attention.", "attention.")] = value
         elif isinstance(value, dict):
             inner = _flat(value)
             if name in ("word_embeddings", "lm_head"):
                 inner = {f"{name}.{key}": stored for key, stored in inner.items()}
-            found |= inner
-    return found
+            tensors |= inner
+    return tensors
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return what describe.py prints of such a checkpoint."""
+    """Return the description of such a checkpoint that describe.py prints."""
     ranks = Ranks(path)
-    wanted = (
+    names = (
         "num_layers",
         "hidden_size",
         "ffn_hidden_size",
@@ -315,7 +316,7 @@ def describe(path: Path) -> dict[str, Any]:
     return {
         "format": "Megatron-LLM, a pickle a rank (import with `galen import-legacy`)",
         "folder": path,
-        **{name: shown(known[name]) for name in wanted if name in known},
+        **{name: shown(known[name]) for name in names if name in known},
         "parameters": count,
         "saved from": "TP{} x PP{}".format(*ranks.layout),
         "iteration": shown(ranks.iteration),

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints_convert.conversion import bridge_config
+from checkpoints_convert.conversion.interop_target import InteropTarget, always
+from checkpoints_convert.conversion.validate import differences
 from checkpoints_convert.families import FAMILIES, architecture_of
 from checkpoints_convert.families.hf_config import LLAMA3_SCALING
 from galen import yaml_text
 from galen.errors import DataError, UsageError, malformed, one_line
-from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.architecture import ACTIVATIONS, Architecture
 
 CONTEXT, WEIGHTS, TOKENIZER = "context", "weights", "nemo_tokenizer"
 PREFIX = "module."
@@ -35,11 +37,10 @@ _SCALING = {
     "high_freq_factor": "high_freq_factor",
     "old_context_len": "original_max_position_embeddings",
 }
-# Arguments that change what a model computes, and the values that Galen's model stands for.
+# Arguments that change what a model computes and have no field in Architecture: values of ours.
 _ONLY: dict[str, tuple[Any, ...]] = {
     "normalization": ("RMSNorm",),
     "layernorm_zero_centered_gamma": (False,),
-    "gated_linear_unit": (True,),
     "activation_func_clamp_value": (None,),
     "add_bias_linear": (False,),
     "position_embedding_type": ("rope",),
@@ -56,28 +57,49 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "heterogeneous_block_specs": (False,),
     "mtp_num_layers": (None, 0),
 }
+_FUNCTIONS = {known.function: name for name, known in ACTIVATIONS.items()}
+
+
+def _is_mistral(architecture: Architecture) -> bool:
+    return architecture.family == "mistral"
+
+
+def _is_llama(architecture: Architecture) -> bool:
+    return architecture.family == "llama"
+
+
+TARGET = InteropTarget(
+    "NeMo",
+    {
+        "rope_scaling_factor": _is_llama,
+        "add_qkv_bias": always,
+        "qk_layernorm": always,
+        "window_size": _is_mistral,
+        "activation": always,
+        "gated_mlp": always,
+    },
+)
 
 
 def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> Architecture:
-    """Return the shape of the model in a NeMo 2 folder.
+    """Return the architecture of the model in a NeMo 2 folder.
 
     Args:
         folder: the folder with `context/` and `weights/`.
         vocab_size: ids of its tokenizer, for a configuration that leaves the number to it.
-        positions: the largest number of positions, where it is known otherwise: NeMo's importers
-            keep the window of a Mistral in its place (none without a window) and 40,960 for each
-            Qwen3.
+        positions: maximum number of positions if another file has it: NeMo's importers store the
+            window of a Mistral instead (none without a window) and 40,960 for each Qwen3.
 
     Raises:
-        DataError: `model.yaml` is missing, is not a known model, or asks for something that cannot
-            be carried over.
+        DataError: `model.yaml` is missing, is not a known model, or has an unsupported argument.
     """
     path = folder / CONTEXT / "model.yaml"
     if not path.is_file():
-        raise DataError(f"{folder} is no NeMo 2 checkpoint: there is no file {path}")
+        raise DataError(f"{folder} is no NeMo 2 checkpoint: {path} is missing")
     try:
         content, _ = yaml_text.read(path)
-        model, config = content["_target_"], content["config"]
+        model = content["_target_"]
+        config = content["config"]
         family = next(
             (
                 name
@@ -96,27 +118,27 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
         )
     with malformed(path):
         architecture = _architecture(family, config, vocab_size, positions)
-    if (
-        architecture_of(FAMILIES[family], FAMILIES[family].config(architecture), str(path))
-        != architecture
-    ):
-        raise DataError(f"{path}: {architecture} is not a {family} model")
+    expected = architecture_of(FAMILIES[family], FAMILIES[family].config(architecture), str(path))
+    if expected != architecture:
+        raise DataError(
+            f"{path} does not describe a {family} model: {differences(architecture, expected)}"
+        )
     return architecture
 
 
 def _architecture(
     family: str, config: dict[str, Any], vocab_size: int | None, positions: int | None
 ) -> Architecture:
-    for name, wanted in _ONLY.items():
-        if name in config and config[name] not in wanted:
+    for name, supported in _ONLY.items():
+        if name in config and config[name] not in supported:
             raise ValueError(
-                f"{name} = {reprlib.repr(config[name])} is not supported (only {wanted[0]!r})"
+                f"{name} = {reprlib.repr(config[name])} is not supported (only {supported[0]!r})"
             )
-    activation = config.get("activation_func", {}).get("_target_", "")
-    if activation != "torch.nn.functional.silu":
+    function = config.get("activation_func", {}).get("_target_", "")
+    if function not in _FUNCTIONS:
         raise ValueError(
-            f"activation_func = {reprlib.repr(activation)} is not supported (only"
-            " torch.nn.functional.silu)"
+            f"activation_func = {reprlib.repr(function)} is not supported (only"
+            f" {', '.join(_FUNCTIONS)})"
         )
     rows = config.get("vocab_size") or vocab_size
     if rows is None:
@@ -125,11 +147,12 @@ def _architecture(
             " give --hf"
         )
     positions = positions or config.get("max_position_embeddings") or config["seq_length"]
-    if positions is None:  # what NeMo's importer writes for a Mistral without a window
+    if positions is None:  # as NeMo's importer writes for a Mistral without a window
         raise ValueError(
             "seq_length is null, so that the number of positions is not known; give --hf"
         )
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    heads = config["num_attention_heads"]
+    hidden = config["hidden_size"]
     window = config.get("window_size")
     return Architecture(
         family=family,
@@ -149,6 +172,8 @@ def _architecture(
         qk_layernorm=config.get("qk_layernorm", False),
         # NeMo writes Hugging Face's number here, not one less
         window_size=window[0] if window else None,
+        activation=_FUNCTIONS[function],
+        gated_mlp=config.get("gated_linear_unit", True),
     )
 
 
@@ -172,13 +197,14 @@ def arguments(architecture: Architecture) -> tuple[str, dict[str, Any]]:
     Dtype and kernels are left out.
 
     Raises:
-        DataError: NeMo has no such family.
+        DataError: NeMo has no such family, or cannot express one of its properties.
     """
     if architecture.family not in MODELS:
         raise DataError(
-            f"NeMo has no {architecture.family} models (it has {', '.join(MODELS)}); InternLM2 goes"
-            " with --as-family llama"
+            f"NeMo has no {architecture.family} models (it has {', '.join(MODELS)}); export an"
+            " InternLM2 with --as-family llama"
         )
+    TARGET.check(architecture)
     made = {
         **bridge_config.provider_arguments(architecture),
         "rotary_base": architecture.rotary_base,
@@ -188,16 +214,11 @@ def arguments(architecture: Architecture) -> tuple[str, dict[str, Any]]:
         name = SCALED
         made["scale_factor"] = architecture.rope_scaling_factor
         made |= {field: LLAMA3_SCALING[theirs] for field, theirs in _SCALING.items()}
-    if architecture.family == "mistral":
+    if _is_mistral(architecture):
         made["window_size"] = (
             None if architecture.window_size is None else [architecture.window_size, 0]
         )
         made["cp_comm_type"] = None if architecture.window_size is None else "a2a"
-    elif architecture.window_size is not None:
-        raise DataError(
-            f"NeMo's {MODELS[architecture.family][1]} has no sliding window; this model's is"
-            f" {architecture.window_size}"
-        )
     if architecture.family == "qwen3":
         made["max_position_embeddings"] = architecture.max_position_embeddings
     return name, made

@@ -1,8 +1,8 @@
 """Writes the `context/` of a NeMo 2 folder.
 
-It holds the model's configuration in the two forms that NeMo reads, and the tokenizer.
+It holds the model's configuration in the two formats that NeMo reads, and the tokenizer.
 
-`io.json` is a tree of calls in the JSON form of the library fiddle, from which NeMo builds the
+`io.json` is a tree of calls in the JSON format of the library fiddle, from which NeMo builds the
 model; `model.yaml` is the same as plain YAML.
 """
 
@@ -25,7 +25,7 @@ _CONTEXT = "nemo.lightning.io.pl.TrainerContext"
 
 @dataclass(frozen=True)
 class Symbol:
-    """Something that NeMo imports by its name: a class or a value."""
+    """A class or value that NeMo imports by its name."""
 
     name: str
 
@@ -68,7 +68,7 @@ def write(
 def _model(architecture: Architecture, dtype: torch.dtype, with_tokenizer: bool) -> Call:
     module, model, _ = nemo_config.MODELS[architecture.family]
     name, made = nemo_config.arguments(architecture)
-    made["activation_func"] = Symbol("torch.nn.functional.silu")
+    made["activation_func"] = Symbol(architecture.core_arguments()["activation_func"])
     precision = {
         "params_dtype": Symbol(str(dtype)),
         "bf16": dtype == torch.bfloat16,
@@ -95,14 +95,14 @@ def _plain(value: Any) -> Any:
 
 
 def fiddle_json(root: Call) -> dict[str, Any]:
-    """Return a tree of calls in fiddle's JSON form (version 0.0.1).
+    """Return a tree of calls in fiddle's JSON format (version 0.0.1).
 
     Each call is an object with the path that leads to it.
     """
     objects: dict[str, Any] = {}
-    found = _encode(root, "<root>", objects)
+    root_node = _encode(root, "<root>", objects)
     return {
-        "root": found,
+        "root": root_node,
         "objects": objects,
         "refcounts": dict.fromkeys(objects, 1),
         "version": "0.0.1",
@@ -123,11 +123,11 @@ def _encode(value: Any, path: str, objects: dict[str, Any]) -> dict[str, Any]:
             "argument_tags": _sequence("dict", []),
             "argument_history": _sequence("dict", []),
         }
-        kind = _reference(Symbol("fiddle._src.config.BuildableTraverserMetadata"))
+        metadata_type = _reference(Symbol("fiddle._src.config.BuildableTraverserMetadata"))
         metadata = {
-            "type": kind,
+            "type": metadata_type,
             "items": [[f"Attr(name={name!r})", part] for name, part in described.items()],
-            "metadata": kind,
+            "metadata": metadata_type,
         }
         key = f"{value.target.parts[1].lower()}_1"
         objects[key] = {
@@ -155,11 +155,11 @@ def _reference(symbol: Symbol) -> dict[str, str]:
     return {"type": "pyref", "module": module, "name": name}
 
 
-def _sequence(kind: str, items: list[Any]) -> dict[str, Any]:
+def _sequence(type_name: str, items: list[Any]) -> dict[str, Any]:
     """Return a tuple, list or empty dict; the metadata of a dict are its keys."""
-    metadata = _sequence("tuple", []) if kind == "dict" else None
+    metadata = _sequence("tuple", []) if type_name == "dict" else None
     return {
-        "type": _reference(Symbol(f"builtins.{kind}")),
+        "type": _reference(Symbol(f"builtins.{type_name}")),
         "items": [[f"Index(index={n})", item] for n, item in enumerate(items)],
         "metadata": metadata,
     }

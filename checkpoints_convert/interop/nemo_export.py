@@ -1,6 +1,7 @@
 """Writes an iteration of a Megatron checkpoint as a NeMo 2 folder, a slice at a time."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,11 @@ from megatron_ext.checkpoint import checkpoint_folder, torch_dist
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.config.architecture import Architecture, read_architecture
 
+logger = logging.getLogger(__name__)
+
 STAGE = "megatron_to_nemo"
-# What Lightning looks for beside the weights of a run that has made no step yet, and how Megatron
-# Core is to shard an optimizer.
+# State that Lightning requires of a run before its first step, and how Megatron Core shards an
+# optimizer.
 _COMMON: dict[str, Any] = {
     "epoch": 0,
     "global_step": 0,
@@ -61,7 +64,7 @@ class WriteNemoDistcp(WriteDistcp):
 
 @dataclass(frozen=True)
 class NemoExport:
-    """What to export and how."""
+    """An iteration to export, and options."""
 
     folder: Path
     """Of the iteration."""
@@ -77,7 +80,7 @@ def convert(
 ) -> None:
     """Write the iteration that `job` names as the NeMo 2 folder `output`.
 
-    `recorded` is what its manifest says of its files.
+    `recorded` are its files' records in its manifest.
 
     Raises:
         DataError: the checkpoint is incomplete, NeMo has no such model, or `output` holds something
@@ -86,7 +89,7 @@ def convert(
     folder = job.folder
     architecture = read_architecture(folder)
     architecture = dataclasses.replace(architecture, family=job.as_family or architecture.family)
-    nemo_config.arguments(architecture)  # refuses what NeMo does not have
+    nemo_config.arguments(architecture)  # refuses a model that NeMo does not have
     tokenizer = _tokenizer(folder.parent / checkpoint_folder.HF, architecture)
     inputs = [folder / ".metadata", *checkpoint_folder.weight_files(folder)]
     iteration = int(folder.name.removeprefix("iter_"))
@@ -94,9 +97,10 @@ def convert(
     run = RunFolder(output, STAGE)
     identity = Identity(options, [stat_record(path) for path in inputs])
     if run.finished(identity) is not None:
-        print(f"{output} is already complete")
+        logger.info(f"{output} is already complete")
         return
-    family, stored = FAMILIES[architecture.family], TorchDist(folder)
+    family = FAMILIES[architecture.family]
+    stored = TorchDist(folder)
     check_tensors(stored, family, architecture)
     source = StoredModel(stored, all_tasks(family, architecture), architecture)
     if run.partial.is_symlink():

@@ -11,23 +11,23 @@ from typing import Any, Self
 
 from galen import checksums, manifest
 
-_AT_ONCE = 16 * 2**20  # bytes; the interpreter is asked for twice in each
-_AHEAD = 2**30  # bytes; little enough to stay in the cache
+_BLOCK = 16 * 2**20  # bytes; each takes the interpreter lock twice
+_AHEAD = 2**30  # bytes; few enough to stay in the cache
 _WEIGHTS = (".safetensors", ".distcp", ".bin")
-_BEHIND = 2**29  # bytes before the conversion's place that it may still want
+_BEHIND = 2**29  # bytes before the conversion's position that it may still read
 
 
 class InputHashes:
-    """The SHA-256 of each file, in the order given: the one in which the conversion reads them.
+    """The SHA-256 of each file, in the order in which the conversion reads them.
 
-    The hashes go ahead, so that the conversion finds what it reads in the disk's cache, but not so
-    far that it is gone from there. What both have read is given back to the system: it takes new
-    memory much more slowly than memory that was just in use.
+    Hashing runs ahead, so that the conversion reads from the page cache, but not so far that the
+    pages are evicted. Pages that both have read are dropped: the system allocates new memory much
+    more slowly than memory that was just in use.
 
     Args:
         paths: the files.
-        recorded: what the manifest of their folder says (`manifest.recorded`), with which the
-            hashes are compared, also those of its small files.
+        recorded: records of their folder's manifest (`manifest.recorded`), with which the hashes
+            are compared, also those of its small files.
     """
 
     def __init__(
@@ -37,7 +37,8 @@ class InputHashes:
         self._recorded = recorded or {}
         self._thread = ThreadPoolExecutor(1, "hash")
         self._moved = Condition()
-        self._share, self._closed = 0.0, False
+        self._fraction = 0.0
+        self._closed = False
         self.ahead = _AHEAD
         """Bytes by which the hashes may be ahead of the conversion."""
         self.hashed = 0
@@ -55,10 +56,10 @@ class InputHashes:
             self._moved.notify()
         self._thread.shutdown(cancel_futures=True)
 
-    def advance(self, share: float) -> None:
-        """Say which share of the conversion, 0 to 1, is done."""
+    def advance(self, fraction: float) -> None:
+        """Set the fraction of the conversion, 0 to 1, that is done."""
         with self._moved:
-            self._share = share
+            self._fraction = fraction
             self._moved.notify()
 
     def result(self) -> dict[Path, str]:
@@ -79,7 +80,7 @@ class InputHashes:
 
     def _hash(self, path: Path) -> str:
         digest = hashlib.sha256()
-        buffer = memoryview(bytearray(_AT_ONCE))
+        buffer = memoryview(bytearray(_BLOCK))
         with path.open("rb", buffering=0) as file:
             while not self._closed and (count := file.readinto(buffer)):
                 digest.update(buffer[:count])
@@ -88,18 +89,18 @@ class InputHashes:
                 with self._moved:
                     self._moved.wait_for(
                         lambda: (
-                            self._closed or self.hashed <= self._share * self._total + self.ahead
+                            self._closed or self.hashed <= self._fraction * self._total + self.ahead
                         )
                     )
                 self._drop()
         return digest.hexdigest()
 
     def _drop(self) -> None:
-        """Take from the disk's cache what the conversion has passed, on systems that can."""
+        """Drop the pages that the conversion has read from the page cache, where supported."""
         while (
             hasattr(os, "posix_fadvise")
             and self._cached
-            and self._cached[0][0] <= self._share * self._total - _BEHIND
+            and self._cached[0][0] <= self._fraction * self._total - _BEHIND
         ):
             _, path, end = self._cached.popleft()
             with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""A file that is written from its start to its end past the disk's cache, and hashed on the way."""
+"""A file that is written sequentially past the page cache, and hashed meanwhile."""
 
 import hashlib
 import mmap
@@ -10,18 +10,18 @@ from typing import Any
 
 from galen.errors import DataError
 
-_BLOCK = 8 * 2**20  # bytes that go to the disk at once; two of them are held
+_BLOCK = 8 * 2**20  # bytes written at once; there are two
 # direct writes start and end at multiples of a disk's sector, which is at most this
 _ALIGNMENT = 4096
 
 
 class OutputFile:
-    """An open file with the methods that `torch.save` asks of one.
+    """An open file with the methods that `torch.save` requires.
 
     A full block is written by a thread while this one hashes it and fills the other block. Linux
-    writes it from there to the disk (`O_DIRECT`): no copy in the cache, which costs more time than
-    all else in a conversion, and nothing left to bring to the disk at the end. Where the file
-    system refuses that, the cache is used.
+    writes it directly to the disk (`O_DIRECT`): no copy in the page cache, which costs more time
+    than the rest of a conversion, and nothing left to flush at the end. Where the file system
+    refuses that, the cache is used.
 
     Raises:
         DataError: the disk is full, or fails.
@@ -31,7 +31,7 @@ class OutputFile:
         self.path = path
         self._progress = progress
         self._file = _open(path)
-        # they begin at a page, as direct writes ask
+        # page-aligned, as direct writes require
         self._blocks = [mmap.mmap(-1, _BLOCK) for _ in range(2)]
         self._filled = self._stored = 0
         self._hash = hashlib.sha256()
@@ -56,14 +56,14 @@ class OutputFile:
         return self._stored + self._filled
 
     def flush(self) -> None:
-        """Do nothing: `close` brings everything to the disk."""
+        """Do nothing: `close` flushes everything to the disk."""
 
     def close(self) -> str:
-        """Bring the file to the disk and return its SHA-256."""
+        """Flush the file to the disk and return its SHA-256."""
         try:
             self._next_block()
             self._wait()
-            os.ftruncate(self._file, self._stored)  # the last block was filled up to a whole sector
+            os.ftruncate(self._file, self._stored)  # the last block was padded to a sector
             os.fsync(self._file)
         except OSError as error:
             raise self._failed(error) from None
@@ -78,10 +78,12 @@ class OutputFile:
 
     def _next_block(self) -> None:
         self._wait()
-        block, length = self._blocks[0], self._filled
+        block = self._blocks[0]
+        length = self._filled
         self._writing = self._thread.submit(self._store, block, length, self._stored)
         self._blocks.reverse()
-        self._stored, self._filled = self._stored + length, 0
+        self._stored += length
+        self._filled = 0
         with memoryview(block) as view:
             self._hash.update(view[:length])
         self._progress(length)
@@ -93,17 +95,17 @@ class OutputFile:
             except OSError as error:
                 raise self._failed(error) from None
 
-    def _store(self, block: mmap.mmap, length: int, place: int) -> None:
+    def _store(self, block: mmap.mmap, length: int, position: int) -> None:
         end = -(-length // _ALIGNMENT) * _ALIGNMENT
         done = 0
         with memoryview(block) as view:
             while done < end:
-                done += os.pwrite(self._file, view[done:end], place + done)
+                done += os.pwrite(self._file, view[done:end], position + done)
 
     def _failed(self, error: OSError) -> DataError:
         return DataError(
-            f"cannot write {self.path}: {error.strerror}; mend that and start the same command"
-            " again: it goes on"
+            f"cannot write {self.path}: {error.strerror}; fix that and run the same command again"
+            " to resume"
         )
 
 

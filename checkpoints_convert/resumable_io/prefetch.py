@@ -20,9 +20,9 @@ class TensorSlice(NamedTuple):
 
 
 class Prefetcher:
-    """A thread that reads, and two buffers for all that it reads.
+    """A thread that reads into two reused buffers.
 
-    Memory that comes and goes slice by slice would be fragmented and grow with the model.
+    Memory allocated for each slice would be fragmented and grow with the model.
     """
 
     def __init__(self) -> None:
@@ -36,12 +36,12 @@ class Prefetcher:
         self._thread.shutdown(cancel_futures=True)
 
     def read(self, slices: Iterable[TensorSlice]) -> Iterator[Tensor]:
-        """Yield the slices, read one ahead; a tensor is overwritten once the next is asked for."""
+        """Yield the slices, read one ahead; a tensor is overwritten once the next is requested."""
         ahead: Future[Tensor] | None = None
         for slice_ in slices:
-            present, ahead = ahead, self._thread.submit(self._read, slice_)
-            if present is not None:
-                yield present.result()
+            current, ahead = ahead, self._thread.submit(self._read, slice_)
+            if current is not None:
+                yield current.result()
         if ahead is not None:
             yield ahead.result()
 

@@ -47,7 +47,7 @@ class Step(ABC):
 
     @abstractmethod
     def run(self, output: OutputFile, reader: Prefetcher) -> Any:
-        """Write the file from `reader`; return what the conversion needs at its end.
+        """Write the file from `reader`; return a result for the end of the conversion.
 
         The result is of JSON types.
         """
@@ -60,17 +60,17 @@ def run_steps(
 
     Returns their results in order and the SHA-256 of inputs and outputs.
 
-    When the work fails, a file that is whole has been recorded, so that the next start keeps it.
+    When a step fails, complete files have been recorded, so that the next start skips them.
 
     Raises:
-        DataError: the disk lacks the room for what is missing, or an input is not what its manifest
-            says.
+        DataError: the disk has not enough space for the missing files, or an input differs from its
+            manifest.
     """
     total_bytes = sum(step.nbytes for step in steps)
     missing = [step for step in steps if _read_result(folder, step) is None]
-    kept = sum((folder / step.file).stat().st_size for step in steps if step not in missing)
-    _check_room(folder, total_bytes - kept, missing)
-    if kept:
+    done_bytes = sum((folder / step.file).stat().st_size for step in steps if step not in missing)
+    _check_disk_space(folder, total_bytes - done_bytes, missing)
+    if done_bytes:
         logger.info(f"resuming: {len(steps) - len(missing)} of {len(steps)} files are done")
     with Progress(label, total=total_bytes, unit="B", scale=True) as progress:
 
@@ -78,11 +78,11 @@ def run_steps(
             progress.update(size)
             inputs.advance(progress.done / total_bytes)
 
-        written(kept)
+        written(done_bytes)
         if workers == 1 or len(missing) < 2:
             run_serial(folder, missing, written)
         else:
-            # of a file in another process, only its end is heard of
+            # other processes report only complete files
             inputs.ahead += workers * total_bytes // len(steps)
             run_parallel(folder, missing, workers, written)
         hashes = inputs.result()
@@ -96,20 +96,20 @@ def run_steps(
     return [result["result"] for result in results], hashes
 
 
-def _check_room(folder: Path, needed: int, missing: Sequence[Step]) -> None:
+def _check_disk_space(folder: Path, needed: int, missing: Sequence[Step]) -> None:
     begun = sum(
         (folder / step.file).stat().st_size for step in missing if (folder / step.file).is_file()
     )
     free = shutil.disk_usage(folder).free + begun
     if free < needed:
         raise DataError(
-            f"{folder.parent} has room for {free / 1e9:,.3f} GB, the conversion writes"
+            f"{folder.parent} has {free / 1e9:,.3f} GB of free space, the conversion writes"
             f" {needed / 1e9:,.3f} GB"
         )
 
 
 def run_serial(folder: Path, steps: Sequence[Step], written: Callable[[int], None]) -> None:
-    """Do the steps here; a file comes to the disk and is recorded while the next one is begun."""
+    """Run the steps here; a file is flushed and recorded while the next one is begun."""
     with Prefetcher() as reader, ThreadPoolExecutor(1, "finish") as finisher:
         finishing: Future[None] | None = None
         for step in steps:
@@ -144,7 +144,7 @@ def run_parallel(
 
 
 def ignore_progress(_: int) -> None:
-    """Progress within a file, of which the process that started this one does not hear."""
+    """Ignore progress within a file, which the parent process does not receive."""
 
 
 def _write(
@@ -152,9 +152,9 @@ def _write(
 ) -> Callable[[], None]:
     """Write a step's file.
 
-    Returns what is left to do; after that, a new start will not write the file again.
+    Returns a function that finishes it; after that, a new start will not write the file again.
 
-    What is noted of the file has a hash of its own: a note that is damaged counts as none.
+    The record of the file has a hash of its own: a damaged record is ignored.
     """
     output = OutputFile(folder / step.file, written)
     try:
@@ -164,8 +164,8 @@ def _write(
         raise
 
     def finish() -> None:
-        note = json.dumps({"result": result, "sha256": output.close(), "bytes": output.tell()})
-        write_text(_result_path(folder, step), f"{_digest(note)}\n{note}")
+        record = json.dumps({"result": result, "sha256": output.close(), "bytes": output.tell()})
+        write_text(_result_path(folder, step), f"{_digest(record)}\n{record}")
 
     return finish
 
@@ -180,15 +180,15 @@ def _read_result(folder: Path, step: Step) -> Any:
     None if the record or the file is missing or damaged.
     """
     try:
-        digest, note = _result_path(folder, step).read_text(encoding="utf-8").split("\n", 1)
-        result = json.loads(note) if digest == _digest(note) else None
+        digest, record = _result_path(folder, step).read_text(encoding="utf-8").split("\n", 1)
+        result = json.loads(record) if digest == _digest(record) else None
         return result if result and (folder / step.file).stat().st_size == result["bytes"] else None
     except (OSError, ValueError):
         return None
 
 
-def _digest(note: str) -> str:
-    return hashlib.sha256(note.encode()).hexdigest()
+def _digest(record: str) -> str:
+    return hashlib.sha256(record.encode()).hexdigest()
 
 
 def write_manifest(

@@ -1,4 +1,4 @@
-"""Crawling of web sites into WARC files, used by data_prep/crawl.py.
+"""Crawling of web sites into WARC files, for data_prep/crawl.py.
 
 Needs the extra `crawl` (Scrapy).
 """

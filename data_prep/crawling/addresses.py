@@ -1,6 +1,6 @@
 """Addresses that a crawl may connect to.
 
-The site's own hosts, and of these no private address that the site file does not name.
+The addresses of the site's own hosts; private ones only if the site file allows them.
 """
 
 import ipaddress
@@ -15,20 +15,21 @@ logger = logging.getLogger(__name__)
 
 
 def is_public(address: str) -> bool:
-    """Say whether an IP address is in the public network.
+    """Return whether an IP address is public.
 
     That is, not private, loopback, link-local, shared or multicast.
     """
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address):
-        found = found.ipv4_mapped or found.sixtofour or found
-    return found.is_global and not found.is_multicast
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip.sixtofour or ip
+    return ip.is_global and not ip.is_multicast
 
 
 def may_be_private(site: Site, host: str) -> bool:
-    """Say whether this host may have a private address.
+    """Return whether a host may have a private address.
 
-    It may if the site file allows it or writes one as such, or if it is the user's proxy.
+    It may if the site file allows it, if the host itself is an address, or if it is the user's
+    proxy.
     """
     if site.allow_private_addresses or host.lower() == "localhost" or _is_address(host):
         return True
@@ -40,16 +41,16 @@ def may_be_private(site: Site, host: str) -> bool:
 
 
 class Addresses:
-    """The addresses of the site's hosts, as they are looked up."""
+    """Checks the addresses of the site's hosts as they are resolved."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
         self._reported: set[str] = set()
 
     def allows(self, host: str, address: str) -> bool:
-        """Say whether to connect to this address of a host.
+        """Return whether to connect to this address of a host.
 
-        A refused address is reported once.
+        A refused address is logged once per host.
         """
         if is_public(address) or may_be_private(self._site, host):
             return True
@@ -60,9 +61,9 @@ class Addresses:
 
 
 def refusal(host: str, address: str) -> str:
-    """Say why a host is not connected to."""
+    """Return the reason why a host is not connected to."""
     return (
-        f"{host} has the private address {address}; is the site yours, set"
+        f"{host} has the private address {address}; if the site is yours, set"
         " allow_private_addresses=true"
     )
 

@@ -30,7 +30,7 @@ class Archive:
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = sorted(folder.glob(f"{site.name}-[0-9]*.warc.gz"))
         if self.paths:
-            cut_to_whole_records(self.paths[-1])
+            truncate_to_complete_records(self.paths[-1])
 
     def pages(self) -> Iterator[tuple[str, str, bytes]]:
         """Yield address, Content-Type header and body of each page that earlier runs fetched."""
@@ -48,7 +48,7 @@ class Archive:
                         )
 
     def write(self, address: str, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Append an answer and flush it to the file."""
+        """Append a response and flush it to the file."""
         from warcio.statusandheaders import StatusAndHeaders
 
         writer = self._writer()
@@ -61,7 +61,7 @@ class Archive:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file at hand."""
+        """Close the current file."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -83,39 +83,37 @@ class Archive:
 
     def _info(self) -> dict[str, str]:
         site = self.site
-        known = {
+        fields = {
             "software": f"galen/{__version__}",
             "format": "WARC File Format 1.0",
             "robots": "obeyed",
             "site": site.name,
-        }
-        known |= {
             "license": site.license,
             "terms": site.terms,
             "content": site.content,
             "documents": site.documents,
         }
-        return {key: value for key, value in known.items() if value}
+        return {key: value for key, value in fields.items() if value}
 
 
-def cut_to_whole_records(path: Path) -> None:
-    """Remove a record that a killed run left half-written.
+def truncate_to_complete_records(path: Path) -> None:
+    """Remove an incomplete record at the end of a file, left by a killed run.
 
-    Each record is a gzip member of its own.
+    Each record is a separate gzip member.
     """
-    whole = 0
+    complete_bytes = 0
     with path.open("rb+") as file:
         member = zlib.decompressobj(31)
         position = 0
-        rest = b""
-        while data := rest or file.read(2**16):
+        unused = b""
+        while data := unused or file.read(2**16):
             try:
                 member.decompress(data)
             except zlib.error:
                 break
-            rest = member.unused_data
-            position += len(data) - len(rest)
+            unused = member.unused_data
+            position += len(data) - len(unused)
             if member.eof:
-                whole = position
+                complete_bytes = position
                 member = zlib.decompressobj(31)
-        file.truncate(whole)
+        file.truncate(complete_bytes)

@@ -1,4 +1,4 @@
-"""Decompression of complete responses only; Scrapy itself keeps what it can of a broken one."""
+"""Decompression of complete responses only; Scrapy itself keeps the beginning of a broken one."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from data_prep.readers.content_encoding import decompressed
 from data_prep.readers.record import RecordRejectedError
 
 _ACCEPTED = "gzip, deflate, br"
-"""What `decompressed` knows."""
+"""Encodings that `decompressed` supports."""
 _NOTHING_ALLOWED = b"User-agent: *\nDisallow: /"
 
 
-class BrokenAnswerError(scrapy.exceptions.IgnoreRequest):
+class BrokenResponseError(scrapy.exceptions.IgnoreRequest):
     """A response that cannot be decompressed, or is too large when it is."""
 
 
 class DecompressionMiddleware:
-    """A downloader middleware in place of Scrapy's HttpCompressionMiddleware."""
+    """A downloader middleware that replaces Scrapy's HttpCompressionMiddleware."""
 
     def __init__(self, crawler: Any) -> None:
         self.crawler = crawler
@@ -37,37 +37,37 @@ class DecompressionMiddleware:
         """Return a response with its body decompressed.
 
         Raises:
-            BrokenAnswerError: it breaks off, is damaged, too large or compressed in an unknown way.
+            BrokenResponseError: it is truncated, damaged, too large or of unknown compression.
         """
         header = b",".join(response.headers.getlist("Content-Encoding")).decode("latin-1")
-        if not header or not 200 <= response.status < 300:  # of others the status is what counts
+        if not header or not 200 <= response.status < 300:  # of others only the status matters
             return response
         limit = self.crawler.spider.site.max_page_bytes
         try:
             body = decompress(response.body, header, limit)
-        except BrokenAnswerError:
+        except BrokenResponseError:
             if not request.meta.get("dont_obey_robotstxt"):
                 raise
-            body = _NOTHING_ALLOWED  # half a robots.txt forbids half of what the whole one does
+            body = _NOTHING_ALLOWED  # a truncated robots.txt lacks some of its rules
         del response.headers["Content-Encoding"]
-        kind = responsetypes.from_args(headers=response.headers, url=response.url, body=body)
-        return response.replace(cls=kind, body=body)
+        response_class = responsetypes.from_args(response.headers, response.url, body=body)
+        return response.replace(cls=response_class, body=body)
 
 
 def decompress(body: bytes, header: str, limit: int) -> bytes:
     """Return a body decompressed as its Content-Encoding header says.
 
     Raises:
-        BrokenAnswerError: it breaks off, is damaged, too large or compressed in an unknown way.
+        BrokenResponseError: it is truncated, damaged, too large or of unknown compression.
     """
     try:
         return decompressed(body, header, limit)
     except RecordRejectedError as refused:
-        raise BrokenAnswerError(
+        raise BrokenResponseError(
             too_large(limit) if refused.rejection.reason == "too long" else str(refused)
         ) from None
 
 
 def too_large(limit: int) -> str:
-    """Say that an answer is larger than a site file allows."""
+    """Return the message for a response that is larger than a site file allows."""
     return f"larger than {limit:,} bytes (max_page_bytes)"

@@ -1,7 +1,4 @@
-"""A site's robots.txt before the crawl.
-
-Says whether it can be fetched, and which Crawl-delay it asks for.
-"""
+"""A site's robots.txt before the crawl: whether it can be fetched, and its Crawl-delay."""
 
 import socket
 from typing import Any
@@ -16,22 +13,21 @@ from data_prep.crawling.addresses import is_public, may_be_private, refusal
 from data_prep.crawling.website import Site
 from galen.errors import DataError
 
-_MOST_BYTES = 2**20
+_MAX_BYTES = 2**20
 """RFC 9309 asks for at least 500 KiB."""
-_MOST_REDIRECTS = 5
+_MAX_REDIRECTS = 5
 
 
 def crawl_delay(site: Site, agent: str) -> float:
     """Return the longest Crawl-delay (seconds) that the start hosts' robots.txt asks of this agent.
 
     Raises:
-        DataError: a robots.txt cannot be had (that it does not exist is no error), or leads out of
-            the site.
+        DataError: a robots.txt cannot be fetched (a missing one is no error), or redirects to
+            another site.
     """
     longest = 0.0
-    for host in sorted(
-        {f"{urlsplit(start).scheme}://{urlsplit(start).netloc}" for start in site.start}
-    ):
+    addresses = map(urlsplit, site.start)
+    for host in sorted({f"{address.scheme}://{address.netloc}" for address in addresses}):
         status, text = _get(site, f"{host}/robots.txt", agent)
         if status >= 500:
             raise DataError(f"{host}/robots.txt: HTTP {status}; without it nothing is fetched")
@@ -44,15 +40,13 @@ def _get(site: Site, address: str, agent: str) -> tuple[int, str]:
     """Return status and text of a robots.txt; redirects are followed within the site's hosts."""
     target = address
     with requests.Session() as session:
-        for _ in range(_MOST_REDIRECTS + 1):
+        for _ in range(_MAX_REDIRECTS + 1):
+            is_free = may_be_private(site, urlsplit(target).hostname or "")
+            adapter = HTTPAdapter() if is_free else _PublicAdapter()
             for scheme in ("http://", "https://"):
                 session.mount(
                     scheme,
-                    (
-                        HTTPAdapter()
-                        if may_be_private(site, urlsplit(target).hostname or "")
-                        else _PublicAdapter()
-                    ),
+                    adapter,
                 )
             try:
                 with session.get(
@@ -61,31 +55,31 @@ def _get(site: Site, address: str, agent: str) -> tuple[int, str]:
                     timeout=60,
                     allow_redirects=False,
                     stream=True,
-                ) as answer:
-                    further = session.get_redirect_target(answer)
-                    if further is None:
-                        return answer.status_code, _beginning(answer)
+                ) as response:
+                    location = session.get_redirect_target(response)
+                    if location is None:
+                        return response.status_code, _beginning(response)
             except _PrivateAddressError as error:
                 raise DataError(f"{address}: {error}; nothing is fetched") from None
             except requests.RequestException as error:
                 raise DataError(
-                    f"{address} cannot be had ({type(error).__name__}); without it nothing is"
+                    f"{address} cannot be fetched ({type(error).__name__}); without it nothing is"
                     " fetched"
                 ) from None
-            target = urljoin(target, further)
+            target = urljoin(target, location)
             if not site.has_host(target):
                 raise DataError(
-                    f"{address} leads to {target}; if that is the site's, name its host in `hosts`;"
-                    " nothing is fetched"
+                    f"{address} redirects to {target}; if that belongs to the site, add its host to"
+                    " `hosts`; nothing is fetched"
                 )
-    raise DataError(f"{address} leads from redirect to redirect; without it nothing is fetched")
+    raise DataError(f"{address}: too many redirects; without it nothing is fetched")
 
 
-def _beginning(answer: requests.Response) -> str:
+def _beginning(response: requests.Response) -> str:
     content = b""
-    for piece in answer.iter_content(2**14):
-        content += piece
-        if len(content) >= _MOST_BYTES:
+    for block in response.iter_content(2**14):
+        content += block
+        if len(content) >= _MAX_BYTES:
             break
     return content.decode("utf-8", "replace")
 
@@ -95,7 +89,7 @@ class _PrivateAddressError(Exception):
 
 
 def _checked(connection: socket.socket, host: str) -> socket.socket:
-    """Return an open connection whose far end is public; before anything is sent on it."""
+    """Return an open connection to a public address; called before anything is sent."""
     address = str(connection.getpeername()[0])
     if not is_public(address):
         connection.close()
@@ -122,8 +116,8 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 class _PublicAdapter(HTTPAdapter):
-    """Connects to public addresses only; through the user's proxy, as the proxy does."""
+    """Connects to public addresses only; with a proxy, the proxy connects instead."""
 
-    def init_poolmanager(self, *given: Any, **named: Any) -> None:
-        super().init_poolmanager(*given, **named)
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}

@@ -1,4 +1,4 @@
-"""The Scrapy spider: follows a site's links and appends what it fetches to the archive."""
+"""The Scrapy spider: it follows a site's links and appends the responses to the archive."""
 
 from collections.abc import AsyncIterator, Iterator
 from http.client import responses
@@ -18,7 +18,7 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from w3lib.url import safe_url_string
 
 from data_prep.crawling.archive import Archive
-from data_prep.crawling.decompression import BrokenAnswerError, decompress, too_large
+from data_prep.crawling.decompression import BrokenResponseError, decompress, too_large
 from data_prep.crawling.website import Site, names_sitemap, normal
 from data_prep.readers.html_text import PAGE_TYPES, content_type, parse, sniffed_type
 from data_prep.readers.page_encoding import UnknownEncodingError
@@ -27,13 +27,13 @@ from galen.progress import Progress
 
 
 class NotOfSiteError(IgnoreRequest):
-    """A request that the site file does not ask for."""
+    """A request that the site file does not allow."""
 
 
 class SiteOnly:
     """A downloader middleware that keeps requests on the site.
 
-    Each request, also one that a redirect makes, goes to the site's hosts and paths or nowhere.
+    Requests to other hosts or paths, also those of a redirect, are dropped.
     """
 
     def __init__(self, crawler: Any) -> None:
@@ -45,10 +45,10 @@ class SiteOnly:
         return cls(crawler)
 
     def process_request(self, request: scrapy.Request) -> None:
-        """Let a request pass, or stop it.
+        """Check a request.
 
         Raises:
-            NotOfSiteError: it leads elsewhere.
+            NotOfSiteError: it is not of the site.
         """
         site: Site = self.crawler.spider.site
         if request.meta.get("dont_obey_robotstxt"):  # the request for robots.txt itself
@@ -62,25 +62,24 @@ class SiteOnly:
 class SiteSpider(scrapy.Spider):
     """Crawls one site.
 
-    Where an earlier run stopped is read off its archive: pages in it are not fetched again, and
-    their links are followed from there. So a kill at any moment loses nothing, which Scrapy's own
-    job folder does not promise.
+    An earlier run is resumed from its archive: archived pages are not fetched again, and their
+    links are followed. So a kill at any moment loses nothing, unlike with Scrapy's own job folder.
     """
 
     name = "site"
 
-    def __init__(self, site: Site, archive: Archive, progress: Progress, **known: Any) -> None:
-        super().__init__(**known)
+    def __init__(self, site: Site, archive: Archive, progress: Progress, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.site = site
         self.archive = archive
         self.progress = progress
         self.seen: set[str] = set()
         self.done = 0
         self.failed: list[str] = []
-        self.elsewhere = 0
-        """Requests that were not made, since a redirect led out of the site."""
+        self.off_site = 0
+        """Requests that were dropped because a redirect left the site."""
         self.other_types = 0
-        """Answers that are neither pages nor PDF files nor sitemaps."""
+        """Responses that are neither pages nor PDF files nor sitemaps."""
 
     async def start(self) -> AsyncIterator[Any]:
         """Yield the first requests."""
@@ -104,57 +103,47 @@ class SiteSpider(scrapy.Spider):
             meta={"sitemap": names_sitemap(address)},
         )
 
-    def parse(self, response: Response, **known: Any) -> Iterator[Any]:
-        """Keep an answer and follow its links."""
+    def parse(self, response: Response, **kwargs: Any) -> Iterator[Any]:
+        """Archive a response and follow its links."""
         if self.done >= self.site.max_pages:
             raise scrapy.exceptions.CloseSpider("max_pages")
         final = canonical(response.url)
-        if asked := response.meta.get("redirect_urls"):  # perhaps to a page that came already
-            if final in self.seen and final != canonical(asked[0]):
+        if requested := response.meta.get("redirect_urls"):  # perhaps to a page fetched already
+            if final in self.seen and final != canonical(requested[0]):
                 return
             self.seen.add(final)
         body = response.body
         try:
             if response.meta["sitemap"] and body.startswith(b"\x1f\x8b"):  # a file ….xml.gz
                 body = decompress(body, "gzip", self.site.max_page_bytes)
-        except BrokenAnswerError as error:
+        except BrokenResponseError as error:
             self.failed.append(f"{final}: {error}")
             return
         header = (response.headers.get("Content-Type") or b"").decode("latin-1")
-        kind, charset = _type_of(header, body, sitemap=response.meta["sitemap"])
-        if self.site.wants(final) and kind in (*PAGE_TYPES, "application/pdf"):
-            headers = [
-                (name.decode("latin-1"), value.decode("latin-1"))
-                for name, values in response.headers.items()
-                if name.lower()
-                not in (b"content-encoding", b"transfer-encoding", b"content-length")
-                for value in values
-            ]
-            self.archive.write(
-                final,
-                f"{response.status} {responses.get(response.status, '')}",
-                headers,
-                response.body,
-            )
+        media_type, charset = _type_of(header, body, sitemap=response.meta["sitemap"])
+        is_content = media_type in (*PAGE_TYPES, "application/pdf")
+        if is_content and self.site.wants(final):
+            status = f"{response.status} {responses.get(response.status, '')}"
+            self.archive.write(final, status, _archived_headers(response), response.body)
             self.done += 1
             self.progress.update()
-        elif kind not in (*PAGE_TYPES, "application/pdf") and "xml" not in kind:
+        elif not is_content and "xml" not in media_type:
             self.other_types += 1
-        for address in self._links(final, kind, charset, body):
+        for address in self._links(final, media_type, charset, body):
             if address not in self.seen:
                 self.seen.add(address)
                 yield self._request(address)
 
     def fail(self, failure: Any) -> None:
-        """Note a page that could not be had; the next run tries it again."""
+        """Count a page that could not be fetched; the next run tries it again."""
         error = failure.value
         if isinstance(error, NotOfSiteError):
-            self.elsewhere += 1
+            self.off_site += 1
         elif not (isinstance(error, IgnoreRequest) and "robots" in str(error).lower()):
             self.failed.append(f"{failure.request.url}: {self._reason(error)}")
 
     def _reason(self, error: BaseException) -> str:
-        """Say why a page could not be had."""
+        """Return the reason why a page could not be fetched."""
         match error:
             case HttpError():
                 response = error.response
@@ -165,66 +154,91 @@ class SiteSpider(scrapy.Spider):
             case DownloadCancelledError():
                 return too_large(self.site.max_page_bytes)
             case ResponseDataLossError():
-                return "the connection broke off before the whole answer came"
+                return "the connection was lost before the response was complete"
             case DownloadTimeoutError():
                 return f"took longer than {self.site.max_page_seconds:g} s (max_page_seconds)"
         return str(error) or type(error).__name__
 
-    def _links(self, address: str, kind: str, charset: str | None, body: bytes) -> Iterator[str]:
-        """Yield the addresses that a page or sitemap names and the site wants, in order.
+    def _links(
+        self, address: str, media_type: str, charset: str | None, body: bytes
+    ) -> Iterator[str]:
+        """Yield the links of a page or sitemap that the site allows, in order.
 
-        `kind` and `charset` are those of its Content-Type.
+        Args:
+            address: of the page.
+            media_type: of its Content-Type.
+            charset: of its Content-Type.
+            body: its content.
         """
+        is_sitemap = False
         targets: list[str] = []
-        if kind in PAGE_TYPES:
+        if media_type in PAGE_TYPES:
+            targets = _page_links(address, charset, body)
+        elif "xml" in media_type:
+            is_sitemap = True
             try:
-                root = parse(body, charset)
-            except UnknownEncodingError:  # kept all the same: the reader says what is wrong with it
-                root = None
-            if root is not None:
-                base = next(
-                    (element.get("href") for element in root.iter("base") if element.get("href")),
-                    None,
-                )
-                address = urljoin(address, base or "")
-                targets = [element.get("href") or "" for element in root.iter("a")]
-        elif "xml" in kind:
-            try:
-                targets = [
-                    (element.text or "").strip() for element in parse_xml(body).iter("{*}loc")
-                ]
+                locations = parse_xml(body).iter("{*}loc")
+                targets = [(element.text or "").strip() for element in locations]
             except etree.XMLSyntaxError:
-                self.failed.append(f"{address}: a sitemap that is no XML")
+                self.failed.append(f"{address}: the sitemap is not XML")
         for target in targets:
             try:
-                found = canonical(urljoin(address, target))
-                wanted = self.site.may_request(
-                    found, sitemap=names_sitemap(found) and "xml" in kind
-                )
-            except ValueError:  # no address, as "http://[x"
+                link = canonical(urljoin(address, target))
+                is_allowed = self.site.may_request(link, sitemap=is_sitemap and names_sitemap(link))
+            except ValueError:  # not an address, such as "http://[x"
                 continue
-            if wanted:
-                yield found
+            if is_allowed:
+                yield link
+
+
+def _page_links(address: str, charset: str | None, body: bytes) -> list[str]:
+    """Return the targets of a page's links, resolved if it has a base address."""
+    try:
+        root = parse(body, charset)
+    except UnknownEncodingError:  # archived nevertheless: the reader reports it
+        return []
+    if root is None:
+        return []
+    targets = [element.get("href") or "" for element in root.iter("a")]
+    for element in root.iter("base"):
+        if base := element.get("href"):
+            return [_join(_join(address, base), target) for target in targets]
+    return targets
+
+
+def _join(address: str, target: str) -> str:
+    try:
+        return urljoin(address, target)
+    except ValueError:  # not an address: such links are dropped later
+        return target
+
+
+def _archived_headers(response: Response) -> list[tuple[str, str]]:
+    """Return the headers of a response without those that describe its transfer."""
+    headers = []
+    for name, values in response.headers.items():
+        if name.lower() not in (b"content-encoding", b"transfer-encoding", b"content-length"):
+            headers += [(name.decode("latin-1"), value.decode("latin-1")) for value in values]
+    return headers
 
 
 def canonical(address: str) -> str:
     """Return an address as it is requested, compared and archived: escaped, in normal form.
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is not an address.
     """
     return normal(safe_url_string(address))
 
 
 def _type_of(header: str, body: bytes, *, sitemap: bool = False) -> tuple[str, str | None]:
-    """Return media type and charset of an answer.
+    """Return media type and charset of a response.
 
-    They come from its Content-Type header, or from its content if it has none. What came from a
-    sitemap's address and is neither page nor PDF is one, whatever its header says.
+    They come from its Content-Type header, or from its content if it has none. A response from a
+    sitemap's address that is neither page nor PDF is a sitemap, whatever its header says.
     """
-    kind, charset = content_type(header) if header else (sniffed_type(body), None)
-    if sitemap and (
-        kind not in (*PAGE_TYPES, "application/pdf") or sniffed_type(body) == "application/xml"
-    ):
-        kind = "application/xml"
-    return kind, charset
+    media_type, charset = content_type(header) if header else (sniffed_type(body), None)
+    is_content = media_type in (*PAGE_TYPES, "application/pdf")
+    if sitemap and (not is_content or sniffed_type(body) == "application/xml"):
+        media_type = "application/xml"
+    return media_type, charset

@@ -1,4 +1,4 @@
-"""The description of a web site: where to begin, what to follow, what is content."""
+"""The recipe of a crawl: start addresses, links to follow, content."""
 
 import re
 import string
@@ -18,30 +18,30 @@ class Site:
     """A web site to crawl."""
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
-    """Short name; output files bear it."""
+    """Short name; output file names begin with it."""
 
     output: str
     """Folder for NAME-00000.warc.gz and so on."""
 
     start: list[str] = Field(min_length=1)
-    """Addresses to begin with, or sitemaps (paths that end in .xml or .xml.gz)."""
+    """Start addresses, or sitemaps (paths that end in .xml or .xml.gz)."""
 
     allow: list[str] = Field(min_length=1)
     """Regular expressions for the addresses to fetch.
 
-    An address is fetched if one of them is found in it and its host is that of a start address or
-    in `hosts`. Patterns are looked for in the address's normal form (RFC 3986, 6.2.2: "/a" for
-    "/%61"), and in that form with spaces and letters beyond ASCII written out.
+    An address is fetched if one of them matches a part of it and its host is that of a start
+    address or in `hosts`. Patterns are matched against the address's normal form (RFC 3986, 6.2.2:
+    "/a" for "/%61"), and against that form with unescaped spaces and non-ASCII letters.
     """
 
     deny: list[str] = Field(default_factory=list)
-    """Regular expressions; an address in which one is found is not fetched."""
+    """Regular expressions; an address that one matches is not fetched."""
 
     hosts: list[str] = Field(default_factory=list)
-    """Further hosts, as cdn.example.org."""
+    """Further hosts, such as cdn.example.org."""
 
     documents: str = ""
-    """Regular expression for the addresses of content; other pages are only followed.
+    """Regular expression for the addresses of content; of other pages only links are followed.
 
     Empty: every page.
     """
@@ -62,7 +62,7 @@ class Site:
     """Seconds between two requests; a longer Crawl-delay of robots.txt counts instead."""
 
     max_pages: int = Field(default=100_000, ge=1)
-    """Stop after so many pages in all runs together."""
+    """Maximum number of pages of all runs together."""
 
     max_page_bytes: int = Field(default=64 * 2**20, ge=1)
     """Larger responses are aborted and skipped."""
@@ -79,50 +79,50 @@ class Site:
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         for address in self.start:
             if urlsplit(address).scheme not in ("http", "https"):
-                raise ValueError(f"start: {address!r} is no http address")
+                raise ValueError(f"start: {address!r} is not an http address")
             if not self.may_request(address, sitemap=names_sitemap(address)):
-                raise ValueError(f"start: {address} fits none of `allow`, or one of `deny`")
+                raise ValueError(f"start: {address} matches none of `allow`, or one of `deny`")
         return self
 
     def wants(self, address: str) -> bool:
-        """Say whether an address is to be fetched and kept."""
+        """Return whether an address is to be fetched and archived."""
         return self.may_request(address, sitemap=False)
 
     def may_request(self, address: str, *, sitemap: bool) -> bool:
-        """Say whether to make this request.
+        """Return whether to request an address.
 
-        A sitemap need not fit `allow` and is not kept; the addresses that it lists must fit.
+        A sitemap need not match `allow` and is not archived; the addresses that it lists must.
         """
         address = normal(address)
-        if not self.has_host(address) or _is_found(self.deny, address):
+        if not self.has_host(address) or _is_matched(self.deny, address):
             return False
-        return sitemap or _is_found(self.allow, address)
+        return sitemap or _is_matched(self.allow, address)
 
     def has_host(self, address: str) -> bool:
-        """Say whether an address is one of http(s) and its host one of the site's."""
+        """Return whether an address is an http(s) one of the site's hosts."""
         parts = urlsplit(address)
-        hosts = {*self.hosts, *(urlsplit(start).netloc for start in self.start)}
-        return parts.scheme in ("http", "https") and parts.netloc.lower() in {
-            host.lower() for host in hosts
-        }
+        hosts = [*self.hosts, *(urlsplit(start).netloc for start in self.start)]
+        if parts.scheme not in ("http", "https"):
+            return False
+        return parts.netloc.lower() in map(str.lower, hosts)
 
 
 def names_sitemap(address: str) -> bool:
-    """Say whether an address is that of a sitemap, by its ending."""
+    """Return whether an address is that of a sitemap, by its ending."""
     return urlsplit(address).path.endswith((".xml", ".xml.gz"))
 
 
 def normal(address: str) -> str:
     """Return an address in the normal form of RFC 3986, 6.2.2, without its fragment.
 
-    Escapes of characters that need none are undone, the others are in upper case, and the path is
-    free of "." and "..". Addresses with one normal form are one address.
+    Unnecessary escapes are undone, the others are in upper case, and the path has no "." and "..".
+    Addresses with the same normal form are the same address.
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is not an address.
     """
     parts = urlsplit(address)
     path, query = (re.sub("%[0-9A-Fa-f]{2}", _escape, part) for part in (parts.path, parts.query))
@@ -131,26 +131,26 @@ def normal(address: str) -> str:
     return parts._replace(netloc=parts.netloc.lower(), path=path, query=query, fragment="").geturl()
 
 
-def _escape(found: re.Match[str]) -> str:
-    character = chr(int(found[0][1:], 16))
-    return character if character in _UNRESERVED else found[0].upper()
+def _escape(match: re.Match[str]) -> str:
+    character = chr(int(match[0][1:], 16))
+    return character if character in _UNRESERVED else match[0].upper()
 
 
 def _without_dots(path: str) -> str:
     """Return an absolute path without its segments "." and ".." (RFC 3986, 5.2.4)."""
-    kept: list[str] = []
+    result: list[str] = []
     segments = path.removeprefix("/").split("/")
     for segment in segments:
         if segment == "..":
-            del kept[-1:]
+            del result[-1:]
         elif segment != ".":
-            kept.append(segment)
+            result.append(segment)
     if segments[-1] in (".", ".."):
-        kept.append("")
-    return "/" + "/".join(kept)
+        result.append("")
+    return "/" + "/".join(result)
 
 
-def _is_found(patterns: list[str], address: str) -> bool:
-    """Say whether a pattern is found in a normal address, or in the form that people write."""
-    written = re.sub("(?:%20|%[89A-F][0-9A-F])+", lambda found: unquote(found[0]), address)
-    return any(re.search(pattern, form) for pattern in patterns for form in (address, written))
+def _is_matched(patterns: list[str], address: str) -> bool:
+    """Return whether a pattern matches an address in normal form, escaped or unescaped."""
+    unescaped = re.sub("(?:%20|%[89A-F][0-9A-F])+", lambda match: unquote(match[0]), address)
+    return any(re.search(one, address) or re.search(one, unescaped) for one in patterns)

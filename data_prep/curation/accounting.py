@@ -8,7 +8,7 @@ from data_prep.curation.quarantine import count_quarantined
 from data_prep.curation.recipe import SPLITS, CorpusRecipe
 from data_prep.curation.stages import READER, Stages
 from data_prep.executors.local import TaskExecutor
-from data_prep.readers.base import NOTED
+from data_prep.readers.base import WARNING
 from galen.errors import DataError
 
 
@@ -40,12 +40,12 @@ def corpus_counts(
     kept = sum(counts["kept"] for counts in by_source.values())
     splits = {name: written[name] for name in SPLITS if getattr(recipe.split, name) > 0}
     _check_splits(splits, read["total"], kept, dropped)
-    noted = {
-        key.removeprefix(NOTED): count
+    warnings = {
+        key.removeprefix(WARNING): count
         for key, count in sorted(read.items())
-        if key.startswith(NOTED)
+        if key.startswith(WARNING)
     }
-    return ({"noted": noted} if noted else {}) | {
+    return ({"warnings": warnings} if warnings else {}) | {
         "read": read["total"],
         "kept": kept,
         "dropped": dropped,

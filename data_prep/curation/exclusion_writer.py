@@ -79,13 +79,13 @@ class ExclusionWriter:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         if self.writer is not None:
-            self.writer.__exit__(kind, error, trace)
-        if kind is None and self.samples.lowest:
+            self.writer.__exit__(error_type, error, trace)
+        if error_type is None and self.samples.lowest:
             self.samples.save(self.folder / f"{self.prefix}-{self.rank:05d}.json")
 
 
@@ -95,7 +95,9 @@ def merge_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
     for path in sorted(folder.glob("*.json")):
         for reason, samples in json_file.read_object(path).items():
             merged[reason] += [tuple(sample) for sample in samples]
-    return {
-        reason: [{"id": id, "text": text} for _, id, text in sorted(samples)[:SAMPLES]]
-        for reason, samples in sorted(merged.items())
-    }
+    return {reason: _lowest(samples) for reason, samples in sorted(merged.items())}
+
+
+def _lowest(samples: list[tuple[float, str, str]]) -> list[dict[str, Any]]:
+    """Return the samples of the lowest hashes as records."""
+    return [{"id": id, "text": text} for _, id, text in sorted(samples)[:SAMPLES]]

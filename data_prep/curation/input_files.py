@@ -64,15 +64,15 @@ def find_input_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]
     except Exception as error:
         raise DataError(f"cannot read {path}: {error or type(error).__name__}") from None
     try:
-        found = [
+        files = [
             (system.unstrip_protocol(name), int(system.info(name)["size"]))
             for name in _names_in(system, root, endings)
         ]
     except Exception as error:  # each store has errors of its own
         raise DataError(f"cannot read {path}: {error or type(error).__name__}") from None
-    if not found:
+    if not files:
         raise DataError(f"{path} holds no file that ends in {' or '.join(endings)}")
-    return found
+    return files
 
 
 def _names_in(system: fsspec.AbstractFileSystem, root: str, endings: Sequence[str]) -> list[str]:
@@ -113,7 +113,7 @@ def split_into_tasks(
 ) -> list[list[InputFile]]:
     """Return the files as tasks, in order.
 
-    One task each, but neighbours with a reader in `many_per_task` share one, up to 64 MiB or 500
+    One task each, but neighbors with a reader in `many_per_task` share one, up to 64 MiB or 500
     files.
     """
     tasks: list[list[InputFile]] = []

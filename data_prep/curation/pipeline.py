@@ -95,17 +95,29 @@ def build(
     counts = corpus_counts(recipe, sources, stages, write)
     if recipe.shuffle:
         shuffle(recipe.shuffle, counts["bytes"], len(tasks), folder, stages)
-    record = merge_statistics(statistics_folder, len(tasks))
+    statistics_record = merge_statistics(statistics_folder, len(tasks))
+    _write_statistics(recipe, counts, statistics_record, stages, folder)
+    _publish(stages.published, corpus)
+    if quarantined := sorted((folder / "quarantine").glob("*.jsonl")):
+        _concatenate(quarantined, corpus / "quarantine.jsonl")
+    return counts | {"tokens": statistics_record["tokens"]}
+
+
+def _write_statistics(
+    recipe: CorpusRecipe,
+    counts: dict[str, Any],
+    record: dict[str, Any],
+    stages: Stages,
+    folder: Path,
+) -> None:
+    """Write `corpus/statistics.json`, for the report: `record`, counts, samples and findings."""
     record["counts"] = counts
     record["samples"] = merge_samples(folder / "samples")
     record["steps"] = stages.reports
     if not recipe.report.samples:
         record |= {"samples": {}, "kept_samples": []}
-    write_text(corpus / "statistics.json", json.dumps(record, ensure_ascii=False, indent=1))
-    _publish(stages.published, corpus)
-    if quarantined := sorted((folder / "quarantine").glob("*.jsonl")):
-        _concatenate(quarantined, corpus / "quarantine.jsonl")
-    return counts | {"tokens": record["tokens"]}
+    content = json.dumps(record, ensure_ascii=False, indent=1)
+    write_text(folder / "corpus/statistics.json", content)
 
 
 def _publish(folders: Sequence[Path], corpus: Path) -> None:

@@ -19,7 +19,8 @@ from data_prep.steps.filters.copyright import CopyrightSettings
 from data_prep.steps.filters.language import LanguageSettings
 from data_prep.steps.filters.retraction import RetractionSettings
 from galen.errors import did_you_mean
-from galen.recipe import STRICT, ResumeMayChange, Variants, validate_variant
+from galen.recipe import STRICT, ResumeMayChange
+from galen.recipe_variants import Variants, validate_variant
 
 SPLITS = ("train", "validation", "test")
 

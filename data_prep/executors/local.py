@@ -94,9 +94,7 @@ class TaskExecutor(PipelineExecutor):
     def task_counts(self, rank: int) -> list[Counter[str]]:
         """Return the sums of one task's statistics, for each step in order."""
         steps = json_file.read(self.folder / f"stats/{rank:05d}.json")
-        return [
-            Counter({key: _total(value) for key, value in step["stats"].items()}) for step in steps
-        ]
+        return [_totals(step["stats"]) for step in steps]
 
     def counts(self, position: int) -> Counter[str]:
         """Return the sums of a step's statistics over all tasks.
@@ -115,6 +113,11 @@ class TaskExecutor(PipelineExecutor):
             with contextlib.suppress(OSError, ValueError):  # just being written
                 total += int(path.read_text())
         return total
+
+
+def _totals(stats: dict[str, Any]) -> Counter[str]:
+    """Return the sums of a step's statistics."""
+    return Counter({key: _total(value) for key, value in stats.items()})
 
 
 def _total(value: Any) -> int:

@@ -53,12 +53,12 @@ class RayExecutor(TaskExecutor):
             ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **local)
         task = ray.remote(num_cpus=1, max_retries=2)(_run_task)
         executor = ray.put(self)
-        waiting = list(reversed(ranks))
+        pending = list(reversed(ranks))
         running: list[Any] = []
         try:
-            while waiting or running:
-                while waiting and len(running) < self.workers:
-                    running.append(task.remote(executor, waiting.pop()))
+            while pending or running:
+                while pending and len(running) < self.workers:
+                    running.append(task.remote(executor, pending.pop()))
                 done, running = ray.wait(running, timeout=0.5)
                 poll()
                 for message in ray.get(done):

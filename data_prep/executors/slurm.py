@@ -4,6 +4,7 @@ Tasks, completion marks and statistics are the same as on one machine.
 """
 
 import json
+import logging
 import math
 import pickle
 import shlex
@@ -20,6 +21,8 @@ from data_prep.executors.local import TaskExecutor
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
+logger = logging.getLogger(__name__)
+
 MAX_JOBS = 1000
 """Jobs in an array, one less than Slurm's default limit (MaxArraySize).
 
@@ -27,6 +30,8 @@ With more tasks a job runs several, one after the other.
 """
 
 _POLL_SECONDS = 2.0
+_JOB_FILE = "job"
+"""In the log folder of a stage: the id of its running job array."""
 
 
 def check_slurm() -> None:
@@ -44,6 +49,28 @@ def check_slurm() -> None:
     result = subprocess.run(["squeue", "--noheader", "--me"], capture_output=True, text=True)
     if result.returncode:
         raise UsageError(f"Slurm does not answer: {result.stderr.strip()}")
+
+
+def cancel_leftover_jobs(working_folder: Path) -> None:
+    """Cancel the job arrays that a killed command left running, and wait until they are gone.
+
+    Else their tasks would write to the working folder at the same time as the next run, even if
+    that is another run or uses another executor.
+
+    Raises:
+        DataError: there is such a job, and no Slurm on this machine to cancel it.
+    """
+    for path in sorted((working_folder / "log").glob(f"*/{_JOB_FILE}")):
+        job = path.read_text(encoding="utf-8")
+        if shutil.which("scancel") is None or shutil.which("squeue") is None:
+            raise DataError(
+                f"the Slurm job {job} of an interrupted run may still be writing to"
+                f" {working_folder}: repeat the command on a machine with Slurm, or cancel the job"
+                f" there and remove {path}"
+            )
+        logger.info(f"canceling the Slurm job {job} of an interrupted run")
+        _cancel(job)
+        path.unlink()
 
 
 class SlurmExecutor(TaskExecutor):
@@ -68,14 +95,9 @@ class SlurmExecutor(TaskExecutor):
         self.arguments = list(arguments)
 
     def run(self, poll: Callable[[], None] = lambda: None) -> None:
-        """Run the remaining tasks.
-
-        A job that an interrupted command left behind is canceled first.
-        """
+        """Run the remaining tasks."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        job_path = self.folder / "job"
-        if job_path.exists():
-            self._cancel(job_path.read_text())
+        job_path = self.folder / _JOB_FILE
         ranks = self.get_incomplete_ranks()
         if not ranks:
             return
@@ -85,11 +107,11 @@ class SlurmExecutor(TaskExecutor):
         job = self._submit(len(ranks))
         write_text(job_path, job)
         try:
-            while self.get_incomplete_ranks(ranks) and self._is_running(job) and not self._errors():
+            while self.get_incomplete_ranks(ranks) and _is_running(job) and not self._errors():
                 time.sleep(_POLL_SECONDS)
                 poll()
         finally:
-            self._cancel(job)
+            _cancel(job)
             job_path.unlink()
         if error := self._errors():
             raise DataError(error)
@@ -124,23 +146,23 @@ class SlurmExecutor(TaskExecutor):
             raise UsageError(f"sbatch refuses the job: {result.stderr.strip()}; see --slurm-args")
         return result.stdout.strip().split(";")[0]
 
-    def _is_running(self, job: str) -> bool:
-        result = subprocess.run(
-            ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True
-        )
-        # the controller is busy or restarts
-        if result.returncode and "Invalid job id" not in result.stderr:
-            return True
-        return bool(result.stdout.strip())
-
-    def _cancel(self, job: str) -> None:
-        """Cancel a job and wait until its tasks are gone: two must not write one file."""
-        subprocess.run(["scancel", job], capture_output=True)
-        while self._is_running(job):
-            time.sleep(0.5)
-
     def _errors(self) -> str | None:
         """Return the first message that a task left."""
         for path in sorted((self.folder / "errors").glob("*")):
             return path.read_text(encoding="utf-8")
         return None
+
+
+def _is_running(job: str) -> bool:
+    result = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True)
+    # the controller is busy or restarts
+    if result.returncode and "Invalid job id" not in result.stderr:
+        return True
+    return bool(result.stdout.strip())
+
+
+def _cancel(job: str) -> None:
+    """Cancel a job and wait until its tasks are gone: two must not write one file."""
+    subprocess.run(["scancel", job], capture_output=True)
+    while _is_running(job):
+        time.sleep(0.5)

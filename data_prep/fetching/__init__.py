@@ -1,4 +1,1 @@
-"""Fetching raw data from where it is published.
-
-Used by data_prep/download.py, and never without being asked.
-"""
+"""Downloads of raw data from its publishers, for data_prep/download.py only."""

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from data_prep.fetching.transfer import Item
+from data_prep.fetching.item import Item
 
 GITHUB = "https://raw.githubusercontent.com"
 FILES = {
     # MIT
     "pubmedqa": ("pubmedqa/pubmedqa/master/data", ("ori_pqal.json", "test_ground_truth.json")),
 }
-"""Name of a benchmark to its folder in a repository, and its files."""
+"""Folder in a repository and files of each benchmark."""
 
 
 def files(name: str, base: str = GITHUB) -> Iterator[Item]:

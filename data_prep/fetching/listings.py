@@ -1,13 +1,15 @@
-"""Which files a source publishes just now: MEDLINE, Semantic Scholar, the Hugging Face hub."""
+"""Currently published files of MEDLINE, Semantic Scholar and the Hugging Face hub."""
 
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from data_prep.fetching.transfer import Item, Transfer, public
+from data_prep.fetching.item import Item
+from data_prep.fetching.transfer import Transfer
+from data_prep.fetching.urls import path_of, public
 from galen import keys
 from galen.errors import DataError, UsageError
 
@@ -17,27 +19,25 @@ HUB = "https://huggingface.co"
 
 
 def medline(
-    transfer: Transfer, part: str, wanted: Callable[[str], bool], base: str = NCBI
+    transfer: Transfer, section: str, is_included: Callable[[str], bool], base: str = NCBI
 ) -> Iterator[Item]:
-    """Yield the MEDLINE files of `baseline` or `updatefiles` whose name is wanted.
+    """Yield the included MEDLINE files of a section, `baseline` or `updatefiles`.
 
-    Each comes with the MD5 that NLM publishes beside it.
+    Each has the MD5 that NLM publishes beside it.
     """
-    folder = f"{base}/pubmed/{part}"
+    folder = f"{base}/pubmed/{section}"
     page = transfer.get(f"{folder}/").decode("utf-8", "replace")
     names = sorted(set(re.findall(r'href="(pubmed\d\dn\d{4,}\.xml\.gz)"', page)))
     if not names:
         raise DataError(
             f"{public(folder)}/ lists no MEDLINE file; has the server moved? (--base-url)"
         )
-    for name in filter(wanted, names):  # a request for each
-        found = re.search(
-            r"\b[0-9a-f]{32}\b",
-            transfer.get(f"{folder}/{name}.md5").decode("ascii", "replace").lower(),
-        )
-        if found is None:
-            raise DataError(f"{public(folder)}/{name}.md5 holds no MD5")
-        yield Item(name, f"{folder}/{name}", checksum=("md5", found[0]))
+    for name in filter(is_included, names):  # a request for each
+        content = transfer.get(f"{folder}/{name}.md5").decode("ascii", "replace")
+        match = re.search(r"\b[0-9a-f]{32}\b", content.lower())
+        if match is None:
+            raise DataError(f"{public(folder)}/{name}.md5 contains no MD5")
+        yield Item(name, f"{folder}/{name}", checksum=("md5", match[0]))
 
 
 def semantic_scholar(
@@ -56,34 +56,33 @@ def semantic_scholar(
             "set S2_API_KEY to your key of the Semantic Scholar API"
             " (https://www.semanticscholar.org/product/api)"
         )
-    answer = _json(
+    listing = _json_object(
         transfer,
         f"{base}/datasets/v1/release/{quote(release)}/dataset/{quote(dataset)}",
         {"x-api-key": key},
     )
-    files = answer.get("files") if isinstance(answer, dict) else None
+    files = listing.get("files")
     if not isinstance(files, list) or not files:
         raise DataError(f"{public(base)} lists no file of {dataset}")
-    for url in sorted(map(str, files), key=_path_of):
-        yield Item(PurePosixPath(_path_of(url)).name, url)
+    for url in sorted(map(str, files), key=path_of):
+        yield Item(PurePosixPath(path_of(url)).name, url)
 
 
 def hub(transfer: Transfer, name: str, base: str = HUB, revision: str = "main") -> Iterator[Item]:
     """Yield the files of a dataset on the Hugging Face hub, all of one commit.
 
-    Each comes with its SHA-256 or Git hash. `HF_TOKEN` is sent where it is set, for datasets behind
-    an agreement.
+    Each has its SHA-256 or Git hash. `HF_TOKEN` is sent if it is set, for datasets behind an
+    agreement.
     """
     token = keys.read("HF_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = _json(
+    listing = _json_object(
         transfer,
         f"{base}/api/datasets/{quote(name)}/revision/{quote(revision)}?blobs=true",
         headers,
     )
-    commit, files = (
-        (answer.get("sha"), answer.get("siblings")) if isinstance(answer, dict) else (None, None)
-    )
+    commit = listing.get("sha")
+    files = listing.get("siblings")
     if not commit or not isinstance(files, list) or not files:
         raise DataError(f"{public(base)} lists no file of the dataset {name}")
     for file in sorted(filter(_names_file, files), key=lambda file: str(file["rfilename"])):
@@ -107,26 +106,23 @@ def hub(transfer: Transfer, name: str, base: str = HUB, revision: str = "main") 
 
 
 def _names_file(file: Any) -> bool:
-    """Say whether an entry of the hub's list names a file.
+    """Return whether an entry of the hub's list names a file.
 
-    The name is judged where the file is fetched.
+    The name itself is checked when the file is downloaded.
     """
-    return (
-        isinstance(file, dict)
-        and isinstance(file.get("rfilename"), str)
-        and isinstance(file.get("lfs") or {}, dict)
-    )
+    if not isinstance(file, dict) or not isinstance(file.get("rfilename"), str):
+        return False
+    return isinstance(file.get("lfs") or {}, dict)
 
 
-def _path_of(url: str) -> str:
+def _json_object(transfer: Transfer, url: str, headers: dict[str, str]) -> dict[str, Any]:
+    """Return a JSON object; an empty one in place of another JSON value.
+
+    Raises:
+        DataError: it cannot be downloaded or is not JSON.
+    """
     try:
-        return urlsplit(url).path
-    except ValueError:  # no address: reported when it is fetched
-        return url
-
-
-def _json(transfer: Transfer, url: str, headers: dict[str, str]) -> Any:
-    try:
-        return json.loads(transfer.get(url, headers))
+        value = json.loads(transfer.get(url, headers))
     except ValueError:
-        raise DataError(f"{public(url)} did not answer with JSON") from None
+        raise DataError(f"the response of {public(url)} is not JSON") from None
+    return value if isinstance(value, dict) else {}

@@ -1,12 +1,12 @@
 """PubMed Central's open-access articles from its cloud bucket.
 
-They are packed into tar files as the reader `jats` takes them.
+They are written to tar files for the reader `jats`.
 
-Since August 2026 PMC ships no packages any more: each version of an article is an object of its
-own, with a JSON of its metadata, and a daily inventory lists those
-(https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/). A package here holds one license group of a thousand
-PMCIDs, the newest version of each article: `comm/PMC010009xxx.tar.gz`. It is fetched again when a
-later inventory differs for its articles.
+Since August 2026 PMC no longer publishes packages: each version of an article is a separate object
+with a JSON file of its metadata, listed in a daily inventory
+(https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/). A package here contains the newest version of the
+articles of one license group among a thousand PMCIDs: `comm/PMC010009xxx.tar.gz`. It is downloaded
+again when a later inventory differs for its articles.
 """
 
 import contextlib
@@ -27,7 +27,8 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from data_prep.fetching.record import Record
-from data_prep.fetching.transfer import Transfer, public
+from data_prep.fetching.transfer import Transfer
+from data_prep.fetching.urls import public
 from data_prep.text.hashing import stable_hash
 from galen.atomic import atomic_file
 from galen.errors import DataError
@@ -59,7 +60,7 @@ class Package:
     versions: tuple[tuple[int, int], ...]
     """PMCID and newest version of each article."""
     state: str
-    """Hash of versions and entity tags: another one means that an article changed."""
+    """Hash of versions and entity tags: it changes with the articles."""
 
     def file(self, group: str) -> str:
         """Return the path of a license group's tar file below the output folder."""
@@ -74,60 +75,63 @@ def packages(transfer: Transfer, base: str = BUCKET) -> Iterator[Package]:
     Raises:
         DataError: there is no inventory, or it is damaged.
     """
-    articles = array("Q")
+    articles = array("Q")  # PMCID and version of each article version, in one number
     tags = array("Q")
     for key, tag in _inventory(transfer, base):
-        if found := _KEY.fullmatch(key):
-            articles.append(int(found[1]) << 16 | int(found[2]))
+        if match := _KEY.fullmatch(key):
+            articles.append(int(match[1]) << 16 | int(match[2]))
             tags.append(stable_hash(tag))
-    entries = np.frombuffer(articles, dtype=np.uint64) if articles else np.empty(0, dtype=np.uint64)
+    if not articles:
+        return
+    entries = np.frombuffer(articles, dtype=np.uint64)
     order = np.argsort(entries, kind="stable")
     numbers = entries[order] >> 16
-    newest = order[np.append(numbers[1:] != numbers[:-1], True)] if len(order) else order
+    newest = order[np.append(numbers[1:] != numbers[:-1], True)]
     spans = entries[newest] // (_SPAN << 16)
-    for part in (
-        np.split(newest, np.flatnonzero(spans[1:] != spans[:-1]) + 1) if len(newest) else []
-    ):
-        versions = tuple((int(entry) >> 16, int(entry) & 0xFFFF) for entry in entries[part])
-        state = f"{stable_hash(*(f'{entries[n]} {tags[n]}' for n in part)):016x}"
+    for indices in np.split(newest, np.flatnonzero(spans[1:] != spans[:-1]) + 1):
+        versions = tuple((int(entry) >> 16, int(entry) & 0xFFFF) for entry in entries[indices])
+        state = f"{stable_hash(*(f'{entries[n]} {tags[n]}' for n in indices)):016x}"
         yield Package(f"PMC{versions[0][0] // _SPAN:06d}xxx", versions, state)
 
 
 def _inventory(transfer: Transfer, base: str) -> Iterator[tuple[str, str]]:
     """Yield key and entity tag of each metadata object of the newest inventory."""
-    manifests: list[str] = []
-    token = ""
-    while True:
-        after = f"&continuation-token={quote(token, safe='')}" if token else ""
-        page = transfer.get(
-            f"{base}/?list-type=2&prefix={quote(_INVENTORY, safe='')}{after}"
-        ).decode()
-        manifests += re.findall(r"<Key>([^<]*/manifest\.json)</Key>", page)
-        more = re.search(r"<NextContinuationToken>([^<]+)<", page)
-        if more is None:
-            break
-        token = more[1]
+    manifests = _inventory_manifests(transfer, base)
     if not manifests:
         raise DataError(
-            f"{public(base)} holds no inventory below {_INVENTORY}; has the service changed?"
+            f"{public(base)} has no inventory below {_INVENTORY}; has the service changed?"
             " (--base-url)"
         )
     manifest = json.loads(transfer.get(f"{base}/{quote(max(manifests))}"))
     columns = [name.strip() for name in manifest["fileSchema"].split(",")]
     for file in manifest["files"]:
         data = transfer.get(f"{base}/{quote(file['key'])}")
-        if (
-            file.get("MD5checksum")
-            and hashlib.md5(data, usedforsecurity=False).hexdigest() != file["MD5checksum"]
-        ):
+        if file.get("MD5checksum") and _md5(data) != file["MD5checksum"]:
             raise DataError(
                 f"{public(base)}/{file['key']}: its MD5 is not the published one; start again"
             )
-        for row in csv.reader(
-            io.TextIOWrapper(gzip.GzipFile(fileobj=io.BytesIO(data)), encoding="utf-8")
-        ):
+        text = io.TextIOWrapper(gzip.GzipFile(fileobj=io.BytesIO(data)), encoding="utf-8")
+        for row in csv.reader(text):
             record = dict(zip(columns, row, strict=False))
             yield record["Key"], record.get("ETag", "")
+
+
+def _inventory_manifests(transfer: Transfer, base: str) -> list[str]:
+    """Return the keys of all inventories' manifests, from all pages of the listing."""
+    first_page = f"{base}/?list-type=2&prefix={quote(_INVENTORY, safe='')}"
+    url = first_page
+    manifests: list[str] = []
+    while True:
+        page = transfer.get(url).decode()
+        manifests += re.findall(r"<Key>([^<]*/manifest\.json)</Key>", page)
+        token = re.search(r"<NextContinuationToken>([^<]+)<", page)
+        if token is None:
+            return manifests
+        url = f"{first_page}&continuation-token={quote(token[1], safe='')}"
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def fetch(
@@ -138,10 +142,10 @@ def fetch(
     record: Record,
     base: str = BUCKET,
 ) -> None:
-    """Write the package's tar file of each wanted license group, none where it has no article.
+    """Write the package's tar file of each requested license group that has articles in it.
 
     Raises:
-        DataError: an object cannot be had or is twice not what its MD5 says.
+        DataError: an object cannot be downloaded, or twice has another MD5 than published.
     """
     counts = dict.fromkeys(groups, 0)
     with contextlib.ExitStack() as stack:
@@ -173,8 +177,8 @@ def fetch(
         )
 
 
-def is_there(package: Package, groups: list[str], folder: Path, record: Record) -> bool:
-    """Say whether all files of a package are there as the inventory has them now."""
+def is_current(package: Package, groups: list[str], folder: Path, record: Record) -> bool:
+    """Return whether all files of a package exist in their currently published version."""
     for group in groups:
         entry = record.entries.get(package.file(group))
         path = folder / package.file(group)
@@ -186,13 +190,13 @@ def is_there(package: Package, groups: list[str], folder: Path, record: Record) 
 
 
 def _meta(transfer: Transfer, url: str) -> dict[str, Any]:
-    """Return what an article's JSON says of it."""
+    """Return the metadata of an article."""
     try:
-        meta = json.loads(transfer.get(url, most=2**24))
+        meta = json.loads(transfer.get(url, max_bytes=2**24))
     except ValueError:
         meta = None
     if not isinstance(meta, dict):
-        raise DataError(f"{public(url)} holds no JSON object")
+        raise DataError(f"{public(url)} is not a JSON object")
     return meta
 
 
@@ -202,10 +206,7 @@ def _article(transfer: Transfer, meta: dict[str, Any], base: str) -> bytes:
     expected = re.search(r"\bmd5=([0-9a-fA-F]{32})", parts.query)
     for _ in range(2):
         data = transfer.get(f"{base}/{quote(parts.path.lstrip('/'))}")
-        if (
-            expected is None
-            or hashlib.md5(data, usedforsecurity=False).hexdigest() == expected[1].lower()
-        ):
+        if expected is None or _md5(data) == expected[1].lower():
             return data
     raise DataError(f"{parts.path[1:]}: its MD5 is not {expected[1] if expected else ''}, twice")
 
@@ -214,7 +215,7 @@ def _article(transfer: Transfer, meta: dict[str, Any], base: str) -> bytes:
 def _archive(final: Path) -> Iterator[tarfile.TarFile]:
     """Yield a tar file to fill, whose bytes depend on the articles alone.
 
-    It gets its name when it is complete.
+    It appears under its name when it is complete.
     """
     with (
         atomic_file(final) as path,

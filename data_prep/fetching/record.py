@@ -1,4 +1,4 @@
-"""The list of downloaded files: `downloads.jsonl`, a line a file."""
+"""The list of downloaded files: `downloads.jsonl`, one line per file."""
 
 import json
 import threading
@@ -6,45 +6,44 @@ import time
 from pathlib import Path
 from typing import Any
 
-from data_prep.fetching.transfer import Item
-
-NAME = "downloads.jsonl"
+from data_prep.fetching.item import RECORD_NAME, Item
 
 
 class Record:
     """The list in an output folder. An incomplete line of a killed run is skipped."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+        self.path = folder / RECORD_NAME
         self.folder = folder
         self._lock = threading.Lock()
-        self._broken = False
+        self._ends_in_line = False
+        """Whether the file ends in an incomplete line."""
         self.entries: dict[str, dict[str, Any]] = {}
         if self.path.exists():
             text = self.path.read_text(encoding="utf-8")
-            for line in text.split("\n"):  # splitlines() also parts at U+2028
+            for line in text.split("\n"):  # splitlines() also splits at U+2028
                 try:
                     entry = json.loads(line)
                 except ValueError:
                     continue
                 self.entries[entry["name"]] = entry
-            self._broken = bool(text) and not text.endswith("\n")
+            self._ends_in_line = bool(text) and not text.endswith("\n")
 
-    def has(self, item: Item) -> bool:
-        """Say whether a file is there as it is published now."""
+    def is_current(self, item: Item) -> bool:
+        """Return whether a file exists in its currently published version."""
         entry = self.entries.get(item.name)
         path = self.folder / item.name
         if entry is None or not path.is_file() or path.stat().st_size != entry["bytes"]:
             return False
-        return (item.size is None or item.size == entry["bytes"]) and (
-            item.checksum is None or item.checksum[1] == entry.get("checksum")
-        )
+        if item.size is not None and item.size != entry["bytes"]:
+            return False
+        return item.checksum is None or item.checksum[1] == entry.get("checksum")
 
-    def add(self, name: str, **known: Any) -> None:
-        """Note a file that has come."""
-        entry = {"name": name, **known, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    def add(self, name: str, **fields: Any) -> None:
+        """Add a downloaded file."""
+        entry = {"name": name, **fields, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         with self._lock:
             self.entries[name] = entry
             with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" * self._broken + json.dumps(entry, ensure_ascii=False) + "\n")
-            self._broken = False
+                file.write("\n" * self._ends_in_line + json.dumps(entry, ensure_ascii=False) + "\n")
+            self._ends_in_line = False

@@ -1,1 +1,1 @@
-"""Input files: which there are, the records in them, whether an output is of the same input."""
+"""Input files: finding, decompressing and parsing them."""

@@ -1,7 +1,7 @@
 """Decompression by a file's suffix: gzip, bzip2, xz, Zstandard.
 
-Several concatenated streams are read as one. However large the output of a small input, only a
-chunk of it is held at a time.
+Concatenated streams are read as one. Only a chunk of the output is in memory at a time, however
+large the output of a small input is.
 """
 
 import bz2
@@ -21,20 +21,20 @@ SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 """Suffixes of single compressed files."""
 
 PADDED_SUFFIXES = (".gz", ".tgz", ".xz")
-"""Between and behind the streams of these there may be zeros."""
+"""Formats that allow zeros between and after streams."""
 
 _NEVER_EMPTY = (".bz2", ".xz")
-"""An empty file of these is not complete, as in Python's own modules."""
+"""Formats for which an empty file is incomplete, as in Python's own modules."""
 
 CHUNK_BYTES = 1 << 20
-"""Most bytes of output at a time."""
+"""Maximum size of a chunk of output."""
 
 _INPUT_BYTES = 1 << 14
-"""Input at a time: of damaged data, what the chunk gave before the damage is lost."""
+"""Size of a chunk of input; of a damaged one, the output before the damage is lost."""
 
 
 class CorruptDataError(Exception):
-    """Compressed data is damaged or breaks off."""
+    """Compressed data is damaged or truncated."""
 
 
 def format_of(name: str) -> str | None:
@@ -56,7 +56,7 @@ def decompress(raw: BinaryIO, name: str) -> Iterator[bytes]:
     """Yield a file's content, decompressed by its name's suffix, in chunks.
 
     Raises:
-        CorruptDataError: it is damaged or breaks off.
+        CorruptDataError: it is damaged or truncated.
     """
     suffix = _suffix(name)
     if suffix in FORMATS:
@@ -167,7 +167,7 @@ class _Xz(_Bzip2):
     """Python's interface to xz is that to bzip2."""
 
     _MEMORY = 256 << 20
-    """Bytes that a stream may ask for; xz -9 asks for 65 MiB, a damaged one for up to 4 GiB."""
+    """Memory limit of a stream; xz -9 needs 65 MiB, a damaged stream may claim 4 GiB."""
 
     @classmethod
     def _new(cls) -> lzma.LZMADecompressor:
@@ -175,9 +175,9 @@ class _Xz(_Bzip2):
 
 
 class _Zstandard(_Decompressor):
-    """zstandard limits no output, but a block of 4 bytes gives at most 128 KiB.
+    """The library has no output limit, but a block of 4 bytes expands to at most 128 KiB.
 
-    So the input is fed in small slices.
+    So the input is passed in small slices.
     """
 
     _INPUT_BYTES = 1 << 10

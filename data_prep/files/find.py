@@ -1,4 +1,4 @@
-"""The input files that a user's path matches."""
+"""Input files of a path, folder or glob."""
 
 import glob
 from collections.abc import Sequence
@@ -8,30 +8,30 @@ from galen.errors import DataError
 
 
 def find_files(path: str, endings: Sequence[str]) -> list[Path]:
-    """Return the files that `path` names.
+    """Return the sorted files of a path.
 
-    The file itself, those below a folder with one of `endings` (in any case), or a glob's matches,
-    sorted.
+    The file itself, the files below a folder with one of `endings` (in any case), or the matches of
+    a glob.
 
     Raises:
-        DataError: nothing is there.
+        DataError: there are none.
     """
-    given = Path(path).expanduser()
-    if given.is_file():
-        return [given]
-    if given.is_dir():
-        found = sorted(
+    expanded = Path(path).expanduser()
+    if expanded.is_file():
+        return [expanded]
+    if expanded.is_dir():
+        files = sorted(
             file
-            for file in given.rglob("*")
+            for file in expanded.rglob("*")
             if file.is_file() and file.name.lower().endswith(tuple(endings))
         )
-        if not found:
+        if not files:
             raise DataError(f"the folder {path} holds no file that ends in {' or '.join(endings)}")
-        return found
+        return files
     if glob.has_magic(path):
-        matches = glob.glob(str(given), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        found = sorted(file for file in map(Path, matches) if file.is_file())
-        if not found:
-            raise DataError(f"no file fits the pattern {path}")
-        return found
+        matches = glob.glob(str(expanded), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        files = sorted(file for file in map(Path, matches) if file.is_file())
+        if not files:
+            raise DataError(f"no file matches the pattern {path}")
+        return files
     raise DataError(f"{path} does not exist")

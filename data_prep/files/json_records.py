@@ -18,7 +18,7 @@ ROLES = {
     "gpt": 2,
     "answer": 2,
 }
-"""Number of a role in the role file; losses are for 2, the model's messages."""
+"""Number of a role in the role file; only 2, the model's messages, contributes to the loss."""
 
 
 @dataclass(slots=True)
@@ -26,13 +26,13 @@ class InvalidRecord:
     """A line or row that is not a usable record."""
 
     number: int
-    """Which line or row of the block, from 0."""
+    """Line or row of the block, from 0."""
 
     reason: str
     """Category of the error, for counting."""
 
     detail: str
-    """The error in words."""
+    """Description of the error."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Records:
     """For each key, the values of all records."""
 
     numbers: list[int] = field(default_factory=list)
-    """For each record, which line or row of the block it is, from 0."""
+    """Line or row of the block of each record, from 0."""
 
     invalid: list[InvalidRecord] = field(default_factory=list)
 
@@ -66,15 +66,12 @@ def parse(data: Any, keys: Sequence[str], chat: bool = False) -> Records:
     """
     if isinstance(data, bytes) and not chat and len(keys) == 1:
         return _parse_lines(data, keys[0])
-    return _parse(
-        _lines(data) if isinstance(data, bytes) else rows(data, keys),
-        keys,
-        _check_messages if chat else _check_text,
-    )
+    records = _lines(data) if isinstance(data, bytes) else rows(data, keys)
+    return _parse(records, keys, _check_messages if chat else _check_text)
 
 
 def _parse_lines(data: bytes, key: str) -> Records:
-    """Parse lines with one key, on a faster path while they are valid."""
+    """Parse lines with one key, faster than `_parse` as long as they are valid."""
     result = Records([[]])
     texts = result.fields[0]
     numbers = result.numbers
@@ -88,7 +85,7 @@ def _parse_lines(data: bytes, key: str) -> Records:
         line = view[start : end if end >= 0 else None]
         try:
             text = loads(line)[key]
-            # a lone surrogate or a bare NUL does not get through orjson
+            # orjson rejects lone surrogates and unescaped NULs
             if type(text) is str and not (nul and "\0" in text):
                 texts.append(text)
                 numbers.append(number)
@@ -130,7 +127,7 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 def rows(batch: Any, keys: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of an Arrow record batch with their numbers.
 
-    Text that is not UTF-8 comes as bytes.
+    Text that is not UTF-8 is returned as bytes.
     """
     columns = [_values(batch.column(key)) for key in keys]
     return (
@@ -166,9 +163,9 @@ def load_line(line: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         try:
             return json.loads(line.decode())
-        except UnicodeDecodeError as wrong:
+        except UnicodeDecodeError as decode_error:
             raise InvalidRecordError(
-                "not UTF-8", f"not UTF-8 text (byte {wrong.start + 1} of the line)"
+                "not UTF-8", f"not UTF-8 text (byte {decode_error.start + 1} of the line)"
             ) from None
         except (ValueError, RecursionError):
             raise InvalidRecordError(
@@ -221,7 +218,7 @@ def _field(record: Any, key: str) -> Any:
     if key not in record:
         raise InvalidRecordError(
             "no such key",
-            f"no key {key!r} (it has: {', '.join(record)}); say which with --json-keys",
+            f"no key {key!r} (it has: {', '.join(record)}); select one with --json-keys",
         )
     return record[key]
 

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files in pieces of bounded size, even if a small file expands to much text."""
+"""Parquet and Arrow files in batches of bounded size, even if a small file expands to much text."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,26 +12,27 @@ _ROWS = 1000
 
 
 def read_table(
-    path: Path, size: int, longest: int, keys: Sequence[str]
+    path: Path, size: int, max_row_bytes: int, keys: Sequence[str]
 ) -> Iterator[tuple[int, Any, float]]:
     """Yield the rows of a Parquet or Arrow file, about `size` bytes of text at a time.
 
-    Only the columns `keys` are read. Each piece comes as the number of its rows, a record batch,
-    and the share of the file that is then read (0 where that is not known). A row of more than
-    `longest` bytes is replaced by their number.
+    Only the columns `keys` are read.
+
+    Yields:
+        The number of rows, a record batch of them, and the fraction of the file that has been read
+        (0 if unknown). A row of more than `max_row_bytes` is replaced by its size.
 
     Raises:
-        DataError: the file is damaged or has no such column.
+        DataError: the file is damaged or lacks a column.
     """
     import pyarrow
 
     row = 0
     try:
-        batches, total = (
-            _open_parquet(path, size, keys)
-            if path.suffix.lower() == ".parquet"
-            else _open_arrow(path, keys)
-        )
+        if path.suffix.lower() == ".parquet":
+            batches, total = _open_parquet(path, size, keys)
+        else:
+            batches, total = _open_arrow(path, keys)
         for batch in batches:
             first = 0
             sizes = np.cumsum(_row_bytes(batch, path))
@@ -40,7 +41,7 @@ def read_table(
                 end = max(int(np.searchsorted(sizes, before + size, "right")), first + 1)
                 length = int(sizes[end - 1] - before)
                 row += end - first
-                too_long = end - first == 1 and length > longest
+                too_long = end - first == 1 and length > max_row_bytes
                 data = length if too_long else _decoded(batch.slice(first, end - first))
                 yield end - first, data, row / total if total else 0
                 first = end
@@ -49,87 +50,75 @@ def read_table(
 
 
 def _row_bytes(batch: Any, path: Path) -> Any:
-    """Return how much text each row holds once it is decoded, in bytes.
-
-    Nothing is decoded for that.
-    """
+    """Return the size of each row's text when it is decoded, in bytes, without decoding it."""
     sizes = np.zeros(batch.num_rows)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if (unknown := _bytes_of(column)) is None:
+        column_sizes = _bytes_of(column)
+        if column_sizes is None:
             raise DataError(
-                f"{path}: the column {name!r} is {column.type}, which could stand for any amount of"
-                " text; write it plain"
+                f"{path}: the column {name!r} is {column.type}, which may expand to any amount of"
+                " text; write it without this encoding"
             )
-        sizes += unknown
+        sizes += column_sizes
     return sizes
 
 
 def _bytes_of(column: Any) -> Any:
     """Return the bytes of each value of a column.
 
-    None where repeated values lie inside of lists or the like.
+    None for nested columns that contain repeated values.
     """
     from pyarrow import types
 
-    kind = column.type
-    if types.is_dictionary(kind):
+    arrow_type = column.type
+    if types.is_dictionary(arrow_type):
         values = _bytes_of(column.dictionary)
-        return None if values is None else _taken(values, column.indices)
-    if types.is_run_end_encoded(kind):
+        return None if values is None else _lookup(values, column.indices)
+    if types.is_run_end_encoded(arrow_type):
         values = _bytes_of(column.values)
-        return (
-            None
-            if values is None
-            else np.repeat(values, np.diff(column.run_ends.to_numpy(), prepend=0))
-        )
-    if str(kind) in ("string_view", "binary_view"):
-        return np.frombuffer(column.buffers()[1], np.int32)[column.offset * 4 :][
-            : len(column) * 4 : 4
-        ].astype(float)
-    if (
-        types.is_string(kind)
-        or types.is_binary(kind)
-        or types.is_large_string(kind)
-        or types.is_large_binary(kind)
-    ):
-        width = np.int64 if types.is_large_string(kind) or types.is_large_binary(kind) else np.int32
-        offsets = np.frombuffer(column.buffers()[1] or b"\0" * 8, width)[column.offset :][
-            : len(column) + 1
-        ]
-        return np.diff(offsets).astype(float)
-    if _repeats(kind):
+        if values is None:
+            return None
+        return np.repeat(values, np.diff(column.run_ends.to_numpy(), prepend=0))
+    if str(arrow_type) in ("string_view", "binary_view"):
+        views = np.frombuffer(column.buffers()[1], np.int32)[column.offset * 4 :]
+        return views[: len(column) * 4 : 4].astype(float)
+    is_large = types.is_large_string(arrow_type) or types.is_large_binary(arrow_type)
+    if is_large or types.is_string(arrow_type) or types.is_binary(arrow_type):
+        buffer = column.buffers()[1] or b"\0" * 8
+        offsets = np.frombuffer(buffer, np.int64 if is_large else np.int32)[column.offset :]
+        return np.diff(offsets[: len(column) + 1]).astype(float)
+    if _repeats(arrow_type):
         return None
     return np.full(len(column), column.nbytes / max(len(column), 1))
 
 
-def _taken(values: Any, indices: Any) -> Any:
-    """Return the sizes of the dictionary's values that occur in the rows, 0 for none.
+def _lookup(values: Any, indices: Any) -> Any:
+    """Return the size of each row's dictionary value, 0 for rows without a value.
 
     Raises:
-        ArrowInvalid: an index is damaged, at which Arrow itself does not look in Parquet files.
+        ArrowInvalid: an index is damaged, which Arrow itself does not check in Parquet files.
     """
     import pyarrow
 
     sizes = np.zeros(len(indices))
-    known = np.asarray(indices.is_valid())
-    places = indices.drop_null().to_numpy(zero_copy_only=False)
-    if len(places) and not 0 <= places.min() <= places.max() < len(values):
-        raise pyarrow.ArrowInvalid("an index lies outside of its dictionary")
-    sizes[known] = values[places]
+    is_valid = np.asarray(indices.is_valid())
+    valid_indices = indices.drop_null().to_numpy(zero_copy_only=False)
+    if len(valid_indices) and not 0 <= valid_indices.min() <= valid_indices.max() < len(values):
+        raise pyarrow.ArrowInvalid("an index is outside its dictionary")
+    sizes[is_valid] = values[valid_indices]
     return sizes
 
 
-def _repeats(kind: Any) -> bool:
-    """Say whether values of a type can represent many others inside of them."""
+def _repeats(arrow_type: Any) -> bool:
+    """Return whether values of a type may share the values inside them."""
     from pyarrow import types
 
-    if (
-        types.is_dictionary(kind)
-        or types.is_run_end_encoded(kind)
-        or "view" in str(kind).partition("<")[0]
-    ):
+    if types.is_dictionary(arrow_type) or types.is_run_end_encoded(arrow_type):
         return True
-    return any(_repeats(kind.field(number).type) for number in range(kind.num_fields))
+    if "view" in str(arrow_type).partition("<")[0]:
+        return True
+    fields = (arrow_type.field(number) for number in range(arrow_type.num_fields))
+    return any(_repeats(field.type) for field in fields)
 
 
 def _decoded(batch: Any) -> Any:
@@ -140,17 +129,16 @@ def _decoded(batch: Any) -> Any:
     columns = []
     for column in batch.columns:
         while types.is_dictionary(column.type) or types.is_run_end_encoded(column.type):
-            column = (
-                column.dictionary_decode()
-                if types.is_dictionary(column.type)
-                else compute.run_end_decode(column)
-            )
+            if types.is_dictionary(column.type):
+                column = column.dictionary_decode()
+            else:
+                column = compute.run_end_decode(column)
         columns.append(column)
     return pyarrow.record_batch(columns, batch.schema.names)
 
 
 def _open_parquet(path: Path, size: int, keys: Sequence[str]) -> tuple[Iterator[Any], int]:
-    """Open a Parquet file; dictionary-encoded texts stay so until they are divided."""
+    """Open a Parquet file; dictionary-encoded texts are decoded only after batches are split."""
     from pyarrow import parquet, types
 
     file = parquet.ParquetFile(path, pre_buffer=False)
@@ -177,7 +165,7 @@ def _open_parquet(path: Path, size: int, keys: Sequence[str]) -> tuple[Iterator[
 
 
 def _open_arrow(path: Path, keys: Sequence[str]) -> tuple[Iterator[Any], int]:
-    """Open Arrow's file format, or its stream format, which Hugging Face data sets are saved in."""
+    """Open Arrow's file format, or its stream format, the one of Hugging Face data sets."""
     import pyarrow
 
     source = pyarrow.memory_map(str(path))
@@ -189,11 +177,13 @@ def _open_arrow(path: Path, keys: Sequence[str]) -> tuple[Iterator[Any], int]:
         source.seek(0)
         reader = batches = pyarrow.ipc.open_stream(source)
     _check_columns(path, reader.schema.names, keys)
-    return (_whole(batch.select(list(keys))) for batch in batches), 0
+    return (_validated(batch.select(list(keys))) for batch in batches), 0
 
 
-def _whole(batch: Any) -> Any:
-    """Return a record batch in which every text lies within its memory, which Arrow does not check.
+def _validated(batch: Any) -> Any:
+    """Return a record batch after checking that every text lies within its memory.
+
+    Arrow itself does not check that.
 
     Raises:
         pyarrow.ArrowInvalid: it is damaged.
@@ -204,12 +194,9 @@ def _whole(batch: Any) -> Any:
         try:
             column.validate(full=True)
         except pyarrow.ArrowInvalid as error:
-            # text that is not UTF-8 is reported for the record; checked after the places of the
-            # texts
-            if "UTF8" not in str(error) or column.type not in (
-                pyarrow.string(),
-                pyarrow.large_string(),
-            ):
+            # text that is not UTF-8 is reported with its record; it is checked after the offsets
+            is_text = column.type in (pyarrow.string(), pyarrow.large_string())
+            if "UTF8" not in str(error) or not is_text:
                 raise
     return batch
 
@@ -218,6 +205,6 @@ def _check_columns(path: Path, names: Sequence[str], keys: Sequence[str]) -> Non
     for key in keys:
         if key not in names:
             raise DataError(
-                f"{path}: no column {key!r} (it has: {', '.join(names)}); say which with"
+                f"{path}: no column {key!r} (it has: {', '.join(names)}); select one with"
                 " --json-keys"
             )

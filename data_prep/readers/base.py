@@ -20,8 +20,8 @@ from datatrove.pipeline.readers.base import BaseDiskReader
 from data_prep.files.decompress import CorruptDataError, format_of, open_decompressed
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.record import (
+    MEMORY_LIMIT,
     START,
-    TOO_MUCH_MEMORY,
     Outcome,
     QuarantinedRecord,
     Record,
@@ -37,8 +37,8 @@ from data_prep.readers.xml_tree import TOO_DEEP
 from data_prep.text.language_codes import medline_code
 from galen.errors import DataError, one_line
 
-NOTED = "noted_"
-"""Prefix of the statistics that the command reports at its end, besides what was dropped."""
+WARNING = "warning_"
+"""Prefix of the statistics that the command reports at its end, besides dropped records."""
 
 SAMPLE_BYTES = 200
 Reader = TypeVar("Reader", bound="SourceReader")
@@ -152,7 +152,7 @@ class SourceReader(BaseDiskReader):
     def _parts_of(self, record: Record, filepath: str, number: int) -> Iterator[Record]:
         if record.rejection is not None:
             raise RecordRejectedError(*record.rejection)
-        if record.notes:
+        if record.warnings:
             yield record
             return
         parts = iter(self.parts(record, filepath))
@@ -167,12 +167,12 @@ class SourceReader(BaseDiskReader):
     def _parsed(self, part: Record, filepath: str, index: RecordIndex) -> Outcome:
         """Return the outcome of one part.
 
-        This is the one place where a record is parsed and where all that goes wrong in it ends.
+        Only here a record is parsed, and any error in it is caught.
         """
         self._outcome = Outcome(index)
-        for note, count in part.notes.items():
-            self.stat_update(f"{NOTED}{note}", value=count)
-        if part.notes:
+        for warning, count in part.warnings.items():
+            self.stat_update(f"{WARNING}{warning}", value=count)
+        if part.warnings:
             return self._outcome
         try:
             if (rejection := part.rejection or self.watch.skip_parse.get(index)) is not None:
@@ -206,7 +206,7 @@ class SourceReader(BaseDiskReader):
         try:
             return orjson.dumps(rows, default=_time)
         except TypeError as error:
-            raise RecordRejectedError("wrong form", str(error)) from None
+            raise RecordRejectedError("invalid structure", str(error)) from None
 
     def _rejected(
         self, record: Record, filepath: str, index: RecordIndex, error: Exception
@@ -223,24 +223,24 @@ class SourceReader(BaseDiskReader):
             return Rejection(*TOO_DEEP)
         if isinstance(error, MemoryError):
             return Rejection(
-                TOO_MUCH_MEMORY,
+                MEMORY_LIMIT,
                 f"took more than {self.options.max_record_memory:,} bytes of memory"
                 " (max_record_memory)",
             )
         return Rejection("unreadable", f"{type(error).__name__}: {one_line(error)}")
 
-    def helper(self, kind: "type[Reader]") -> "Reader":
-        """Return a reader of another kind for a part of this one's present record.
+    def helper(self, reader_class: "type[Reader]") -> "Reader":
+        """Return a reader of another format for a part of the current record.
 
-        It counts and reports here.
+        Its counts and reports are those of this reader.
         """
-        reader = kind(self.data_folder, self.options)
+        reader = reader_class(self.data_folder, self.options)
         reader.watch = self.watch
         reader._outcome = self._outcome
         return reader
 
     def stat_update(self, *labels: str, value: int = 1, unit: str | None = None) -> None:
-        """Count something of the present record."""
+        """Count something of the current record."""
         for label in labels:
             self._outcome.counts[printable(label)] += value
 
@@ -275,9 +275,10 @@ class SourceReader(BaseDiskReader):
     def report(
         self, filepath: str, position: str, reason: str, detail: str, sample: bytes | str = b""
     ) -> None:
-        """Report something that a record lacks, without counting it as bad."""
+        """Report a defect of a record, without counting it as bad."""
         text = sample[:SAMPLE_BYTES]
-        text = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "backslashreplace")
         self._outcome.bad.append(
             QuarantinedRecord(
                 self.path_of(filepath), *map(printable, (position, reason, detail, text))
@@ -299,9 +300,7 @@ class SourceReader(BaseDiskReader):
             "retracted": False,
             "source": printable(PurePath(filepath).name),
         } | known
-        languages = metadata["language"] or (
-            [self.options.language] if self.options.language else []
-        )
+        languages = metadata["language"] or [self.options.language]
         metadata["language"] = [medline_code(language) for language in languages if language]
         metadata["license"] = metadata["license"] or self.options.license
         return Document(text=text, id=document_id, metadata=metadata)
@@ -309,7 +308,7 @@ class SourceReader(BaseDiskReader):
     def file_record(self, filepath: str) -> Iterator[Record]:
         """Yield a file's content as its one record."""
         with self.open(filepath) as stream:
-            record = self.record_of(stream, "whole file")
+            record = self.record_of(stream, "file")
         yield record
 
     def record_of(self, stream: BinaryIO, position: str) -> Record:

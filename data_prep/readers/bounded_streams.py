@@ -60,7 +60,8 @@ def bounded_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
 
     For a line longer than `limit` bytes only its length, in constant memory.
     """
-    number = offset = 0
+    number = 0
+    offset = 0
     while data := stream.readline(limit + 1):
         number += 1
         length = len(data)

@@ -36,9 +36,10 @@ def decompressed(data: bytes, header: str, limit: int) -> bytes:
         if compression not in _KNOWN or not data:
             continue
         try:
-            content = (
-                _brotli(data, limit) if compression == "br" else _zlib(data, compression, limit)
-            )
+            if compression == "br":
+                content = _brotli(data, limit)
+            else:
+                content = _zlib(data, compression, limit)
         except (zlib.error, brotli.error, EOFError) as error:
             if data.lstrip().startswith(_PLAIN):
                 continue
@@ -78,8 +79,8 @@ def _brotli(data: bytes, limit: int) -> bytes:
     unit = brotli.Decompressor()
     content = unit.process(data, output_buffer_limit=limit + 1)
     while len(content) <= limit and not unit.is_finished():
-        piece = unit.process(b"", output_buffer_limit=limit + 1)
-        if not piece:
+        chunk = unit.process(b"", output_buffer_limit=limit + 1)
+        if not chunk:
             raise EOFError("it breaks off")
-        content += piece
+        content += chunk
     return content

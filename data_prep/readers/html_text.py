@@ -1,8 +1,7 @@
 """The content of a web page as Markdown: headers, paragraphs, lists, tables, quotations.
 
-Which part of a page is content says a CSS selector, or, without one, trafilatura. The writing is
-done here, since trafilatura's Markdown escapes brackets and signs ("\\\\<5 years") that must
-survive.
+A CSS selector or, without one, trafilatura selects the content of a page. The Markdown is written
+here, since that of trafilatura escapes brackets and signs ("\\\\<5 years") that must survive.
 """
 
 import email.message
@@ -20,7 +19,7 @@ from data_prep.readers.superscripts import superscript
 from data_prep.readers.word_lists import clean_word, is_word_export
 from data_prep.readers.xml_tree import MATHML, Element, tag_of
 
-_LEFT_OUT = {
+_SKIPPED = {
     "script", "style", "nav", "noscript", "template", "svg", "button", "iframe", "img", "video",
     "audio", "canvas", "select", "textarea", "input", "object", "head", "dialog", "picture",
 }  # fmt: skip
@@ -29,9 +28,9 @@ _BLOCKS = {
     "dd", "li", "table", "pre", "form", "blockquote", "figure", "figcaption", "address", "details",
     "summary", "fieldset", "hr", "body", "caption", *(f"h{n}" for n in range(1, 7)),
 }  # fmt: skip
-_BESIDE_CONTENT = _LEFT_OUT | {"a", "header", "footer", "aside", "form"}
-# trafilatura's own names -> HTML
-_NAMES = {
+_PAGE_FURNITURE = _SKIPPED | {"a", "header", "footer", "aside", "form"}
+# trafilatura's own names -> HTML; those that depend on attributes: `_html_name`
+_HTML_NAMES = {
     "item": "li",
     "row": "tr",
     "cell": "td",
@@ -94,11 +93,11 @@ def content_of(root: Element, selector: str = "") -> list[Element]:
     Those that the CSS selector names, else what trafilatura finds.
     """
     if selector:
-        found = root.cssselect(selector)  # type: ignore[attr-defined]
+        selected = root.cssselect(selector)  # type: ignore[attr-defined]
         return [
             element
-            for element in found
-            if not any(other in found for other in element.iterancestors())
+            for element in selected
+            if not any(ancestor in selected for ancestor in element.iterancestors())
         ]
     if is_word_export(root):  # nothing surrounds its content
         return list(root.iterfind("body"))
@@ -114,23 +113,27 @@ def content_of(root: Element, selector: str = "") -> list[Element]:
     if extracted is None or extracted.body is None:
         return []
     for element in extracted.body.iter():
-        rend = element.get("rend") or ""
-        if element.tag == "head":
-            element.tag = rend if re.fullmatch(r"h[1-6]", rend) else "h2"
-        elif element.tag == "hi":
-            element.tag = {"#sup": "sup", "#sub": "sub"}.get(rend, "span")
-        elif element.tag == "list":
-            element.tag = "ol" if rend == "ol" else "dl" if rend == "dl" else "ul"
-        elif element.tag == "code":  # a listing stands alone, a word of code in a paragraph
-            parent = element.getparent()
-            element.tag = (
-                "pre" if parent is None or parent.tag in ("body", "main", "div") else "span"
-            )
-        elif element.tag == "cell" and element.get("role") == "head":
-            element.tag = "th"
-        else:
-            element.tag = _NAMES.get(element.tag, element.tag)
+        element.tag = _html_name(element)
     return [extracted.body]
+
+
+def _html_name(element: Element) -> Any:
+    """Return the HTML name of an element of trafilatura's tree."""
+    tag = element.tag
+    rend = element.get("rend") or ""
+    if tag == "head":
+        return rend if re.fullmatch(r"h[1-6]", rend) else "h2"
+    if tag == "hi":
+        return {"#sup": "sup", "#sub": "sub"}.get(rend, "span")
+    if tag == "list":
+        return rend if rend in ("ol", "dl") else "ul"
+    if tag == "code":  # a listing stands alone, a word of code in a paragraph
+        parent = element.getparent()
+        is_listing = parent is None or parent.tag in ("body", "main", "div")
+        return "pre" if is_listing else "span"
+    if tag == "cell" and element.get("role") == "head":
+        return "th"
+    return _HTML_NAMES.get(tag, tag)
 
 
 class HtmlText:
@@ -146,7 +149,7 @@ class HtmlText:
         self._end()
 
     def _end(self) -> None:
-        """End the paragraph at hand."""
+        """End the current paragraph."""
         text = clean(self._line)
         self._line = ""
         if text:
@@ -154,14 +157,16 @@ class HtmlText:
 
     def _captured(self, write: Callable[[Element], None], element: Element) -> list[str]:
         """Return the blocks that `write` makes of an element."""
-        outer = self.blocks, self._line
+        outer_blocks = self.blocks
+        outer_line = self._line
         self.blocks = []
         self._line = ""
         write(element)
         self._end()
-        inner = self.blocks
-        self.blocks, self._line = outer
-        return inner
+        inner_blocks = self.blocks
+        self.blocks = outer_blocks
+        self._line = outer_line
+        return inner_blocks
 
     def _flow(self, element: Element) -> None:
         self._line += element.text or ""
@@ -178,12 +183,15 @@ class HtmlText:
             elif tag == "br":
                 self._line += " "
             elif tag == "sup":
-                self._line += superscript(
-                    " ".join(self._captured(self._flow, child)), self._line, child
-                )
-            elif tag and tag not in _LEFT_OUT:
+                raised = self._line_of(child)
+                self._line += superscript(raised, self._line, child)
+            elif tag and tag not in _SKIPPED:
                 self._flow(child)
             self._line += child.tail or ""
+
+    def _line_of(self, element: Element) -> str:
+        """Return an element's text on one line."""
+        return " ".join(self._captured(self._flow, element))
 
     def _block(self, element: Element) -> None:
         tag = tag_of(element)
@@ -193,30 +201,34 @@ class HtmlText:
             self._table(element)
         elif tag == "pre":
             text = "".join(map(str, element.itertext())).strip("\n")
-            self.blocks.extend([text] if text.strip() else [])
+            if text.strip():
+                self.blocks.append(text)
         elif re.fullmatch(r"h[1-6]", tag):
-            text = " ".join(self._captured(self._flow, element))
-            self.blocks.extend([heading(int(tag[1]), text)] if text else [])
+            if text := self._line_of(element):
+                self.blocks.append(heading(int(tag[1]), text))
         elif tag == "blockquote":
-            self.blocks += [
-                "> " + block.replace("\n", "\n> ") for block in self._captured(self._flow, element)
-            ]
+            self._prefixed(element, "> ", "> ")
         elif tag == "dd":
-            self.blocks += [
-                "- " + block.replace("\n", "\n  ") for block in self._captured(self._flow, element)
-            ]
-        elif tag not in _LEFT_OUT:
+            self._prefixed(element, "- ", "  ")
+        elif tag not in _SKIPPED:
             self._flow(element)
 
-    def _list(self, element: Element, ordered: bool) -> None:
+    def _prefixed(self, element: Element, first: str, following: str) -> None:
+        """Add the blocks of an element, each with a prefix for its first and its other lines."""
+        for block in self._captured(self._flow, element):
+            self.blocks.append(first + block.replace("\n", f"\n{following}"))
+
+    def _list(self, element: Element, is_ordered: bool) -> None:
         lines = []
-        for number, item in enumerate((child for child in element if tag_of(child)), 1):
-            blocks = self._captured(self._flow if tag_of(item) == "li" else self._block, item)
-            if blocks:
-                lines.append(
-                    (f"{number}. " if ordered else "- ") + "\n".join(blocks).replace("\n", "\n  ")
-                )
-        self.blocks.extend(["\n".join(lines)] if lines else [])
+        items = [child for child in element if tag_of(child)]
+        for number, item in enumerate(items, 1):
+            write = self._flow if tag_of(item) == "li" else self._block
+            if blocks := self._captured(write, item):
+                mark = f"{number}." if is_ordered else "-"
+                text = "\n".join(blocks).replace("\n", "\n  ")
+                lines.append(f"{mark} {text}")
+        if lines:
+            self.blocks.append("\n".join(lines))
 
     def _table(self, element: Element) -> None:
         for caption in element.iterfind("caption"):
@@ -224,18 +236,15 @@ class HtmlText:
         if next(element.iterdescendants("table"), None) is not None:  # a table for layout
             self._flow_cells(element)
             return
-        rows = [
-            [
-                " ".join(" ".join(self._captured(self._flow, cell)).split())
-                for cell in row
-                if tag_of(cell) in ("td", "th")
-            ]
-            for row in element.iter("tr")
-        ]
+        rows = [self._cells(row) for row in element.iter("tr")]
         if max(map(len, rows), default=0) <= 1:
             self.blocks += [row[0] for row in rows if row and row[0]]
         elif text := table_rows(rows):
             self.blocks.append(text)
+
+    def _cells(self, row: Element) -> list[str]:
+        cells = [cell for cell in row if tag_of(cell) in ("td", "th")]
+        return [" ".join(self._line_of(cell).split()) for cell in cells]
 
     def _flow_cells(self, element: Element) -> None:
         for child in element:
@@ -250,22 +259,22 @@ class HtmlText:
 def letters_of(root: Element) -> int:
     """Return how many letters and digits of a page are outside links, menus and page furniture."""
     count = 0
-    waiting = [root]
-    while waiting:
-        element = waiting.pop()
+    pending = [root]
+    while pending:
+        element = pending.pop()
         count += sum(map(str.isalnum, element.text or ""))
         for child in element:
             count += sum(map(str.isalnum, child.tail or ""))
-            if tag_of(child) and tag_of(child) not in _BESIDE_CONTENT:
-                waiting.append(child)
+            if tag_of(child) and tag_of(child) not in _PAGE_FURNITURE:
+                pending.append(child)
     return count
 
 
 def page_text(root: Element, selector: str = "") -> tuple[str, str]:
     """Return title and text of a page, the title first; an empty text when there is no content."""
-    name = " ".join(
-        "".join(map(str, next(root.iter("title"), etree.Element("title")).itertext())).split()
-    )
+    name = ""
+    if (title_element := next(root.iter("title"), None)) is not None:
+        name = " ".join("".join(map(str, title_element.itertext())).split())
     writer = HtmlText()
     for element in content_of(root, selector):
         writer.write(element)

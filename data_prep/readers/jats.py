@@ -44,7 +44,7 @@ _TYPES = {
 class JatsReader(SourceReader):
     """Yields one document per `article`, of single files or of the members of tar archives.
 
-    Tar archives are read as streams; their members of other kinds, archives too, are counted.
+    Tar archives are read as streams; their other members, archives too, are counted.
 
     The id is the PMCID ("PMC123"), else the DOI, else the PMID, else a hash. Metadata besides what
     all readers give: pmcid, pmid, doi, article_type, journal, full_text (whether there is a body).
@@ -101,41 +101,38 @@ class JatsReader(SourceReader):
             record.position += f", line {error.lineno}"
             raise RecordRejectedError("broken XML", error.msg) from None
         strip_namespaces(root)
-        name = (
-            record.position.removeprefix("member ")
-            if record.position.startswith("member ")
-            else filepath
-        )
+        is_member = record.position.startswith("member ")
+        name = record.position.removeprefix("member ") if is_member else filepath
         articles, others = articles_of(root)
         for element in others:
-            yield self._other(element, record)
+            yield self._not_an_article(element, record)
+        if len(articles) == 1:
+            yield Record(record.position, (articles[0], name), record.sample)
+            return
         for number, article in enumerate(articles):
-            is_single = len(articles) == 1
-            position = record.position if is_single else f"{record.position}, article {number + 1}"
-            yield Record(
-                position, (article, name if is_single else f"{name}/{number}"), record.sample
-            )
+            position = f"{record.position}, article {number + 1}"
+            yield Record(position, (article, f"{name}/{number}"), record.sample)
 
-    def _other(self, element: Element, record: Record) -> Record:
+    def _not_an_article(self, element: Element, record: Record) -> Record:
         """Return an element in place of an article: it is counted, too."""
         if element.find("header[@status='deleted']") is not None:
             return Record(record.position, (None, ""))
         parent = element.getparent()
         if parent is None:
-            why = Rejection(
+            rejection = Rejection(
                 "not JATS",
                 f"the root element is <{tag_of(element)}>, not an <article> with front matter or a"
                 " body, and holds none",
             )
-            return Record(record.position, sample=record.sample, rejection=why)
-        why = Rejection(
+            return Record(record.position, sample=record.sample, rejection=rejection)
+        rejection = Rejection(
             "not JATS",
             f"<{tag_of(element)}> in <{tag_of(parent)}> is no JATS article and holds none",
         )
         return Record(
             f"{record.position}, line {element.sourceline}",
             sample=f"<{tag_of(element)}>",
-            rejection=why,
+            rejection=rejection,
         )
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
@@ -146,25 +143,17 @@ class JatsReader(SourceReader):
             return
         document = self._document(article, name, filepath)
         self.stat_update("total")
-        self.stat_update(
-            "sub-articles left out",
-            value=len(article.findall("sub-article")) + len(article.findall("response")),
-        )
+        sub_articles = [*article.iterfind("sub-article"), *article.iterfind("response")]
+        self.stat_update("sub-articles skipped", value=len(sub_articles))
         if document.text:
             yield document
         else:
             self.stat_update("dropped_no text")
 
     def _document(self, article: Element, name: str, filepath: str) -> Document:
-        known = _metadata(article) | {"title": ""}
+        metadata = _metadata(article)
         writer = JatsText(article, self.options)
-        title_group = article.find("front/article-meta/title-group")
-        if title_group is not None:
-            parts = [
-                writer.text_of(title_group.find("article-title")),
-                *map(writer.text_of, title_group.iterfind("subtitle")),
-            ]
-            known["title"] = ": ".join(part.rstrip(":") for part in parts if part)
+        metadata["title"] = _title(article, writer)
         for abstract in article.iterfind("front/article-meta/abstract"):
             if abstract.get("abstract-type") not in _TEASERS:
                 writer.abstract(abstract)
@@ -172,10 +161,22 @@ class JatsReader(SourceReader):
         if body is not None:
             writer.body(body)
         writer.rest(article)
-        known["full_text"] = body is not None and len(body) > 0
-        text = "\n\n".join([block for block in [known["title"], *writer.blocks] if block])
-        document_id = known["pmcid"] or known["doi"] or known["pmid"] or self.content_id(name, text)
-        return self.document(text, document_id, filepath, **known)
+        metadata["full_text"] = body is not None and len(body) > 0
+        text = "\n\n".join(block for block in [metadata["title"], *writer.blocks] if block)
+        document_id = metadata["pmcid"] or metadata["doi"] or metadata["pmid"]
+        if not document_id:
+            document_id = self.content_id(name, text)
+        return self.document(text, document_id, filepath, **metadata)
+
+
+def _title(article: Element, writer: JatsText) -> str:
+    """Return title and subtitles, "" without a title group."""
+    title_group = article.find("front/article-meta/title-group")
+    if title_group is None:
+        return ""
+    elements = [title_group.find("article-title"), *title_group.iterfind("subtitle")]
+    titles = [writer.text_of(element) for element in elements]
+    return ": ".join(title.rstrip(":") for title in titles if title)
 
 
 def _metadata(article: Element) -> dict[str, Any]:
@@ -183,18 +184,18 @@ def _metadata(article: Element) -> dict[str, Any]:
     meta = article.find("front/article-meta")
     if meta is None:
         meta = etree.Element("article-meta")
-    kind = article.get("article-type") or ""
-    pmcid = _identifier(meta, "pmcid") or _identifier(meta, "pmc") or _identifier(meta, "pmcaid")
+    article_type = article.get("article-type") or ""
+    pmcid = _article_id(meta, "pmcid") or _article_id(meta, "pmc") or _article_id(meta, "pmcaid")
     pmcid = f"PMC{pmcid.upper().removeprefix('PMC')}" if pmcid else ""
     statement, license = _rights(meta)
     related = {element.get("related-article-type") for element in meta.iterfind("related-article")}
     language = article.get(LANGUAGE)
     return {
         "pmcid": pmcid,
-        "pmid": _identifier(meta, "pmid"),
-        "doi": _identifier(meta, "doi"),
-        "article_type": kind,
-        "publication_types": [_TYPES[kind]] if kind in _TYPES else [],
+        "pmid": _article_id(meta, "pmid"),
+        "doi": _article_id(meta, "doi"),
+        "article_type": article_type,
+        "publication_types": [_TYPES[article_type]] if article_type in _TYPES else [],
         "journal": " ".join((article.findtext("front/journal-meta//journal-title") or "").split()),
         "language": [language] if language else [],
         "date": _date(meta),
@@ -204,33 +205,32 @@ def _metadata(article: Element) -> dict[str, Any]:
     }
 
 
-def _identifier(meta: Element, kind: str) -> str:
-    return (meta.findtext(f"article-id[@pub-id-type='{kind}']") or "").strip()
+def _article_id(meta: Element, id_type: str) -> str:
+    return (meta.findtext(f"article-id[@pub-id-type='{id_type}']") or "").strip()
 
 
 def _rights(meta: Element) -> tuple[str, str]:
-    """Return what is said about rights, on one line, and the license's name."""
-    stated = [
-        *meta.iterfind("permissions"),
-        *meta.iterfind("copyright-statement"),
-        *meta.iterfind("license"),
-    ]
-    parts = [part for element in stated for part in element.iter()]
-    licenses = [part for part in parts if tag_of(part) == "license"]
-    said = [
+    """Return the statement of rights, on one line, and the license's name."""
+    parts: list[Element] = []
+    for path in ("permissions", "copyright-statement", "license"):
+        for element in meta.iterfind(path):
+            parts += element.iter()
+    sentences = [
         plain_text(part) for part in parts if tag_of(part) in ("copyright-statement", "license")
     ]
-    statement = " ".join(text for text in said if text)
+    statement = " ".join(sentence for sentence in sentences if sentence)
+    licenses = [part for part in parts if tag_of(part) == "license"]
     if not licenses:  # a copyright line alone grants nothing
         name = license_name(statement)
         return statement, "" if name == OTHER else name
-    linked = [part for part in parts if tag_of(part) in ("license", "ext-link", "license_ref")]
-    addresses = [address for part in linked for address in (part.get(HREF), part.text)]
-    name = license_name(
-        *addresses, statement, *(license.get("license-type") for license in licenses)
-    )
+    addresses: list[str | None] = []
+    for part in parts:
+        if tag_of(part) in ("license", "ext-link", "license_ref"):
+            addresses += [part.get(HREF), part.text]
+    types = [license.get("license-type") for license in licenses]
+    name = license_name(*addresses, statement, *types)
     if name not in ("", OTHER) and license_name(statement) != name:
-        statement = f"{statement} ({name})".strip()  # the address said it, not the words
+        statement = f"{statement} ({name})".strip()  # only the address names it
     return statement, name
 
 
@@ -238,21 +238,23 @@ def _date(meta: Element) -> str | None:
     """Return the earliest publication date, as far as known: "2013-02-28", "2013-02" or "2013"."""
     dates = []
     for date in meta.iterfind("pub-date"):
+        date_type = date.get("pub-type") or date.get("date-type")
         year = (date.findtext("year") or "").strip()
-        if (date.get("pub-type") or date.get("date-type")) in (
-            "pmc-release",
-            "nihms-submitted",
-        ) or not year.isdecimal():
-            continue
-        parts = [year]
-        for name in ("month", "day"):
-            part = (date.findtext(name) or "").strip()
-            if not part.isdecimal():
-                break
-            parts.append(part.zfill(2))
-        dates.append("-".join(parts))
-    # "2013" is not before "2013-02-28": the one that says more is taken
+        if date_type not in ("pmc-release", "nihms-submitted") and year.isdecimal():
+            dates.append("-".join([year, *_month_and_day(date)]))
+    # "2013" is not before "2013-02-28": the more precise date is taken
     return min(dates, key=lambda date: (date[:4], -len(date), date)) if dates else None
+
+
+def _month_and_day(date: Element) -> list[str]:
+    """Return month and day in two digits, as far as they are known."""
+    parts: list[str] = []
+    for name in ("month", "day"):
+        part = (date.findtext(name) or "").strip()
+        if not part.isdecimal():
+            break
+        parts.append(part.zfill(2))
+    return parts
 
 
 def articles_of(root: Element) -> tuple[list[Element], list[Element]]:
@@ -263,21 +265,21 @@ def articles_of(root: Element) -> tuple[list[Element], list[Element]]:
     """
     articles: list[Element] = []
     others: list[Element] = []
-    waiting = [root]
-    while waiting:
-        element = waiting.pop()
+    pending = [root]
+    while pending:
+        element = pending.pop()
         tag = tag_of(element)
         if tag == "article" and _is_jats(element):
             articles.append(element)
         elif next(iter(element.iterdescendants("article")), None) is not None:
-            waiting.extend(child for child in reversed(element) if tag_of(child))
+            pending.extend(child for child in reversed(element) if tag_of(child))
         elif element is root or not _is_about_envelope(element):
             others.append(element)
     return articles, others
 
 
 def _is_jats(element: Element) -> bool:
-    """Say whether an `article` is one of JATS.
+    """Return whether an `article` is one of JATS.
 
     Other languages (DocBook, HTML) have an element of that name, too.
     """

@@ -17,7 +17,7 @@ _ADDRESS = re.compile(
 _SHORT = re.compile(
     r"\bCC[ -]?(BY(?:[ -]?(?:NC|SA|ND))*|0)(?:[ -]*v?(\d\.\d))?(?![a-z])", re.IGNORECASE
 )
-_PARTS = re.compile("BY|NC|SA|ND", re.IGNORECASE)
+_CONDITIONS = re.compile("BY|NC|SA|ND", re.IGNORECASE)
 _WORDS = re.compile(
     r"creative commons (?:public domain dedication|attribution)((?:[-"
     r" ]*(?:non-?commercial|no-?deriv\w*|share[- ]?alike))*)"
@@ -33,34 +33,47 @@ def license_name(*statements: str | None) -> str:
     """Return the name of the license that the statements (addresses first, then sentences) name."""
     stated = [statement for statement in statements if statement and statement.strip()]
     for statement in stated:
-        if found := _ADDRESS.search(statement):
-            if found[3]:
-                return f"CC0-{found[4]}" if found[3].lower() == "zero" else PUBLIC_DOMAIN
-            return _name(found[1], found[2])
+        if address := _ADDRESS.search(statement):
+            return _of_address(address)
     for statement in stated:
-        if found := _SHORT.search(statement):
-            return (
-                f"CC0-{found[2] or '1.0'}"
-                if found[1] == "0"
-                else _name("-".join(_PARTS.findall(found[1])), found[2])
-            )
-        if found := _WORDS.search(statement):
-            if "dedication" in found[0].lower():
-                return "CC0-1.0"
-            lower = found[1].lower()
-            parts = ["by"] + [
-                short
-                for short, word in (("nc", "commercial"), ("sa", "alike"), ("nd", "deriv"))
-                if word in lower
-            ]
-            return _name("-".join(parts), found[2])
+        if short := _SHORT.search(statement):
+            return _of_short_name(short)
+        if words := _WORDS.search(statement):
+            return _of_words(words)
     if any(_PUBLIC.search(statement) for statement in stated):
         return PUBLIC_DOMAIN
     return OTHER if stated else ""
 
 
-def _name(kind: str, version: str | None) -> str:
-    kind = kind.upper()
-    if kind.startswith("BY-ND-NC"):  # the order of version 1.0
-        kind = "BY-NC-ND"
-    return f"CC-{kind}-{version}" if version else f"CC-{kind}"
+def _of_address(address: re.Match[str]) -> str:
+    """Return the name of the license at an address of Creative Commons."""
+    conditions, version, public_tool, tool_version = address.groups()
+    if public_tool is None:
+        return _name(conditions, version)
+    return f"CC0-{tool_version}" if public_tool.lower() == "zero" else PUBLIC_DOMAIN
+
+
+def _of_short_name(short: re.Match[str]) -> str:
+    """Return the name of a license from one like "CC BY-NC 4.0"."""
+    conditions, version = short.groups()
+    if conditions == "0":
+        return f"CC0-{version or '1.0'}"
+    return _name("-".join(_CONDITIONS.findall(conditions)), version)
+
+
+def _of_words(words: re.Match[str]) -> str:
+    """Return the name of a license from its name in words."""
+    if "dedication" in words[0].lower():
+        return "CC0-1.0"
+    conditions = ["by"]
+    for short, word in (("nc", "commercial"), ("sa", "alike"), ("nd", "deriv")):
+        if word in words[1].lower():
+            conditions.append(short)
+    return _name("-".join(conditions), words[2])
+
+
+def _name(conditions: str, version: str | None) -> str:
+    conditions = conditions.upper()
+    if conditions.startswith("BY-ND-NC"):  # the order of version 1.0
+        conditions = "BY-NC-ND"
+    return f"CC-{conditions}-{version}" if version else f"CC-{conditions}"

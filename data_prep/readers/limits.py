@@ -29,17 +29,18 @@ _SEARCH, _SPLIT, _PARSE = range(3)
 
 
 class Limits(Watch):
-    """Notes the reader's current record in memory shared with the parent, and restarts its time."""
+    """Writes the reader's current record to memory shared with the parent, and times it."""
 
     def __init__(self, options: ReaderOptions) -> None:
         self.seconds = options.max_record_seconds
         self.memory = options.max_record_memory
-        self._begun = self._peak = _peak()
+        self._begun = _peak()
+        self._peak = self._begun
         self._state = mmap.mmap(-1, mmap.PAGESIZE)
         self.next_file()
 
     def next_file(self) -> None:
-        """Forget what is known about the present file: the next one follows."""
+        """Forget the rejections of the current file: the next one follows."""
         self.skip_split: dict[RecordIndex, Rejection] = {}
         self.skip_parse: dict[RecordIndex, Rejection] = {}
         self._end: tuple[RecordIndex, str] | None = None
@@ -50,25 +51,25 @@ class Limits(Watch):
         _STATE.pack_into(self._state, 0, _SEARCH, *start)
 
     def before_search(self, index: RecordIndex) -> None:
-        """Note it.
+        """Record the phase and restart the time limit.
 
         Raises:
             DataError: what follows ended a process before.
         """
         if self._end is not None and index >= self._end[0]:
             raise DataError(self._end[1])
-        self._note(_SEARCH, index)
+        self._enter(_SEARCH, index)
 
     def before_split(self, index: RecordIndex) -> None:
-        """Note it."""
-        self._note(_SPLIT, index)
+        """Record the phase and restart the time limit."""
+        self._enter(_SPLIT, index)
 
     def before_parse(self, index: RecordIndex) -> None:
-        """Note it."""
-        self._note(_PARSE, index)
+        """Record the phase and restart the time limit."""
+        self._enter(_PARSE, index)
 
     def after_parse(self) -> None:
-        """Look at how much memory that took.
+        """Check how much memory that took.
 
         Raises:
             MemoryError: nearly all that is allowed.
@@ -81,7 +82,7 @@ class Limits(Watch):
                 raise MemoryError
 
     def is_used_up(self) -> bool:
-        """Say whether nearly all the memory for a record was taken, whatever came of it."""
+        """Return whether nearly all the memory for a record was taken, whatever came of it."""
         return _peak() - self._begun > NEARLY * self.memory
 
     def restart_timer(self) -> None:
@@ -90,22 +91,22 @@ class Limits(Watch):
 
     def limit_memory(self) -> None:
         """Allow so much memory for a record besides what the process has now."""
-        self._begun = self._peak = _peak()
+        self._begun = _peak()
+        self._peak = self._begun
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         limit = _data_bytes() + self.memory
-        resource.setrlimit(
-            resource.RLIMIT_DATA,
-            (limit if most == resource.RLIM_INFINITY else min(limit, most), most),
-        )
+        if most != resource.RLIM_INFINITY:
+            limit = min(limit, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
     def blame(self, rejection: Rejection, start: RecordIndex) -> str | None:
         """In the parent: note that the reader's current record must not be tried again.
 
         Return why the file cannot be read further, if so.
         """
-        kind, record, part = _STATE.unpack_from(self._state)
+        phase, record, part = _STATE.unpack_from(self._state)
         index = RecordIndex(record, part)
-        if kind == _SEARCH:
+        if phase == _SEARCH:
             broken = f"what follows record {record} {rejection.detail}"
             if index <= start or self._end is not None:
                 return broken
@@ -116,11 +117,11 @@ class Limits(Watch):
                 f"more than {MOST_ENDED} of its records took too long, too much memory or crashed;"
                 f" the last one {rejection.detail}"
             )
-        (self.skip_split if kind == _SPLIT else self.skip_parse)[index] = rejection
+        (self.skip_split if phase == _SPLIT else self.skip_parse)[index] = rejection
         return None
 
-    def _note(self, kind: int, index: RecordIndex) -> None:
-        _STATE.pack_into(self._state, 0, kind, *index)
+    def _enter(self, phase: int, index: RecordIndex) -> None:
+        _STATE.pack_into(self._state, 0, phase, *index)
         signal.setitimer(signal.ITIMER_PROF, self.seconds)
 
 

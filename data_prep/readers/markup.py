@@ -31,7 +31,7 @@ _CHARGE = re.compile(r"\d*[-−–+]|\W*")
 
 def plain_text(element: etree._Element) -> str:
     """Return all text inside an element on one line, markup turned into plain characters."""
-    return clean(inline_text(element, _one))
+    return clean(inline_text(element, _inline))
 
 
 def clean(text: str) -> str:
@@ -43,10 +43,10 @@ def clean(text: str) -> str:
         text = text.translate(_CONTROLS)
     if JOINED in text:
         text = _POWER.sub("", text)
-    return " ".join(_ESCAPED.sub(lambda found: html.unescape(found[0]), text).split())
+    return " ".join(_ESCAPED.sub(lambda match: html.unescape(match[0]), text).split())
 
 
-def _one(child: etree._Element, before: str) -> str:
+def _inline(child: etree._Element, before: str) -> str:
     """Return the text of one child element that follows the text `before`."""
     if child.tag is etree.Entity:
         return html.unescape(child.text or "")
@@ -55,8 +55,8 @@ def _one(child: etree._Element, before: str) -> str:
     if child.tag.startswith(MATHML):
         return math(child)
     if child.tag == "sup":
-        return superscript_text(child, _one, _is_sup, before)
-    return inline_text(child, _one, before)
+        return superscript_text(child, _inline, _is_sup, before)
+    return inline_text(child, _inline, before)
 
 
 def _is_sup(element: etree._Element) -> bool:
@@ -65,28 +65,26 @@ def _is_sup(element: etree._Element) -> bool:
 
 def math(element: etree._Element) -> str:
     """Return a MathML element as one line of plain characters."""
-    kind = tag_of(element)
-    if kind == "semantics":  # the formula, then the same again in other notations
+    tag = tag_of(element)
+    if tag == "semantics":  # the formula, then the same again in other notations
         return math(next(_elements(element)))
     parts = [math(child) for child in _elements(element)]
     if not parts:
-        return " " if kind == "mspace" else " ".join((element.text or "").split())
-    if kind == "msup" and len(parts) == 2:
+        return " " if tag == "mspace" else " ".join((element.text or "").split())
+    if tag == "msup" and len(parts) == 2:
         return parts[0] + _script(parts[1], parts[0])
-    if kind == "msubsup" and len(parts) == 3:
+    if tag == "msubsup" and len(parts) == 3:
         return parts[0] + parts[1] + _script(parts[2], parts[0])
-    if kind == "mfrac" and len(parts) == 2:
+    if tag == "mfrac" and len(parts) == 2:
         return "/".join(part if part.isalnum() else f"({part})" for part in parts)
-    if kind == "msqrt":
+    if tag == "msqrt":
         return f"√({''.join(parts)})"
-    if kind in ("mtable", "mtr", "mlabeledtr"):
-        return ("; " if kind == "mtable" else " ").join(part for part in parts if part.strip())
-    if kind == "mfenced":
-        return (
-            element.get("open", "(")
-            + element.get("separators", ",")[:1].join(parts)
-            + element.get("close", ")")
-        )
+    if tag in ("mtable", "mtr", "mlabeledtr"):
+        separator = "; " if tag == "mtable" else " "
+        return separator.join(part for part in parts if part.strip())
+    if tag == "mfenced":
+        content = element.get("separators", ",")[:1].join(parts)
+        return element.get("open", "(") + content + element.get("close", ")")
     return "".join(parts)
 
 

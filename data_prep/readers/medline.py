@@ -31,7 +31,7 @@ _RECORDS = ("PubmedArticle", "PubmedBookArticle", "DeleteCitation")
 KEEP = 0
 SUPERSEDED = 1
 DELETED = 2
-_REASONS = {SUPERSEDED: "a later version came", DELETED: "deleted by NLM"}
+_REASONS = {SUPERSEDED: "superseded by a later version", DELETED: "deleted by NLM"}
 
 
 class MedlineReader(SourceReader):
@@ -132,9 +132,9 @@ def article(citation: etree._Element, pmid: str, source: str) -> Document:
         ],
         "mesh": [_heading(heading) for heading in citation.findall("MeshHeadingList/MeshHeading")],
         "publication_types": [
-            kind.text
-            for kind in citation.findall("Article/PublicationTypeList/PublicationType")
-            if kind.text
+            publication_type.text
+            for publication_type in citation.findall("Article/PublicationTypeList/PublicationType")
+            if publication_type.text
         ],
         "date": _date(citation),
         "copyright": rights,
@@ -155,14 +155,10 @@ def _title(citation: etree._Element) -> str:
     Without one, the original title.
     """
     title = _optional_text(citation.find("Article/ArticleTitle"))
-    if (
-        title.startswith("[")
-        and (bracketed := re.fullmatch(r"\[(.*)\](\.?)", title))
-        and _balanced(bracketed[1])
-    ):
-        title = (
-            bracketed[1] if bracketed[1][-1:] in (".", "?", "!") else bracketed[1] + bracketed[2]
-        )
+    bracketed = re.fullmatch(r"\[(.*)\](\.?)", title)
+    if bracketed and _balanced(bracketed[1]):
+        inner, period = bracketed.groups()
+        title = inner if inner[-1:] in (".", "?", "!") else inner + period
     if not title or title.rstrip(".").lower() == "not available":
         return _optional_text(citation.find("Article/VernacularTitle"))
     return title
@@ -187,8 +183,10 @@ def _abstract(citation: etree._Element) -> str:
     for section in citation.findall("Article/Abstract/AbstractText"):
         text = plain_text(section)
         label = " ".join((section.get("Label") or "").split()).rstrip(":")
+        if label and label.upper() != "UNLABELLED" and text:
+            text = f"{label}: {text}"
         if text:
-            sections.append(f"{label}: {text}" if label and label.upper() != "UNLABELLED" else text)
+            sections.append(text)
     return "\n".join(sections)
 
 
@@ -213,11 +211,10 @@ def _date(citation: etree._Element) -> str | None:
         return None
     year = date.findtext("Year")
     if year is None:
-        found = re.search(r"\b(1[5-9]|20)\d\d\b", date.findtext("MedlineDate") or "")
-        return found[0] if found else None
-    month = _MONTHS.get((date.findtext("Month") or "")[:3].title()) or (
-        date.findtext("Month") or ""
-    ).zfill(2)
+        match = re.search(r"\b(1[5-9]|20)\d\d\b", date.findtext("MedlineDate") or "")
+        return match[0] if match else None
+    month_text = date.findtext("Month") or ""
+    month = _MONTHS.get(month_text[:3].title()) or month_text.zfill(2)
     if not re.fullmatch(r"0[1-9]|1[0-2]", month):
         return year
     day = date.findtext("Day")

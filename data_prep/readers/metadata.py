@@ -1,4 +1,4 @@
-"""Metadata of records from outside, in the forms that the steps after the readers rely on."""
+"""Metadata of records from outside, with the types that the steps after the readers rely on."""
 
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -7,19 +7,19 @@ from typing import Any
 ORIGIN = "origin_"
 
 
-def in_form(known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata in which each field that a step reads has its form.
+def with_types(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata in which each field that a step reads has the expected type.
 
-    A value that cannot be brought into it moves to `origin_<name>`.
+    A value that cannot be converted moves to `origin_<name>`.
     """
     result: dict[str, Any] = {}
     for key, value in known.items():
-        form = _FORMS.get(key)
-        if form is None or value is None:
-            result[key] = [] if form is _words else value
+        convert = _CONVERTERS.get(key)
+        if convert is None or value is None:
+            result[key] = [] if convert is _words else value
             continue
         try:
-            result[key] = form(value)
+            result[key] = convert(value)
         except (TypeError, ValueError):
             result[ORIGIN + key] = value
     for key in ("title", "copyright"):
@@ -64,10 +64,10 @@ def _headings(value: Any) -> list[dict[str, Any]]:
     return list(value)
 
 
-def _shares(value: Any) -> dict[str, float]:
+def _fractions(value: Any) -> dict[str, float]:
     if not isinstance(value, dict):
         raise TypeError
-    return {name: float(share) for name, share in value.items()}
+    return {name: float(fraction) for name, fraction in value.items()}
 
 
 def _count(value: Any) -> float:
@@ -76,7 +76,7 @@ def _count(value: Any) -> float:
     return value
 
 
-_FORMS: dict[str, Callable[[Any], Any]] = {
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "title": _text,
     "copyright": _text,
     "language": _words,
@@ -88,7 +88,7 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     "pmcid": _word,
     "doi": _word,
     "text_language": _text,
-    "text_languages": _shares,
+    "text_languages": _fractions,
     "citation_count": _count,
     "filter_reason": _text,
 }

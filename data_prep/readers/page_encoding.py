@@ -48,7 +48,7 @@ _FEW = 8
 """Bytes beyond ASCII that are too few to detect anything but windows-1252."""
 
 _MOSTLY = 0.9
-"""Share of the bytes beyond ASCII that must be UTF-8 for a page to count as of mixed encodings."""
+"""Fraction of the bytes beyond ASCII that must be UTF-8 for a page of mixed encodings."""
 
 _LATIN = (
     "cp1252",
@@ -114,15 +114,10 @@ def decode_page(data: bytes, charset: str | None = None) -> str:
 def _decoded(data: bytes, charset: str | None) -> str:
     for mark, codec in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
-            try:
-                return data[len(mark) :].decode(codec)
-            except UnicodeDecodeError as error:
-                if codec != "utf-8":
-                    raise UnknownEncodingError(
-                        f"not {codec.upper()}, which its byte order mark states ({error})"
-                    ) from None
-                return _mixed_utf8(data)
-    labels = [*([charset] if charset else []), *_stated(data)]
+            return _decoded_by_mark(data, mark, codec)
+    labels = _stated(data)
+    if charset:
+        labels.insert(0, charset)
     if (wide := _utf16(data, labels)) is not None:
         return wide
     if _ISO_2022_JP.search(data) and data.isascii():
@@ -137,16 +132,32 @@ def _decoded(data: bytes, charset: str | None) -> str:
     return _detected(data, labels)
 
 
+def _decoded_by_mark(data: bytes, mark: bytes, codec: str) -> str:
+    """Return the text of a page that begins with a byte order mark."""
+    try:
+        return data[len(mark) :].decode(codec)
+    except UnicodeDecodeError as error:
+        if codec == "utf-8":
+            return _mixed_utf8(data)
+        raise UnknownEncodingError(
+            f"not {codec.upper()}, which its byte order mark states ({error})"
+        ) from None
+
+
 def _stated(data: bytes) -> list[str]:
     """Return the labels in the page.
 
     First that of the first `meta` element that has one, then that of the XML declaration.
     """
     beginning = _COMMENT.sub(b"", data[:_PRESCANNED])
-    found = [label for meta in _META.finditer(beginning) for label in _CHARSET.findall(meta[0])][:1]
+    labels = []
+    for meta in _META.finditer(beginning):
+        if charset := _CHARSET.search(meta[0]):
+            labels.append(charset[1])
+            break
     if xml := _XML.match(beginning):
-        found.append(xml[1])
-    return [label.decode("ascii", "replace") for label in found]
+        labels.append(xml[1])
+    return [label.decode("ascii", "replace") for label in labels]
 
 
 def _utf16(data: bytes, labels: list[str]) -> str | None:
@@ -189,7 +200,7 @@ def _as_labelled(data: bytes, label: str) -> str | None:
 
 
 def _is_refuted(text: str, data: bytes) -> bool:
-    """Say whether chardet is sure that the bytes are other text in a script that is not Latin."""
+    """Return whether chardet is sure that the bytes are other text in a non-Latin script."""
     if sum(byte >= 0x80 for byte in data) < 2 * _FEW:
         return False
     guess = _guessed(data, _SURE, _REFUTED_ON)
@@ -232,9 +243,9 @@ def _guessed(data: bytes, least: float = _LEAST_CONFIDENCE, size: int = _DETECTE
         return None
     first = _BEYOND_ASCII_BYTES.search(prose)
     start = first.start() if first is not None and len(prose) > size else 0
-    found = chardet.detect(prose[start : start + size])
-    name = str(found["encoding"] or "").lower()
-    if not name or name in _LATIN or (found["confidence"] or 0) < least:
+    guess = chardet.detect(prose[start : start + size])
+    name = str(guess["encoding"] or "").lower()
+    if not name or name in _LATIN or (guess["confidence"] or 0) < least:
         return None
     codecs_alike = filter(None, (_CODECS.get(name, name), _ALIKE.get(name)))
     texts = [text for codec in codecs_alike if (text := _decoded_as(data, codec)) is not None]
@@ -265,7 +276,7 @@ def _is_western(text: str) -> bool:
 
 
 def _is_garbled(text: str, codec: str) -> bool:
-    """Say whether a text was read in a wrong encoding.
+    """Return whether a text was read in a wrong encoding.
 
     Signs of it are controls, symbols, letters of other scripts or capitals inside words.
     """
@@ -336,11 +347,11 @@ def _decoded_once(text: str) -> str:
     return _BEYOND_ASCII.sub(_meant, text)
 
 
-def _meant(found: re.Match[str]) -> str:
+def _meant(match: re.Match[str]) -> str:
     try:
-        return "".join(map(_original_byte, found[0])).encode("latin-1").decode()
+        return "".join(map(_original_byte, match[0])).encode("latin-1").decode()
     except (UnicodeEncodeError, UnicodeDecodeError):
-        return found[0]
+        return match[0]
 
 
 def _original_byte(character: str) -> str:

@@ -16,6 +16,8 @@ from data_prep.readers.record import Record, RecordRejectedError
 from galen.recipe import STRICT
 
 _SCALE = 200 / 72  # pixels per point: 200 dots per inch
+_MAX_LISTED = 20
+"""Scanned pages that a report lists by number."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -81,7 +83,7 @@ class PdfReader(SourceReader):
         try:
             count = len(file)
             matter = front_back_matter(count) if self.options.drop_front_back_matter else set()
-            pages, scanned, recognised = self._pages(
+            pages, scanned, recognized = self._pages(
                 file, [number for number in range(count) if number not in matter]
             )
             stated = _stated(file)
@@ -91,52 +93,54 @@ class PdfReader(SourceReader):
             file.close()
         self.stat_update("total")
         if scanned:
-            self.stat_update("scanned pages", value=len(scanned))
-            named = ", ".join(str(number + 1) for number in scanned[:20]) + (
-                ", …" if len(scanned) > 20 else ""
-            )
-            detail = (
-                f"{len(scanned)} of {count} pages are scanned; the extra ocr reads them once it is"
-                " installed"
-            )
-            self.report(filepath, f"{position}, pages {named}", "scanned", detail)
+            self._report_scanned(scanned, count, filepath, position)
         language = self.options.language
         text = joined_pages(pages, language if language and len(language) == 2 else None)
         if not text:
             self.stat_update("dropped_scanned, no OCR" if scanned else "dropped_no text")
             return None
-        title = " ".join((stated.get("Title") or "").split())
-        date = stated.get("CreationDate") or ""
-        year = date.removeprefix("D:")[:4]
+        year = (stated.get("CreationDate") or "").removeprefix("D:")[:4]
         return self.document(
             text,
             document_id,
             filepath,
-            title=title,
+            title=" ".join((stated.get("Title") or "").split()),
             date=year if year.isdecimal() else None,
             pages=count,
-            ocr_pages=recognised,
+            ocr_pages=recognized,
         )
 
+    def _report_scanned(self, scanned: list[int], count: int, filepath: str, position: str) -> None:
+        """Count and report the scanned pages that OCR has not read."""
+        self.stat_update("scanned pages", value=len(scanned))
+        numbers = [str(number + 1) for number in scanned[:_MAX_LISTED]]
+        if len(scanned) > _MAX_LISTED:
+            numbers.append("…")
+        detail = (
+            f"{len(scanned)} of {count} pages are scanned; the extra ocr reads them once it is"
+            " installed"
+        )
+        self.report(filepath, f"{position}, pages {', '.join(numbers)}", "scanned", detail)
+
     def _pages(self, file: Any, numbers: list[int]) -> tuple[list[str], list[int], int]:
-        """Return the text of each page, the pages that stay scanned, and the number recognised."""
+        """Return the text of each page, the pages that stay scanned, and the number recognized."""
         pages: list[str] = []
         scanned: list[int] = []
-        recognised = 0
+        recognized = 0
         for number in numbers:
             page = file[number]
             text = page.get_textpage().get_text_bounded()
             if looks_scanned(text) and _has_image(page):
                 if self.options.ocr and has_ocr():
-                    text = _recognise(page)
-                    recognised += 1
+                    text = _recognize(page)
+                    recognized += 1
                     self.watch.restart_timer()
                 else:
                     scanned.append(number)
                     text = ""
             pages.append(text)
             page.close()
-        return pages, scanned, recognised
+        return pages, scanned, recognized
 
 
 def _stated(file: Any) -> dict[str, str]:
@@ -148,12 +152,12 @@ def _stated(file: Any) -> dict[str, str]:
 
 
 def has_ocr() -> bool:
-    """Say whether the extra `ocr` is installed."""
+    """Return whether the extra `ocr` is installed."""
     return importlib.util.find_spec("rapidocr") is not None
 
 
 def _has_image(page: Any) -> bool:
-    """Say whether an image covers at least half of the page."""
+    """Return whether an image covers at least half of the page."""
     from pypdfium2 import raw
 
     area = page.get_width() * page.get_height()
@@ -171,7 +175,7 @@ def _engine() -> Any:
     return RapidOCR()
 
 
-def _recognise(page: Any) -> str:
+def _recognize(page: Any) -> str:
     """Return the lines that OCR reads on a page, from top to bottom."""
-    found = _engine()(page.render(scale=_SCALE).to_numpy()[:, :, :3])
-    return "\n".join(found.txts or ())
+    result = _engine()(page.render(scale=_SCALE).to_numpy()[:, :, :3])
+    return "\n".join(result.txts or ())

@@ -33,14 +33,14 @@ _PRINTED = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _END = re.compile(r"[.!?。！？][\"'”’)\]]*$")
-_GOES_ON = re.compile(
+_CONTINUES = re.compile(
     r"[,;(\[–—-]$|\b(?:a|an|the|of|and|or|in|to|for|with|by|on|at|from|that|which|is|are|was|were|de|la|le|et|und|der|die)$"
 )
 _NEW = re.compile(r"(?:[-–•*●▪\uf0a7\uf0b7\uf06c]|\(?\d{1,3}[.)]|[a-z]\))\s")
 
 
 def looks_scanned(text: str) -> bool:
-    """Say whether a page's text is that of a scan.
+    """Return whether a page's text is that of a scan.
 
     It has fewer than 200 letters and digits, or they are fewer than half of its characters.
     """
@@ -62,34 +62,40 @@ def front_back_matter(pages: int) -> set[int]:
 def joined_pages(pages: Sequence[str], language: str | None = None) -> str:
     """Return the text of all pages as paragraphs.
 
-    A sentence that continues on the next page stays in one piece.
+    A sentence that continues on the next page is not split.
     """
     cleaned = [_cleaned(page) for page in pages]
     breaks = WordBreaks("\n".join(cleaned), language)
-    lines = [
-        [line.strip() for line in _joined(page, breaks).split("\n") if line.strip()]
-        for page in cleaned
-    ]
-    heads = _running_heads(lines)
+    lines_of_pages = [_lines(page, breaks) for page in cleaned]
+    running_heads = _running_heads(lines_of_pages)
     paragraphs: list[str] = []
     last = ""
-    for page in lines:
-        kept = [
-            line
-            for number, line in enumerate(page)
-            if not (_edge(number, len(page)) and _shape(line) in heads)
-        ]
-        kept = _without_printed(kept)
-        lengths = sorted(map(len, kept))
+    for page_lines in lines_of_pages:
+        lines = _without_printed(_without_running_heads(page_lines, running_heads))
+        lengths = sorted(map(len, lines))
         # that of a full line, also where a wide title is above columns
         width = lengths[len(lengths) * 3 // 4] if lengths else 0
-        for line in kept:
+        for line in lines:
             if paragraphs and not _begins(line, last, width, alone=last == paragraphs[-1]):
                 paragraphs[-1] += f" {line}"
             else:
                 paragraphs.append(line)
             last = line
     return "\n\n".join(paragraphs)
+
+
+def _lines(page: str, breaks: WordBreaks) -> list[str]:
+    """Return the lines of a page that are not empty, with broken words joined."""
+    lines = [line.strip() for line in _joined(page, breaks).split("\n")]
+    return [line for line in lines if line]
+
+
+def _without_running_heads(lines: Sequence[str], running_heads: set[str]) -> list[str]:
+    return [
+        line
+        for number, line in enumerate(lines)
+        if not (_is_at_edge(number, len(lines)) and _without_numbers(line) in running_heads)
+    ]
 
 
 def _cleaned(page: str) -> str:
@@ -102,10 +108,10 @@ def _cleaned(page: str) -> str:
 def _joined(page: str, breaks: WordBreaks) -> str:
     """Return a page with the words joined that lines' ends part."""
 
-    def join(found: re.Match[str]) -> str:
-        before = page[max(0, found.start() - _LONGEST_WORD) : found.start()]
+    def join(match: re.Match[str]) -> str:
+        before = page[max(0, match.start() - _LONGEST_WORD) : match.start()]
         left = before.split()[-1] if before and not before[-1].isspace() else ""
-        return breaks.separator(left, found[1])
+        return breaks.separator(left, match[1])
 
     return _BREAK.sub(join, page).replace(_SOFT_HYPHEN, "")
 
@@ -122,44 +128,41 @@ def _without_printed(lines: list[str]) -> list[str]:
 
 
 def _is_printed(line: str) -> bool:
-    """Say whether a line at the edge of a page is what browsers and word processors print there."""
+    """Return whether a line is a header or footer that browsers or word processors print."""
     is_number = line.isdecimal() and len(line) <= _PAGE_DIGITS
     return is_number or (len(line) <= _LONGEST_EDGE and _PRINTED.fullmatch(line) is not None)
 
 
-def _edge(number: int, lines: int) -> bool:
+def _is_at_edge(number: int, lines: int) -> bool:
     return number < 2 or number >= lines - 2
 
 
-def _shape(line: str) -> str:
+def _without_numbers(line: str) -> str:
     """Return a line with all numbers alike, so that running heads differ by no page number."""
     return re.sub(r"\d+", "0", line.lower())
 
 
 def _running_heads(pages: Sequence[Sequence[str]]) -> set[str]:
-    """Return the shapes of lines at the edges of at least three pages and a tenth of all pages."""
-    shapes: Counter[str] = Counter()
-    for page in pages:
-        shapes.update(
-            {_shape(line) for number, line in enumerate(page) if _edge(number, len(page))}
-        )
-    least = max(3, len(pages) / 10)
-    return {shape for shape, count in shapes.items() if count >= least}
+    """Return the lines, without numbers, at the edges of at least 3 and a tenth of all pages."""
+    counts: Counter[str] = Counter()
+    for lines in pages:
+        edges = [line for number, line in enumerate(lines) if _is_at_edge(number, len(lines))]
+        counts.update(set(map(_without_numbers, edges)))
+    min_pages = max(3, len(pages) / 10)
+    return {line for line, count in counts.items() if count >= min_pages}
 
 
 def _begins(line: str, last: str, width: int, alone: bool) -> bool:
-    """Say whether a line begins a paragraph.
+    """Return whether a line begins a paragraph.
 
     Such a line is a list item, or follows the short end of a sentence or a header.
     """
     if _NEW.match(line):
         return True
-    if line[:1].islower() or _GOES_ON.search(last):
+    if line[:1].islower() or _CONTINUES.search(last):
         return False
     if _END.search(last):
         return len(last) < width * 0.9
-    return (
-        alone
-        and len(last) < width * 0.7
-        and (last[:1].isupper() or last[:1].isdigit() or _NEW.match(last) is not None)
-    )
+    if not alone or len(last) >= width * 0.7:
+        return False
+    return last[:1].isupper() or last[:1].isdigit() or _NEW.match(last) is not None

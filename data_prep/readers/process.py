@@ -24,6 +24,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any, BinaryIO
 
 import orjson
@@ -33,8 +34,8 @@ from data_prep.readers.base import SourceReader
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.limits import NEARLY, Limits
 from data_prep.readers.record import (
+    MEMORY_LIMIT,
     START,
-    TOO_MUCH_MEMORY,
     Outcome,
     QuarantinedRecord,
     RecordIndex,
@@ -70,7 +71,7 @@ class Batch:
     broken: str | None = None
     """Why the file cannot be read further."""
     finished: bool = False
-    """The file is read to its end, or as far as that goes."""
+    """The file is read to its end, or as far as possible."""
     failed: list[Any] | None = None
     """Number, words and file name of an error of the system, which is none of what the file holds.
     """
@@ -128,7 +129,7 @@ def _rejection_for(status: int, peak: int, options: ReaderOptions) -> Rejection:
     code = os.waitstatus_to_exitcode(status)
     if code == -signal.SIGPROF:
         return Rejection(
-            "too long a time",
+            "time limit",
             f"took more than {options.max_record_seconds:g} s of processor time"
             " (max_record_seconds)",
         )
@@ -144,7 +145,7 @@ def _rejection_for(status: int, peak: int, options: ReaderOptions) -> Rejection:
         )
     if peak > options.max_record_memory * NEARLY:
         return Rejection(
-            TOO_MUCH_MEMORY,
+            MEMORY_LIMIT,
             f"took more than {options.max_record_memory:,} bytes of memory (max_record_memory)",
         )
     return Rejection("crash", f"crashed the library that reads it ({signal.Signals(-code).name})")
@@ -154,7 +155,7 @@ class _Child:
     """A process that reads files from a record on and sends the results."""
 
     def __init__(self, files: Readers, number: int, start: RecordIndex, watch: Limits) -> None:
-        near, far = os.pipe()
+        read_end, write_end = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
@@ -163,10 +164,10 @@ class _Child:
             warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:
-            os.close(near)
-            _serve(parent, far, files, number, start, watch)
-        os.close(far)
-        self._pipe: BinaryIO = os.fdopen(near, "rb")
+            os.close(read_end)
+            _serve(parent, write_end, files, number, start, watch)
+        os.close(write_end)
+        self._pipe: BinaryIO = os.fdopen(read_end, "rb")
         self._ended: tuple[int, int] | None = None
 
     def __enter__(self) -> "_Child":
@@ -196,9 +197,7 @@ class _Child:
 
 def _received(message: dict[str, Any]) -> Batch:
     message["last"] = RecordIndex(*message["last"])
-    message["documents"] = [
-        document for rows in message["documents"] for document in documents_of(rows)
-    ]
+    message["documents"] = list(chain.from_iterable(map(documents_of, message["documents"])))
     message["bad"] = [QuarantinedRecord(**bad) for bad in message["bad"]]
     return Batch(**message)
 
@@ -245,7 +244,7 @@ def _read(
         reader.watch = watch
         for outcome in reader.outcomes(name, start):
             sender.add(outcome, reader)
-            if watch.is_used_up() or any(bad.reason == TOO_MUCH_MEMORY for bad in outcome.bad):
+            if watch.is_used_up() or any(bad.reason == MEMORY_LIMIT for bad in outcome.bad):
                 sender.send()
                 raise _UsedUp
     except DataError as error:
@@ -298,7 +297,8 @@ class _Sender:
         self._documents: list[orjson.Fragment] = []
         self._counts: Counter[str] = Counter()
         self._bad: list[dict[str, str]] = []
-        self._position = self._size = 0
+        self._position = 0
+        self._size = 0
         self._since = time.monotonic()
 
     def add(self, outcome: Outcome, reader: SourceReader) -> None:
@@ -309,9 +309,8 @@ class _Sender:
         self._bad += map(asdict, outcome.bad)
         self._size += len(outcome.data)
         if self._size >= _BATCH_BYTES or time.monotonic() - self._since > _BATCH_SECONDS:
-            self._position = (
-                reader.raw.tell() if reader.raw is not None and not reader.raw.closed else 0
-            )
+            raw = reader.raw
+            self._position = raw.tell() if raw is not None and not raw.closed else 0
             self.send()
 
     def end_file(self, broken: str | None, failed: list[Any] | None = None) -> None:
@@ -339,8 +338,8 @@ class _Sender:
             "failed": failed,
         }
         body = orjson.dumps(message)
-        for piece in (_LENGTH.pack(len(body)), body):
-            view = memoryview(piece)
+        for chunk in (_LENGTH.pack(len(body)), body):
+            view = memoryview(chunk)
             while view:
                 try:
                     view = view[self._pipe.write(view) :]

@@ -29,7 +29,7 @@ class Rejection(NamedTuple):
 
 
 START = RecordIndex()
-TOO_MUCH_MEMORY = "too much memory"
+MEMORY_LIMIT = "memory limit"
 
 
 class RecordRejectedError(Exception):
@@ -69,7 +69,7 @@ class Record:
     """Its beginning."""
     rejection: Rejection | None = None
     """It is put into quarantine without being parsed."""
-    notes: Mapping[str, int] = field(default_factory=dict)
+    warnings: Mapping[str, int] = field(default_factory=dict)
     """No record, but counts to report about the file, such as archive members that are not read."""
 
 
@@ -134,7 +134,7 @@ def printable(text: str) -> str:
 
 
 def is_of_system(error: Exception) -> bool:
-    """Say whether an error is the system's, not the file's.
+    """Return whether an error is the system's, not the file's.
 
     The file is gone, or a disk or a network fails.
     """

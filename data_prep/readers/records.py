@@ -13,18 +13,20 @@ from pydantic.dataclasses import dataclass
 
 from data_prep.files.decompress import SUFFIXES
 from data_prep.files.json_records import InvalidRecordError, load_line, rows
-from data_prep.readers.base import NOTED, SAMPLE_BYTES, SourceReader
+from data_prep.readers.base import SAMPLE_BYTES, WARNING, SourceReader
 from data_prep.readers.bounded_streams import bounded_lines
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.license import license_name
-from data_prep.readers.metadata import in_form
+from data_prep.readers.metadata import with_types
 from data_prep.readers.record import Record, RecordRejectedError, Rejection
 from data_prep.readers.remote import open_raw
 from galen.errors import DataError, one_line
 from galen.recipe import STRICT
 
 _JSON = tuple(
-    f"{kind}{suffix}" for kind in (".jsonl", ".ndjson", ".json") for suffix in ("", *SUFFIXES)
+    f"{extension}{suffix}"
+    for extension in (".jsonl", ".ndjson", ".json")
+    for suffix in ("", *SUFFIXES)
 )
 _ROWS = 256
 _LONGEST_NAME = 60
@@ -70,11 +72,11 @@ class JsonReader(SourceReader):
         with self.open(filepath) as stream:
             for line in bounded_lines(stream, limit):
                 if line.data is None:
-                    why = Rejection(
+                    rejection = Rejection(
                         "too long",
                         f"{line.length:,} bytes, the limit is {limit:,} (max_record_bytes)",
                     )
-                    yield Record(line.position, rejection=why)
+                    yield Record(line.position, rejection=rejection)
                 elif line.data.strip():
                     yield Record(line.position, line.data, line.data[:SAMPLE_BYTES])
 
@@ -90,14 +92,15 @@ class JsonReader(SourceReader):
         """Yield the document of a record."""
         if not isinstance(record, dict):
             raise RecordRejectedError(
-                "wrong form", f"each record must be an object, this is a {type(record).__name__}"
+                "invalid structure",
+                f"each record must be an object, this is a {type(record).__name__}",
             )
         keys = ", ".join(record)
         try:
             document = self.from_record(record, filepath)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             detail = f"no key {error}" if isinstance(error, KeyError) else str(error)
-            raise RecordRejectedError("wrong form", f"{detail} (keys: {keys})") from None
+            raise RecordRejectedError("invalid structure", f"{detail} (keys: {keys})") from None
         self.stat_update("total")
         if document is None:
             self.stat_update("dropped_no text")
@@ -107,7 +110,7 @@ class JsonReader(SourceReader):
     def from_record(self, record: dict[str, Any], filepath: str) -> Document | None:
         """Return the document of a record; None when it holds no text.
 
-        A `KeyError` or `ValueError` says that its form is wrong.
+        A `KeyError` or `ValueError` says that its structure is invalid.
         """
         raise NotImplementedError
 
@@ -185,7 +188,7 @@ class RecordsReader(JsonReader):
         known["license"] = license_name(
             _text(known.pop("licence", None)), _text(known.pop("license", None))
         )
-        known = in_form(known)
+        known = with_types(known)
         return self.document(
             text,
             str(document_id) if document_id not in (None, "") else self.content_id(filepath, text),
@@ -201,7 +204,7 @@ class RecordsReader(JsonReader):
         for key in fields:
             if key not in allowed:
                 self.stat_update(
-                    f"{NOTED}records with the column {key[:_LONGEST_NAME]}, which is left out"
+                    f"{WARNING}records with the column {key[:_LONGEST_NAME]}, which is not stored"
                     " (options.metadata_keys)"
                 )
         return {key: value for key, value in fields.items() if key in allowed}

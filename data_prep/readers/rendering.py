@@ -18,12 +18,12 @@ from galen.recipe import STRICT
 _WORDS = 12
 _DROPPED = "\ue000"  # private use: no text holds it; `tidy` takes it out together with its brackets
 _SEPARATORS = r"(?:[\s,;–—-]|and|&)*"
-_LEFT_OUT = rf"{_DROPPED}(?:{_SEPARATORS}{_DROPPED})*"
-_IN_BRACKETS = rf"(?:\[\s*{_LEFT_OUT}\s*\]|\(\s*{_LEFT_OUT}\s*\))"
+_DROPPED_LIST = rf"{_DROPPED}(?:{_SEPARATORS}{_DROPPED})*"
+_IN_BRACKETS = rf"(?:\[\s*{_DROPPED_LIST}\s*\]|\(\s*{_DROPPED_LIST}\s*\))"
 _BRACKETED = re.compile(rf"\s*{_IN_BRACKETS}(?:[\s,;–—-]*{_IN_BRACKETS})*")
-_OPENING = re.compile(rf"([\[(])(?:\s*{_LEFT_OUT}[\s,;:]*|\s*[,;]\s*)")
-_CLOSING = re.compile(rf"[\s,;]*{_LEFT_OUT}(?=[\])])")
-_BARE = re.compile(rf"\s*{_LEFT_OUT}")
+_OPENING = re.compile(rf"([\[(])(?:\s*{_DROPPED_LIST}[\s,;:]*|\s*[,;]\s*)")
+_CLOSING = re.compile(rf"[\s,;]*{_DROPPED_LIST}(?=[\])])")
+_BARE = re.compile(rf"\s*{_DROPPED_LIST}")
 _TAGGED = r"\[bib_ref\](?:(?!\[bib_ref\]).)*?\[/bib_ref\]"
 _TAGGED_IN_BRACKETS = re.compile(
     rf"\[((?:\s*{_TAGGED}[\s,;–—-]*)+)\]|\(((?:\s*{_TAGGED}[\s,;–—-]*)+)\)"
@@ -83,12 +83,10 @@ class MarkupRenderer:
         """
         if self.options.citations == "marker":
             return marker
-        known = [(shortened(title), name) for title, name in cited if title or name]
-        if self.options.citations == "drop" or not known:
+        works = [_work_text(title, name) for title, name in cited if title or name]
+        if self.options.citations == "drop" or not works:
             return _DROPPED
-        return ", ".join(
-            f"[bib_ref]{', '.join(part for part in work if part)}[/bib_ref]" for work in known
-        )
+        return ", ".join(f"[bib_ref]{work}[/bib_ref]" for work in works)
 
     def reference(self, marker: str, caption: str) -> str:
         """Return a reference to a figure or table from its printed marker and its caption."""
@@ -96,11 +94,11 @@ class MarkupRenderer:
             return marker
         return f"[fig_ref]{marker}: {shortened(caption)}[/fig_ref]" if marker else ""
 
-    def figure_or_table(self, kind: str, label: str, caption: str, body: str = "") -> str:
-        """Return a figure (kind "fig") or table (kind "table"), or "" when it is left out.
+    def figure_or_table(self, token: str, label: str, caption: str, body: str = "") -> str:
+        """Return a figure or table, or "" when it is left out.
 
         Args:
-            kind: "fig" or "table", the name of its special tokens.
+            token: "fig" or "table", the name of its special tokens.
             label: its printed label, "Figure 1".
             caption: its caption on one line.
             body: the cells of a table as Markdown rows, where they are written.
@@ -110,11 +108,16 @@ class MarkupRenderer:
         text = ": ".join(part for part in (label.rstrip(" .:"), caption) if part)
         if body:
             text = f"{text}\n{body}" if text else body
-        return f"[{kind}]{text}[/{kind}]" if text and self.options.figures == "tokens" else text
+        return f"[{token}]{text}[/{token}]" if text and self.options.figures == "tokens" else text
 
     def formula(self, text: str) -> str:
         """Return a formula that is on a line of its own."""
         return f"[formula]{text}[/formula]" if text and self.options.figures == "tokens" else text
+
+
+def _work_text(title: str, name: str) -> str:
+    """Return a cited work as the beginning of its title and its first author's last name."""
+    return ", ".join(part for part in (shortened(title), name) if part)
 
 
 def tidy(text: str) -> str:
@@ -126,7 +129,7 @@ def tidy(text: str) -> str:
         text = _OPENING.sub(r"\1", _BRACKETED.sub("", text))
         text = _BARE.sub("", _CLOSING.sub("", text))
     if "[bib_ref]" in text:
-        text = _TAGGED_IN_BRACKETS.sub(lambda found: (found[1] or found[2]).strip(), text)
+        text = _TAGGED_IN_BRACKETS.sub(lambda match: (match[1] or match[2]).strip(), text)
     return text
 
 
@@ -135,13 +138,14 @@ def heading(depth: int, text: str) -> str:
     return f"{'#' * max(1, min(depth, 6))} {text}" if text else ""
 
 
+def _table_row(cells: Sequence[str]) -> str:
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
+
+
 def table_rows(rows: Sequence[Sequence[str]], header_rows: int = 1) -> str:
     """Return cells as Markdown rows, the header's first, with a line of dashes below them."""
-    lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-        for row in rows
-        if any(row)
-    ]
+    lines = [_table_row(row) for row in rows if any(row)]
     if lines and 0 < header_rows < len(lines):
         lines.insert(header_rows, "|" + " --- |" * max(len(row) for row in rows))
     return "\n".join(lines)

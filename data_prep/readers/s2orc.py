@@ -7,6 +7,7 @@ Formats: https://api.semanticscholar.org/api-docs/datasets and
 https://github.com/allenai/s2orc-doc2json.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from datatrove.data import Document
@@ -14,7 +15,7 @@ from datatrove.data import Document
 from data_prep.readers.license import license_name
 from data_prep.readers.records import JsonReader
 from data_prep.readers.rendering import MarkupOptions, MarkupRenderer, heading, tidy
-from data_prep.readers.s2orc_annotations import AnnotatedText, replaced
+from data_prep.readers.s2orc_annotations import AnnotatedText, Replacement, replaced
 
 _FULL_TEXT = {"content", "body", "pdf_parse", "grobid_parse", "latex_parse"}
 
@@ -32,49 +33,55 @@ class S2orcReader(JsonReader):
 
     def from_record(self, record: dict[str, Any], filepath: str) -> Document | None:
         """Return the document of a record."""
-        known = _metadata(record)
-        given = [value for name in ("content", "body") if (value := record.get(name))]
-        content = next(
-            (value for value in given if _object(value).get("text")), given[0] if given else None
-        )
+        metadata = _metadata(record)
+        contents = [value for name in ("content", "body") if (value := record.get(name))]
+        content = _preferred(lambda value: _object(value).get("text"), contents)
         if isinstance(content, dict):
             if not content.get("text"):
                 return None
             text = AnnotatedText(content, self.options, _object(record.get("bibliography")))
-            known["title"] = known["title"] or text.title()
+            metadata["title"] = metadata["title"] or text.title()
             blocks = text.blocks()
-            known["full_text"] = bool(blocks)
+            metadata["full_text"] = bool(blocks)
         else:
-            inner = [
-                _object(record.get(name)) for name in ("pdf_parse", "grobid_parse", "latex_parse")
-            ]
-            stated = [parsed for parsed in (record, *inner) if "body_text" in parsed]
-            parsed = next(
-                (parsed for parsed in stated if parsed["body_text"]), stated[0] if stated else {}
-            )
-            if "body_text" not in parsed:
+            parsed = _parsed_paragraphs(record)
+            if parsed is None:
                 if content is None and not _FULL_TEXT.isdisjoint(record):
                     return None  # the key is there, without a text
                 raise KeyError("content' or 'body_text")
             blocks = _paragraphs(parsed, record, MarkupRenderer(self.options))
-            known["full_text"] = bool(parsed["body_text"])
-        document_text = "\n\n".join(block for block in [known["title"], *blocks] if block)
+            metadata["full_text"] = bool(parsed["body_text"])
+        document_text = "\n\n".join(block for block in [metadata["title"], *blocks] if block)
         if not document_text:
             return None
-        document_id = known["pmcid"] or (
-            f"s2:{known['corpusid']}"
-            if known["corpusid"]
-            else self.content_id(filepath, document_text)
-        )
-        return self.document(document_text, document_id, filepath, **known)
+        document_id = metadata["pmcid"]
+        if not document_id and metadata["corpusid"]:
+            document_id = f"s2:{metadata['corpusid']}"
+        if not document_id:
+            document_id = self.content_id(filepath, document_text)
+        return self.document(document_text, document_id, filepath, **metadata)
+
+
+def _parsed_paragraphs(record: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what holds the paragraphs of the older form, None if nothing does."""
+    names = ("pdf_parse", "grobid_parse", "latex_parse")
+    candidates = [record, *(_object(record.get(name)) for name in names)]
+    parsed = [candidate for candidate in candidates if "body_text" in candidate]
+    return _preferred(lambda candidate: candidate["body_text"], parsed)
+
+
+def _preferred(condition: Callable[[Any], Any], values: Sequence[Any]) -> Any:
+    """Return the first value that meets a condition, else the first one, None without any."""
+    first = values[0] if values else None
+    return next((value for value in values if condition(value)), first)
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, Any]:
     stated = _object(record.get("metadata"))
     source = _object(_object(record.get("content")).get("source"))
     access = _object(record.get("openaccessinfo")) or _object(source.get("oainfo"))
-    given = _object(record.get("externalids")) or _object(access.get("externalids"))
-    ids = {str(key).lower(): _text(key, value) for key, value in given.items() if value}
+    external_ids = _object(record.get("externalids")) or _object(access.get("externalids"))
+    ids = {str(key).lower(): _text(key, value) for key, value in external_ids.items() if value}
     pmcid = (
         ids.get("pubmedcentral")
         or ids.get("pmcid")
@@ -132,7 +139,7 @@ def _paragraphs(
     """
     works = {name: _work(entry) for name, entry in _object(parsed.get("bib_entries")).items()}
     figures = {name: _object(entry) for name, entry in _object(parsed.get("ref_entries")).items()}
-    waiting = dict(figures)
+    pending = dict(figures)
     blocks = []
     section = None
     abstract = parsed.get("abstract") or record.get("abstract") or []
@@ -148,9 +155,9 @@ def _paragraphs(
             blocks.append(heading(depth, name))
         blocks.append(_with_spans(part, works, figures, renderer))
         for span in _objects(part.get("ref_spans")):
-            if (entry := waiting.pop(str(span.get("ref_id")), None)) is not None:
+            if (entry := pending.pop(str(span.get("ref_id")), None)) is not None:
                 blocks.append(_figure_or_table(entry, renderer))
-    blocks += [_figure_or_table(entry, renderer) for entry in waiting.values()]
+    blocks += [_figure_or_table(entry, renderer) for entry in pending.values()]
     return [block for block in blocks if block]
 
 
@@ -160,48 +167,40 @@ def _with_spans(
     figures: dict[str, Any],
     renderer: MarkupRenderer,
 ) -> str:
+    """Return a paragraph with its citations and references rendered."""
     text = _text("text", part.get("text"))
-    spans = []
-    for span in filter(_is_placed, _objects(part.get("cite_spans"))):
+    replacements = []
+    for span in filter(_has_offsets, _objects(part.get("cite_spans"))):
         work = works.get(span.get("ref_id") or "")
-        spans.append(
-            (
-                span["start"],
-                span["end"],
-                renderer.citation(text[span["start"] : span["end"]], [work] if work else []),
-            )
-        )
-    for span in filter(_is_placed, _objects(part.get("ref_spans"))):
+        marker = text[span["start"] : span["end"]]
+        citation = renderer.citation(marker, [work] if work else [])
+        replacements.append(Replacement(span["start"], span["end"], citation))
+    for span in filter(_has_offsets, _objects(part.get("ref_spans"))):
         caption = _object(figures.get(str(span.get("ref_id")))).get("text") or ""
-        spans.append(
-            (
-                span["start"],
-                span["end"],
-                renderer.reference(text[span["start"] : span["end"]], caption),
-            )
-        )
-    return tidy(" ".join(replaced(text, spans).split()))
+        reference = renderer.reference(text[span["start"] : span["end"]], caption)
+        replacements.append(Replacement(span["start"], span["end"], reference))
+    return tidy(" ".join(replaced(text, replacements).split()))
 
 
-def _is_placed(span: dict[str, Any]) -> bool:
+def _has_offsets(span: dict[str, Any]) -> bool:
     return isinstance(span.get("start"), int) and isinstance(span.get("end"), int)
 
 
 def _figure_or_table(entry: dict[str, Any], renderer: MarkupRenderer) -> str:
-    kind = (
-        "table"
-        if str(entry.get("type_str") or entry.get("type") or "").startswith("tab")
-        else "fig"
-    )
+    type_name = str(entry.get("type_str") or entry.get("type") or "")
+    is_table = type_name.startswith("tab")
     number = entry.get("fig_num") or entry.get("num") or ""
-    label = f"{'Table' if kind == 'table' else 'Figure'} {number}" if number else ""
-    return renderer.figure_or_table(kind, label, " ".join(str(entry.get("text") or "").split()))
+    name = "Table" if is_table else "Figure"
+    label = f"{name} {number}" if number else ""
+    caption = " ".join(str(entry.get("text") or "").split())
+    return renderer.figure_or_table("table" if is_table else "fig", label, caption)
 
 
 def _work(entry: Any) -> tuple[str, str]:
+    """Return title and first author's last name of an entry of the bibliography."""
     entry = _object(entry)
+    title = " ".join(str(entry.get("title") or "").split())
     authors = entry.get("authors") or []
     first = (authors[0] if authors and isinstance(authors, list) else authors) or {}
-    return " ".join(str(entry.get("title") or "").split()), (
-        str(first.get("last") or "") if isinstance(first, dict) else str(first)
-    )
+    name = str(first.get("last") or "") if isinstance(first, dict) else str(first)
+    return title, name

@@ -1,20 +1,21 @@
 """Text with stand-off annotations, as S2ORC has it.
 
-Spans of the text say what is a header, a citation, a figure, an author.
+Spans of the text mark headers, citations, figures, authors.
 
 An annotation's value is a list of `{start, end, attributes}` or that list as a JSON string. Offsets
-count characters, UTF-16 units or bytes of UTF-8: that is taken in which all annotations lie inside
-the text and the fewest begin or end inside a word. Names of annotations may have underscores.
+count characters, UTF-16 units or bytes of UTF-8: of the units in which all annotations lie inside
+the text, the one in which the fewest begin or end inside a word is chosen. Names of annotations may
+have underscores.
 """
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from data_prep.readers.rendering import MarkupOptions, MarkupRenderer, heading, tidy
 
-_LEFT_OUT = (
+_REMOVED = (
     "author",
     "authorfirstname",
     "authorlastname",
@@ -24,7 +25,7 @@ _LEFT_OUT = (
     "venue",
     "title",
 )
-_MAIN = re.compile(
+_MAIN_SECTION = re.compile(
     r"abstract|introduction|background|(materials? and )?methods?|results?( and"
     r" discussion)?|discussions?|conclusions?",
     re.IGNORECASE,
@@ -37,6 +38,14 @@ class Span(NamedTuple):
     start: int
     end: int
     attributes: dict[str, Any]
+
+
+class Replacement(NamedTuple):
+    """What replaces a part of the text; an insertion has start = end."""
+
+    start: int
+    end: int
+    text: str
 
 
 class AnnotatedText:
@@ -56,9 +65,13 @@ class AnnotatedText:
     ) -> None:
         self.text, self.spans = _load(content)
         self.renderer = MarkupRenderer(options)
-        text, spans = _load(bibliography) if bibliography else (self.text, self.spans)
+        if bibliography:
+            text, spans = _load(bibliography)
+        else:
+            text = self.text
+            spans = self.spans
         self.works = {
-            str(entry.attributes.get("id")): _work(text, spans, entry)
+            str(entry.attributes.get("id")): _cited_work(text, spans, entry)
             for entry in spans.get("bibentry", [])
         }
         self.captions = {
@@ -69,96 +82,99 @@ class AnnotatedText:
     def _of(self, *names: str) -> list[Span]:
         return [span for name in names for span in self.spans.get(name, [])]
 
-    def _at(self, span: Span) -> str:
+    def _text_of(self, span: Span) -> str:
         return " ".join(self.text[span.start : span.end].split())
 
     def title(self) -> str:
         """Return the title, "" if none is marked."""
-        return next(map(self._at, self._of("title")), "")
+        return next(map(self._text_of, self._of("title")), "")
 
     def _caption(self, figure: Span) -> str:
-        inner = [
-            span
-            for span in self._of("figurecaption", "tablecaption")
-            if figure.start <= span.start and span.end <= figure.end
-        ]
-        return " ".join(map(self._at, inner))
+        captions = _spans_inside(figure, self._of("figurecaption", "tablecaption"))
+        return " ".join(map(self._text_of, captions))
 
     def blocks(self) -> list[str]:
         """Return abstract and body as Markdown blocks; text before them is skipped."""
+        replacements = [*self._block_replacements(), *self._inline_replacements()]
+        text = replaced(self.text, replacements, self._begin())
+        blocks = [tidy(" ".join(block.split())) for block in re.split(r"\n\s*\n", text)]
+        return [block for block in blocks if block]
+
+    def _begin(self) -> int:
+        """Return the start of the first abstract, header or paragraph, else the title's end."""
         starts = [span.start for span in self._of("abstract", "sectionheader", "paragraph")]
-        begin = min(starts) if starts else max((span.end for span in self._of("title")), default=0)
-        changes = [(span.start, span.end, "\n\n") for span in self._of(*_LEFT_OUT)]
-        changes += [
-            (span.start, span.start, f"\n\n{heading(1, 'Abstract')}\n\n")
-            for span in self._of("abstract")
-            if not self._headed(span)
-        ]
-        changes += [
-            (span.start, span.end, f"\n\n{self._header(span)}\n\n")
-            for span in self._of("sectionheader")
-        ]
-        changes += [(span.start, span.start, "\n\n") for span in self._of("paragraph")]
+        if starts:
+            return min(starts)
+        return max((span.end for span in self._of("title")), default=0)
+
+    def _block_replacements(self) -> Iterator[Replacement]:
+        """Yield what divides the text into blocks."""
+        for span in self._of(*_REMOVED):
+            yield Replacement(span.start, span.end, "\n\n")
+        for span in self._of("abstract"):
+            if not self._has_header(span):
+                header = heading(1, "Abstract")
+                yield Replacement(span.start, span.start, f"\n\n{header}\n\n")
+        for span in self._of("sectionheader"):
+            yield Replacement(span.start, span.end, f"\n\n{self._header(span)}\n\n")
+        for span in self._of("paragraph"):
+            yield Replacement(span.start, span.start, "\n\n")
+        tables = self.spans.get("table", [])
         for span in self._of("figure", "table"):
-            kind = (
-                "table"
-                if span.attributes.get("type") == "table" or span in self.spans.get("table", [])
-                else "fig"
-            )
-            changes.append(
-                (
-                    span.start,
-                    span.end,
-                    f"\n\n{self.renderer.figure_or_table(kind, '', self._caption(span))}\n\n",
-                )
-            )
+            is_table = span.attributes.get("type") == "table" or span in tables
+            token = "table" if is_table else "fig"
+            text = self.renderer.figure_or_table(token, "", self._caption(span))
+            yield Replacement(span.start, span.end, f"\n\n{text}\n\n")
+
+    def _inline_replacements(self) -> Iterator[Replacement]:
+        """Yield references, citations and formulas as they are written."""
         for span in self._of("figureref", "tableref"):
             caption = self.captions.get(str(span.attributes.get("ref_id")), "")
-            changes.append((span.start, span.end, self.renderer.reference(self._at(span), caption)))
+            text = self.renderer.reference(self._text_of(span), caption)
+            yield Replacement(span.start, span.end, text)
         for span in self._of("bibref"):
             work = self.works.get(str(span.attributes.get("ref_id")))
-            changes.append(
-                (
-                    span.start,
-                    span.end,
-                    self.renderer.citation(self._at(span), [work] if work else []),
-                )
-            )
-        changes += [
-            (span.start, span.end, self.renderer.formula(self._at(span)))
-            for span in self._of("formula")
-        ]
-        blocks = re.split(r"\n\s*\n", replaced(self.text, changes, begin))
-        return [text for block in blocks if (text := tidy(" ".join(block.split())))]
+            text = self.renderer.citation(self._text_of(span), [work] if work else [])
+            yield Replacement(span.start, span.end, text)
+        for span in self._of("formula"):
+            text = self.renderer.formula(self._text_of(span))
+            yield Replacement(span.start, span.end, text)
 
-    def _headed(self, abstract: Span) -> bool:
+    def _has_header(self, abstract: Span) -> bool:
         return any(
-            abs(span.start - abstract.start) < 20 and "abstract" in self._at(span).lower()
+            abs(span.start - abstract.start) < 20 and "abstract" in self._text_of(span).lower()
             for span in self._of("sectionheader")
         )
 
     def _header(self, span: Span) -> str:
         number = str(span.attributes.get("n") or "").strip().rstrip(".")
-        name = self._at(span)
-        depth = len(number.split(".")) if number else 1 if _MAIN.fullmatch(name.strip(" .:")) else 2
+        name = self._text_of(span)
+        if number:
+            depth = len(number.split("."))
+        else:
+            depth = 1 if _MAIN_SECTION.fullmatch(name.strip(" .:")) else 2
         return heading(depth, name)
 
 
-def replaced(text: str, changes: Iterable[tuple[int, int, str]], begin: int = 0) -> str:
-    """Return the text from `begin` with each (start, end, replacement) put in.
+def replaced(text: str, replacements: Iterable[Replacement], begin: int = 0) -> str:
+    """Return the text from `begin` with each replacement put in.
 
-    A change inside an earlier one is passed over; an insertion (start = end) never hides a change
-    at the same place.
+    One inside an earlier one is passed over; an insertion never hides a replacement at the same
+    offset.
     """
     parts = []
     position = begin
-    for start, end, new in sorted(
-        changes, key=lambda change: (change[0], change[1] != change[0], -change[1])
-    ):
+    for start, end, new in sorted(replacements, key=_replacement_order):
         if start >= position:
             parts += [text[position:start], new]
             position = max(end, position)
     return "".join([*parts, text[position:]])
+
+
+def _replacement_order(replacement: Replacement) -> tuple[int, bool, int]:
+    """Sort by start: insertions first, then the longest."""
+    is_insertion = replacement.start == replacement.end
+    return replacement.start, not is_insertion, -replacement.end
 
 
 def _load(content: dict[str, Any]) -> tuple[str, dict[str, list[Span]]]:
@@ -169,27 +185,26 @@ def _load(content: dict[str, Any]) -> tuple[str, dict[str, list[Span]]]:
     annotations = content.get("annotations")
     named = annotations.items() if isinstance(annotations, dict) else ()
     spans = {str(name).replace("_", ""): _spans(value) for name, value in named}
-    if text.isascii():
-        readings = [spans]
-    else:
+    candidates = [spans]
+    if not text.isascii():
         units = (
             range(len(text) + 1),
-            _characters(text, "utf-16-le", 2),
-            _characters(text, "utf-8", 1),
+            _character_indices(text, "utf-16-le", 2),
+            _character_indices(text, "utf-8", 1),
         )
-        readings = [_placed(spans, places) for places in units if _fits(spans, len(places) - 1)]
-    readings = [reading for reading in readings if _fits(reading, len(text))]
-    if not readings:
+        candidates = [
+            _in_characters(spans, indices) for indices in units if _fits(spans, len(indices) - 1)
+        ]
+    candidates = [candidate for candidate in candidates if _fits(candidate, len(text))]
+    if not candidates:
         raise ValueError("an annotation ends behind the text")
-    return text, (
-        min(readings, key=lambda reading: _cut_words(text, reading))
-        if len(readings) > 1
-        else readings[0]
-    )
+    if len(candidates) == 1:
+        return text, candidates[0]
+    return text, min(candidates, key=lambda candidate: _num_cut_words(text, candidate))
 
 
 def _spans(value: Any) -> list[Span]:
-    """Return the annotations of one kind; one without a place in the text is left out."""
+    """Return the annotations of one name; one without offsets is left out."""
     entries = json.loads(value) if isinstance(value, str) and value.strip() else value
     spans = []
     for entry in entries if isinstance(entries, list) else []:
@@ -205,48 +220,56 @@ def _spans(value: Any) -> list[Span]:
 
 
 def _fits(spans: dict[str, list[Span]], length: int) -> bool:
-    return all(span.end <= length for found in spans.values() for span in found)
+    return all(span.end <= length for named_spans in spans.values() for span in named_spans)
 
 
-def _placed(spans: dict[str, list[Span]], places: Sequence[int]) -> dict[str, list[Span]]:
-    """Return the spans with offsets in characters; `places` has the character for each offset."""
-    return {
-        name: [Span(places[span.start], places[span.end], span.attributes) for span in found]
-        for name, found in spans.items()
-    }
+def _in_characters(spans: dict[str, list[Span]], indices: Sequence[int]) -> dict[str, list[Span]]:
+    """Return the spans with offsets in characters.
+
+    `indices` has the index of the character for each offset.
+    """
+    converted: dict[str, list[Span]] = {}
+    for name, named_spans in spans.items():
+        converted[name] = [
+            Span(indices[span.start], indices[span.end], span.attributes) for span in named_spans
+        ]
+    return converted
 
 
-def _characters(text: str, encoding: str, size: int) -> list[int]:
+def _character_indices(text: str, encoding: str, size: int) -> list[int]:
     """Return the index of the character at each offset in units of `size` bytes of an encoding.
 
     One more index is for the end; an offset inside a character gives that character.
     """
-    places: list[int] = []
-    for number, character in enumerate(text):
-        places += [number] * (len(character.encode(encoding, "surrogatepass")) // size)
-    return [*places, len(text)]
+    indices: list[int] = []
+    for index, character in enumerate(text):
+        indices += [index] * (len(character.encode(encoding, "surrogatepass")) // size)
+    return [*indices, len(text)]
 
 
-def _cut_words(text: str, spans: dict[str, list[Span]]) -> int:
+def _num_cut_words(text: str, spans: dict[str, list[Span]]) -> int:
     """Return how many spans begin or end inside a word or with white space."""
     wrong = 0
-    for found in spans.values():
-        for span in found:
-            begins = text[span.start : span.start + 1]
-            ends = text[max(span.end - 1, span.start) : span.end]
-            wrong += begins.isspace() or ends.isspace()
-            wrong += begins.isalnum() and text[max(span.start - 1, 0) : span.start].isalnum()
-            wrong += ends.isalnum() and text[span.end : span.end + 1].isalnum()
+    for named_spans in spans.values():
+        for span in named_spans:
+            first = text[span.start : span.start + 1]
+            last = text[max(span.end - 1, span.start) : span.end]
+            wrong += first.isspace() or last.isspace()
+            wrong += first.isalnum() and text[max(span.start - 1, 0) : span.start].isalnum()
+            wrong += last.isalnum() and text[span.end : span.end + 1].isalnum()
     return wrong
 
 
-def _work(text: str, spans: dict[str, list[Span]], entry: Span) -> tuple[str, str]:
-    def inside(name: str) -> str:
-        found = [
-            span
-            for span in spans.get(name, [])
-            if entry.start <= span.start and span.end <= entry.end
-        ]
-        return " ".join(text[found[0].start : found[0].end].split()) if found else ""
+def _spans_inside(outer: Span, spans: Iterable[Span]) -> list[Span]:
+    return [span for span in spans if outer.start <= span.start and span.end <= outer.end]
 
-    return inside("bibtitle"), inside("bibauthorlastname")
+
+def _cited_work(text: str, spans: dict[str, list[Span]], entry: Span) -> tuple[str, str]:
+    """Return title and first author's last name of an entry of the bibliography."""
+
+    def first(name: str) -> str:
+        for span in _spans_inside(entry, spans.get(name, [])):
+            return " ".join(text[span.start : span.end].split())
+        return ""
+
+    return first("bibtitle"), first("bibauthorlastname")

@@ -10,7 +10,7 @@
 - A list or range behind a word, a number behind a word of small letters, and one behind the end of
   a sentence or a decimal sign ("as shown.<sup>12</sup>", "in 2010.<sup>12</sup>") is a citation: `
   [12,13]`.
-- A place in a molecule and a mass number behind a symbol are part of a name: "m6A",
+- A position in a molecule and a mass number behind a symbol are part of a name: "m6A",
   "N6-methyladenosine", "Δ9-THC", "δ15N".
 - All else is its text: "CD4+", "Ca2+", "18F", "5th".
 """
@@ -21,17 +21,17 @@ from collections.abc import Callable
 from data_prep.readers.xml_tree import Element, inline_text, text_after
 
 JOINED = "\ue003"
-"""Stands before a caret that takes away the white space before it.
+"""Precedes a caret that removes the white space before it.
 
 A private-use character; `markup.clean` resolves it.
 """
 
 _MINUS = "-\u00ad‐‑‒–—―−─－"  # whatever is used as one, also a soft hyphen and a line for boxes
 _SIGN = f"[{_MINUS}+±~∼≈<>≤≥]"
-_ONE = rf"{_SIGN}?\s?(?:\d+(?:[.,·∙⋅•/]\d+)*|[.·∙⋅•]\d+)"
+_VALUE = rf"{_SIGN}?\s?(?:\d+(?:[.,·∙⋅•/]\d+)*|[.·∙⋅•]\d+)"
 _BETWEEN = rf"(?:[{_MINUS}~±,;]|to|or)"
-_NUMBER = re.compile(rf"{_ONE}(?:\s*{_BETWEEN}\s*{_ONE})*")
-_BEGINS = re.compile(rf"\(?{_ONE}(?P<next>.?)")
+_NUMBER = re.compile(rf"{_VALUE}(?:\s*{_BETWEEN}\s*{_VALUE})*")
+_NUMBER_FIRST = re.compile(rf"\(?{_VALUE}(?P<next>.?)")
 """A power of ten with more behind it in its superscript: "6/mL", "6 cells", "11 (11)", "5-"."""
 _SEVERAL = re.compile(rf"\d\s*{_BETWEEN}\s*\d")
 _SYMBOLS = re.compile(rf"\(?[{_MINUS}]\s?\(?(?:[^\W\d_]|∆)[\w.·∆]*\)?|\d*[knxN](?:{_SIGN}\d+)?")
@@ -49,7 +49,7 @@ _PROSE = re.compile(
     r"[^\W\d_][a-zß-öø-ÿ]{3,}[\"”’)\]]?$"
 )
 _SENTENCE_ENDS = re.compile(r"(?:[^\W\d_]{3}|\bal|[)\]”’\"%])[.,;:!?][\"”’)\]]?$")
-_GOES_ON = re.compile(r"[-‐‑–−\w(\[]")
+_CONTINUES = re.compile(r"[-‐‑–−\w(\[]")
 _DECIMAL = re.compile(r"\d[.,]$")
 _UNIT = re.compile(r"(?:^|[^^\w])(?:[cdkmnpuµμ]?m|R|r|X|x|I|χ|chi|Chi|η|ω|σ|τ|(?<=/)s)$")
 _ELEMENTS = (
@@ -89,74 +89,76 @@ def superscript(raised: str, before: str, element: Element | None = None) -> str
     if _NUMBER.fullmatch(inner):
         if touches and _is_citation(inner, base, element):
             return f" [{inner}]{trailing}"
-        if (
-            touches
-            and inner.isdecimal()
-            and element is not None
-            and _is_in_a_name(base, text_after(element))
-        ):
+        if touches and _is_in_name(inner, base, element):
             return raised
-        is_power = _carries(base) if touches else _is_power(inner, base, element)
+        is_power = _can_carry_power(base) if touches else _is_power(inner, base, element)
     elif _SYMBOLS.fullmatch(inner):
-        is_power = _carries_symbols(inner, base, touches)
+        is_power = _is_symbolic_power(inner, base, touches)
     elif _NEGATIVE.fullmatch(inner):
         behind = "" if element is None else text_after(element)
         is_power = _TEN.search(base) is not None and behind[:1].isdecimal()  # "10<sup>-</sup>8"
     else:
-        begun = _BEGINS.match(inner)  # behind white space "18F" is an isotope, "6/mL" a power
-        is_power = (
-            begun is not None
-            and (touches or begun["next"] == "/")
-            and _TEN.search(base) is not None
-        )
+        is_power = _begins_with_power(inner, base, touches)
     return f"{JOINED}^{inner}{trailing}" if is_power else raised
 
 
-def _carries(base: str) -> bool:
-    """Say whether a power can directly follow a text."""
+def _begins_with_power(inner: str, base: str, touches: bool) -> bool:
+    """Return whether a text that begins with a number is a power of ten.
+
+    Behind white space "18F" is an isotope, "6/mL" a power.
+    """
+    number = _NUMBER_FIRST.match(inner)
+    if number is None or _TEN.search(base) is None:
+        return False
+    return touches or number["next"] == "/"
+
+
+def _can_carry_power(base: str) -> bool:
+    """Return whether a power can directly follow a text."""
     return base[-1].isalnum() or base[-1] in ")]}"
 
 
-def _carries_symbols(inner: str, base: str, touches: bool) -> bool:
-    """Say whether an exponent in letters follows a number, or e."""
+def _is_symbolic_power(inner: str, base: str, touches: bool) -> bool:
+    """Return whether an exponent in letters follows a number, or e."""
     is_negative = _NEGATIVE.match(inner) is not None
     if _PLAIN_NUMBER.search(base):
         return touches or is_negative or _TEN.search(base) is not None
     return touches and is_negative and _E.search(base) is not None
 
 
-def _is_in_a_name(base: str, behind: str) -> bool:
-    """Say whether a number between two texts is part of a molecule's or an isotope's name."""
+def _is_in_name(inner: str, base: str, element: Element | None) -> bool:
+    """Return whether a number directly behind a text is part of a molecule's or isotope's name."""
+    if element is None or not inner.isdecimal():
+        return False
+    behind = text_after(element)
     pairs = ((_NUCLEOSIDE, _NUCLEOSIDE_BEHIND), (_ATOM, _ATOM_BEHIND), (_DELTA, _ISOTOPE))
     return any(before.search(base) and after.match(behind) for before, after in pairs)
 
 
 def _is_citation(inner: str, base: str, element: Element | None) -> bool:
-    """Say whether a number directly behind a text cites works.
+    """Return whether a number directly behind a text cites works.
 
     It does as a list behind a word or bracket, and as any number behind prose.
     """
     behind = "" if element is None else text_after(element)
-    if _DECIMAL.search(base) or (_SENTENCE_ENDS.search(base) and not _ISOTOPE.match(behind)):
+    if _DECIMAL.search(base):
         return not _NEGATIVE.match(inner)
-    if (
-        inner.isdecimal()
-        and element is not None
-        and _PROSE.search(base)
-        and not _GOES_ON.match(behind)
-    ):
+    if _SENTENCE_ENDS.search(base) and not _ISOTOPE.match(behind):
+        return not _NEGATIVE.match(inner)
+    is_single = element is not None and inner.isdecimal()
+    if is_single and _PROSE.search(base) and not _CONTINUES.match(behind):
         return True
-    return _SEVERAL.search(inner) is not None and (
-        _WORD.search(base) is not None or base[-1] in ")]}"
-    )
+    if _SEVERAL.search(inner) is None:
+        return False
+    return _WORD.search(base) is not None or base[-1] in ")]}"
 
 
 def _is_power(inner: str, base: str, element: Element | None) -> bool:
-    """Say whether a number behind white space is a power all the same."""
+    """Return whether a number behind white space is a power all the same."""
     if element is not None and _ISOTOPE.match(text_after(element)):
         return False
     if _NEGATIVE.match(inner):
-        return _carries(base)
+        return _can_carry_power(base)
     if _TEN.search(base):
         return True
     return inner in ("2", "3", "4") and _UNIT.search(base) is not None
@@ -173,22 +175,24 @@ def superscript_text(
     Adjacent superscripts are read as one with it ("10", "-", "8").
     """
     previous = element.getprevious()
-    if previous is not None and is_raised(previous) and _goes_on(previous):
+    if previous is not None and is_raised(previous) and _continues(previous):
         return ""  # read with the one before
     text = inline_text(element, one)
-    while (
-        _goes_on(element) and (following := element.getnext()) is not None and is_raised(following)
-    ):
+    while _continues(element):
+        following = element.getnext()
+        if following is None or not is_raised(following):
+            break
         element = following
         text += inline_text(element, one)
     return superscript(text, before, element)
 
 
-def _goes_on(element: Element) -> bool:
-    """Say whether the next superscript is one with this.
+def _continues(element: Element) -> bool:
+    """Return whether the next superscript is one with this.
 
     It is if it touches this one, or if this one is a minus sign alone.
     """
-    return not element.tail or (
-        not element.tail.strip() and _NEGATIVE.fullmatch((element.text or "").strip()) is not None
-    )
+    if not element.tail:
+        return True
+    is_minus = _NEGATIVE.fullmatch((element.text or "").strip()) is not None
+    return is_minus and not element.tail.strip()

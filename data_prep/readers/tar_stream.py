@@ -17,8 +17,8 @@ def files_of(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Any]]:
         TarError: the archive is damaged, breaks off, or is followed by something.
     """
     try:
-        pieces: Any = _Pieces(stream)
-        with tarfile.open(fileobj=pieces, mode="r|", tarinfo=_Header) as archive:
+        chunks: Any = _Chunks(stream)
+        with tarfile.open(fileobj=chunks, mode="r|", tarinfo=_Header) as archive:
             for member in archive:
                 if member.isfile():
                     yield member, archive.extractfile(member)
@@ -27,7 +27,7 @@ def files_of(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Any]]:
         raise tarfile.ReadError("a header that holds hundreds of others") from None
 
 
-class _Pieces:
+class _Chunks:
     """A stream whose reads return the available bytes, so that an error loses none before it."""
 
     def __init__(self, stream: BinaryIO) -> None:

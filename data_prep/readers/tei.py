@@ -92,19 +92,19 @@ class TeiReader(SourceReader):
                 "not TEI",
                 f"the root element is <{tag_of(root)}>, not <TEI> or a <teiCorpus> of them",
             )
-        waiting = [*reversed(root)]
-        while waiting:
-            element = waiting.pop()
+        pending = [*reversed(root)]
+        while pending:
+            element = pending.pop()
             tag = tag_of(element)
             position = f"line {element.sourceline}"
             if tag == "TEI":
                 data = etree.tostring(element, encoding="utf-8", with_tail=False)
                 yield Record(position, (element, data), data[:SAMPLE_BYTES])
             elif tag == "teiCorpus":
-                waiting.extend(reversed(element))
+                pending.extend(reversed(element))
             elif tag and tag != "teiHeader":
-                why = Rejection("not TEI", f"<{tag}> in <teiCorpus> is no <TEI>")
-                yield Record(position, sample=f"<{tag}>", rejection=why)
+                rejection = Rejection("not TEI", f"<{tag}> in <teiCorpus> is no <TEI>")
+                yield Record(position, sample=f"<{tag}>", rejection=rejection)
 
     def parse(self, record: Record, filepath: str) -> Iterator[Document]:
         """Yield the document of a `TEI` element."""
@@ -115,8 +115,8 @@ class TeiReader(SourceReader):
 
     def _document(self, root: Element, data: bytes, filepath: str) -> Document:
         text = TeiText(root, self.options)
-        known = _metadata(root)
-        known["title"] = text.line(root.find("teiHeader/fileDesc/titleStmt/title"))
+        metadata = _metadata(root)
+        metadata["title"] = text.line(root.find("teiHeader/fileDesc/titleStmt/title"))
         abstract = root.find("teiHeader/profileDesc/abstract")
         if abstract is not None and "".join(map(str, abstract.itertext())).strip():
             text.blocks.append(heading(1, "Abstract"))
@@ -125,10 +125,12 @@ class TeiReader(SourceReader):
         for part in (root.find("text/body"), *root.iterfind("text/back/div[@type='annex']")):
             if part is not None:
                 text.write(part, 0)
-        known["full_text"] = len(text.blocks) > before
-        written = "\n\n".join(block for block in [known["title"], *text.blocks] if block)
-        document_id = f"doi:{known['doi']}" if known["doi"] else self.content_id(filepath, data)
-        return self.document(written, document_id, filepath, **known)
+        metadata["full_text"] = len(text.blocks) > before
+        written = "\n\n".join(block for block in [metadata["title"], *text.blocks] if block)
+        document_id = (
+            f"doi:{metadata['doi']}" if metadata["doi"] else self.content_id(filepath, data)
+        )
+        return self.document(written, document_id, filepath, **metadata)
 
 
 class TeiText:
@@ -146,16 +148,17 @@ class TeiText:
             if entry.get(_ID)
         }
         self.captions = {
-            str(figure.get(_ID)): (
-                self.line(figure.find("figDesc")) or self.line(figure.find("head"))
-            )
+            str(figure.get(_ID)): self._caption(figure)
             for figure in root.iter("figure")
             if figure.get(_ID)
         }
 
+    def _caption(self, figure: Element) -> str:
+        return self.line(figure.find("figDesc")) or self.line(figure.find("head"))
+
     def line(self, element: Element | None) -> str:
         """Return an element's text on one line."""
-        return "" if element is None else tidy(clean(inline_text(element, self._one)))
+        return "" if element is None else tidy(clean(inline_text(element, self._inline)))
 
     def write(self, element: Element, depth: int) -> None:
         """Add the blocks of an element's children; `depth` counts the divisions around them."""
@@ -204,51 +207,47 @@ class TeiText:
                 self._block(child, depth)
                 text = child.tail or ""
             else:
-                text += self._one(child, text) + (child.tail or "")
+                text += self._inline(child, text) + (child.tail or "")
         self._add(tidy(clean(text)))
 
     def _figure(self, element: Element) -> None:
         is_table = element.get("type") == "table"
         head = self.line(element.find("head"))
         label = self.line(element.find("label"))
-        caption = self.line(element.find("figDesc"))
+        description = self.line(element.find("figDesc"))
         if label and head.rstrip(" .:").endswith(label):  # "Table 2" and "2"
             label = head
             head = ""
         elif label:
             label = f"{'Table' if is_table else 'Figure'} {label}"
-        caption = " ".join(part for part in (head if head != caption else "", caption) if part)
-        body = (
-            table_rows(
-                [
-                    [self.line(cell) for cell in row.iterfind("cell")]
-                    for row in element.iterfind("table/row")
-                ]
-            )
-            if is_table and self.table_bodies
-            else ""
-        )
-        self._add(
-            self.renderer.figure_or_table("table" if is_table else "fig", label, caption, body)
-        )
+        if head == description:
+            head = ""
+        caption = " ".join(part for part in (head, description) if part)
+        body = ""
+        if is_table and self.table_bodies:
+            body = table_rows([self._cells(row) for row in element.iterfind("table/row")])
+        token = "table" if is_table else "fig"
+        self._add(self.renderer.figure_or_table(token, label, caption, body))
 
-    def _one(self, child: Element, before: str) -> str:
+    def _cells(self, row: Element) -> list[str]:
+        return [self.line(cell) for cell in row.iterfind("cell")]
+
+    def _inline(self, child: Element, before: str) -> str:
         tag = tag_of(child)
         if not tag or tag == "graphic":
             return ""
         if tag == "lb":
             return "" if child.get("break") == "no" else " "
         if _is_raised(child):
-            return superscript_text(child, self._one, _is_raised, before)
-        inner = inline_text(child, self._one, before)
+            return superscript_text(child, self._inline, _is_raised, before)
+        inner = inline_text(child, self._inline, before)
         if tag in _APART:
             return _apart(inner, before, child.tail or "")
         if tag == "ref":
             target = (child.get("target") or "").removeprefix("#")
             if child.get("type") == "bibr":
-                return self.renderer.citation(
-                    inner, [self.works[target]] if target in self.works else []
-                )
+                works = [self.works[target]] if target in self.works else []
+                return self.renderer.citation(inner, works)
             if child.get("type") in ("figure", "table"):
                 return self.renderer.reference(inner, self.captions.get(target, ""))
         return inner
@@ -257,7 +256,7 @@ class TeiText:
         title = entry.find("analytic/title")
         if title is None or not self.line(title):
             title = entry.find("monogr/title")
-        name = next((found.text or "" for found in entry.iter("surname")), "")
+        name = next((surname.text or "" for surname in entry.iter("surname")), "")
         return self.line(title), " ".join(name.split())
 
 
@@ -271,35 +270,32 @@ def _is_raised(element: Element) -> bool:
 
 def _apart(inner: str, before: str, behind: str) -> str:
     """Return a text with a space on each side where it touches a word of a script with spaces."""
-    first = inner[:1]
-    last = inner[-1:]
-    if (
-        before[-1:].strip()
-        and before[-1] not in "([{"
-        and first.strip()
-        and not (_WIDE.match(before[-1]) or _WIDE.match(first))
-    ):
+    if before[-1:] not in ("(", "[", "{") and _touch(before, inner):
         inner = f" {inner}"
-    if behind[:1].isalnum() and last.strip() and not (_WIDE.match(last) or _WIDE.match(behind)):
+    if behind[:1].isalnum() and _touch(inner, behind):
         inner += " "
     return inner
 
 
+def _touch(left: str, right: str) -> bool:
+    """Return whether two texts touch at characters of scripts with spaces between words."""
+    last = left[-1:]
+    first = right[:1]
+    if not last.strip() or not first.strip():
+        return False
+    return not _WIDE.match(last) and not _WIDE.match(first)
+
+
 def _metadata(root: Element) -> dict[str, Any]:
     license = root.find("teiHeader/fileDesc/publicationStmt/availability/licence")
-    languages = [
-        part.get(LANGUAGE) for name in ("teiHeader", "text") for part in root.iterfind(name)
-    ]
+    name = ""
+    if license is not None:
+        name = license_name(license.get("target"), " ".join(map(str, license.itertext())))
+    languages = [part.get(LANGUAGE) for tag in ("teiHeader", "text") for part in root.iterfind(tag)]
+    dates = [date.get("when") for date in root.iterfind("teiHeader//date")]
     return {
         "doi": (root.findtext("teiHeader//idno[@type='DOI']") or "").strip(),
-        "date": min(
-            (when for date in root.iterfind("teiHeader//date") if (when := date.get("when"))),
-            default=None,
-        ),
+        "date": min((date for date in dates if date), default=None),
         "language": [language for language in languages if language][:1],
-        "license": (
-            ""
-            if license is None
-            else license_name(license.get("target"), " ".join(map(str, license.itertext())))
-        ),
+        "license": name,
     }

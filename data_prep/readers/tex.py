@@ -26,15 +26,15 @@ _EDITORS_MARKS = ("page", "lb", "pb", "brk", "oxy", "xml-", "a3b2", "pub", "thym
 def tex_formula(element: Element) -> str:
     """Return what a `tex-math` element says as `$…$`; "" when there is no formula in it."""
     source = _source(element)
-    if found := _DOCUMENT.search(source):
-        source = found[1]
+    if match := _DOCUMENT.search(source):
+        source = match[1]
     source = _PREAMBLE.sub("", source, count=1) if _PREAMBLE.match(source) else source
     before = None
     while before != source:  # "$$\begin{equation}…\end{equation}$$"
         before = source
         source = source.strip().strip("$").strip()
-        if (found := _ENVIRONMENT.fullmatch(source)) or (found := _BRACKETED.fullmatch(source)):
-            source = (found[found.lastindex or 0] or "").strip()
+        if (match := _ENVIRONMENT.fullmatch(source)) or (match := _BRACKETED.fullmatch(source)):
+            source = (match[match.lastindex or 0] or "").strip()
     return f"${source}$" if source else ""
 
 

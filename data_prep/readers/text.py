@@ -16,7 +16,9 @@ from data_prep.readers.unread_members import UnreadMembers
 from galen.errors import DataError
 
 _OVERLAP = Rejection("overlapping members", "the members of the archive overlap, as in a ZIP bomb")
-_NOT_THERE = Rejection("wrong offset", "the archive's directory names an offset without a member")
+_INVALID_OFFSET = Rejection(
+    "invalid offset", "the archive's directory names an offset without a member"
+)
 _HEADER_BYTES = 30
 _MAGIC = b"PK\3\4"
 _TEXTS = (".txt", ".txt.gz", ".txt.bz2", ".txt.xz", ".txt.zst")
@@ -101,7 +103,7 @@ def _wrong(members: Sequence[zipfile.ZipInfo], raw: BinaryIO) -> dict[int, Rejec
     end = 0
     for number, member in sorted(enumerate(members), key=lambda pair: pair[1].header_offset):
         if not _begins(member.header_offset, raw):
-            wrong[number] = _NOT_THERE
+            wrong[number] = _INVALID_OFFSET
         elif member.header_offset < end:
             wrong[number] = _OVERLAP
         else:

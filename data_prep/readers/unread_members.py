@@ -14,21 +14,21 @@ class UnreadMembers:
     _NESTED = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
 
     def __init__(self) -> None:
-        self._notes: Counter[str] = Counter()
+        self._warnings: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
-        """Count one; what macOS adds to archives is no member."""
+        """Count one; the files that macOS adds to archives are not members."""
         if name.startswith("__MACOSX/"):
             return
         ending = printable(PurePath(name).suffix.lower()) or "none"
-        what = f"members of archives with the ending {ending[:20]}, which are not read"
+        warning = f"members of archives with the ending {ending[:20]}, which are not read"
         if name.lower().endswith(self._NESTED):
-            what = "archives inside archives, which are not read: unpack them"
-        elif len(self._notes) >= self._MOST and what not in self._notes:
-            what = "members of archives with still other endings, which are not read"
-        self._notes[what] += 1
+            warning = "archives inside archives, which are not read: unpack them"
+        elif len(self._warnings) >= self._MOST and warning not in self._warnings:
+            warning = "members of archives with still other endings, which are not read"
+        self._warnings[warning] += 1
 
     def records(self) -> Iterator[Record]:
         """Yield a record with their counts, for the end of the archive."""
-        if self._notes:
-            yield Record("members that are not read", notes=self._notes)
+        if self._warnings:
+            yield Record("members that are not read", warnings=self._warnings)

@@ -94,20 +94,24 @@ class WarcReader(SourceReader):
             "response", url, response.raw_stream, response.length
         )
         if response.http_headers is None or response.http_headers.get_statuscode() != "200":
-            self.stat_update("total", "dropped_no answer")
+            self.stat_update("total", "dropped_status other than 200")
             return
         header = response.http_headers.get_header("Content-Type")
         data = None if header else self._body(response, record)
-        kind, charset = (sniffed_type(data), None) if data is not None else content_type(header)
-        if kind not in (*PAGE_TYPES, "application/pdf"):
-            self.stat_update("total", "dropped_not a page")
+        if data is not None:
+            media_type = sniffed_type(data)
+            charset = None
+        else:
+            media_type, charset = content_type(header)
+        if media_type not in (*PAGE_TYPES, "application/pdf"):
+            self.stat_update("total", "dropped_not HTML or PDF")
             return
         if not info.wants(url):
-            self.stat_update("total", "dropped_only followed")
+            self.stat_update("total", "dropped_only followed for links")
             return
         if data is None:
             data = self._body(response, record)
-        if kind == "application/pdf":
+        if media_type == "application/pdf":
             document = self.helper(PdfReader).from_data(data, filepath, url, record.position)
         else:
             document = page_document(
@@ -159,7 +163,7 @@ class _Info:
                 self._documents = regex.compile(pattern)
         except (regex.error, RecursionError, OverflowError) as error:
             self.wrong = Rejection(
-                "wrong pattern",
+                "invalid pattern",
                 f"its documents: is no regular expression ({error}); all pages of the archive are"
                 " taken",
             )
@@ -168,11 +172,11 @@ class _Info:
         except ValueError as error:
             self.content = ""
             self.wrong = Rejection(
-                "wrong selector", f"its content: {error}; content is found without it"
+                "invalid selector", f"its content: {error}; the content is detected without it"
             )
 
     def wants(self, url: str) -> bool:
-        """Say whether the page at an address is a document rather than a page to follow links from.
+        """Return whether the page at an address is a document, not only a page with links.
 
         Raises:
             RecordRejectedError: the pattern takes seconds on this address, as some do by design or

@@ -6,25 +6,26 @@ from datatrove.data import Document
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from data_prep.readers.base import NOTED, SourceReader
+from data_prep.readers.base import WARNING, SourceReader
 from data_prep.readers.common_options import ReaderOptions
 from data_prep.readers.css_selector import Selector
 from data_prep.readers.html_text import letters_of, page_text, parse
 from data_prep.readers.license import license_name
 from data_prep.readers.page_encoding import UnknownEncodingError
 from data_prep.readers.record import Record, RecordRejectedError
-from data_prep.readers.xml_tree import LANGUAGE
+from data_prep.readers.xml_tree import LANGUAGE, Element
 from galen.recipe import STRICT
 
-_DAMAGED_SHARE = 0.001
+_MAX_DAMAGED_FRACTION = 0.001
 """Replacement characters in the text above which a page is quarantined.
 
-One with fewer is kept and named.
+One with fewer is read with a warning.
 """
 
-_KEPT_SHARE = 0.5
-_LONG = 500
-"""Letters and digits of a page from which on the share that is kept is looked at."""
+_MIN_EXTRACTED_FRACTION = 0.5
+_FEW_EXTRACTED = "pages with less than half of their text extracted"
+_MIN_LETTERS = 500
+"""Letters and digits of a page from which on the extracted fraction is checked."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -85,10 +86,10 @@ def page_document(
     if root is None:
         reader.stat_update("total", "dropped_empty page")
         return None
-    written = 0 if selector else letters_of(root)
+    letters = 0 if selector else letters_of(root)
     title, text = page_text(root, selector)
     damaged = text.count("\ufffd")
-    if damaged > _DAMAGED_SHARE * len(text):
+    if damaged > _MAX_DAMAGED_FRACTION * len(text):
         raise RecordRejectedError(
             "damaged text", f"{damaged:,} replacement characters for what was lost before"
         )
@@ -97,39 +98,43 @@ def page_document(
         reader.stat_update("dropped_no content")
         return None
     if damaged:
-        _note(
-            reader,
-            filepath,
-            position,
-            "pages with replacement characters",
-            f"{damaged:,} replacement characters",
-        )
-    kept = sum(map(str.isalnum, text))
-    if written >= _LONG and kept < _KEPT_SHARE * written:
+        detail = f"{damaged:,} replacement characters"
+        _warn(reader, filepath, position, "pages with replacement characters", detail)
+    extracted = sum(map(str.isalnum, text))
+    if letters >= _MIN_LETTERS and extracted < _MIN_EXTRACTED_FRACTION * letters:
         detail = (
-            f"{kept:,} of the {written:,} letters and digits outside of links and menus are kept;"
-            " options.content names the content"
+            f"{extracted:,} of the {letters:,} letters and digits outside of links and menus are"
+            " extracted; options.content can name the content"
         )
-        _note(reader, filepath, position, "pages of which less than half is kept", detail)
+        _warn(reader, filepath, position, _FEW_EXTRACTED, detail)
     language = root.get("lang") or root.get(LANGUAGE)
-    links = [
-        link for link in root.iter("link", "a") if "license" in (link.get("rel") or "").split()
-    ]
-    canonical = next(
-        (link.get("href") for link in root.iter("link") if link.get("rel") == "canonical"), None
-    )
     return reader.document(
         text,
         document_id,
         filepath,
         title=title,
         language=[language] if language else [],
-        license=license_name(*(link.get("href") for link in links)),
-        url=url or canonical,
+        license=_license_of(root),
+        url=url or _canonical_url(root),
     )
 
 
-def _note(reader: SourceReader, filepath: str, position: str, reason: str, detail: str) -> None:
+def _license_of(root: Element) -> str:
+    """Return the name of the license that a page links to."""
+    links = [
+        link for link in root.iter("link", "a") if "license" in (link.get("rel") or "").split()
+    ]
+    return license_name(*(link.get("href") for link in links))
+
+
+def _canonical_url(root: Element) -> str | None:
+    for link in root.iter("link"):
+        if link.get("rel") == "canonical":
+            return link.get("href")
+    return None
+
+
+def _warn(reader: SourceReader, filepath: str, position: str, reason: str, detail: str) -> None:
     """Count a page that is read with defects, and report it among the unreadable ones."""
-    reader.stat_update(f"{NOTED}{reason}")
+    reader.stat_update(f"{WARNING}{reason}")
     reader.report(filepath, position, reason, detail)

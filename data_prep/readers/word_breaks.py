@@ -92,12 +92,12 @@ class WordBreaks:
         return "" if is_one_word else "-"
 
     def _is_known(self, left: str, right: str) -> bool:
-        """Say whether a word that continues with a hyphen is known.
+        """Return whether a word that continues with a hyphen is known.
 
         True of "infor-mation-based", not of "state-of-the-art".
         """
-        whole = (left + right).lower()
-        return self._words()[whole] > 0 or whole in word_list(self._language or "")
+        joined = (left + right).lower()
+        return self._words()[joined] > 0 or joined in word_list(self._language or "")
 
     def _is_one_word(self, left: str, right: str) -> bool:
         if right[:1].isupper() and not left.isupper():
@@ -136,13 +136,13 @@ class WordBreaks:
 
 
 def _last_letters(word: str) -> str:
-    found = _LAST_LETTERS.search(word)
-    return found[0] if found else ""
+    match = _LAST_LETTERS.search(word)
+    return match[0] if match else ""
 
 
 def _letters(word: str) -> str:
-    found = _WORD.match(word)
-    return found[0] if found else word
+    match = _WORD.match(word)
+    return match[0] if match else word
 
 
 def _language_of(text: str) -> str:

@@ -30,7 +30,7 @@ def clean_word(root: Element) -> None:
 
 
 def is_word_export(root: Element) -> bool:
-    """Say whether Word wrote a page."""
+    """Return whether Word wrote a page."""
     names = [
         meta.get("content") or ""
         for meta in root.iter("meta")
@@ -81,8 +81,8 @@ def _is_item(paragraph: Element) -> bool:
 
 
 def _level(paragraph: Element) -> int:
-    found = _LEVEL.search(paragraph.get("style") or "")
-    return min(int(found[1]), _DEEPEST) if found and int(found[1]) else 1
+    match = _LEVEL.search(paragraph.get("style") or "")
+    return min(int(match[1]), _DEEPEST) if match and int(match[1]) else 1
 
 
 def _new_list(lists: list[Element], paragraph: Element, is_numbered: bool) -> Element:
@@ -110,6 +110,6 @@ def _take_mark(paragraph: Element) -> bool:
             part.drop_tree()
             return _NUMBER.match(text) is not None
     text = paragraph.text or ""
-    if found := _BULLET.match(text):
-        paragraph.text = text[found.end() :]
+    if match := _BULLET.match(text):
+        paragraph.text = text[match.end() :]
     return False

@@ -62,7 +62,7 @@ def known_languages() -> frozenset[str]:
 
 
 def language_fractions(text: str, candidates: Sequence[str] = CANDIDATES) -> dict[str, float]:
-    """Return the share of letters in each language, the largest first.
+    """Return the fraction of letters in each language, the largest first.
 
     Empty when the text has no letters.
     """

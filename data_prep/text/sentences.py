@@ -39,24 +39,25 @@ class SentenceSplitter:
         Raises:
             DataError: the library cannot cut this text.
         """
-        pieces = self._pieces(text)
+        segments = self._segments(text)
         if not self.keep_newlines:
-            return [kept for piece in pieces if (kept := piece.strip())]
+            stripped = [segment.strip() for segment in segments]
+            return [segment for segment in stripped if segment]
         sentences: list[str] = []
-        for piece in pieces:
-            if sentences and (piece.isspace() or sentences[-1].isspace()):
-                sentences[-1] += piece
+        for segment in segments:
+            if sentences and (segment.isspace() or sentences[-1].isspace()):
+                sentences[-1] += segment
             else:
-                sentences.append(piece)
+                sentences.append(segment)
         return sentences
 
-    def _pieces(self, text: str) -> list[str]:
+    def _segments(self, text: str) -> list[str]:
         """Return the library's sentences, made of the characters of `text`."""
         import sentencex
 
         plain = text if text.isascii() else WIDE_SPACE.sub(" ", text)
         try:
-            found = sentencex.segment(self.language, plain)
+            plain_segments = sentencex.segment(self.language, plain)
         except BaseException as error:
             # how a mistake in the Rust code arrives; it is no Exception
             if type(error).__name__ != "PanicException":
@@ -64,14 +65,14 @@ class SentenceSplitter:
             raise DataError(
                 f"sentencex cannot cut the text that begins with {text[:60]!r}: {error}"
             ) from None
-        if "".join(found) != plain:
+        if "".join(plain_segments) != plain:
             raise DataError(
                 f"sentencex changes the text that begins with {text[:60]!r}; it cannot be cut into"
                 " sentences"
             )
-        pieces = []
+        segments = []
         start = 0
-        for piece in found:
-            pieces.append(text[start : start + len(piece)])
-            start += len(piece)
-        return pieces
+        for segment in plain_segments:
+            segments.append(text[start : start + len(segment)])
+            start += len(segment)
+        return segments

@@ -67,27 +67,23 @@ def searchable(text: str) -> str:
     return text
 
 
-def _soft_break(found: re.Match[str]) -> str:
+def _soft_break(match: re.Match[str]) -> str:
     """Return the replacement of invisible characters.
 
     A soft hyphen before the end of a line stays, for the rule on broken words.
     """
-    return (
-        "\u00ad"
-        if "\u00ad" in found[0]
-        and found.string[found.end() : found.end() + 2].lstrip("\r")[:1] == "\n"
-        else ""
-    )
+    following = match.string[match.end() : match.end() + 2].lstrip("\r")
+    return "\u00ad" if "\u00ad" in match[0] and following[:1] == "\n" else ""
 
 
-def _joined(found: re.Match[str]) -> str:
+def _joined(match: re.Match[str]) -> str:
     """Return "" where a word continues in the next line.
 
     A capital behind small letters begins a word of its own ("Non-\nHodgkin").
     """
-    left = found.string[found.start() - 1]
-    right = found.string[found.end()]
-    return found[0] if right.isupper() and not left.isupper() else ""
+    left = match.string[match.start() - 1]
+    right = match.string[match.end()]
+    return match[0] if right.isupper() and not left.isupper() else ""
 
 
 def parts_of(word: str) -> list[tuple[str, int]]:
@@ -98,14 +94,14 @@ def parts_of(word: str) -> list[tuple[str, int]]:
     """
     parts = []
     start = 0
-    for found in _PART_END.finditer(word):
-        parts.append((word[start : found.start()], start))
-        start = found.end()
+    for match in _PART_END.finditer(word):
+        parts.append((word[start : match.start()], start))
+        start = match.end()
     return [*parts, (word[start:], start)]
 
 
 def is_hidden(text: str) -> bool:
-    """Say whether a text holds what WORD cannot tell.
+    """Return whether a text holds what WORD cannot tell.
 
     That is invisible characters, a break that may be inside a word, or markup that means a space.
     """
@@ -117,7 +113,7 @@ def is_hidden(text: str) -> bool:
 
 
 def is_broken_in_line(text: str) -> bool:
-    """Say whether a text holds a hyphen before a space, at which a word perhaps continues."""
+    """Return whether a text holds a hyphen before a space, at which a word perhaps continues."""
     if text.isascii() and "- " not in text and "-\t" not in text:  # which is far faster
         return False
     return _IN_LINE.search(text) is not None
@@ -136,10 +132,9 @@ def plain(text: str) -> str:
     text = searchable(text)
     if text.isascii():
         return text.lower()
-    split = unicodedata.normalize("NFKD", text).casefold()
-    return unicodedata.normalize(
-        "NFC", "".join(character for character in split if not unicodedata.combining(character))
-    )
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    base = [character for character in decomposed if not unicodedata.combining(character)]
+    return unicodedata.normalize("NFC", "".join(base))
 
 
 def count_words(text: str) -> int:
@@ -165,4 +160,4 @@ class Words(WordTokenizer):
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
         """Return the spans of words and marks."""
-        return [found.span() for found in _TOKEN.finditer(text)]
+        return [match.span() for match in _TOKEN.finditer(text)]

@@ -11,7 +11,7 @@ import orjson
 
 
 def without_digit_step(tokenizer_json: str) -> str | None:
-    """Return a tokenizer.json with digits as added tokens in place of the step that isolates them.
+    """Return a tokenizer.json in which added tokens replace the step that isolates digits.
 
     None if it has no such step.
     """
@@ -37,11 +37,11 @@ def _as_added(text: str, token_id: int) -> dict[str, Any]:
     return {"id": token_id, "content": text, **flags}
 
 
-def cut_at_numerals(text: str) -> list[str] | None:
-    """Cut a text at its numerals that are not ASCII digits: text, numeral, text, …, text.
+def split_at_numerals(text: str) -> list[str] | None:
+    """Split a text at its numerals that are not ASCII digits: text, numeral, text, …, text.
 
-    None: it has characters that Python's Unicode does not know, which to a tokenizer with a newer
-    one may be numerals.
+    None if it has characters that Python's version of Unicode lacks: they may be numerals in the
+    tokenizer's version.
     """
     if text.isascii():
         return [text]

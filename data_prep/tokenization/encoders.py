@@ -1,4 +1,4 @@
-"""Faster ways to the reference tokenizer's ids, used only where they are the same ids.
+"""Faster encoders, used only if they give the same ids as the reference tokenizer.
 
 Two encoders. `gigatoken` (byte-level BPE and SentencePiece BPE, in Rust). For SentencePiece BPE
 without it, a word cache: no token of such a vocabulary has a space behind a non-space, so a word
@@ -25,7 +25,7 @@ from data_prep.tokenization.tokenizer import (
 )
 
 CACHE_BYTES = 256 << 20
-"""Bytes of the word cache of a process, at most; gigatoken 0.10 has no bound of its own."""
+"""Maximum size of the word cache of a process; gigatoken 0.10 itself has no limit."""
 
 TOTAL_CACHE_BYTES = 640 << 20
 """The same for all processes together, but at least `MIN_CACHE_BYTES` for each."""
@@ -124,7 +124,7 @@ class GigatokenEncoder:
         }
         self._beyond: int | None = None
         self._numerals: dict[str, Ids] | None = None
-        """Ids of numerals at which the text is cut."""
+        """Ids of numerals at which the text is split."""
         if isinstance(tokenizer, SentencePieceTokenizer):
             self._json, self.added = _sentencepiece_json(tokenizer)
         else:
@@ -161,18 +161,20 @@ class GigatokenEncoder:
             self._numerals = {}
 
     def _encode_numerals(self, text: str) -> Ids | None:
-        """Return the ids of a text cut at numerals, None if the reference is to encode it."""
+        """Return the ids of a text split at numerals, None if the reference is to encode it."""
         assert self._numerals is not None
-        pieces = digits.cut_at_numerals(text)
-        if pieces is None or len(pieces) == 1:
-            return None if pieces is None else self._encode(text)
-        for numeral in pieces[1::2]:
+        segments = digits.split_at_numerals(text)
+        if segments is None:
+            return None
+        if len(segments) == 1:
+            return self._encode(text)
+        for numeral in segments[1::2]:
             if numeral not in self._numerals:
                 self._numerals[numeral] = self._reference.encode([numeral])[0]
         return np.concatenate(
             [
-                self._numerals[piece] if n % 2 else self._encode(piece)
-                for n, piece in enumerate(pieces)
+                self._numerals[segment] if n % 2 else self._encode(segment)
+                for n, segment in enumerate(segments)
             ]
         )
 
@@ -193,13 +195,13 @@ class GigatokenEncoder:
         self._resident = _resident()
 
     def _encode_split(self, text: str) -> Ids:
-        pieces = self._splitter.split(text) if self._splitter else [text]
-        if len(pieces) == 1:
+        segments = self._splitter.split(text) if self._splitter else [text]
+        if len(segments) == 1:
             return self._encode(text)
         return np.concatenate(
             [
-                self._special[piece] if n % 2 else self._encode(piece)
-                for n, piece in enumerate(pieces)
+                self._special[segment] if n % 2 else self._encode(segment)
+                for n, segment in enumerate(segments)
             ]
         )
 
@@ -234,8 +236,8 @@ class CachedBpeEncoder:
         if self._splitter is None:
             return self._words(text)
         result: list[int] = []
-        for n, piece in enumerate(self._splitter.split(text)):
-            result += [self._special[piece]] if n % 2 else self._words(piece)
+        for n, segment in enumerate(self._splitter.split(text)):
+            result += [self._special[segment]] if n % 2 else self._words(segment)
         return result
 
     def _words(self, text: str) -> list[int]:
@@ -288,7 +290,7 @@ def choose_encoder(
             continue
         if text is None:
             return encoder, "; ".join(dict.fromkeys(reasons)) or None
-        reasons.append(f"{candidate} gives other ids for {text[:40]!r}")
+        reasons.append(f"{candidate} gives different ids for {text[:40]!r}")
     return reference, "; ".join(dict.fromkeys(reasons)) or "there is none for this tokenizer"
 
 
@@ -304,7 +306,7 @@ def _candidates(tokenizer: TextTokenizer, cache_bytes: int) -> Iterator[tuple[st
 
 
 def _difference(encoder: Encoder, texts: Sequence[str], expected: Sequence[Ids]) -> str | None:
-    """Return the first text for which an encoder gives other ids."""
+    """Return the first text for which an encoder gives different ids."""
     for text, ids, reference in zip(texts, encoder.encode(texts), expected, strict=True):
         if not np.array_equal(ids, reference):
             return text

@@ -1,4 +1,4 @@
-"""Megatron's indexed format, written piece by piece so that a killed run can go on, and read back.
+"""Megatron's indexed format: written incrementally, so that a killed run can resume, and read.
 
 `.bin` holds the ids of all sequences back to back. `.idx`, little-endian: the 9 bytes
 `MMIDIDX\\0\\0`, u64 version 1, u8 type code (4 = int32, 8 = uint16), u64 sequences, u64 documents +
@@ -83,7 +83,7 @@ class IndexedFileWriter:
         self.tokens += len(ids)
 
     def flush(self) -> None:
-        """Bring what was added to the disk."""
+        """Flush the added documents to the disk."""
         for file in (self._bin, self._lengths, self._counts):
             file.flush()
             os.fsync(file.fileno())
@@ -95,7 +95,7 @@ class IndexedFileWriter:
             file.close()
 
     def write_index(self, path: Path) -> None:
-        """Write the `.idx`, in little memory whatever the number of documents."""
+        """Write the `.idx`; memory use does not depend on the number of documents."""
         assert self._lengths.closed, "close first"
 
         def chunks(path: Path) -> Iterator[Array]:
@@ -116,13 +116,13 @@ class IndexedFileWriter:
 def write_header(file: BinaryIO, dtype: np.dtype[Any], sequences: int, documents: int) -> None:
     """Write the beginning of an index."""
     file.write(MAGIC)
-    for number, kind in (
+    for number, number_type in (
         (1, np.uint64),
         (CODES[dtype], np.uint8),
         (sequences, np.uint64),
         (documents + 1, np.uint64),
     ):
-        file.write(kind(number).tobytes())
+        file.write(number_type(number).tobytes())
 
 
 def write_offsets(file: BinaryIO, lengths: Iterator[Array], itemsize: int) -> None:
@@ -172,13 +172,13 @@ class IndexedFile:
             raise DataError(f"{self.idx} is not an index of Megatron's format")
         version = int.from_bytes(header[9:17], "little")
         code = header[17]
-        kinds = {number: kind for kind, number in CODES.items()}
-        if version != 1 or code not in kinds:
+        types = {number: dtype for dtype, number in CODES.items()}
+        if version != 1 or code not in types:
             raise DataError(
                 f"{self.idx}: version {version}, type code {code}; known are version 1, codes"
-                f" {sorted(kinds)}"
+                f" {sorted(types)}"
             )
-        self.dtype: np.dtype[Any] = kinds[code]
+        self.dtype: np.dtype[Any] = types[code]
         self.sequences = int.from_bytes(header[18:26], "little")
         self.documents = int.from_bytes(header[26:34], "little") - 1
         expected = HEADER_BYTES + 12 * self.sequences + 8 * (self.documents + 1)
@@ -292,11 +292,11 @@ class IndexedFile:
         for _ in self.read_counts():
             pass
 
-    def _read(self, kind: str, start: int, first: int, last: int) -> Iterator[Array]:
+    def _read(self, dtype: str, start: int, first: int, last: int) -> Iterator[Array]:
         with self.idx.open("rb") as file:
-            file.seek(start + first * np.dtype(kind).itemsize)
+            file.seek(start + first * np.dtype(dtype).itemsize)
             while first < last:
-                part = np.fromfile(file, dtype=kind, count=min(CHUNK, last - first))
+                part = np.fromfile(file, dtype=dtype, count=min(CHUNK, last - first))
                 if not len(part):
                     raise DataError(f"{self.idx} became shorter while it was read")
                 first += len(part)

@@ -1,6 +1,6 @@
-"""SHA-256 of the input, by a process of its own.
+"""SHA-256 of the input, computed by a separate process.
 
-It begins while the tokenizer is loaded, which keeps one core busy alone.
+It starts while the tokenizer is loaded, which uses only one core.
 """
 
 import hashlib
@@ -17,22 +17,21 @@ from galen.worker import exit_with_parent
 
 
 class InputHashes:
-    """Starts to hash file ranges, in this order.
+    """Hashes file ranges in the background, in this order.
 
-    Made before the process has threads, since it forks.
+    To be created before the process has threads, since it forks.
     """
 
     def __init__(self, ranges: Sequence[FileRange]) -> None:
         context = get_context("fork")
-        self._pipe, other = context.Pipe(duplex=False)
+        self._pipe, child_conn = context.Pipe(duplex=False)
         self._known: dict[FileRange, dict[str, Any]] = {}
         self.stdin = hashlib.sha256()
-        """Of standard input; its reader updates it."""
-        process = context.Process(
-            target=_hash, args=([item for item in ranges if item.path != STDIN], other), daemon=True
-        )
+        """Hash of standard input, updated by its reader."""
+        files = [item for item in ranges if item.path != STDIN]
+        process = context.Process(target=_hash, args=(files, child_conn), daemon=True)
         process.start()
-        other.close()
+        child_conn.close()
 
     def record(self, item: FileRange) -> dict[str, Any]:
         """Return a range's record for the manifest; waits until its hash is known.
@@ -44,20 +43,20 @@ class InputHashes:
             return {"path": str(STDIN), "sha256": self.stdin.hexdigest()}
         while item not in self._known:
             try:
-                done, found = self._pipe.recv()
+                hashed_item, record = self._pipe.recv()
             except (EOFError, OSError):
                 raise DataError(
                     "the process that hashes the input ended early, perhaps for lack of memory"
                 ) from None
-            if isinstance(found, str):
-                raise DataError(found)
-            self._known[done] = found
+            if isinstance(record, str):
+                raise DataError(record)
+            self._known[hashed_item] = record
         return self._known[item]
 
 
 def _hash(ranges: Sequence[FileRange], pipe: Connection) -> None:
     exit_with_parent()
-    # a pipe holds some hundred records; hashing does not wait until they are received
+    # a pipe buffers only some hundred records; a thread sends, so that hashing need not wait
     with ThreadPoolExecutor(1) as sender:
         for item in ranges:
             try:

@@ -1,4 +1,4 @@
-"""The files of one tokenization job, and how it is resumed after it was killed."""
+"""Files and state of a tokenization job, which is resumed after a kill."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -16,19 +16,19 @@ from galen.run_folder import Identity, RunFiles
 
 @dataclass(slots=True)
 class OutputState:
-    """How far the working files of one output have come."""
+    """Contents of the working files of an output."""
 
     documents: int = 0
     sequences: int = 0
     tokens: int = 0
     longest: int = 0
     longest_document: int = 0
-    """Which document is the longest, from 0."""
+    """Number of the longest document, from 0."""
 
 
 @dataclass(slots=True)
 class State:
-    """How far the job has come: everything up to here is on the disk."""
+    """Progress of a job: everything up to here is on the disk."""
 
     range_index: int = 0
     """Index of the file range that is being read."""
@@ -55,9 +55,10 @@ class Output:
         self.base = base
         self.bin = Path(f"{base}.bin")
         self.idx = Path(f"{base}.idx")
-        self.bin_work, self.idx_work, self.lengths_work, self.counts_work = (
-            partial_path(Path(f"{base}.{ending}")) for ending in ("bin", "idx", "lengths", "counts")
-        )
+        self.bin_work = partial_path(self.bin)
+        self.idx_work = partial_path(self.idx)
+        self.lengths_work = partial_path(Path(f"{base}.lengths"))
+        self.counts_work = partial_path(Path(f"{base}.counts"))
         self.writer: IndexedFileWriter
         self.tally: Tally
 
@@ -67,7 +68,7 @@ class Output:
         return all(path.exists() for path in paths)
 
     def open(self, dtype: np.dtype[Any], state: OutputState, vocab_size: int) -> None:
-        """Open the working files where `state` says; what was written after that is cut off."""
+        """Open the working files, truncated to the contents of `state`."""
         self.writer = IndexedFileWriter(
             self.bin_work,
             self.lengths_work,
@@ -82,12 +83,12 @@ class Output:
 
 
 class TokenJob:
-    """Names of final and working files (hidden, beside the final ones) of an output prefix.
+    """The final files of an output prefix and their hidden working files.
 
     Args:
-        prefix: of all files.
-        names: of the outputs, mostly the JSON keys.
-        level: what a sequence is, document or sentence; the files' names end in it.
+        prefix: beginning of all file names.
+        names: names of the outputs, usually the JSON keys.
+        level: "document" or "sentence", the content of a sequence; the file names end in it.
     """
 
     def __init__(self, prefix: str | Path, names: Sequence[str], level: str = "document") -> None:
@@ -95,15 +96,17 @@ class TokenJob:
         self.manifest = Path(f"{prefix}_manifest.json")
         self.stats = Path(f"{prefix}_stats.html")
         name = Path(f"{prefix}_{'_'.join(names)}_{level}")
-        finals = [path for output in self.outputs.values() for path in (output.bin, output.idx)]
+        finals: list[Path] = []
+        for output in self.outputs.values():
+            finals += [output.bin, output.idx]
         self.files = RunFiles(name, finals)
         self.restart()
 
     @contextlib.contextmanager
     def working(self, identity: Identity) -> Iterator[None]:
-        """Resume the state of an interrupted run of the same job, if any.
+        """Resume an interrupted run of the same job, if there is one.
 
-        Remove the working files at the end.
+        The working files are removed at the end.
         """
         self._resume(identity)
         yield
@@ -117,7 +120,7 @@ class TokenJob:
         self.files.end()
 
     def restart(self) -> None:
-        """Begin at the beginning of the input."""
+        """Start from the beginning of the input."""
         self.state = State(outputs={name: OutputState() for name in self.outputs})
 
     def _resume(self, identity: Identity) -> None:
@@ -130,11 +133,11 @@ class TokenJob:
             self.state = State(**saved, outputs=outputs)
 
     def save(self) -> None:
-        """Save how far the working files have come; they must be flushed."""
+        """Save the state; the working files must be flushed."""
         self.files.save(asdict(self.state))
 
     def unpublish(self) -> None:
-        """Take back what `publish` did, if it did."""
+        """Undo `publish`: give the final files their working names again."""
         for output in self.outputs.values():
             for final, work in ((output.bin, output.bin_work), (output.idx, output.idx_work)):
                 if final.exists():

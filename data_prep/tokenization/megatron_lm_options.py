@@ -11,22 +11,22 @@ MEGATRON_LM = {
     ),
     **dict.fromkeys(
         ("--vocab-file", "--merge-file"),
-        "--tokenizer-model FOLDER, in which vocab.json and merges.txt lie",
+        "--tokenizer-model FOLDER that contains vocab.json and merges.txt",
     ),
     **dict.fromkeys(
         ("--tokenizer-special-tokens", "--vocab-extra-ids"),
-        "--add-special-tokens FILE, a token a line",
+        "--add-special-tokens FILE, one token per line",
     ),
     "--tokenizer-hf-no-include-special-tokens": (
         "omit it, only --append-eod and --prepend-bos add tokens"
     ),
-    "--tokenizer-hf-include-special-tokens": "--prepend-bos and --append-eod, the tokens wanted",
+    "--tokenizer-hf-include-special-tokens": "--prepend-bos and --append-eod, as needed",
     "--trust-remote-code": "omit it, no code of a tokenizer is run",
-    "--partitions": "omit it, --workers takes all cores; for several machines --shards N",
+    "--partitions": "omit it, --workers uses all cores; for several machines --shards N",
     "--keep-sequential-samples": "omit it, records keep their order",
     **dict.fromkeys(
         ("--find-optimal-num-workers", "--workers-to-check", "--performance-dir"),
-        "omit it, take a worker for each core",
+        "omit it, use one worker per core",
     ),
     **dict.fromkeys(("--log-interval", "--dataset-impl", "--use-gigatoken"), "omit it"),
 }
@@ -37,12 +37,10 @@ def refuse_options_of_megatron_lm(words: Sequence[str]) -> None:
     """Refuse options of Megatron-LM, with their replacements.
 
     Raises:
-        UsageError: there are some.
+        UsageError: an option is Megatron-LM's.
     """
     names = [word.partition("=")[0] for word in words]
-    if found := [f"{name}: {MEGATRON_LM[name]}" for name in names if name in MEGATRON_LM]:
-        raise UsageError(
-            "\n       ".join(
-                ["these are options of Megatron-LM's preprocess_data.py; here", *found]
-            )
-        )
+    hints = [f"{name}: {MEGATRON_LM[name]}" for name in names if name in MEGATRON_LM]
+    if hints:
+        heading = "these are options of Megatron-LM's preprocess_data.py; here"
+        raise UsageError("\n       ".join([heading, *hints]))

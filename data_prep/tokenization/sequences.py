@@ -1,10 +1,11 @@
-"""From texts to the sequences of documents.
+"""Sequences of token ids made from texts.
 
 Beginning and end tokens, overlapping windows, sentences, roles of messages.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -23,22 +24,22 @@ class SequenceConfig:
     """How a document becomes sequences."""
 
     bos: int | None = None
-    """Id put before each document."""
+    """Id prepended to each document."""
 
     eod: int | None = None
-    """Id put after each document."""
+    """Id appended to each document."""
 
     window: int | None = None
-    """Most ids of a sequence; None: a document is one sequence."""
+    """Maximum length of a sequence; None: a document is one sequence."""
 
     overlap: int = 0
-    """Ids that a window shares with the one before."""
+    """Number of ids that a window shares with the previous one."""
 
     sentences: SentenceSplitter | None = None
     """Makes each sentence a sequence."""
 
     message: str | None = None
-    """How a message is written, with `{role}` and `{content}`: a record is then a conversation."""
+    """Template of a message with `{role}` and `{content}`; records are then conversations."""
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class Documents:
     """Documents ready to be written."""
 
     ids: Ids
-    """Ids of all documents back to back, of the file's type."""
+    """Concatenated ids of all documents, of the file's type."""
 
     lengths: Ids
     """Number of ids of each sequence."""
@@ -60,40 +61,39 @@ def build(
     encode: Encode,
     config: SequenceConfig,
     dtype: np.dtype[Any],
-    room: Ids | None = None,
+    buffer: Ids | None = None,
 ) -> list[Documents]:
-    """Return the documents of a key's values; of conversations, their text and then their roles.
+    """Return the documents made from a key's values; of conversations, texts and roles.
 
     Args:
         values: texts, or lists of messages.
-        encode: gives the ids of texts.
+        encode: returns the ids of texts.
         config: how a document becomes sequences.
         dtype: of the ids.
-        room: an array of this type in which the ids may be put, if they fit.
+        buffer: an array of this type to which the ids may be written, if they fit.
     """
     if config.message is not None:
         return _conversations(values, encode, config, dtype)
     if config.sentences is not None:
-        return [
-            _sentences([config.sentences.split(text) for text in values], encode, config, dtype)
-        ]
+        split_texts = [config.sentences.split(text) for text in values]
+        return [_sentences(split_texts, encode, config, dtype)]
     if config.window is not None:
         return [_windowed(values, encode, config, dtype)]
-    if room is None or not len(room):
-        room = np.empty(1024, dtype=dtype)
-    return [_plain(values, encode, config, room)]
+    if buffer is None or not len(buffer):
+        buffer = np.empty(1024, dtype=dtype)
+    return [_plain(values, encode, config, buffer)]
 
 
 def _plain(values: Sequence[str], encode: Encode, config: SequenceConfig, buffer: Ids) -> Documents:
     """Make each text a document of one sequence.
 
-    The ids go straight into one array, since most time goes into this.
+    The ids are written directly to one array: this loop takes most of the time.
     """
     before = int(config.bos is not None)
     after = int(config.eod is not None)
     end = 0
     sizes = []
-    room = len(buffer)
+    capacity = len(buffer)
     for ids in encode(values):
         size = len(ids)
         sizes.append(size)
@@ -101,9 +101,9 @@ def _plain(values: Sequence[str], encode: Encode, config: SequenceConfig, buffer
             continue
         start = end
         end += before + size + after
-        if end > room:
-            room = 2 * end
-            grown = np.empty(room, dtype=buffer.dtype)
+        if end > capacity:
+            capacity = 2 * end
+            grown = np.empty(capacity, dtype=buffer.dtype)
             grown[:start] = buffer[:start]
             buffer = grown
         buffer[start + before : end - after] = ids
@@ -118,16 +118,11 @@ def _plain(values: Sequence[str], encode: Encode, config: SequenceConfig, buffer
 
 
 def _documents(sequences: Sequence[Ids], counts: Sequence[int], dtype: np.dtype[Any]) -> Documents:
-    ids = (
-        np.concatenate(sequences, dtype=dtype, casting="unsafe")
-        if sequences
-        else np.zeros(0, dtype=dtype)
-    )
-    return Documents(
-        ids,
-        np.array([len(part) for part in sequences], dtype=np.int32),
-        np.array(counts, dtype=np.int32),
-    )
+    ids = np.zeros(0, dtype=dtype)
+    if sequences:
+        ids = np.concatenate(sequences, dtype=dtype, casting="unsafe")
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
+    return Documents(ids, lengths, np.array(counts, dtype=np.int32))
 
 
 def _windowed(
@@ -148,7 +143,7 @@ def _windowed(
 
 
 def _special_tokens(config: SequenceConfig) -> tuple[list[Ids], list[Ids]]:
-    """Return what comes before and after a document's ids: an array each, or nothing."""
+    """Return the ids before and after a document: lists of one array, or empty."""
     return _token_array(config.bos), _token_array(config.eod)
 
 
@@ -157,9 +152,9 @@ def _token_array(token: int | None) -> list[Ids]:
 
 
 def _windows(ids: Ids, window: int, overlap: int) -> list[Ids]:
-    """Cut a document into windows that share `overlap` ids with the one before.
+    """Split a document into windows that share `overlap` ids with the previous one.
 
-    The last may be shorter.
+    The last one may be shorter.
     """
     starts = range(0, max(len(ids) - overlap, 1), window - overlap)
     return [ids[start : start + window] for start in starts]
@@ -168,21 +163,21 @@ def _windows(ids: Ids, window: int, overlap: int) -> list[Ids]:
 def _sentences(
     texts: Sequence[list[str]], encode: Encode, config: SequenceConfig, dtype: np.dtype[Any]
 ) -> Documents:
-    """Encode sentence by sentence, each a sequence.
+    """Make each sentence a sequence.
 
-    As in Megatron-LM, one without ids is left out, and the end token goes to the last.
+    As in Megatron-LM, a sentence without ids is skipped, and the end token is in the last one.
     """
-    encoded = iter(encode([sentence for sentences in texts for sentence in sentences]))
+    encoded = iter(encode(list(chain.from_iterable(texts))))
     sequences: list[Ids] = []
     counts: list[int] = []
     front, back = _special_tokens(config)
     for sentences in texts:
-        parts = [ids for _ in sentences if len(ids := next(encoded))]
-        if parts:
-            parts[0] = np.concatenate([*front, parts[0]])
-            parts[-1] = np.concatenate([parts[-1], *back])
-        sequences += parts
-        counts.append(len(parts))
+        document = [ids for ids in islice(encoded, len(sentences)) if len(ids)]
+        if document:
+            document[0] = np.concatenate([*front, document[0]])
+            document[-1] = np.concatenate([document[-1], *back])
+        sequences += document
+        counts.append(len(document))
     return _documents(sequences, counts, dtype)
 
 
@@ -192,34 +187,33 @@ def _conversations(
     config: SequenceConfig,
     dtype: np.dtype[Any],
 ) -> list[Documents]:
-    """Encode message by message.
+    """Encode each message; return the texts and the roles.
 
-    The role file has the role of its message for each id, the end token the role of the last
-    message.
+    The role file contains the role of the message for each of its ids; for the end token, that of
+    the last message.
     """
     assert config.message is not None
-    flat = [
-        config.message.replace("{role}", message["role"]).replace("{content}", message["content"])
-        for messages in values
-        for message in messages
+    template = config.message
+    texts = [
+        template.replace("{role}", message["role"]).replace("{content}", message["content"])
+        for message in chain.from_iterable(values)
     ]
-    encoded = iter(encode(flat))
+    encoded = iter(encode(texts))
     text: list[Ids] = []
     roles: list[Ids] = []
+    counts: list[int] = []
     front, back = _special_tokens(config)
     for messages in values:
-        parts = [next(encoded) for _ in messages]
-        numbers = [ROLES[message["role"]] for message in messages]
-        parts[0] = np.concatenate([*front, parts[0]])
-        parts[-1] = np.concatenate([parts[-1], *back])
+        ids = list(islice(encoded, len(messages)))
+        ids[0] = np.concatenate([*front, ids[0]])
+        ids[-1] = np.concatenate([ids[-1], *back])
         role_ids = [
-            np.full(len(part), number, dtype=np.uint32)
-            for part, number in zip(parts, numbers, strict=True)
+            np.full(len(message_ids), ROLES[message["role"]], dtype=np.uint32)
+            for message_ids, message in zip(ids, messages, strict=True)
         ]
-        text.append(np.concatenate(parts))
-        roles.append(np.concatenate(role_ids))
-    counts = [min(len(ids), 1) for ids in text]  # a conversation without any id has no sequence
-    return [
-        _documents([ids for ids in sequences if len(ids)], counts, dtype)
-        for sequences in (text, roles)
-    ]
+        document = np.concatenate(ids)
+        counts.append(min(len(document), 1))  # a conversation without any id has no sequence
+        if len(document):
+            text.append(document)
+            roles.append(np.concatenate(role_ids))
+    return [_documents(text, counts, dtype), _documents(roles, counts, dtype)]

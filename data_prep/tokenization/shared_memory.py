@@ -1,6 +1,6 @@
-"""Memory that the workers share with the process that writes.
+"""Memory that the workers share with the writing process.
 
-Ids go through it, since a pipe would copy them several times.
+It holds the ids: a pipe would copy them several times.
 """
 
 import mmap
@@ -13,7 +13,7 @@ from data_prep.tokenization.sequences import Documents, Ids
 
 
 class SharedIds:
-    """Buffers of equal size for the ids of one block each; made before the workers are forked.
+    """Buffers of equal size for the ids of one block each; created before the workers are forked.
 
     Args:
         count: number of buffers.
@@ -42,7 +42,7 @@ def copy_to_shared(documents: Sequence[Documents], buffer: Ids) -> list[int | No
         if count > len(buffer):
             counts.append(None)
             continue
-        if not np.may_share_memory(output.ids, buffer):  # else they were made there
+        if not np.may_share_memory(output.ids, buffer):  # else they are in it already
             buffer[:count] = output.ids
         output.ids = buffer[:0].copy()
         buffer = buffer[count:]

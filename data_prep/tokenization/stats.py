@@ -1,4 +1,4 @@
-"""What is known of a token file: hash, how often each id occurs, a page with pictures."""
+"""Statistics of a token file: its hash, the frequency of each id, a page with figures."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ UNUSED = 100
 
 
 class Tally:
-    """Takes the bytes of a `.bin` in order; knows their SHA-256 and how often each id occurs."""
+    """SHA-256 and id frequencies of a `.bin`, whose contents are added in order."""
 
     def __init__(self, dtype: np.dtype[Any], vocab_size: int) -> None:
         self._dtype = dtype
@@ -30,17 +30,17 @@ class Tally:
         self.bytes = 0
 
     def add(self, ids: np.ndarray[Any, Any]) -> None:
-        """Take the next ids."""
+        """Add the next ids."""
         self._hash.update(np.ascontiguousarray(ids).data)
         self.bytes += ids.nbytes
-        found = np.bincount(ids)
-        self.counts[: len(found)] += found
+        frequencies = np.bincount(ids)
+        self.counts[: len(frequencies)] += frequencies
 
     def read(self, path: Path) -> None:
-        """Take all of a file."""
+        """Add all ids of a file."""
         with path.open("rb") as file:
-            while piece := file.read(1 << 22):
-                self.add(np.frombuffer(piece, dtype=self._dtype))
+            while block := file.read(1 << 22):
+                self.add(np.frombuffer(block, dtype=self._dtype))
 
     def sha256(self) -> str:
         """Return the hash of all bytes so far."""
@@ -48,10 +48,7 @@ class Tally:
 
 
 def id_counts(tally: Tally, tokenizer: TextTokenizer) -> dict[str, Any]:
-    """Return the manifest's statistics of a file's ids.
-
-    How many are unknown, how many of the vocabulary are never used, and which are.
-    """
+    """Return the manifest's statistics of a file's ids: unknown, unused and used ones."""
     total = int(tally.counts.sum())
     unknown = 0 if tokenizer.unknown is None else int(tally.counts[tokenizer.unknown])
     used = tally.counts > 0
@@ -74,7 +71,7 @@ def pack_used(used: np.ndarray[Any, Any]) -> str:
 
 
 def unpack_used(text: str, vocab_size: int) -> np.ndarray[Any, Any]:
-    """Return what `pack_used` packed, a boolean for each id."""
+    """Return the argument of `pack_used`, a boolean for each id."""
     bits = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8)
     return np.unpackbits(bits, count=vocab_size, bitorder="little").astype(bool)
 

@@ -1,10 +1,10 @@
-"""How many tokens a text has: counted by a tokenizer, or estimated from its bytes."""
+"""Number of tokens of a text: counted by a tokenizer, or estimated from its bytes."""
 
 from collections.abc import Callable
 from functools import cache
 
 BYTES_PER_TOKEN = 4.0
-"""UTF-8 bytes a token, for the estimate.
+"""UTF-8 bytes per token, for the estimate.
 
 A SentencePiece model of 32,000 pieces makes about one token of 4 bytes of English abstracts.
 """

@@ -1,7 +1,7 @@
 """The model's tokenizer: a Hugging Face folder, a `tokenizer.json` or a SentencePiece `.model`.
 
-Ids of the text alone: no special tokens are added by a post-processor, nothing is truncated or
-padded. This is the reference that every faster way must agree with.
+It returns the ids of the text alone: no special tokens are added, nothing is truncated or padded.
+It is the reference for the faster encoders.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ class TextTokenizer(Protocol):
     """One more than the highest id it can produce."""
 
     default_bos: str | None
-    """The beginning-of-document token that its own files name, if any."""
+    """The beginning-of-document token in its files, if any."""
 
     default_eod: str | None
-    """The end-of-document token that its own files name, if any."""
+    """The end-of-document token in its files, if any."""
 
     unknown: int | None
-    """Id of what is not in the vocabulary, if it has one."""
+    """Id of the unknown token, if it has one."""
 
     special: dict[str, int]
     """The tokens that were added, and their ids."""
@@ -48,7 +48,7 @@ class TextTokenizer(Protocol):
         """Return the id of a token of the vocabulary, or None."""
 
     def token(self, token_id: int) -> str | None:
-        """Return how an id is written in the vocabulary, or None."""
+        """Return the token of an id in the vocabulary, or None."""
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the vocabulary file.
@@ -62,8 +62,7 @@ def load_tokenizer(path: str | Path, special: Sequence[str] = ()) -> TextTokeniz
 
     Args:
         path: a Hugging Face folder, a tokenizer.json or a SentencePiece model.
-        special: tokens to add, in this order after the vocabulary; one that it has already keeps
-            its id.
+        special: tokens to append to the vocabulary, in this order; existing ones keep their id.
 
     Raises:
         DataError: there is none, or it is damaged.
@@ -107,11 +106,11 @@ def read_special_tokens(path: str | Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the special tokens {path}: {error}") from None
     tokens = [line.strip() for line in lines if line.strip() and not line.startswith("# ")]
-    twice = sorted({token for token in tokens if tokens.count(token) > 1})
-    if twice:
-        raise DataError(f"{path}: names twice: {', '.join(twice)}")
+    repeated = sorted({token for token in tokens if tokens.count(token) > 1})
+    if repeated:
+        raise DataError(f"{path}: repeated tokens: {', '.join(repeated)}")
     if not tokens:
-        raise DataError(f"{path}: names no token")
+        raise DataError(f"{path}: contains no token")
     return tokens
 
 
@@ -159,7 +158,7 @@ class HuggingFaceTokenizer:
         return self._tokenizer.token_to_id(token)
 
     def token(self, token_id: int) -> str | None:
-        """Return how an id is written in the vocabulary, or None."""
+        """Return the token of an id in the vocabulary, or None."""
         return self._tokenizer.id_to_token(token_id)
 
     def fingerprint(self) -> str:
@@ -183,7 +182,7 @@ class HuggingFaceTokenizer:
         ]
 
     def lacks_bytes(self) -> bool:
-        """Say whether the vocabulary is a byte-level one that does not have all 256 bytes."""
+        """Return whether the vocabulary is a byte-level one without all 256 bytes."""
         from tokenizers import pre_tokenizers
 
         if getattr(self._tokenizer.model, "byte_fallback", False):
@@ -263,11 +262,11 @@ class SentencePieceTokenizer:
         """Return the id of a token of the vocabulary, or None."""
         if token in self.special:
             return self.special[token]
-        found = self.processor.piece_to_id(token)
-        return found if self.processor.id_to_piece(found) == token else None
+        token_id = self.processor.piece_to_id(token)
+        return token_id if self.processor.id_to_piece(token_id) == token else None
 
     def token(self, token_id: int) -> str | None:
-        """Return how an id is written in the vocabulary, or None."""
+        """Return the token of an id in the vocabulary, or None."""
         if token_id in self._by_id:
             return self._by_id[token_id]
         return self.processor.id_to_piece(token_id) if 0 <= token_id < self._model_size else None
@@ -286,7 +285,7 @@ class SentencePieceTokenizer:
 def _ids_in_use(tokenizer: Any) -> int:
     """Return one more than the highest id.
 
-    The complete vocabulary, which is slow to fetch, is read only if it has gaps.
+    The complete vocabulary, which is slow to read, is needed only if it has gaps.
     """
     size: int = tokenizer.get_vocab_size(with_added_tokens=True)
     if None not in map(tokenizer.id_to_token, range(size)):

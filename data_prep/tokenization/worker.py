@@ -1,8 +1,9 @@
-"""Work of a tokenizing process: a block in, ids out."""
+"""Work of a tokenizing process: it turns a block into token ids."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Result:
 
     invalid: list[InvalidRecord] = field(default_factory=list)
     mismatch: str | None = None
-    """A text for which the encoder does not give the reference's ids."""
+    """A text for which the encoder and the reference give different ids."""
 
 
 @dataclass(slots=True)
@@ -54,22 +55,22 @@ class Task:
     encoder: Encoder
 
 
-def work(task: Task, block: Block, room: Ids) -> Result:
+def work(task: Task, block: Block, buffer: Ids) -> Result:
     """Encode the records of a block; empty lines are skipped, invalid ones reported.
 
-    The ids go into `room`, if they fit.
+    The ids are written to `buffer`, if they fit.
     """
     records = _records(task, block)
     result = Result(numbers=records.numbers, invalid=records.invalid)
     for record in zip(*records.fields, strict=True):
         result.text_bytes.append(sum(map(_size, record)))
     for values in records.fields:
-        buffer = None if result.outputs else room
+        free_buffer = None if result.outputs else buffer
         result.outputs += build(
-            values, task.encoder.encode, task.sequence_config, task.dtype, buffer
+            values, task.encoder.encode, task.sequence_config, task.dtype, free_buffer
         )
     result.mismatch = _audit(block, records.fields, task)
-    result.shared = copy_to_shared(result.outputs, room)
+    result.shared = copy_to_shared(result.outputs, buffer)
     return result
 
 
@@ -110,8 +111,9 @@ def sample_block(task: Task, block: Block) -> list[str]:
     """Return about sixteen texts of each key of a block, for comparing encoders."""
     texts: list[str] = []
     for values in _records(task, block).fields:
-        flat = values
+        contents = values
         if task.sequence_config.message is not None:
-            flat = [message["content"] for value in values for message in value]
-        texts += [text[:AUDIT_CHARACTERS] for text in flat[:: max(1, len(flat) // 16)]]
+            contents = [message["content"] for message in chain.from_iterable(values)]
+        step = max(1, len(contents) // 16)
+        texts += [text[:AUDIT_CHARACTERS] for text in contents[::step]]
     return texts

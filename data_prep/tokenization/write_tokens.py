@@ -27,10 +27,10 @@ from galen.progress import Progress
 logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 5.0
-"""Time between two saved states."""
+"""Time between two saves of the state."""
 
 EXAMPLES = 20
-"""Invalid records that are reported one by one."""
+"""Number of invalid records that are logged and listed in the manifest."""
 
 
 def write_tokens(
@@ -46,32 +46,30 @@ def write_tokens(
 
     Args:
         job: its outputs and state.
-        task: what is encoded, and how.
+        task: the input, the tokenizer and the encoder.
         workers: number of processes.
         max_documents: stop after so many documents.
         skip_invalid: skip invalid records rather than stop at them.
         on_bytes_read: called with every chunk of standard input.
 
     Returns:
-        The time (`time.monotonic`) of the first result; None if there was none.
+        The time (`time.monotonic`) of the first result, None without results.
 
     Raises:
-        DataError: a record is invalid and must not be skipped, or there is no document at all.
+        DataError: a record is invalid and must not be skipped, or the input has no documents.
     """
     state = job.state
     for name, output in job.outputs.items():
         output.open(task.dtype, state.outputs[name], task.tokenizer.vocab_size)
-    before = list(itertools.accumulate((item.size for item in task.ranges), initial=0))
-    left = math.inf
+    remaining = math.inf
     if max_documents is not None:
-        left = max_documents - next(iter(state.outputs.values())).documents
-    first_result: float | None = None
-    tokens = 0
-    start = saved = time.monotonic()
+        remaining = max_documents - next(iter(state.outputs.values())).documents
+    total = sum(item.size for item in task.ranges)
     with (
         TokenPool(task, workers) as pool,
-        Progress("tokenize", total=before[-1] or None, unit="B", scale=True) as progress,
+        Progress("tokenize", total=total or None, unit="B", scale=True) as progress,
     ):
+        meter = _Meter(task, progress)
         blocks = read_blocks(
             task.ranges,
             pool.block_bytes,
@@ -80,29 +78,61 @@ def write_tokens(
             state.offset,
             on_bytes_read,
         )
-        for block, result in pool.run(blocks if left else iter(())):
-            left = truncate_result(result, left)
+        for block, result in pool.run(blocks if remaining else iter(())):
+            remaining = truncate_result(result, remaining)
             append_result(job, task, block, result, skip_invalid)
-            now = time.monotonic()
-            if first_result is None:
-                first_result = now
-            tokens += sum(len(documents.ids) for documents in result.outputs)
-            rate = tokens / 1e6 / max(now - start, 1e-3)
-            progress.label = f"tokenize {tokens / 1e6:,.1f}M tokens, {rate:.2f}M tokens/s"
-            progress.update(before[block.range_index] + block.position - progress.done)
-            if now - saved > SAVE_SECONDS:
-                for output in job.outputs.values():
-                    output.writer.flush()
-                job.save()
-                saved = time.monotonic()
-            if not left:
+            meter.update(block, result)
+            if meter.is_save_due():
+                _save(job)
+            if not remaining:
                 break
     for output in job.outputs.values():
         output.writer.close()
     if not any(output.documents for output in state.outputs.values()):
         names = ", ".join(str(item.path) for item in task.ranges[:3])
-        raise DataError(f"there is no document in {names}")
-    return first_result
+        raise DataError(f"{names}: no documents")
+    return meter.first_result
+
+
+class _Meter:
+    """Progress and rate of a job, and when its state is to be saved."""
+
+    def __init__(self, task: Task, progress: Progress) -> None:
+        self.first_result: float | None = None
+        """Time of the first result."""
+        self._progress = progress
+        sizes = (item.size for item in task.ranges)
+        self._range_starts = list(itertools.accumulate(sizes, initial=0))
+        """Bytes on the disk before each file range."""
+        self._tokens = 0
+        self._start = time.monotonic()
+        self._saved = self._start
+
+    def update(self, block: Block, result: Result) -> None:
+        """Count a block that is done."""
+        now = time.monotonic()
+        if self.first_result is None:
+            self.first_result = now
+        self._tokens += sum(len(documents.ids) for documents in result.outputs)
+        millions = self._tokens / 1e6
+        rate = millions / max(now - self._start, 1e-3)
+        self._progress.label = f"tokenize {millions:,.1f}M tokens, {rate:.2f}M tokens/s"
+        position = self._range_starts[block.range_index] + block.position
+        self._progress.update(position - self._progress.done)
+
+    def is_save_due(self) -> bool:
+        """Return whether the state is to be saved now."""
+        now = time.monotonic()
+        if now - self._saved <= SAVE_SECONDS:
+            return False
+        self._saved = now
+        return True
+
+
+def _save(job: TokenJob) -> None:
+    for output in job.outputs.values():
+        output.writer.flush()
+    job.save()
 
 
 def append_result(
@@ -111,8 +141,8 @@ def append_result(
     """Append the ids of a block to the working files and update the job's state.
 
     Raises:
-        DataError: a record is invalid and must not be skipped, or the encoder gives other ids than
-            the tokenizer.
+        DataError: a record is invalid and must not be skipped, or the encoder and the tokenizer
+            give different ids.
     """
     state = job.state
     file_range = task.ranges[block.range_index]
@@ -125,7 +155,7 @@ def append_result(
             logger.warning(f"skipped: {state.examples[-1]}")
     if result.mismatch is not None:
         raise DataError(
-            f"the encoder {task.encoder.name} gives other ids than the tokenizer for"
+            f"the encoder {task.encoder.name} and the tokenizer give different ids for"
             f" {result.mismatch[:60]!r}; start again with --encoder reference"
         )
     for (name, output), documents in zip(job.outputs.items(), result.outputs, strict=True):
@@ -142,7 +172,7 @@ def append_result(
 
 
 def _update_longest(state: OutputState, documents: Documents) -> None:
-    """Update the longest document of an output by those that follow it."""
+    """Update the longest document of an output with its next documents."""
     if not len(documents.counts):
         return
     sequence_ends = np.concatenate([[0], np.cumsum(documents.lengths, dtype=np.int64)])
@@ -156,7 +186,7 @@ def _update_longest(state: OutputState, documents: Documents) -> None:
 def truncate_result(result: Result, limit: float) -> float:
     """Drop the documents after the first `limit`, and the invalid records after these.
 
-    Return how many more documents are wanted.
+    Return the number of documents that remain to be written.
     """
     if len(result.numbers) < limit:
         return limit - len(result.numbers)
@@ -175,7 +205,7 @@ def truncate_result(result: Result, limit: float) -> float:
 def locate(file_range: FileRange, block: Block, invalid: InvalidRecord) -> str:
     """Return the position of an invalid record and its error.
 
-    Lines of files are counted only here.
+    The line number is determined only here, by reading the file again.
     """
     path = file_range.path
     if path.suffix.lower() in TABLES:

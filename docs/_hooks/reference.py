@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from galen import recipe
+from galen import recipe_help
 from galen.commands import STAGES
 
 
@@ -29,7 +29,7 @@ class _Parsed(Exception):
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the markers of a page."""
-    for generate in (commands, recipes, steps, readers, tasks, protocols):
+    for generate in (commands, recipes, steps, readers, tasks, task_keys, protocols):
         marker = f"<!-- {generate.__name__} -->"
         if marker in markdown:
             markdown = markdown.replace(marker, generate())
@@ -100,9 +100,22 @@ def tasks() -> str:
     return "\n".join(lines)
 
 
+def task_keys() -> str:
+    """Return the keys of a task file, and of its sections."""
+    from evaluation.prompts.task_prompt import TaskPrompt
+    from evaluation.question_sets.fields import Fields
+    from evaluation.tasks.task import MultipleChoiceTask, PerplexityTask
+
+    lines = ["### multiple_choice", "", *_fields_table(MultipleChoiceTask, ("fields", "prompt"))]
+    lines += ["### fields", "", *_fields_table(Fields)]
+    lines += ["### prompt", "", *_fields_table(TaskPrompt)]
+    lines += ["### perplexity", "", *_fields_table(PerplexityTask)]
+    return "\n".join(lines)
+
+
 def protocols() -> str:
     """Return a table of the protocols with their settings."""
-    from evaluation.protocols.protocol import PROTOCOLS
+    from evaluation.protocols.registry import PROTOCOLS
 
     names = [field.name for field in dataclasses.fields(next(iter(PROTOCOLS.values())))]
     lines = [f"| protocol | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
@@ -123,7 +136,7 @@ def _value(value: Any) -> str:
 
 def _fields_table(section: type, without: Iterable[str] = ()) -> list[str]:
     """Return a table of a recipe section's keys, or nothing if there are none."""
-    fields = [line for line in recipe.describe(section, 0).splitlines() if line]
+    fields = [line for line in recipe_help.describe(section, 0).splitlines() if line]
     rows = []
     for line in fields:
         found = re.match(r"(\w+)(?: \[(.*?)\])?:? +(.*)$", line)

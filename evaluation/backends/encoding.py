@@ -7,16 +7,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from evaluation.backends.sampling import Sampling
 from evaluation.prompts.registry import Prompt
 from galen.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt and the continuations whose log-likelihood is asked for, as token ids.
-
-    Neither is ever empty.
-    """
+    """A prompt and the continuations to be scored, as token ids; neither is empty."""
 
     prompt: list[int]
     continuations: list[list[int]]
@@ -29,72 +27,89 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A prompt to be answered in words."""
+    """A prompt after which text is generated."""
 
     prompt: list[int]
     max_new_tokens: int
     stop: tuple[str, ...]
     """Strings that end an answer."""
-    temperature: float
+    sampling: Sampling
     seeds: tuple[str, ...]
-    """One a branch: what its random numbers are drawn from.
-
-    With temperature 0 only their number counts.
-    """
+    """One per sample: the seed of its random numbers; unused at temperature 0."""
+    json_schema: str = ""
+    """JSON schema that the answer must follow, in backends with guided decoding; "" for none."""
 
     @property
     def input_length(self) -> int:
-        """Tokens that the request takes up: all samples, each with the longest answer."""
+        """Tokens of all samples, each with the longest answer."""
         return (len(self.prompt) + self.max_new_tokens) * len(self.seeds)
 
 
-def beginning(tokenizer: Any) -> list[int]:
-    """Return the ids that a tokenizer puts before a text.
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A generated answer."""
 
-    BOS, what its model has in its place, or nothing.
-    """
-    bare = tokenizer.encode("x", add_special_tokens=False)
+    text: str
+    """Without the end token, up to the first stop string."""
+    num_tokens: int
+    """Generated tokens, with the end token."""
+    finished: bool
+    """Whether the answer ended by itself; False if max_new_tokens ended it."""
+    ids: tuple[int, ...] = ()
+    """The generated tokens; empty where the backend does not know them."""
+
+
+def leading_special_tokens(tokenizer: Any) -> list[int]:
+    """Return the ids that a tokenizer puts before a text: BOS, its substitute, or nothing."""
+    plain = tokenizer.encode("x", add_special_tokens=False)
     ids = tokenizer.encode("x")
-    places = [place for place in range(len(ids)) if ids[place : place + len(bare)] == bare]
-    return ids[: places[0]] if places else []
+    for start in range(len(ids)):
+        if ids[start : start + len(plain)] == plain:
+            return ids[:start]
+    return []
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Return the ids of a text to be continued: with the tokenizer's beginning, without EOS.
+    """Return the ids of a text to be continued: with leading special tokens, without EOS.
 
-    The text may hold the beginning already.
+    The text may contain the special tokens already.
     """
-    return _begun(tokenizer, tokenizer.encode(text, add_special_tokens=False, verbose=False))
+    return _with_leading_tokens(
+        tokenizer, tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    )
 
 
-def _begun(tokenizer: Any, ids: list[int]) -> list[int]:
-    first = beginning(tokenizer)
-    return ids if ids[: len(first)] == first else first + ids
+def _with_leading_tokens(tokenizer: Any, ids: list[int]) -> list[int]:
+    leading = leading_special_tokens(tokenizer)
+    return ids if ids[: len(leading)] == leading else leading + ids
 
 
 def encode_answer(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-    """Return the ids of a prompt, as it has them alone, and those of the answer behind it.
+    """Return the ids of a prompt on its own, and those of the answer after it.
 
-    Where the prompt's last characters would go into one token with the answer's first, as `: B` is
-    one in some vocabularies, the answer has the tokens that it has behind a line break.
+    Where a token would span the prompt's last and the answer's first characters, as `: B` is one in
+    some vocabularies, the answer has its tokens after a line break.
 
     Raises:
         DataError: one of the two has no tokens, so that there is nothing to score or train on.
     """
     before = tokenizer.encode(prompt, add_special_tokens=False, verbose=False)
-    whole = tokenizer.encode(prompt + answer, add_special_tokens=False, verbose=False)
-    behind = whole[len(before) :]
-    if whole[: len(before)] != before:
-        line = tokenizer.encode("\n", add_special_tokens=False)
-        both = tokenizer.encode("\n" + answer, add_special_tokens=False)
-        behind = (
-            both[len(line) :]
-            if both[: len(line)] == line
-            else tokenizer.encode(answer, add_special_tokens=False)
-        )
-    if not before or not behind:
+    both = tokenizer.encode(prompt + answer, add_special_tokens=False, verbose=False)
+    answer_ids = both[len(before) :]
+    if both[: len(before)] != before:
+        answer_ids = _after_line_break(tokenizer, answer)
+    if not before or not answer_ids:
         raise DataError(f"this tokenizer gives no token for {answer[:60]!r} after {prompt[-40:]!r}")
-    return _begun(tokenizer, before), behind
+    return _with_leading_tokens(tokenizer, before), answer_ids
+
+
+def _after_line_break(tokenizer: Any, text: str) -> list[int]:
+    """Return the ids of a text after a line break; on its own where one token spans both."""
+    line_break = tokenizer.encode("\n", add_special_tokens=False)
+    both = tokenizer.encode("\n" + text, add_special_tokens=False)
+    if both[: len(line_break)] == line_break:
+        return both[len(line_break) :]
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
 def encode_pair(tokenizer: Any, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -128,42 +143,38 @@ def encode_letters(
     Args:
         tokenizer: the model's.
         prompt: its text is encoded as it is, with spaces and line breaks at its end.
-        tokens: text of a token without spaces around it to its ids, from `tokens_by_text`.
+        tokens: ids of the tokens with a text, spaces around it aside, from `tokens_by_text`.
 
     Raises:
         DataError: no token of the vocabulary is one of the answers.
     """
-    pairs = [
-        (token, letter)
-        for letter, text in prompt.continuations.items()
-        for token in tokens.get(text.strip(), [])
-    ]
-    lacking = set(prompt.continuations) - {letter for _, letter in pairs}
-    if lacking:
-        raise DataError(
-            "the vocabulary has no token for the answers"
-            f" {', '.join(prompt.continuations[key] for key in sorted(lacking))!r}"
-        )
-    return Request(encode_text(tokenizer, prompt.text), [[token] for token, _ in pairs]), [
-        letter for _, letter in pairs
-    ]
+    letters: list[str] = []
+    continuations: list[list[int]] = []
+    for letter, text in prompt.continuations.items():
+        for token in tokens.get(text.strip(), []):
+            letters.append(letter)
+            continuations.append([token])
+    missing = sorted(set(prompt.continuations) - set(letters))
+    if missing:
+        answers = ", ".join(prompt.continuations[letter] for letter in missing)
+        raise DataError(f"the vocabulary has no token for the answers {answers!r}")
+    return Request(encode_text(tokenizer, prompt.text), continuations), letters
 
 
 def tokens_by_text(tokenizer: Any, texts: Collection[str]) -> dict[str, list[int]]:
-    """Return for each text the ids of all tokens with this text, surrounding spaces aside.
+    """Return for each text the ids of all tokens with this text, ignoring spaces around it.
 
     A single letter must have its case; a word may have any: `Yes` is the answer `yes`.
     """
-    found: dict[str, list[int]] = {text: [] for text in texts}
-    for token, text in enumerate(
-        tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    ):
-        bare = text.strip()
-        if bare in found:
-            found[bare].append(token)
-        elif len(bare) > 1 and bare.lower() in found:
-            found[bare.lower()].append(token)
-    return found
+    tokens: dict[str, list[int]] = {text: [] for text in texts}
+    vocabulary = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    for token, text in enumerate(vocabulary):
+        stripped = text.strip()
+        if stripped in tokens:
+            tokens[stripped].append(token)
+        elif len(stripped) > 1 and stripped.lower() in tokens:
+            tokens[stripped.lower()].append(token)
+    return tokens
 
 
 def encode_document(tokenizer: Any, text: str, max_tokens: int) -> tuple[Request, int]:
@@ -183,9 +194,9 @@ def encode_document(tokenizer: Any, text: str, max_tokens: int) -> tuple[Request
     covered = text
     if len(ids) == max_tokens:
         covered = tokenizer.decode(ids, clean_up_tokenization_spaces=False).rstrip("\ufffd")
-    prefix = (
-        tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    )
+    prefix = tokenizer.bos_token_id
+    if prefix is None:
+        prefix = tokenizer.eos_token_id
     if prefix is None:
         raise DataError(
             "this tokenizer has neither a BOS nor an EOS token to begin a document with; add one to"
@@ -197,11 +208,10 @@ def encode_document(tokenizer: Any, text: str, max_tokens: int) -> tuple[Request
 def truncate_left(request: Request, length: int) -> Request:
     """Return the request with its prompt truncated on the left: no input exceeds `length` tokens.
 
-    At least one token of the prompt stays, whatever the length.
+    At least one token of the prompt remains.
     """
     excess = request.input_length - length
-    return (
-        request
-        if excess <= 0
-        else Request(request.prompt[min(excess, len(request.prompt) - 1) :], request.continuations)
-    )
+    if excess <= 0:
+        return request
+    start = min(excess, len(request.prompt) - 1)
+    return Request(request.prompt[start:], request.continuations)

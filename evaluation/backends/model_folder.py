@@ -19,16 +19,16 @@ def check_model(folder: str | Path) -> Path:
 
     Raises:
         MissingInputError: there is no such folder.
-        DataError: something a model needs is not in it.
+        DataError: a file of the model is missing.
     """
     folder = Path(folder)
     pretrained.check_folder(folder)
     if not (folder / "config.json").is_file():
         raise DataError(
-            f"{folder} is not a Hugging Face model: it has no config.json{_what(folder)}"
+            f"{folder} is not a Hugging Face model: it has no config.json{_actual_content(folder)}"
         )
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        # transformers continues without a damaged one, as if it said nothing
+        # transformers ignores a damaged one
         if (folder / name).is_file():
             json_file.read_object(folder / name)
     if not list(folder.glob("*.safetensors")):
@@ -43,17 +43,17 @@ def check_model(folder: str | Path) -> Path:
     return folder
 
 
-def _what(folder: Path) -> str:
-    """Say what a folder treated as a model is, if known."""
+def _actual_content(folder: Path) -> str:
+    """Return a remark on the content of a folder that is not a model, if known."""
     if (folder / "adapter_config.json").is_file():
-        return " (it is a PEFT adapter: give it by --adapter, and its base model by --model)"
+        return " (it is a PEFT adapter: pass it as --adapter, and its base model as --model)"
     if (folder / "latest_checkpointed_iteration.txt").is_file():
         return " (it is a Megatron checkpoint: `galen export` exports it)"
     if (folder / "checkpoints" / "latest_checkpointed_iteration.txt").is_file():
         return f" (it is a pretraining run: `galen export` exports {folder / 'checkpoints'})"
     for name in ("model", "adapter"):
         if (folder / name).is_dir():
-            return f" (it is a fine-tuning run: what it made is {folder / name})"
+            return f" (it is a fine-tuning run: its result is {folder / name})"
     return ""
 
 
@@ -73,14 +73,14 @@ def check_adapter(folder: str | Path) -> Path:
     config = json_file.read_object(folder / "adapter_config.json")
     if config.get("megatron_config"):
         raise DataError(
-            f"{folder / 'adapter_config.json'}: megatron_config names a module to import, which is"
-            " not done"
+            f"{folder / 'adapter_config.json'}: megatron_config, which names a module to import, is"
+            " unsupported"
         )
     # others load further folders, tokenizers with code of their own among them
     if config.get("peft_type") != "LORA":
         raise DataError(
             f"{folder / 'adapter_config.json'}: peft_type = {str(config.get('peft_type'))[:100]!r}"
-            " is not read, only LORA"
+            " is unsupported, only LORA is"
         )
     return folder
 
@@ -91,7 +91,7 @@ def context_length(folder: Path) -> int | None:
     length = config.get("max_position_embeddings") or config.get("n_positions")
     if length is not None and not isinstance(length, int):
         raise DataError(
-            f"{folder / 'config.json'}: max_position_embeddings = {length!r} is no whole number"
+            f"{folder / 'config.json'}: max_position_embeddings = {length!r} is not an integer"
         )
     return length or None
 
@@ -101,11 +101,11 @@ def hashes(folder: Path, verify: bool = True) -> dict[str, str]:
 
     Args:
         folder: of a model or an adapter.
-        verify: compare them with the manifest that a command of ours wrote of the folder; without,
-            say so.
+        verify: compare them with the folder's manifest, if Galen wrote one; else log that they are
+            not compared.
 
     Raises:
-        DataError: a file is not the one that was written.
+        DataError: a file was changed after it was written.
     """
     weights = (
         "*.safetensors",
@@ -122,10 +122,10 @@ def hashes(folder: Path, verify: bool = True) -> dict[str, str]:
         "added_tokens.json",
         "chat_template.jinja",
     )
-    found = {
-        path for pattern in (*weights, *text) for path in folder.glob(pattern) if path.is_file()
-    }
-    digests = {path: manifest.sha256(path) for path in sorted(found)}
+    files: set[Path] = set()
+    for pattern in (*weights, *text):
+        files.update(path for path in folder.glob(pattern) if path.is_file())
+    digests = {path: manifest.sha256(path) for path in sorted(files)}
     if verify:
         checksums.check(manifest.recorded(folder), digests)
     elif manifest.recorded(folder):

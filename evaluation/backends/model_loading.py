@@ -1,4 +1,4 @@
-"""A model, its tokenizer and its adapter from Hugging Face folders, complete or not at all."""
+"""Loading of a model, its tokenizer and its adapter; missing weights are an error."""
 
 import re
 import warnings
@@ -13,8 +13,8 @@ from galen.errors import DataError, one_line
 def load_model(folder: str | Path, **options: Any) -> tuple[Any, Any]:
     """Return model and tokenizer of a folder.
 
-    `transformers` fills weights that the files lack, or have in another shape, with random numbers,
-    and leaves those of further layers out; here both are errors.
+    `transformers` initializes missing weights, or those of another shape, randomly, and ignores
+    those of further layers; here both are errors.
 
     Args:
         folder: a Hugging Face folder.
@@ -32,18 +32,19 @@ def load_model(folder: str | Path, **options: Any) -> tuple[Any, Any]:
         "use_safetensors": True,
         **options,
     }
-    model, found = pretrained.load_model(AutoModelForCausalLM, folder, **options)
-    lacking = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
-    if lacking:
+    model, report = pretrained.load_model(AutoModelForCausalLM, folder, **options)
+    mismatched = [name for name, *_ in report["mismatched_keys"]]
+    missing = sorted([*report["missing_keys"], *mismatched])
+    if missing:
         raise DataError(
-            f"{folder} cannot be loaded: its files lack {len(lacking):,} of the weights that its"
-            f" config.json asks for, or have them in another shape, for example {lacking[0]}; copy"
-            " the whole folder again"
+            f"{folder} cannot be loaded: its files lack {len(missing):,} of the weights of its"
+            f" config.json, or have them in another shape, for example {missing[0]}; copy the"
+            " complete folder again"
         )
-    if surplus := _surplus_layers(model, found["unexpected_keys"]):
+    if surplus := _surplus_layers(model, report["unexpected_keys"]):
         raise DataError(
-            f"{folder} cannot be loaded: its files have weights of layers that its config.json does"
-            f" not ask for, for example {surplus[0]}; copy the whole folder again"
+            f"{folder} cannot be loaded: its files have weights of more layers than its"
+            f" config.json, for example {surplus[0]}; copy the complete folder again"
         )
     _leave_unpacked(model)
     return model, tokenizer
@@ -52,11 +53,15 @@ def load_model(folder: str | Path, **options: Any) -> tuple[Any, Any]:
 def _surplus_layers(model: Any, unexpected: Iterable[str]) -> list[str]:
     """Return the unexpected weights of layers beyond the model's last one.
 
-    `transformers` leaves these out.
+    `transformers` ignores these.
     """
-    layers = model.config.get_text_config().num_hidden_layers
-    places = {name: re.search(r"\.(?:layers|h)\.(\d+)\.", name) for name in unexpected}
-    return sorted(name for name, place in places.items() if place and int(place[1]) >= layers)
+    num_layers = model.config.get_text_config().num_hidden_layers
+    surplus = []
+    for name in unexpected:
+        layer = re.search(r"\.(?:layers|h)\.(\d+)\.", name)
+        if layer and int(layer[1]) >= num_layers:
+            surplus.append(name)
+    return sorted(surplus)
 
 
 def _leave_unpacked(model: Any) -> None:
@@ -71,10 +76,10 @@ def _leave_unpacked(model: Any) -> None:
 def with_adapter(model: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]:
     """Return the model with a PEFT adapter on it, and the tokenizer that belongs to both.
 
-    An adapter that was trained with new tokens brings its tokenizer and their rows.
+    An adapter that was trained with new tokens has its own tokenizer and their embeddings.
 
     Raises:
-        DataError: the adapter cannot be loaded, or was made for another model.
+        DataError: the adapter cannot be loaded, or belongs to another model.
     """
     from peft import PeftModel
     from safetensors import SafetensorError

@@ -1,7 +1,4 @@
-"""A model on its device, run on prompts and on the tokens behind them.
-
-Shared by scoring and generation.
-"""
+"""A model on its device, run on prompts and on the tokens after them, to score and to generate."""
 
 import copy
 from collections.abc import Sequence
@@ -14,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The beginning that the prompts of a group share, computed once."""
+    """The common prefix of a group's prompts, computed once."""
 
     length: int
     cache: Any
@@ -31,7 +28,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def prefix(self, tokens: Sequence[int]) -> Prefix:
-        """Return what prompts begin with, computed; no tokens give one of length 0."""
+        """Return a prefix of prompts with its keys and values; without tokens one of length 0."""
         if not tokens:
             return Prefix(0, None)
         tokens_1s = torch.tensor([tokens])
@@ -44,29 +41,30 @@ class ModelRunner:
     def prefill(self, prompts: list[list[int]], prefix: Prefix) -> tuple[Any, Tensor]:
         """Return the output at each prompt's last position, with its cache, and the attention mask.
 
-        The mask is (prompts, positions).
+        Prompts are padded on the left. The mask is (prompts, positions): 1 for a token, also of the
+        prefix, 0 for padding.
         """
         tokens_ps, mask_ps = padded([prompt[prefix.length :] for prompt in prompts], left=True)
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
         if prefix.cache is not None:
-            mask_ps = torch.cat(
-                [torch.ones((len(prompts), prefix.length), dtype=torch.long), mask_ps], dim=1
-            )
+            prefix_mask_ps = torch.ones((len(prompts), prefix.length), dtype=torch.long)
+            mask_ps = torch.cat([prefix_mask_ps, mask_ps], dim=1)
             options["past_key_values"] = repeated(prefix, len(prompts))
-        positions_ps = (mask_ps.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
-        return (
-            self.forward(
-                tokens_ps, mask_ps, positions_ps, use_cache=True, logits_to_keep=1, **options
-            ),
-            mask_ps,
-        )
+        all_positions_ps = (mask_ps.cumsum(1) - 1).clamp(min=0)
+        positions_ps = all_positions_ps[:, prefix.length :]
+        return self.forward(tokens_ps, mask_ps, positions_ps, **options), mask_ps
 
     def forward(
         self, tokens_rs: Tensor, mask_rs: Tensor, positions_rs: Tensor, **options: Any
     ) -> Any:
-        """Return the model's output for tokens, a mask over all that is read, and positions.
+        """Return the model's output.
 
-        Each is (rows, positions).
+        Args:
+            tokens_rs: token ids, (rows, positions).
+            mask_rs: attention mask over cached and new tokens, (rows, all positions), or
+                (rows, 1, positions, all positions).
+            positions_rs: position ids, (rows, positions).
+            options: further arguments of the model.
         """
         return self.model(
             input_ids=tokens_rs.to(self.device),
@@ -84,7 +82,7 @@ def repeated(prefix: Prefix, rows: int) -> Any:
 
 
 def padded(rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
-    """Return tokens and mask (1 for a token, 0 for padding) as rows of equal length."""
+    """Return token ids and mask (1 for a token, 0 for padding), each (rows, longest row)."""
     longest = max(map(len, rows))
     tokens_rs = torch.zeros((len(rows), longest), dtype=torch.long)
     mask_rs = torch.zeros_like(tokens_rs)

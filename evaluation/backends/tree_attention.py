@@ -1,10 +1,8 @@
-"""Prompts with their continuations as trees of tokens, packed side by side into rows.
+"""Tree attention: prompts with their continuations as trees of tokens, each computed once.
 
-Each token is computed once.
-
-What continuations begin with in common is one branch. A row holds several trees; the attention mask
-lets a token see its own ancestors alone, and positions count along the branch, so that every branch
-is computed as if it were alone ("tree attention").
+Continuations that begin with the same tokens share a branch. Several trees are packed into a row;
+the attention mask lets a token attend only to its ancestors, and positions count along the branch,
+so that every branch is computed as if it were alone.
 """
 
 from collections.abc import Sequence
@@ -14,15 +12,15 @@ import torch
 from torch import Tensor
 
 ROW_TOKENS = 128
-"""Rows are about this wide where trees are shorter.
+"""Approximate width of rows where trees are shorter.
 
-Keys of a shared beginning are copied once a row, attention grows with the width.
+The keys of a shared prefix are copied once per row; attention grows with the width.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
-    """Tokens of a prompt and its continuations, but the last ones, which are only predicted."""
+    """Tokens of a prompt and its continuations, without the last ones, which are only predicted."""
 
     tokens: list[int]
     depths: list[int]
@@ -35,78 +33,101 @@ class PrefixTree:
 
 def tree(prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> PrefixTree:
     """Return the tree of a prompt of at least one token and its continuations."""
-    tokens, depths, segments = list(prompt), list(range(len(prompt))), [(0, len(prompt), -1)]
+    tokens = list(prompt)
+    depths = list(range(len(prompt)))
+    segments = [(0, len(prompt), -1)]
     children: dict[tuple[int, int], int] = {}
     logit_positions = []
     for continuation in continuations:
-        at = len(prompt) - 1
-        positions = [at]
+        position = len(prompt) - 1
+        positions = [position]
         for token in continuation[:-1]:
-            if (at, token) not in children:
+            if (position, token) not in children:
                 start, length, parent = segments[-1]
-                if at == len(tokens) - 1:
+                if position == len(tokens) - 1:
                     segments[-1] = (start, length + 1, parent)
                 else:
-                    segments.append((len(tokens), 1, at))
-                children[at, token] = len(tokens)
+                    segments.append((len(tokens), 1, position))
+                children[position, token] = len(tokens)
                 tokens.append(token)
-                depths.append(depths[at] + 1)
-            at = children[at, token]
-            positions.append(at)
+                depths.append(depths[position] + 1)
+            position = children[position, token]
+            positions.append(position)
         logit_positions.append(positions)
     return PrefixTree(tokens, depths, segments, logit_positions)
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Trees as one input of a model: r rows, s positions in each."""
+    """Trees as one input of a model: r rows, s positions in each, t positions to attend to."""
 
     tokens_rs: Tensor
     positions_rs: Tensor
+    """Position ids."""
     attention_mask_r1st: Tensor
-    """Whether each token s sees each token t, those of the shared beginning first."""
+    """Whether token s attends to token t; those of the shared prefix come first."""
     starts: list[int]
-    """Where each tree begins when the rows are laid end to end."""
+    """Where each tree begins, counted over rows end to end."""
 
 
 def pack(trees: Sequence[PrefixTree], prefix: int) -> Rows:
-    """Return the trees in rows, after a shared beginning of `prefix` tokens that all of them see.
+    """Return the trees in rows, after a shared prefix of `prefix` tokens that all attend to.
 
-    Rows are filled first-fit, longest trees first. Padding sees only itself.
+    Rows are filled first-fit, longest trees first. Padding attends only to itself.
     """
-    sizes = [len(item.tokens) for item in trees]
-    width = max(sizes) * max(1, round(min(ROW_TOKENS, sum(sizes)) / max(sizes)))
-    filled: list[int] = []
-    starts = [0] * len(trees)
-    for place in sorted(range(len(trees)), key=lambda place: -sizes[place]):
-        row = next(
-            (row for row, used in enumerate(filled) if used + sizes[place] <= width), len(filled)
-        )
-        if row == len(filled):
-            filled.append(0)
-        starts[place] = row * width + filled[row]
-        filled[row] += sizes[place]
-    width = max(filled) if len(filled) == 1 else width
+    lengths = [len(item.tokens) for item in trees]
+    longest = max(lengths)
+    width = longest * max(1, round(min(ROW_TOKENS, sum(lengths)) / longest))
+    slots = _first_fit(lengths, width)
+    num_rows = 1 + max(slot.row for slot in slots)
+    if num_rows == 1:
+        width = sum(lengths)
 
-    tokens_rs = torch.zeros((len(filled), width), dtype=torch.long)
+    tokens_rs = torch.zeros((num_rows, width), dtype=torch.long)
     positions_rs = torch.full_like(tokens_rs, prefix)
-    attention_mask_rst = torch.eye(width, dtype=torch.bool).repeat(len(filled), 1, 1)
-    for item, start in zip(trees, starts, strict=True):
-        row, column = divmod(start, width)
-        end = column + len(item.tokens)
-        tokens_rs[row, column:end] = torch.tensor(item.tokens)
-        positions_rs[row, column:end] = torch.tensor(item.depths) + prefix
-        _attend_to_ancestors(attention_mask_rst[row, column:end, column:end], item.segments)
-    attention_mask_rst = torch.cat(
-        [torch.ones((len(filled), width, prefix), dtype=torch.bool), attention_mask_rst], dim=2
-    )
-    return Rows(tokens_rs, positions_rs, attention_mask_rst[:, None], starts)
+    mask_rst = torch.eye(width, dtype=torch.bool).repeat(num_rows, 1, 1)
+    for item, slot in zip(trees, slots, strict=True):
+        columns = slice(slot.column, slot.column + len(item.tokens))
+        tokens_rs[slot.row, columns] = torch.tensor(item.tokens)
+        positions_rs[slot.row, columns] = torch.tensor(item.depths) + prefix
+        _attend_to_ancestors(mask_rst[slot.row, columns, columns], item.segments)
+    prefix_mask_rst = torch.ones((num_rows, width, prefix), dtype=torch.bool)
+    mask_rst = torch.cat([prefix_mask_rst, mask_rst], dim=2)
+    starts = [slot.row * width + slot.column for slot in slots]
+    return Rows(tokens_rs, positions_rs, mask_rst[:, None], starts)
 
 
-def _attend_to_ancestors(mask_tt: Tensor, segments: Sequence[tuple[int, int, int]]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """Where a tree begins."""
+
+    row: int
+    column: int
+
+
+def _first_fit(lengths: Sequence[int], width: int) -> list[_Slot]:
+    """Return where each tree begins when rows of a width are filled, longest trees first."""
+    used: list[int] = []
+    slots: dict[int, _Slot] = {}
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        fitting = (row for row, tokens in enumerate(used) if tokens + lengths[index] <= width)
+        row = next(fitting, len(used))
+        if row == len(used):
+            used.append(0)
+        slots[index] = _Slot(row, used[row])
+        used[row] += lengths[index]
+    return [slots[index] for index in range(len(lengths))]
+
+
+def _attend_to_ancestors(mask_st: Tensor, segments: Sequence[tuple[int, int, int]]) -> None:
+    """Set the attention mask of one tree, (its tokens, its tokens).
+
+    Args:
+        mask_st: the diagonal is set already.
+        segments: of the tree.
+    """
     for start, length, parent in segments:
+        end = start + length
         if parent >= 0:
-            mask_tt[start : start + length] |= mask_tt[parent]
-        mask_tt[start : start + length, start : start + length] = torch.ones(
-            (length, length), dtype=torch.bool
-        ).tril()
+            mask_st[start:end] |= mask_st[parent]
+        mask_st[start:end, start:end] = torch.ones((length, length), dtype=torch.bool).tril()

@@ -2,20 +2,21 @@
 
 Install with `pip install -e '.[vllm]'`.
 
-A continuation of one token is scored as the only token that the model may write after the prompt,
-with the probability that it had among all; vLLM keeps the prompt's keys and values for the other
-options. Of longer ones vLLM gives the log-probabilities as of a part of the prompt, and computes
-each from its beginning.
+A continuation of one token is scored as the only token that the model may generate after the
+prompt, with its probability among all tokens; vLLM caches the prompt's keys and values for the
+other options. For a longer one vLLM returns the log-probabilities as of prompt tokens, and computes
+each from its first token.
 """
 
 import hashlib
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.backends import generation, model_folder
-from evaluation.backends.base import WHOLE, Part, own_batches
-from evaluation.backends.encoding import GenerationRequest, Request
+from evaluation.backends.base import Batching
+from evaluation.backends.encoding import Generated, GenerationRequest, Request
 from galen.errors import DataError, UsageError, install, one_line
 
 Input = tuple[list[int], dict[str, Any]]
@@ -36,9 +37,9 @@ class VllmBackend:
     """
 
     batch_tokens = 1 << 18
-    """vLLM makes its own batches of what it is given at once.
+    """Default of `Batching.max_tokens`: vLLM makes its own batches within these.
 
-    After this many tokens items are written.
+    Samples are saved after each.
     """
 
     def __init__(
@@ -62,95 +63,80 @@ class VllmBackend:
             raise DataError(f"vLLM cannot load {folder}: {one_line(error)}") from error
         self.tokenizer = self.engine.get_tokenizer()
         configuration = self.engine.llm_engine.model_config
-        self.device, self.dtype = "vllm", str(configuration.dtype).removeprefix("torch.")
-        # the last token of a continuation, and the one written after it
+        self.device = "vllm"
+        self.dtype = str(configuration.dtype).removeprefix("torch.")
+        # less the last token of a continuation, and the one generated after it
         self.context_length: int | None = configuration.max_model_len - 2
-        ends = self.engine.get_default_sampling_params().stop_token_ids or []
-        self._ends = generation.end_tokens(self.tokenizer, ends)
+        configured = self.engine.get_default_sampling_params().stop_token_ids or []
+        self._end_ids = generation.end_token_ids(self.tokenizer, configured)
 
     def log_likelihoods(
-        self,
-        requests: Sequence[Request],
-        max_batch_tokens: int,
-        done: Collection[int] = (),
-        part: Part = WHOLE,
+        self, requests: Sequence[Request], batching: Batching
     ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Yield each request's place and the log-likelihoods (nats) of its continuations."""
-        sizes = {
-            place: sum(len(request.prompt) + len(item) for item in request.continuations)
-            for place, request in enumerate(requests)
-        }
-        for _, batch in own_batches([range(len(requests))], sizes, max_batch_tokens, done, part):
-            pairs = [(place, item) for place in batch for item in requests[place].continuations]
-            outputs = self._ask([scored(requests[place].prompt, item) for place, item in pairs])
-            values = iter(
-                [
-                    likelihood(output, len(requests[place].prompt), item)
-                    for (place, item), output in zip(pairs, outputs, strict=True)
-                ]
-            )
-            yield [
-                (place, [next(values) for _ in requests[place].continuations]) for place in batch
-            ]
+        """Yield each request's index and the log-likelihoods (nats) of its continuations."""
+        lengths = {index: _num_tokens(request) for index, request in enumerate(requests)}
+        for _, batch in batching.batches([range(len(requests))], lengths):
+            inputs = []
+            for index in batch:
+                request = requests[index]
+                inputs += [scored(request.prompt, item) for item in request.continuations]
+            outputs = iter(self._ask(inputs))
+            yield [(index, _log_likelihoods(requests[index], outputs)) for index in batch]
 
     def next_tokens(
-        self,
-        requests: Sequence[Request],
-        max_batch_tokens: int,
-        done: Collection[int] = (),
-        part: Part = WHOLE,
+        self, requests: Sequence[Request], batching: Batching
     ) -> Iterator[list[tuple[int, list[float], int]]]:
-        """Yield the same, and the likeliest token of the entire vocabulary after the prompt."""
-        for batch in self.log_likelihoods(requests, max_batch_tokens, done, part):
-            outputs = self._ask([(requests[place].prompt, _GREEDY) for place, _ in batch])
+        """Yield the same, and the most likely token of the entire vocabulary after the prompt."""
+        for batch in self.log_likelihoods(requests, batching):
+            outputs = self._ask([(requests[index].prompt, _GREEDY) for index, _ in batch])
             yield [
-                (place, values, output.outputs[0].token_ids[0])
-                for (place, values), output in zip(batch, outputs, strict=True)
+                (index, values, output.outputs[0].token_ids[0])
+                for (index, values), output in zip(batch, outputs, strict=True)
             ]
 
     def generate(
-        self,
-        requests: Sequence[GenerationRequest],
-        max_batch_tokens: int,
-        done: Collection[int] = (),
-        part: Part = WHOLE,
-    ) -> Iterator[list[tuple[int, list[str]]]]:
-        """Yield each request's place and its answers, one per sample."""
-        sizes = {place: request.input_length for place, request in enumerate(requests)}
-        for _, batch in own_batches([range(len(requests))], sizes, max_batch_tokens, done, part):
-            outputs = iter(
-                self._ask(
-                    [item for place in batch for item in written(requests[place], self._ends)]
-                )
-            )
-            yield [
-                (
-                    place,
-                    [
-                        self._text(next(outputs).outputs[0].token_ids, requests[place])
-                        for _ in requests[place].seeds
-                    ],
-                )
-                for place in batch
-            ]
+        self, requests: Sequence[GenerationRequest], batching: Batching
+    ) -> Iterator[list[tuple[int, list[Generated]]]]:
+        """Yield each request's index and its answers, one per seed."""
+        lengths = {index: request.input_length for index, request in enumerate(requests)}
+        for _, batch in batching.batches([range(len(requests))], lengths):
+            inputs: list[Input] = []
+            for index in batch:
+                inputs += generated(requests[index], self._end_ids)
+            outputs = iter(self._ask(inputs))
+            yield [(index, self._answers(requests[index], outputs)) for index in batch]
 
-    def _text(self, ids: Sequence[int], request: GenerationRequest) -> str:
-        return generation.text(self.tokenizer, list(ids), request, self._ends)
+    def _answers(self, request: GenerationRequest, outputs: Iterator[Any]) -> list[Generated]:
+        """Return the answers to a request from the next outputs, one per seed."""
+        answers = []
+        for output in itertools.islice(outputs, len(request.seeds)):
+            ids = list(output.outputs[0].token_ids)
+            answers.append(generation.answer(self.tokenizer, ids, request, self._end_ids))
+        return answers
 
     def _ask(self, inputs: Sequence[Input]) -> list[Any]:
-        from vllm import SamplingParams
-
         prompts = [{"prompt_token_ids": ids} for ids, _ in inputs]
-        return self.engine.generate(
-            prompts, [SamplingParams(**parameters) for _, parameters in inputs], use_tqdm=False
-        )
+        parameters = [_sampling_params(parameters) for _, parameters in inputs]
+        return self.engine.generate(prompts, parameters, use_tqdm=False)
+
+
+def _sampling_params(parameters: dict[str, Any]) -> Any:
+    """Return vLLM's object for the arguments of an input; a JSON schema guides the decoding."""
+    import vllm.sampling_params
+
+    parameters = dict(parameters)
+    schema = parameters.pop("json_schema", None)
+    if schema is not None:
+        guide = vllm.sampling_params.StructuredOutputsParams(json=schema)
+        parameters["structured_outputs"] = guide
+    return vllm.sampling_params.SamplingParams(**parameters)
 
 
 _GREEDY: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
 
 
 def scored(prompt: list[int], continuation: list[int]) -> Input:
-    """Return what vLLM is asked for the log-likelihood of a continuation."""
+    """Return vLLM's input for the log-likelihood of a continuation."""
     if len(continuation) == 1:
         return prompt, _GREEDY | {"logprobs": 0, "allowed_token_ids": list(continuation)}
     return prompt + continuation, _GREEDY | {"prompt_logprobs": 0}
@@ -160,19 +146,38 @@ def likelihood(output: Any, prompt_length: int, continuation: list[int]) -> floa
     """Return the log-likelihood (nats) of a continuation from vLLM's reply to `scored`."""
     if len(continuation) == 1:
         return float(output.outputs[0].logprobs[0][continuation[0]].logprob)
-    given = output.prompt_logprobs[prompt_length:]
+    logprobs = output.prompt_logprobs[prompt_length:]
     return sum(
-        float(by_token[token].logprob) for by_token, token in zip(given, continuation, strict=True)
+        float(by_token[token].logprob)
+        for by_token, token in zip(logprobs, continuation, strict=True)
     )
 
 
-def written(request: GenerationRequest, ends: Collection[int]) -> list[Input]:
-    """Return vLLM's inputs for the answers to a prompt, one for each sample, with its own seed."""
-    parameters = {
+def _num_tokens(request: Request) -> int:
+    """Return the tokens of all inputs of a request."""
+    return sum(len(request.prompt) + len(item) for item in request.continuations)
+
+
+def _log_likelihoods(request: Request, outputs: Iterator[Any]) -> list[float]:
+    """Return the log-likelihoods of a request's continuations from the next outputs."""
+    return [
+        likelihood(next(outputs), len(request.prompt), continuation)
+        for continuation in request.continuations
+    ]
+
+
+def generated(request: GenerationRequest, end_ids: Collection[int]) -> list[Input]:
+    """Return vLLM's inputs for the answers to a prompt, each with its own seed."""
+    parameters: dict[str, Any] = {
         "max_tokens": request.max_new_tokens,
-        "temperature": request.temperature,
-        "stop_token_ids": sorted(ends),
+        "temperature": request.sampling.temperature,
+        "top_p": request.sampling.top_p,
+        "top_k": request.sampling.top_k,
+        "repetition_penalty": request.sampling.repetition_penalty,
+        "stop_token_ids": sorted(end_ids),
     }
+    if request.json_schema:
+        parameters["json_schema"] = request.json_schema
     if request.stop:
         parameters["stop"] = list(request.stop)
     seeds = [int.from_bytes(hashlib.sha256(seed.encode()).digest()[:6]) for seed in request.seeds]

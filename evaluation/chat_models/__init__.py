@@ -1,1 +1,1 @@
-"""Chat models that judge and write: a local one, or behind an endpoint."""
+"""Chat models that judge and generate: local, or behind an endpoint."""

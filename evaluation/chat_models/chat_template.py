@@ -1,7 +1,7 @@
-"""Chat templates of models, rendered with bounds: a template is a program of somebody else's.
+"""Chat templates of models, rendered within limits: a template is an untrusted program.
 
-Jinja's sandbox keeps it from the system but not from endless loops and texts, so it runs in a
-process of its own with limits on time, memory and length
+Jinja's sandbox blocks access to the system but not endless loops and texts, so it runs in a
+separate process with limits on time, memory and length
 (`evaluation/chat_models/chat_template_worker.py`); one process serves all renderings of this one.
 """
 
@@ -28,12 +28,14 @@ def render(
 ) -> str:
     """Return a conversation as text.
 
-    With `open_answer` up to where the assistant's next message begins.
-
-    The template is the tokenizer's own where none is given.
+    Args:
+        tokenizer: of the model; its special tokens are used.
+        messages: the conversation, with `role` and `content`.
+        open_answer: whether the text ends where the assistant's next message begins.
+        template: None for the tokenizer's own.
 
     Raises:
-        DataError: the template refuses these messages (many want user and assistant in turn), or
+        DataError: the template refuses these messages (many require user and assistant in turn), or
             needs too much time or memory.
     """
     request = {
@@ -57,7 +59,7 @@ def render(
 
 
 class _Renderer:
-    """The rendering process, started on first use and again when a template has ended it."""
+    """The rendering process, started on first use and restarted after a template has ended it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -70,11 +72,11 @@ class _Renderer:
         with self._lock:
             process = self._running()
             assert process.stdin is not None and process.stdout is not None
-            known = template == self._template
+            is_known = template == self._template
             self._template = template
             try:
                 process.stdin.write(
-                    json.dumps({**request, "template": None if known else template}) + "\n"
+                    json.dumps({**request, "template": None if is_known else template}) + "\n"
                 )
                 process.stdin.flush()
                 line = process.stdout.readline()
@@ -91,17 +93,18 @@ class _Renderer:
             self._process = subprocess.Popen(
                 command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
             )
-            self._owner, self._template = os.getpid(), ""
+            self._owner = os.getpid()
+            self._template = ""
             assert self._process.stdout is not None
             if not self._process.stdout.readline():
                 self._process = None
                 raise DataError(
-                    f"{_WORKER.name} does not start; does `{sys.executable} {_WORKER}` say why?"
+                    f"{_WORKER.name} does not start; `{sys.executable} {_WORKER}` may show why"
                 )
         return self._process
 
     def _end(self, process: "subprocess.Popen[str]") -> str:
-        """Return what the process ran out of."""
+        """Return the resource that the process ran out of."""
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()

@@ -1,6 +1,6 @@
-"""A local model asked one message at a time, in place of an endpoint.
+"""A local model that answers one message at a time, as an alternative to an endpoint.
 
-Slower than a server, but there is nothing to start.
+It is slower than a server, but needs none.
 """
 
 import argparse
@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Protocol
 
 from evaluation.backends import model_folder
+from evaluation.backends.base import Batching
 from evaluation.backends.encoding import GenerationRequest, encode_text
+from evaluation.backends.sampling import Sampling
 from evaluation.chat_models import chat_template
 from evaluation.chat_models.openai_endpoint import ChatEndpoint
 from galen.errors import UsageError
 
 
 class Chat(Protocol):
-    """Whom judge and builders ask."""
+    """A chat model that judges or generates."""
 
     @property
     def model(self) -> str:
-        """The model's name, for the record."""
+        """The model's name, for provenance."""
         ...
 
     def ask(
@@ -31,7 +33,7 @@ class Chat(Protocol):
 
 
 class LocalChat:
-    """A Hugging Face model that answers messages, with its tokenizer's chat template if any.
+    """A Hugging Face model that answers messages, with its tokenizer's chat template if it has one.
 
     Args:
         folder: the model.
@@ -56,7 +58,8 @@ class LocalChat:
 
         A message too long to leave room for the answer is truncated on the left.
         """
-        tokenizer, length = self._backend.tokenizer, self._backend.context_length
+        tokenizer = self._backend.tokenizer
+        length = self._backend.context_length
         if tokenizer.chat_template:
             message = chat_template.render(
                 tokenizer, [{"role": "user", "content": message}], open_answer=True
@@ -67,37 +70,39 @@ class LocalChat:
         if length is not None:
             max_tokens = min(max_tokens, max(length // 2, 1))
             ids = ids[-(length - max_tokens) :]
-        request = GenerationRequest(ids, max_tokens, (), temperature, (str(seed),))
-        [[(_, [text])]] = self._backend.generate([request], max_batch_tokens=1)
-        return text
+        request = GenerationRequest(
+            ids, max_tokens, (), Sampling(temperature=temperature), (str(seed),)
+        )
+        [[(_, [answer])]] = self._backend.generate([request], Batching(max_tokens=1))
+        return answer.text
 
 
-def add_options(parser: argparse.ArgumentParser, whom: str) -> None:
-    """Add the options that say who is asked."""
+def add_options(parser: argparse.ArgumentParser, role: str) -> None:
+    """Add the options that select the chat model; `role` names it in the help."""
     parser.add_argument(
         "--endpoint",
         metavar="URL",
-        help=f"OpenAI-compatible endpoint of {whom}, for example http://localhost:8000/v1",
+        help=f"OpenAI-compatible endpoint of {role}, for example http://localhost:8000/v1",
     )
-    parser.add_argument("--endpoint-model", metavar="NAME", help="the model to ask there")
+    parser.add_argument("--endpoint-model", metavar="NAME", help="model name at the endpoint")
     parser.add_argument(
         "--local-model",
         type=Path,
         metavar="DIR",
-        help=f"Hugging Face folder of {whom}, in place of an endpoint",
+        help=f"Hugging Face folder of {role}, instead of an endpoint",
     )
 
 
 def chosen(options: argparse.Namespace) -> Chat | None:
-    """Return whom the command line names, or None.
+    """Return the chat model that the command line selects, or None.
 
     Raises:
-        UsageError: half an endpoint is named, or two models.
+        UsageError: an endpoint is incomplete, or two models are selected.
     """
     if (options.endpoint is None) != (options.endpoint_model is None):
-        raise UsageError("--endpoint and --endpoint-model go together")
+        raise UsageError("--endpoint requires --endpoint-model, and the reverse")
     if options.endpoint and options.local_model:
-        raise UsageError("--local-model takes the place of --endpoint; give one of them")
+        raise UsageError("--local-model and --endpoint exclude each other")
     if options.local_model:
         return LocalChat(options.local_model)
     return ChatEndpoint(options.endpoint, options.endpoint_model) if options.endpoint else None

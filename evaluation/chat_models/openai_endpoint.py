@@ -16,22 +16,20 @@ _KEY = "OPENAI_API_KEY"
 """Environment variable with the key; a local server needs none."""
 _TRIES = 5
 _TIMEOUT = 300.0
-"""Seconds that an answer may take."""
+"""Maximum seconds for an answer."""
 _WAIT = 2.0
-"""Seconds before the second try; each further one waits twice as long."""
-_PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
-"""HTTP codes after which asking again may help."""
-
-
-_MOST_BYTES = 64 * 2**20
-"""Bytes of an answer at most."""
+"""Seconds before the second try; doubled before each further one."""
+_TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504)
+"""HTTP status codes after which the request is repeated."""
+_MAX_BYTES = 64 * 2**20
+"""Maximum size of an answer."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect, which would take the key along: to another host, or unencrypted."""
+    """Follows no redirect, which would send the key to another host, or unencrypted."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Return no request: the redirect becomes an error."""
+        """Return None, so that the redirect becomes an error."""
 
 
 _OPENER = urllib.request.build_opener(_NoRedirect)
@@ -39,7 +37,7 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 @dataclass(frozen=True, slots=True)
 class ChatEndpoint:
-    """Where to ask, and which model."""
+    """A model at an endpoint."""
 
     url: str
     """The endpoint's base, for example http://localhost:8000/v1."""
@@ -51,19 +49,16 @@ class ChatEndpoint:
         """Return the model's answer.
 
         Raises:
-            UsageError: the address is no address.
-            DataError: the endpoint refuses, answers something else, or cannot be reached after
+            UsageError: the address is invalid.
+            DataError: the endpoint refuses, replies something else, or cannot be reached after
                 several tries.
         """
         if not self.url.startswith(("http://", "https://")):
             raise UsageError(
-                f"{self.url} is no address of an endpoint; write for example"
-                " http://localhost:8000/v1"
+                f"{self.url} is not an endpoint URL; write for example http://localhost:8000/v1"
             )
         if "@" in urlsplit(self.url).netloc or urlsplit(self.url).query:
-            raise UsageError(
-                f"the endpoint's address holds a password or a query; a key goes into {_KEY}"
-            )
+            raise UsageError(f"the endpoint's URL has a password or a query; set the key in {_KEY}")
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": message}],
@@ -83,42 +78,47 @@ class ChatEndpoint:
             text = json.loads(answer)["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError):
             raise DataError(
-                f"{self.url} gives no chat completion, but {keys.hide(repr(answer))[:200]}"
+                f"{self.url} returns no chat completion, but {keys.hide(repr(answer))[:200]}"
             ) from None
         return keys.hide(str(text or ""))
 
     def _send(self, request: urllib.request.Request) -> bytes:
+        """Return the reply to a request; repeats it after transient errors."""
         for number in range(_TRIES):
+            is_last = number == _TRIES - 1
             try:
-                # the address is checked to be http(s)
-                with _OPENER.open(request, timeout=_TIMEOUT) as reply:
-                    answer = reply.read(_MOST_BYTES + 1)
-                if len(answer) > _MOST_BYTES:
-                    raise DataError(
-                        f"{self.url} answers with more than {_MOST_BYTES:,} bytes: that is no chat"
-                        " completion"
-                    )
-                if reply.length:
-                    raise http.client.IncompleteRead(answer, reply.length)
-                return answer
+                return self._read(request)
             except urllib.error.HTTPError as error:
-                if 300 <= error.code < 400:
-                    target = urlsplit(urljoin(self.url, error.headers.get("Location") or ""))
-                    raise DataError(
-                        f"{self.url} leads to {target.scheme}://{target.hostname}{target.path}; the"
-                        " key is not sent there: give the endpoint's own address"
-                    ) from None
-                if error.code not in _PASSING or number == _TRIES - 1:
-                    detail = keys.hide(
-                        f"{error.code} {error.reason}: {error.read(2000).decode(errors='replace')}"
-                    )
-                    raise DataError(f"{self.url} refuses with {detail[:300]}") from None
+                if is_last or error.code not in _TRANSIENT:
+                    raise self._refusal(error) from None
             except (OSError, http.client.HTTPException) as error:
-                if number == _TRIES - 1:
-                    raise DataError(
-                        keys.hide(
-                            f"{self.url} cannot be reached: {getattr(error, 'reason', error)}"
-                        )
-                    ) from None
+                if is_last:
+                    reason = getattr(error, "reason", error)
+                    message = f"{self.url} cannot be reached: {reason}"
+                    raise DataError(keys.hide(message)) from None
             time.sleep(_WAIT * 2**number)
         raise AssertionError("the last try returns or raises")
+
+    def _read(self, request: urllib.request.Request) -> bytes:
+        # the URL is checked to be http(s)
+        with _OPENER.open(request, timeout=_TIMEOUT) as reply:
+            answer: bytes = reply.read(_MAX_BYTES + 1)
+        if len(answer) > _MAX_BYTES:
+            raise DataError(
+                f"{self.url} returns more than {_MAX_BYTES:,} bytes, which is no chat completion"
+            )
+        if reply.length:
+            raise http.client.IncompleteRead(answer, reply.length)
+        return answer
+
+    def _refusal(self, error: urllib.error.HTTPError) -> DataError:
+        """Return the error for a redirect or an HTTP error."""
+        if 300 <= error.code < 400:
+            target = urlsplit(urljoin(self.url, error.headers.get("Location") or ""))
+            return DataError(
+                f"{self.url} redirects to {target.scheme}://{target.hostname}{target.path}; the key"
+                " is not sent there: give the final URL"
+            )
+        content = error.read(2000).decode(errors="replace")
+        detail = keys.hide(f"{error.code} {error.reason}: {content}")
+        return DataError(f"{self.url} refuses with {detail[:300]}")

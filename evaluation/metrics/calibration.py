@@ -4,15 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 BINS = 10
 
 
 def probabilities(logprobs: Mapping[str, float]) -> dict[str, float]:
-    """Return the options' probabilities, made to sum to one."""
+    """Return the options' probabilities, normalized to sum to one."""
     values = np.array(list(logprobs.values()))
-    shares = np.exp(values - values.max())
-    return dict(zip(logprobs, (shares / shares.sum()).tolist(), strict=True))
+    unnormalized = np.exp(values - values.max())
+    normalized = unnormalized / unnormalized.sum()
+    return dict(zip(logprobs, normalized.tolist(), strict=True))
 
 
 def calibration(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -32,34 +34,42 @@ def calibration(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     single = [sample for sample in samples if sample["answer"] in sample["logprobs"]]
     if not single:
         return {"ece": None, "brier": None, "bins": []}
-    shares = [probabilities(sample["logprobs"]) for sample in single]
-    likeliest = [max(share, key=lambda letter: share[letter]) for share in shares]
-    confidence = np.array([share[letter] for share, letter in zip(shares, likeliest, strict=True)])
-    right = np.array(
-        [letter == sample["answer"] for letter, sample in zip(likeliest, single, strict=True)],
-        dtype=float,
-    )
-    brier = [
-        sum((p - (letter == sample["answer"])) ** 2 for letter, p in share.items())
-        for share, sample in zip(shares, single, strict=True)
-    ]
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    found = []
+    confidences: list[float] = []
+    is_right: list[bool] = []
+    brier: list[float] = []
+    for sample in single:
+        by_letter = probabilities(sample["logprobs"])
+        likeliest = max(by_letter, key=lambda letter: by_letter[letter])
+        confidences.append(by_letter[likeliest])
+        is_right.append(likeliest == sample["answer"])
+        brier.append(_brier_score(by_letter, sample["answer"]))
+    bins = _bins(np.array(confidences), np.array(is_right, dtype=float))
+    errors = sum(entry["samples"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins)
+    return {"ece": float(errors / len(single)), "brier": float(np.mean(brier)), "bins": bins}
+
+
+def _brier_score(by_letter: Mapping[str, float], answer: str) -> float:
+    return sum((p - (letter == answer)) ** 2 for letter, p in by_letter.items())
+
+
+def _bins(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Return the bins of a reliability diagram that are not empty.
+
+    Args:
+        confidence: probability of the likeliest option of each sample.
+        right: 1 where it is right, else 0.
+    """
+    bin_of = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    bins = []
     for number in range(BINS):
-        inside = place == number
+        inside = bin_of == number
         if inside.any():
-            mean, accuracy = float(confidence[inside].mean()), float(right[inside].mean())
-            count = int(inside.sum())
-            found.append(
-                {
-                    "low": number / BINS,
-                    "high": (number + 1) / BINS,
-                    "samples": count,
-                    "confidence": mean,
-                    "accuracy": accuracy,
-                }
-            )
-    ece = sum(
-        entry["samples"] * abs(entry["accuracy"] - entry["confidence"]) for entry in found
-    ) / len(single)
-    return {"ece": float(ece), "brier": float(np.mean(brier)), "bins": found}
+            entry = {
+                "low": number / BINS,
+                "high": (number + 1) / BINS,
+                "samples": int(inside.sum()),
+                "confidence": float(confidence[inside].mean()),
+                "accuracy": float(right[inside].mean()),
+            }
+            bins.append(entry)
+    return bins

@@ -1,4 +1,4 @@
-"""Which samples the training corpus holds, from an index that decontamination wrote."""
+"""Samples that the training corpus contains, from an index that decontamination wrote."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +13,10 @@ Contaminated = Mapping[str, frozenset[str]]
 def read(path: Path, threshold: float) -> Contaminated:
     """Read `{"id", "ratio", "task", "action"}` records.
 
-    `ratio`: the share, from 0 to 1, of a sample's n-grams that the corpus holds.
+    `ratio`: the fraction, from 0 to 1, of a sample's n-grams that the corpus contains.
 
-    `task` and `action` may be left out; a sample whose documents were dropped or redacted is not in
-    the corpus any more and does not count.
+    `task` and `action` are optional; a sample whose documents were dropped or redacted is no longer
+    in the corpus and does not count.
 
     Args:
         path: JSON Lines, plain or gzip-compressed.
@@ -30,7 +30,7 @@ def read(path: Path, threshold: float) -> Contaminated:
         raise UsageError(
             f"--contamination-threshold must be above 0 and at most 1, not {threshold}"
         )
-    found: dict[str, set[str]] = {"": set()}
+    ids: dict[str, set[str]] = {"": set()}
     for where, record in jsonl.records(path):
         value = record.get("ratio")
         if not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -38,12 +38,11 @@ def read(path: Path, threshold: float) -> Contaminated:
                 f"{where}: key 'ratio' must be a number from 0 to 1, not {jsonl.shown(value)}"
             )
         if value >= threshold and record.get("action") not in ("dropped", "redact"):
-            found.setdefault(str(record.get("task") or ""), set()).add(
-                jsonl.identifier(record, "id", where)
-            )
-    return {task: frozenset(ids) for task, ids in found.items()}
+            task = str(record.get("task") or "")
+            ids.setdefault(task, set()).add(jsonl.identifier(record, "id", where))
+    return {task: frozenset(of_task) for task, of_task in ids.items()}
 
 
 def of_task(contaminated: Contaminated | None, task: str) -> frozenset[str] | None:
-    """Return the ids that count for a task, or None when contamination was not looked at."""
+    """Return the ids that count for a task, or None if contamination was not checked."""
     return None if contaminated is None else contaminated[""] | contaminated.get(task, frozenset())

@@ -30,16 +30,17 @@ def accuracy(correct: ArrayLike) -> Estimate:
     """Return the accuracy with Wilson's score interval.
 
     Wilson 1927, J. Am. Stat. Assoc. 22:209.
-
-    Stat. Assoc. 22:209).
     """
     right = _floats(correct)
-    n, share, z = right.size, float(right.mean()), _NORMAL_QUANTILE
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = float(centre - half), float(centre + half)
-    # exact there, where rounding leaves 3e-17
-    return Estimate(share, low if share > 0 else 0.0, high if share < 1 else 1.0)
+    n = right.size
+    p = float(right.mean())
+    z = _NORMAL_QUANTILE
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    # exactly 0 and 1 at the ends, where rounding leaves 3e-17
+    low = float(center - half) if p > 0 else 0.0
+    high = float(center + half) if p < 1 else 1.0
+    return Estimate(p, low, high)
 
 
 def mean(values: ArrayLike) -> Estimate:
@@ -54,12 +55,13 @@ def macro_mean(values: ArrayLike, groups: Sequence[Sequence[int]]) -> Estimate:
     Samples are resampled within each group.
     """
     array = _floats(values)
-    parts = [array[list(places)] for places in groups]
-    means = [
-        _resampled(part.size, _mean_of(part), seed) for seed, part in enumerate(parts, start=SEED)
+    by_group = [array[list(indices)] for indices in groups]
+    resampled = [
+        _resampled(group.size, _mean_of(group), seed)
+        for seed, group in enumerate(by_group, start=SEED)
     ]
-    resampled = np.mean(means, axis=0)
-    return Estimate(float(np.mean([part.mean() for part in parts])), *_middle(resampled))
+    value = float(np.mean([group.mean() for group in by_group]))
+    return Estimate(value, *_middle(np.mean(resampled, axis=0)))
 
 
 def perplexity(nll: ArrayLike, tokens: ArrayLike) -> Estimate:
@@ -75,7 +77,7 @@ def perplexity(nll: ArrayLike, tokens: ArrayLike) -> Estimate:
 
 
 def bits_per_byte(nll: ArrayLike, n_bytes: ArrayLike) -> Estimate:
-    """Return bits per byte, which unlike perplexity compare between tokenizers."""
+    """Return bits per byte, which unlike perplexity are comparable between tokenizers."""
     return _ratio(nll, n_bytes, lambda nats: nats / np.log(2))
 
 
@@ -94,7 +96,9 @@ def perplexity_difference(
 
     Both have the same documents in the same order.
     """
-    first, second, count = _floats(first_nll), _floats(second_nll), _floats(tokens)
+    first = _floats(first_nll)
+    second = _floats(second_nll)
+    count = _floats(tokens)
 
     def difference(drawn: NDArray[np.int64]) -> Floats:
         total = count[drawn].sum(axis=1)
@@ -108,10 +112,13 @@ def perplexity_difference(
 def _ratio(
     numerator: ArrayLike, denominator: ArrayLike, then: Callable[[Floats], Floats]
 ) -> Estimate:
-    top, bottom = _floats(numerator), _floats(denominator)
-    resampled = _resampled(
-        top.size, lambda drawn: then(top[drawn].sum(axis=1) / bottom[drawn].sum(axis=1))
-    )
+    top = _floats(numerator)
+    bottom = _floats(denominator)
+
+    def ratio(drawn: NDArray[np.int64]) -> Floats:
+        return then(top[drawn].sum(axis=1) / bottom[drawn].sum(axis=1))
+
+    resampled = _resampled(top.size, ratio)
     return Estimate(float(then(top.sum() / bottom.sum())), *_middle(resampled))
 
 
@@ -122,8 +129,8 @@ def _resampled(
 
     Models with the same number of samples get the same draws.
 
-    `statistic` gets places (draws, samples) and returns one value a draw. Draws come in blocks, so
-    that memory stays small.
+    `statistic` gets indices of samples, (draws, samples), and returns one value per draw. It is
+    called on blocks of draws, so that memory stays small.
     """
     source = np.random.default_rng(seed)
     block = max(min(RESAMPLES, 4_000_000 // samples), 1)

@@ -32,15 +32,13 @@ def paired_p_value(first: ArrayLike, second: ArrayLike) -> float:
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return p-values with Holm's correction for multiple tests (1979, Scand. J. Stat. 6:65).
 
-    Below 0.05, the chance of any error is at most 5 %.
-
-    J. Stat. 6:65): below 0.05, 5 % bounds the chance of any error.
+    If those below 0.05 are called significant, the chance of any error is at most 5 %.
     """
     order = sorted(p_values, key=lambda name: p_values[name])
     corrected: dict[str, float] = {}
     largest = 0.0
-    for place, name in enumerate(order):
-        largest = max(largest, min((len(order) - place) * p_values[name], 1.0))
+    for rank, name in enumerate(order):
+        largest = max(largest, min((len(order) - rank) * p_values[name], 1.0))
         corrected[name] = largest
     return {name: corrected[name] for name in p_values}
 
@@ -53,7 +51,8 @@ def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
     a = np.sign(np.subtract.outer(np.asarray(first, float), np.asarray(first, float)))
     b = np.sign(np.subtract.outer(np.asarray(second, float), np.asarray(second, float)))
     above = np.triu_indices(len(np.asarray(first)), 1)
-    a, b = a[above], b[above]
+    a = a[above]
+    b = b[above]
     scale = math.sqrt(float((a != 0).sum()) * float((b != 0).sum()))
     return float((a * b).sum() / scale) if scale else math.nan
 

@@ -28,7 +28,7 @@ def words(text: str, language: str) -> list[str]:
     Raises:
         UsageError: the language's tokenizer is not installed.
     """
-    return [word for word in _cutter(language)(text.lower()) if not word.isspace()]
+    return [word for word in _segmenter(language)(text.lower()) if not word.isspace()]
 
 
 def bleu1(hypotheses: Sequence[str], references: Sequence[str], language: str) -> float:
@@ -37,13 +37,12 @@ def bleu1(hypotheses: Sequence[str], references: Sequence[str], language: str) -
     Papineni et al. 2002.
     """
     sacrebleu = _imported("sacrebleu")
-    cut = [
-        [" ".join(words(text, language)) for text in texts] for texts in (hypotheses, references)
-    ]
+    tokenized = [" ".join(words(text, language)) for text in hypotheses]
+    tokenized_references = [" ".join(words(text, language)) for text in references]
     metric = sacrebleu.metrics.BLEU(
         max_ngram_order=1, tokenize="none", smooth_method="none", force=True
     )
-    return float(metric.corpus_score(cut[0], [cut[1]]).score)
+    return float(metric.corpus_score(tokenized, [tokenized_references]).score)
 
 
 def rouge1(hypothesis: str, reference: str, language: str) -> float:
@@ -59,12 +58,10 @@ class BertScore:
 
     Zhang et al. 2020, ICLR.
 
-    2020, ICLR) with an encoder from a local folder, without idf weights or rescaling.
-
     Args:
         folder: a Hugging Face encoder, for example of bert-base-multilingual-cased.
-        layer: whose hidden states are compared; None takes the last. bert-score's choice for that
-            model is layer 9.
+        layer: whose hidden states are compared; None for the last. bert-score uses layer 9 for that
+            model.
 
     Raises:
         DataError: the folder holds no encoder, or not all of its weights.
@@ -74,29 +71,32 @@ class BertScore:
         from transformers import AutoModel
 
         self._tokenizer = pretrained.load_tokenizer(folder)
-        encoder, found = pretrained.load_model(
+        encoder, report = pretrained.load_model(
             AutoModel, folder, output_loading_info=True, use_safetensors=True
         )
-        # which is not read here
-        lacking = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
-        if lacking:  # `transformers` fills them with random numbers
+        # the pooler is not used here
+        missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+        if missing:  # `transformers` initializes them randomly
             raise DataError(
-                f"{folder} cannot be loaded as an encoder: it lacks {len(lacking):,} weights, for"
-                f" example {lacking[0]}"
+                f"{folder} cannot be loaded as an encoder: it lacks {len(missing):,} weights, for"
+                f" example {missing[0]}"
             )
         self._encoder = encoder.eval()
         self._layer = -1 if layer is None else layer
 
     def f1(self, hypothesis: str, reference: str) -> float:
         """Return a text's score, usually 0 to 100: each token with its nearest match by cosine."""
-        ours, theirs = self._vectors(hypothesis), self._vectors(reference)
-        if not len(ours) or not len(theirs):
+        hypothesis_th = self._vectors(hypothesis)
+        reference_th = self._vectors(reference)
+        if not len(hypothesis_th) or not len(reference_th):
             return 0.0
-        similarity = ours @ theirs.T
-        precision, recall = similarity.max(1).values.mean(), similarity.max(0).values.mean()
+        similarity = hypothesis_th @ reference_th.T
+        precision = similarity.max(1).values.mean()
+        recall = similarity.max(0).values.mean()
         return float(100 * 2 * precision * recall / (precision + recall))
 
     def _vectors(self, text: str) -> Any:
+        """Return a text's normalized hidden states, (tokens, hidden), without special tokens."""
         import torch
 
         encoded = self._tokenizer(
@@ -108,14 +108,13 @@ class BertScore:
         )
         special = encoded.pop("special_tokens_mask")[0].bool()
         with torch.no_grad():
-            states = self._encoder(**encoded, output_hidden_states=True).hidden_states[self._layer][
-                0
-            ]
-        return torch.nn.functional.normalize(states[~special], dim=-1)
+            output = self._encoder(**encoded, output_hidden_states=True)
+        states_th = output.hidden_states[self._layer][0]
+        return torch.nn.functional.normalize(states_th[~special], dim=-1)
 
 
 class _Words:
-    """What rouge-score asks of a tokenizer."""
+    """Tokenizer for rouge-score."""
 
     def __init__(self, language: str) -> None:
         self._language = language
@@ -125,14 +124,14 @@ class _Words:
 
 
 @functools.cache
-def _cutter(language: str) -> Callable[[str], list[str]]:
+def _segmenter(language: str) -> Callable[[str], list[str]]:
     if language == "zh":
         rjieba = _imported("rjieba")
         return lambda text: rjieba.cut(text)
     if language == "ja":
         sudachi = _imported("sudachipy")
         tokenizer = sudachi.Dictionary(dict="small").create(sudachi.SplitMode.A)
-        return lambda text: [piece.surface() for piece in tokenizer.tokenize(text)]
+        return lambda text: [morpheme.surface() for morpheme in tokenizer.tokenize(text)]
     return re.compile(r"\w+|[^\w\s]").findall
 
 

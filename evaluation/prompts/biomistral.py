@@ -5,7 +5,7 @@ As `Data/Evaluation/BioInstructQA.py` of BioMistral/BioMistral builds it.
 
 from collections.abc import Sequence
 
-from evaluation.prompts.template import Prompt
+from evaluation.prompts.template import Prompt, PromptTemplate
 from evaluation.question_sets.question import Question
 
 _INSTRUCTION = (
@@ -27,3 +27,6 @@ def _element(question: Question) -> str:
     options = " \n ".join(f"({letter.upper()}) {text}" for letter, text in question.options.items())
     context = f"{question.context} \n " if question.context else ""
     return f"{context}**Question:** {question.question} \n {options} \n **Answer:**("
+
+
+TEMPLATES = {"biomistral": PromptTemplate(biomistral)}

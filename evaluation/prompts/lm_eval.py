@@ -5,7 +5,7 @@ The answer is the likeliest continuation, after one space.
 
 from collections.abc import Sequence
 
-from evaluation.prompts.template import Prompt, lines, right
+from evaluation.prompts.template import Prompt, PromptTemplate, lines, right
 from evaluation.question_sets.question import Question
 
 
@@ -67,3 +67,13 @@ def _texts(question: Question) -> dict[str, str]:
 
 def _context(question: Question) -> str:
     return f"{question.context}\n\n" if question.context else ""
+
+
+TEMPLATES = {
+    "lm_eval": PromptTemplate(
+        lm_eval, few_shot_by_subject=True, ranks_continuations=True, follows_task=True
+    ),
+    "lm_eval_continuation": PromptTemplate(
+        lm_eval_continuation, few_shot_by_subject=True, ranks_continuations=True
+    ),
+}

@@ -7,7 +7,7 @@ end without the last line break, as there.
 
 from collections.abc import Sequence
 
-from evaluation.prompts.template import Prompt, lines
+from evaluation.prompts.template import Prompt, PromptTemplate, lines
 from evaluation.question_sets.question import Question
 
 _KNOWLEDGE = (
@@ -130,3 +130,12 @@ def _answers(question: Question, space: str) -> dict[str, str]:
 
 def _chat(prompt: str) -> str:
     return f"<|im_start|>question\n{prompt}<|im_end|>\n<|im_start|>answer\n"
+
+
+_CHAT_TOKEN = "<|im_start|>"
+TEMPLATES = {
+    "meditron": PromptTemplate(meditron),
+    "meditron_cot": PromptTemplate(meditron_cot),
+    "meditron_chat": PromptTemplate(meditron_chat, required_token=_CHAT_TOKEN),
+    "meditron_chat_cot": PromptTemplate(meditron_chat_cot, required_token=_CHAT_TOKEN),
+}

@@ -10,7 +10,7 @@ should"; this is the training code's template, for training and test alike.
 
 from collections.abc import Sequence
 
-from evaluation.prompts.template import Prompt
+from evaluation.prompts.template import Prompt, PromptTemplate
 from evaluation.question_sets.question import Question
 
 _NAMES = {
@@ -69,3 +69,9 @@ def _answers(question: Question) -> dict[str, str]:
 
 def _answer(letters: str) -> str:
     return f"###Answer: OPTION {letters} IS CORRECT."
+
+
+TEMPLATES = {
+    "mmedbench": PromptTemplate(mmedbench, supports_few_shot=False),
+    "mmedbench_rationale": PromptTemplate(mmedbench_rationale, supports_few_shot=False),
+}

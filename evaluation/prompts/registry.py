@@ -21,20 +21,11 @@ from galen.errors import UsageError, did_you_mean
 
 __all__ = ["LIKELIHOOD_TEMPLATES", "TEMPLATES", "Prompt", "PromptTemplate", "get_template"]
 
-_CHAT_TOKEN = "<|im_start|>"
-
 TEMPLATES: dict[str, PromptTemplate] = {
-    "lm_eval": PromptTemplate(lm_eval.lm_eval, few_shot_by_subject=True, ranks_continuations=True),
-    "lm_eval_continuation": PromptTemplate(
-        lm_eval.lm_eval_continuation, few_shot_by_subject=True, ranks_continuations=True
-    ),
-    "meditron": PromptTemplate(meditron.meditron),
-    "meditron_cot": PromptTemplate(meditron.meditron_cot),
-    "meditron_chat": PromptTemplate(meditron.meditron_chat, required_token=_CHAT_TOKEN),
-    "meditron_chat_cot": PromptTemplate(meditron.meditron_chat_cot, required_token=_CHAT_TOKEN),
-    "mmedbench": PromptTemplate(mmedbench.mmedbench, supports_few_shot=False),
-    "mmedbench_rationale": PromptTemplate(mmedbench.mmedbench_rationale, supports_few_shot=False),
-    "biomistral": PromptTemplate(biomistral.biomistral),
+    **lm_eval.TEMPLATES,
+    **meditron.TEMPLATES,
+    **mmedbench.TEMPLATES,
+    **biomistral.TEMPLATES,
 }
 """Name to template."""
 

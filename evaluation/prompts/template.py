@@ -27,9 +27,11 @@ class PromptTemplate:
     supports_few_shot: bool = True
     """Whether worked questions may precede the question."""
     few_shot_by_subject: bool = False
-    """Whether MMLU's few-shot examples are those of the question's own subject."""
+    """Whether few-shot examples are those of the question's own subject, where the task says so."""
     ranks_continuations: bool = False
     """Whether the answer is the likeliest continuation, scored by its log-likelihood."""
+    follows_task: bool = False
+    """Whether a task's own wording, few-shot rule and metric replace those of the protocol."""
     required_token: str = ""
     """A special token of the models that this template is for; "" for none."""
 

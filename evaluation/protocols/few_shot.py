@@ -7,18 +7,16 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation import question_sets
-from evaluation.prompts.registry import get_template
+from evaluation.protocols import task_settings
 from evaluation.protocols.protocol import Protocol
-from evaluation.question_sets import multilingual, question, rows
+from evaluation.question_sets import question, rows
 from evaluation.question_sets.question import Question
+from evaluation.question_sets.reader import FixedFewShot
 from evaluation.tasks.task import MultipleChoiceTask
 from galen.errors import DataError, UsageError
 
 FewShotExamples = dict[str, list[Question]]
 """Few-shot examples by the subject of the questions they precede; under "" those for all others."""
-_TRIPLES = (1, 2, 3)
-"""Numbers of BioMistral's frozen sets of three examples."""
 
 
 def choose(
@@ -34,10 +32,12 @@ def choose(
     - A task with `fewshot_examples` shows the first ones of that file, in order: of the task's own
       question set (PubMedQA's answers are words) where the file has some with this `question_set`,
       else those without.
-    - BioMistral's own files bring frozen triples, one for each of its ten benchmarks.
-    - MMLU in lm-evaluation-harness' templates has the first ones of each subject, as there.
-    - All others are the `num_fewshot` questions of the task's `fewshot_source` whose hash with the
-      run's seed is smallest: the same whatever the order of the file.
+    - A layout whose files bring their own examples (BioMistral's) has these.
+    - A task or layout whose examples are by subject (MMLU in lm-evaluation-harness' templates) has
+      the first ones of each subject, as there.
+    - All others are the `num_fewshot` questions of the task's `fewshot_source` or `fewshot_split`
+      whose hash with the run's seed is smallest: the same whatever the order of the file. With
+      `fewshot_sampler: first_n` they are the first ones.
 
     Questions that are scored are excluded.
 
@@ -45,31 +45,27 @@ def choose(
         UsageError: the task names no file to take them from.
         DataError: the file holds too few (with a rationale, where the protocol shows one).
     """
+    protocol = task_settings.settings(task, protocol)
     if not protocol.num_fewshot:
         return {run: {"": []} for run in runs}
-    if not task.fewshot_examples and task.fewshot_source is None:
+    if not task.fewshot_examples and task.fewshot_file is None:
         return _of_task_file(name, task, data, protocol, runs)
     scored = {(item.context, item.question) for item in questions}
     pool = _pool(task, data, protocol)
     pool = [item for item in pool if (item.context, item.question) not in scored]
-    by_own_subject = not task.fewshot_examples and _is_by_subject(task, protocol)
-    if by_own_subject:
-        by_subject: FewShotExamples = {
+    by_subject: FewShotExamples = {"": pool}
+    if not task.fewshot_examples and task_settings.by_subject(task, protocol):
+        by_subject = {
             subject: [item for item in pool if subject in ("", item.subject)]
             for subject in sorted({item.subject for item in questions})
         }
-    else:
-        by_subject = {"": pool}
     for subject, usable in by_subject.items():
         _check_number(name, task, protocol, subject, len(usable))
-    if task.fewshot_examples or by_own_subject:
-        first = {subject: usable[: protocol.num_fewshot] for subject, usable in by_subject.items()}
+    number = protocol.num_fewshot
+    if task.fewshot_examples or task_settings.takes_first(task, protocol):
+        first = {subject: usable[:number] for subject, usable in by_subject.items()}
         return dict.fromkeys(runs, first)
-    return {run: {"": _drawn(pool, run, protocol.num_fewshot)} for run in runs}
-
-
-def _is_by_subject(task: MultipleChoiceTask, protocol: Protocol) -> bool:
-    return task.reader == "mmlu" and get_template(protocol.template).few_shot_by_subject
+    return {run: _drawn_by_subject(by_subject, run, number) for run in runs}
 
 
 def _check_number(
@@ -86,7 +82,7 @@ def _check_number(
     rationale = " with a rationale" if protocol.chain_of_thought else ""
     raise DataError(
         f"task {label}: {protocol.num_fewshot} few-shot examples{rationale} are needed,"
-        f" {task.fewshot_examples or task.fewshot_source} holds {usable} that are not scored"
+        f" {task.fewshot_examples or task.fewshot_file} holds {usable} that are not scored"
     )
 
 
@@ -95,14 +91,18 @@ def _pool(task: MultipleChoiceTask, data: Path, protocol: Protocol) -> list[Ques
     if task.fewshot_examples:
         candidates = question.read(data / task.fewshot_examples)
     else:
-        candidates = question_sets.read(task.reader, task.source(data, task.fewshot_source or ""))
+        candidates = task.fewshot_candidates(data)
     if protocol.chain_of_thought:
         candidates = [item for item in candidates if item.rationale]
     if task.fewshot_examples:
-        own = [item for item in candidates if item.question_set == task.reader]
+        own = [item for item in candidates if item.question_set == task.question_set]
         return own or [item for item in candidates if not item.question_set]
     subjects = task.subjects or ()
     return [item for item in candidates if item.subject in subjects] or candidates
+
+
+def _drawn_by_subject(pools: FewShotExamples, seed: int, number: int) -> FewShotExamples:
+    return {subject: _drawn(pool, seed, number) for subject, pool in pools.items()}
 
 
 def _drawn(pool: Sequence[Question], seed: int, number: int) -> list[Question]:
@@ -122,26 +122,29 @@ def _of_task_file(
     Raises:
         UsageError: it brings none.
     """
-    if task.reader != "biomistral":
+    fixed = task.layout().fixed_few_shot
+    if fixed is None:
         raise UsageError(
             f"task {name}: the protocol shows {protocol.num_fewshot} few-shot examples, but the"
             " task has no key 'fewshot_source' that names a file of them (the training set); add"
             " it, or give --fewshot-examples FILE, or --num-fewshot 0"
         )
     source = task.source(data, task.file)
-    return {run: _triples(name, source, run, protocol.num_fewshot) for run in runs}
+    return {run: _fixed(name, fixed, source, run, protocol.num_fewshot) for run in runs}
 
 
-def _triples(name: str, source: str | Path, run: int, number: int) -> FewShotExamples:
-    """Return for each benchmark the first `number` of a frozen triple of BioMistral's files."""
-    if number > len(_TRIPLES) or run not in _TRIPLES:
+def _fixed(
+    name: str, fixed: FixedFewShot, source: str | Path, run: int, number: int
+) -> FewShotExamples:
+    """Return for each subject the first `number` examples of a set that the files bring."""
+    if number > fixed.size or run not in fixed.sets:
         raise UsageError(
-            f"task {name}: BioMistral's files have three sets of three examples: --num-fewshot is"
-            " at most 3, --fewshot-seeds of 1, 2 and 3"
+            f"task {name}: {fixed.description}: --num-fewshot is at most {fixed.size},"
+            f" --fewshot-seeds of {', '.join(map(str, fixed.sets))}"
         )
     examples: FewShotExamples = {}
     for row in rows.read(source):
-        corpus = row.text("corpus_name")
-        if corpus not in examples:
-            examples[corpus] = multilingual.biomistral_few_shot(row, run)[:number]
+        subject = row.text(fixed.subject_key)
+        if subject not in examples:
+            examples[subject] = fixed.read(row, run)[:number]
     return examples

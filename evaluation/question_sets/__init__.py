@@ -8,33 +8,46 @@ tested.
 """
 
 import dataclasses
+import logging
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
-from evaluation.question_sets import english, jsonl, multilingual, question, rows
+from evaluation.question_sets import english, field_reader, jsonl, multilingual, question, rows
 from evaluation.question_sets.question import Question
+from evaluation.question_sets.reader import Reader
 from evaluation.question_sets.rows import Row
 from galen.errors import DataError, GalenError, UsageError, did_you_mean, one_line
 
-Reader = Callable[[Row], Question | None]
+logger = logging.getLogger(__name__)
 
+_READERS = (
+    Reader(
+        name="galen",
+        convert=lambda row: question.from_record(row.record, row.where),
+        unique_ids=True,
+    ),
+    Reader(name="medqa", convert=english.medqa),
+    Reader(name="medmcqa", convert=english.medmcqa),
+    Reader(name="pubmedqa", convert=english.pubmedqa),
+    Reader(name="mmlu", convert=english.mmlu, few_shot_by_subject=True),
+    Reader(name="truthfulqa", convert=english.truthfulqa),
+    Reader(name="medxpertqa", convert=english.medxpertqa),
+    Reader(name="mmedbench", convert=multilingual.mmedbench),
+    Reader(name="frenchmedmcqa", convert=multilingual.frenchmedmcqa),
+    Reader(name="igakuqa", convert=multilingual.igakuqa),
+    Reader(name="headqa", convert=multilingual.headqa),
+    Reader(
+        name="biomistral",
+        convert=multilingual.biomistral,
+        fixed_few_shot=multilingual.BIOMISTRAL_FEW_SHOT,
+    ),
+)
+_LAYOUTS = sorted(Path(__file__).with_name("layouts").glob("*.yaml"))
 READERS: dict[str, Reader] = {
-    "galen": lambda row: question.from_record(row.record, row.where),
-    "medqa": english.medqa,
-    "medmcqa": english.medmcqa,
-    "pubmedqa": english.pubmedqa,
-    "mmlu": english.mmlu,
-    "truthfulqa": english.truthfulqa,
-    "medxpertqa": english.medxpertqa,
-    "mmedbench": multilingual.mmedbench,
-    "frenchmedmcqa": multilingual.frenchmedmcqa,
-    "igakuqa": multilingual.igakuqa,
-    "rumeddanet": multilingual.rumeddanet,
-    "headqa": multilingual.headqa,
-    "biomistral": multilingual.biomistral,
+    **{item.name: item for item in _READERS},
+    **{path.stem: field_reader.load(path) for path in _LAYOUTS},
 }
-"""Name of a layout to the function that reads one record of it; None leaves a record out."""
+"""Readers of published layouts by name."""
 
 
 def reader(name: str) -> Reader:
@@ -48,46 +61,57 @@ def reader(name: str) -> Reader:
     return READERS[name]
 
 
-def read(name: str, source: str | Path) -> list[Question]:
-    """Read the questions of a published set.
+def read(layout: str | Reader, source: str | Path) -> list[Question]:
+    """Read the questions of a set.
 
     From a file, a folder of files, or `hub:OWNER/NAME[:CONFIGURATION]:SPLIT`.
 
     An id that a published file has twice gets `#2` the second time.
 
     Args:
-        name: a key of `READERS`.
-        source: `.jsonl`, `.jsonl.gz`, `.json`, `.csv` or `.parquet` in the published layout.
+        layout: a key of `READERS`, or a reader.
+        source: `.jsonl`, `.jsonl.gz`, `.json`, `.csv` or `.parquet` in this layout; `.tsv` where
+            the reader names columns.
 
     Raises:
         UsageError: unknown name.
         DataError: nothing is there, or a record is wrong; names file, place and key.
     """
-    convert = reader(name)
+    layout = reader(layout) if isinstance(layout, str) else layout
     questions: dict[str, Question] = {}
     copies: Counter[str] = Counter()
-    for row in rows.read(source):
-        try:
-            found = convert(row)
-        except GalenError:
-            raise
-        # readers trust the layout: a list where a text should be, a number for a letter
-        except Exception as error:
-            raise row.wrong(f"no record in the layout {name!r}: {one_line(error)}") from None
+    skipped = 0
+    for row in rows.read(source, layout.table):
+        found = _convert(layout, row)
         if found is None:
+            skipped += 1
             continue
-        if found.id in questions and name == "galen":
+        if found.id in questions and layout.unique_ids:
             raise DataError(
-                f"{row.where}: key 'id': {found.id!r} comes a second time; ids must be unique"
+                f"{row.where}: {layout.id_key}: {found.id!r} comes a second time;"
+                " ids must be unique"
             )
         copies[found.id] += 1
         # published files have such: FrenchMedMCQA's train.json has one id twice
         if copies[found.id] > 1:
             found = dataclasses.replace(found, id=f"{found.id}#{copies[found.id]}")
         questions[found.id] = found
+    if skipped:
+        logger.info(f"{source}: {skipped} of {skipped + copies.total()} records skipped")
     if not questions:
         raise DataError(f"{source} holds no questions with an answer")
     return list(questions.values())
+
+
+def _convert(layout: Reader, row: Row) -> Question | None:
+    """Return the question in a record, or None to skip it."""
+    try:
+        return layout.convert(row)
+    except GalenError:
+        raise
+    # readers trust the layout: a list where a text should be, a number for a letter
+    except Exception as error:
+        raise row.wrong(f"no record in the layout {layout.name!r}: {one_line(error)}") from None
 
 
 def select(

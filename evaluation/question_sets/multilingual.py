@@ -3,6 +3,7 @@
 from evaluation.question_sets import jsonl
 from evaluation.question_sets.english import answer, lettered, options, place
 from evaluation.question_sets.question import Question
+from evaluation.question_sets.reader import FixedFewShot
 from evaluation.question_sets.rows import Row
 
 LANGUAGES = {
@@ -88,28 +89,6 @@ def igakuqa(row: Row) -> Question | None:
     )
 
 
-def rumeddanet(row: Row) -> Question | None:
-    """RuMedDaNet: `context`, `question`, `answer` да or нет.
-
-    Rows of the private test set have no answer and are left out.
-    """
-    if not row.record.get("answer"):
-        return None
-    given = {"A": "да", "B": "нет"}
-    letters = [
-        letter for letter, word in given.items() if word == row.text("answer").strip().lower()
-    ]
-    return Question(
-        row.identifier("pairID") or row.id,
-        row.text("context"),
-        row.text("question"),
-        given,
-        answer(letters, given, row),
-        "rumeddanet",
-        "ru",
-    )
-
-
 def headqa(row: Row) -> Question | None:
     """HEAD-QA: its JSON of exams, or the hub's rows.
 
@@ -183,3 +162,13 @@ def biomistral_few_shot(row: Row, triple: int) -> list[Question]:
         right = answer([part.text("correct_answer_letter")], given, part)
         found.append(Question(part.id, context, part.text("question"), given, right, "biomistral"))
     return found
+
+
+BIOMISTRAL_FEW_SHOT = FixedFewShot(
+    read=biomistral_few_shot,
+    sets=(1, 2, 3),
+    size=3,
+    subject_key="corpus_name",
+    description="BioMistral's files have three sets of three examples",
+)
+"""The frozen triples of BioMistral's files, one for each of its ten benchmarks."""

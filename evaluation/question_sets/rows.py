@@ -1,4 +1,4 @@
-"""Raw rows of published question sets: JSON Lines, JSON, CSV, Parquet, Hugging Face hub."""
+"""Raw rows of question sets: JSON Lines, JSON, CSV, TSV, Parquet, Hugging Face hub."""
 
 import codecs
 import csv
@@ -14,6 +14,17 @@ from galen.errors import DataError, GalenError, UsageError, one_line
 HUB = "hub:"
 """Beginning of a source on the hub: `hub:OWNER/NAME[:CONFIGURATION]:SPLIT`."""
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
+TABLE_SUFFIXES = (*SUFFIXES, ".tsv")
+"""Suffixes of files whose columns have names."""
+_MMLU_COLUMNS = ("question", "A", "B", "C", "D", "answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """CSV and TSV files whose columns have names."""
+
+    columns: tuple[str, ...] | None = None
+    """Names of the columns of files without a header; None: the first line has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +82,12 @@ class Row:
         return DataError(f"{self.where}: {' '.join(message.split())[:400]}")
 
 
-def read(source: str | Path) -> Iterator[Row]:
+def read(source: str | Path, table: Table | None = None) -> Iterator[Row]:
     """Yield the rows of a file, of all files of a folder by name, or of a data set on the hub.
+
+    Args:
+        source: what to read.
+        table: the columns of CSV and TSV files; None: CSV files have MMLU's, and TSV is not read.
 
     Raises:
         DataError: nothing is there, or a file is damaged.
@@ -81,9 +96,9 @@ def read(source: str | Path) -> Iterator[Row]:
     if str(source).startswith(HUB):
         yield from _hub(str(source))
         return
-    for path in files(source):
+    for path in files(source, table):
         try:
-            for number, (where, key, record) in enumerate(_records(path), start=1):
+            for number, (where, key, record) in enumerate(_records(path, table), start=1):
                 yield Row(record, where, path.name.split(".")[0], number, key)
         except GalenError:
             raise
@@ -97,7 +112,7 @@ def read(source: str | Path) -> Iterator[Row]:
             ) from None
 
 
-def files(source: str | Path) -> list[Path]:
+def files(source: str | Path, table: Table | None = None) -> list[Path]:
     """Return the files that `read` reads: none for a data set on the hub.
 
     Raises:
@@ -106,29 +121,30 @@ def files(source: str | Path) -> list[Path]:
     if str(source).startswith(HUB):
         return []
     path = Path(source)
+    suffixes = SUFFIXES if table is None else TABLE_SUFFIXES
     if path.is_dir():
         found = sorted(
             file
             for file in path.iterdir()
-            if file.name.endswith(SUFFIXES) and not file.name.startswith(".")
+            if file.name.endswith(suffixes) and not file.name.startswith(".")
         )
         if not found:
-            raise DataError(f"{path} holds no file of questions ({', '.join(SUFFIXES)})")
+            raise DataError(f"{path} holds no file of questions ({', '.join(suffixes)})")
         return found
     if not path.is_file():
         raise DataError(f"there is no file {path}")
-    if not path.name.endswith(SUFFIXES):
-        raise DataError(f"{path} is no file of questions; known endings: {', '.join(SUFFIXES)}")
+    if not path.name.endswith(suffixes):
+        raise DataError(f"{path} is no file of questions; known endings: {', '.join(suffixes)}")
     return [path]
 
 
-def _records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _records(path: Path, table: Table | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield place, key and record of each record of a file."""
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         for where, record in jsonl.records(path):
             yield where, "", record
-    elif path.suffix == ".csv":
-        yield from _csv(path)
+    elif path.suffix in (".csv", ".tsv"):
+        yield from _mmlu_csv(path) if table is None else _table(path, table)
     elif path.suffix == ".parquet":
         import pyarrow.parquet
 
@@ -138,32 +154,68 @@ def _records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield from _json(path)
 
 
-def _csv(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _mmlu_csv(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield the records of a CSV file without a header, as MMLU's.
 
     Columns: question, four options, the right letter.
     """
+    for where, cells in _cells(path, ",", len(_MMLU_COLUMNS)):
+        if len(cells) != len(_MMLU_COLUMNS):
+            raise DataError(
+                f"{where}: six columns are wanted ({', '.join(_MMLU_COLUMNS)}), not {len(cells)}"
+            )
+        yield where, "", {"question": cells[0], "choices": cells[1:5], "answer": cells[5]}
+
+
+def _table(path: Path, table: Table) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the records of a CSV or TSV file by the names of its columns; skips blank lines."""
+    names = list(table.columns or ())
+    lines = _cells(path, "\t" if path.suffix == ".tsv" else ",", len(names) or None)
+    if not names:
+        where, names = next(lines, (str(path), []))
+        if not names:
+            raise DataError(f"{where}: the first line must name the columns; the file is empty")
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise DataError(f"{where}: two columns have the name {double!r}")
+    for where, cells in lines:
+        if not cells:
+            continue
+        if len(cells) != len(names):
+            raise DataError(
+                f"{where}: {len(names)} columns are wanted ({', '.join(names):.200}), not"
+                f" {len(cells)}"
+            )
+        yield where, "", dict(zip(names, cells, strict=True))
+
+
+def _cells(path: Path, delimiter: str, width: int | None) -> Iterator[tuple[str, list[str]]]:
+    """Yield position and cells of each record of a CSV file.
+
+    Args:
+        path: the file.
+        delimiter: what separates cells.
+        width: cells of a record; None: as many as the first has.
+
+    Raises:
+        DataError: a quote is not closed.
+    """
     end = "\0end"  # a line of our own behind the last: where it is no record, a quote is still open
     with path.open("rb") as file:
-        reader = csv.reader(itertools.chain(_csv_lines(file), [end]))
+        reader = csv.reader(itertools.chain(_csv_lines(file), [end]), delimiter=delimiter)
         line = 1
         try:
             for cells in reader:
                 where = f"{path}, line {line}"
                 if cells == [end]:
                     return
-                if (reader.line_num > line and len(cells) != 6) or (
-                    cells and cells[-1].endswith(end)
-                ):
+                width = width or len(cells)
+                spans_lines = reader.line_num > line
+                if (spans_lines and len(cells) != width) or (cells and cells[-1].endswith(end)):
                     raise DataError(
                         f"{where}: a quote is opened here and not closed, or not where it should be"
                     )
-                if len(cells) != 6:
-                    raise DataError(
-                        f"{where}: six columns are wanted (question, A, B, C, D, answer), not"
-                        f" {len(cells)}"
-                    )
-                yield where, "", {"question": cells[0], "choices": cells[1:5], "answer": cells[5]}
+                yield where, cells
                 line = reader.line_num + 1
         except csv.Error as error:
             raise DataError(f"{path}, line {line}: {error}; is a quote not closed?") from None

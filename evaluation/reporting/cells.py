@@ -1,4 +1,4 @@
-"""Text from models and data sets as cells of tables: it stays text, whatever it holds."""
+"""Escaping of text from models and data sets in cells of tables."""
 
 import re
 
@@ -22,14 +22,14 @@ def for_csv(text: str) -> str:
 
 
 def from_csv(cell: str) -> str:
-    """Return the text that `for_csv` made a cell of."""
+    """Return the text of a cell that `for_csv` returned."""
     return cell[1:] if cell.startswith("'") and _may_be_formula(cell.lstrip("'")) else cell
 
 
 def for_latex(text: str) -> str:
     """Return a cell of a LaTeX table.
 
-    Escapes `[` and `*`, which after the end of a row would be read as its arguments.
+    Escapes `[` and `*`, which LaTeX would read as arguments of the preceding row end.
     """
     cell = " ".join(text.translate(_LATEX).split())
     return f"{{{cell[0]}}}{cell[1:]}" if cell.startswith(("[", "*")) else cell

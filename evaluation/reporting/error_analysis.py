@@ -1,4 +1,4 @@
-"""The answers worth reading: where a model was surest and wrong, and what could not be read."""
+"""Error analysis: the wrong answers in which a model was most confident."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from evaluation.metrics import calibration
 from evaluation.question_sets import jsonl
 from evaluation.scoring import sample_log
 
-WORST = 8
+NUM_ERRORS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,27 +21,27 @@ class WrongAnswer:
     answer: str
     prediction: str
     confidence: float | None
-    """Probability that the model gave to its wrong answer, among the options."""
+    """Probability of the wrong answer among the options."""
     output: str
-    """What it wrote, or an empty string where only likelihoods were compared."""
+    """Generated text; empty if only likelihoods were compared."""
 
 
 def most_confident_errors(
     folder: Path, task: str, summary: Mapping[str, Any], samples: Mapping[str, Mapping[str, Any]]
 ) -> list[WrongAnswer]:
-    """Return the `WORST` most confident errors of a task; without likelihoods, the first by id."""
+    """Return at most `NUM_ERRORS` errors of a task: the most confident, then by id."""
     run = next(iter(summary.get("runs") or {}), "")
     path = folder / "prompts" / sample_log.file_name(task, run)
     if not path.exists():
         return []
     wrong = [_wrong(sample) for sample in samples.values() if not sample["correct"]]
-    chosen = sorted(wrong, key=lambda entry: (-(entry.confidence or 0.0), entry.id))[:WORST]
-    asked = prompts(path) if chosen else {}
-    return [replace(entry, prompt=asked.get(entry.id, "")) for entry in chosen]
+    chosen = sorted(wrong, key=lambda entry: (-(entry.confidence or 0.0), entry.id))[:NUM_ERRORS]
+    prompt_of = prompts(path) if chosen else {}
+    return [replace(entry, prompt=prompt_of.get(entry.id, "")) for entry in chosen]
 
 
 def prompts(path: Path) -> dict[str, str]:
-    """Read what the model read for each sample, by the sample's id.
+    """Read the prompt of each sample, by the sample's id.
 
     Raises:
         DataError: the file is missing, or a record is wrong.

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its title, and where our value for it is."""
+    """One column: its title, and the task of our value."""
 
     title: str
-    places: tuple[tuple[str, str], ...]
+    tasks: tuple[tuple[str, str], ...]
     """Task and subject (or "" for the entire task) in order of preference."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedTable:
-    """A table of a paper; each row ends with the average as it was printed."""
+    """A table of a paper; each row ends with the printed average."""
 
     name: str
     title: str
@@ -23,7 +23,7 @@ class PublishedTable:
     rows: dict[str, tuple[float, ...]]
 
 
-def _whole(title: str, *tasks: str) -> Column:
+def _column(title: str, *tasks: str) -> Column:
     return Column(title, tuple((task, "") for task in tasks))
 
 
@@ -44,11 +44,11 @@ MEDITRON = PublishedTable(
     "Chen et al. 2023, arXiv 2311.16079; few-shot rows: 3 shots for 7B, 5 for 70B, mean of three"
     " seeds",
     (
-        _whole("MMLU-Medical", "mmlu_medical"),
-        _whole("PubMedQA", "pubmedqa"),
-        _whole("MedMCQA", "medmcqa"),
-        _whole("MedQA", "medqa"),
-        _whole("MedQA-4-option", "medqa_4options"),
+        _column("MMLU-Medical", "mmlu_medical"),
+        _column("PubMedQA", "pubmedqa"),
+        _column("MedMCQA", "medmcqa"),
+        _column("MedQA", "medqa"),
+        _column("MedQA-4-option", "medqa_4options"),
     ),
     {
         "few-shot Llama-2-7B": (41.4, 49.1, 37.9, 29.1, 35.4, 38.6),
@@ -68,7 +68,7 @@ MMEDBENCH = PublishedTable(
     "Qiu et al. 2024, Nature Communications 15:8384, arXiv 2402.13963; the printed average of GPT-4"
     " is not the mean of its row (75.31)",
     tuple(
-        _whole(name.capitalize(), f"mmedbench_{name}")
+        _column(name.capitalize(), f"mmedbench_{name}")
         for name in ("english", "chinese", "japanese", "french", "russian", "spanish")
     ),
     {

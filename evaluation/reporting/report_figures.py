@@ -21,7 +21,8 @@ def loss_curve(run: Run, name: str) -> Markup:
     with svg.style():
         figure = Figure(figsize=(svg.WIDTH, 2.9))
         axes = figure.subplots()
-        steps, losses = [line["step"] for line in run.train], [line["loss"] for line in run.train]
+        steps = [line["step"] for line in run.train]
+        losses = [line["loss"] for line in run.train]
         axes.plot(steps, losses, color=svg.FIRST, linewidth=1.4, label="training")
         if run.validation:
             points = [line["step"] for line in run.validation]
@@ -71,17 +72,17 @@ def intervals(comparison: Comparison) -> Markup:
         figure = Figure(figsize=(svg.WIDTH, 0.75 + 0.42 * len(rows)))
         axes = figure.subplots()
         percent = 100.0 if comparison.metric == "accuracy" else 1.0
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             estimate = row.metrics[comparison.metric]
-            color = svg.SECOND if place == 0 else svg.FIRST
+            color = svg.SECOND if index == 0 else svg.FIRST
             axes.plot(
                 [estimate.low * percent, estimate.high * percent],
-                [place, place],
+                [index, index],
                 color=color,
                 linewidth=2.5,
                 solid_capstyle="round",
             )
-            axes.plot(estimate.value * percent, place, "o", color=color, markersize=8)
+            axes.plot(estimate.value * percent, index, "o", color=color, markersize=8)
         if comparison.chance is not None:
             axes.axvline(
                 comparison.chance * percent, color=svg.INK, linewidth=1, linestyle=(0, (3, 3))
@@ -111,10 +112,11 @@ def reliability(task: str, bins_by_model: Mapping[str, Sequence[Mapping[str, flo
         figure = Figure(figsize=(svg.WIDTH, 3.2))
         axes = figure.subplots()
         axes.plot([0, 100], [0, 100], color=svg.INK, linewidth=1, linestyle=(0, (3, 3)))
-        for place, (model, bins) in enumerate(bins_by_model.items()):
+        for index, (model, bins) in enumerate(bins_by_model.items()):
             xs = [100 * entry["confidence"] for entry in bins]
             ys = [100 * entry["accuracy"] for entry in bins]
-            color, marker = svg.SECOND if place == 0 else svg.FIRST, _MARKERS[place % len(_MARKERS)]
+            color = svg.SECOND if index == 0 else svg.FIRST
+            marker = _MARKERS[index % len(_MARKERS)]
             axes.plot(xs, ys, color=color, marker=marker, linewidth=1.2, label=_short(model))
         axes.set(
             xlabel="probability of the chosen option, %",
@@ -135,10 +137,10 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
         legend = 0.1 * len(by_model)
         figure = Figure(figsize=(svg.WIDTH, 1.0 + legend + height * len(labels)))
         axes = figure.subplots()
-        for place, (model, entries) in enumerate(by_model.items()):
+        for index, (model, entries) in enumerate(by_model.items()):
             rows = [
                 labels.index(group)
-                + min(0.16, 0.8 / len(by_model)) * (place - (len(by_model) - 1) / 2)
+                + min(0.16, 0.8 / len(by_model)) * (index - (len(by_model) - 1) / 2)
                 for group in entries
             ]
             values = [100 * entry["value"] for entry in entries.values()]
@@ -146,7 +148,8 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
                 [100 * max(abs(entry["value"] - entry[end]), 0) for entry in entries.values()]
                 for end in ("low", "high")
             ]
-            color, marker = svg.SECOND if place == 0 else svg.FIRST, _MARKERS[place % len(_MARKERS)]
+            color = svg.SECOND if index == 0 else svg.FIRST
+            marker = _MARKERS[index % len(_MARKERS)]
             axes.errorbar(
                 values,
                 rows,

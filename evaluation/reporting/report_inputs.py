@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,21 +39,33 @@ class TaskScores:
     summary: dict[str, Any] = field(default_factory=dict)
     """The task's complete entry of `results.json`."""
 
+    @property
+    def contaminated(self) -> frozenset[str] | None:
+        """Return the ids of samples that the training corpus contains; None if not checked."""
+        if self.summary.get("contaminated") is None:
+            return None
+        return frozenset(self.summary.get("contaminated_ids", ()))
+
+    def subset(self, ids: Collection[str]) -> "TaskScores":
+        """Return the samples with these ids, with the primary metric only."""
+        samples = {id_: sample for id_, sample in self.samples.items() if id_ in ids}
+        # a sample is already a mean over the runs
+        by_run = [list(samples.values())] * len(self.summary.get("runs") or [""])
+        metrics = {self.task_type.primary_metric: self.task_type.estimate(by_run)}
+        return replace(self, samples=samples, metrics=metrics)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelScores:
     """One model's results folder."""
 
     name: str
-    """How the report calls it.
-
-    The model, and the protocol where the report has several of the model.
-    """
+    """Name in the report: the model's, with the protocol if the report has several of the model."""
     path: str
     adapter: str | None
     protocol: str
     settings: dict[str, Any]
-    """The protocol's settings: few-shot examples, branches …"""
+    """The protocol's settings: few-shot examples, samples …"""
     tasks: dict[str, TaskScores]
     versions: dict[str, str]
     folder: Path
@@ -61,19 +73,19 @@ class ModelScores:
     """The model's name."""
 
     @property
-    def way(self) -> tuple[str, str]:
-        """Return what must be equal for scores to compare: protocol and settings."""
+    def conditions(self) -> tuple[str, str]:
+        """Return protocol and settings, which must be equal for scores to be comparable."""
         return self.protocol, json.dumps(self.settings, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Counts of a curated corpus and what its documents look like."""
+    """Counts of a curated corpus, and statistics of its documents."""
 
     counts: dict[str, Any]
     config: dict[str, Any]
     years: Counter[int]
-    """Documents by year; those without a date are not in it."""
+    """Documents by year, without undated ones."""
     words: list[int]
     """Length of each document in words."""
     languages: Counter[str]
@@ -92,15 +104,13 @@ def read_scores(folder: Path) -> ModelScores:
     """Read the results folder that `evaluation/run.py` wrote for one model.
 
     Raises:
-        DataError: a file is missing or damaged, or samples and results do not fit each other.
+        DataError: a file is missing or damaged, or samples and results do not match.
     """
     path = folder / "results.json"
-    inside = [str(found.parent) for found in sorted(folder.glob("*/results.json"))]
-    hint = (
-        f"several models were scored into it: give {' '.join(inside)}"
-        if inside
-        else "was the model scored to its end by `galen evaluate`?"
-    )
+    subfolders = [str(file.parent) for file in sorted(folder.glob("*/results.json"))]
+    hint = "did `galen evaluate` finish?"
+    if subfolders:
+        hint = f"it has the results of several models: give {' '.join(subfolders)}"
     results = _read_json(path, hint)
     check(Results, results, path, " is not a results file of `galen evaluate`")
     model = results["model"]
@@ -125,38 +135,36 @@ def named(models: Sequence[ModelScores]) -> list[ModelScores]:
     A model that occurs several times gets its protocol and settings in its name.
 
     Raises:
-        UsageError: two bear the same name under the same protocol and settings.
+        UsageError: two have the same name under the same protocol and settings.
     """
-    by_model = Counter(model.model for model in models)
-    ways: dict[str, list[ModelScores]] = {model.model: [] for model in models}
+    by_name: dict[str, list[ModelScores]] = {model.model: [] for model in models}
     for model in models:
-        if any(other.way == model.way for other in ways[model.model]):
+        if any(other.conditions == model.conditions for other in by_name[model.model]):
             names = ", ".join(model.model for model in models)
             raise UsageError(
-                f"two results folders bear the same model name ({names}); rename one: score it"
-                " again with another --name"
+                f"two results folders have the same model name ({names}); rename one: run `galen"
+                " evaluate` again with another --name"
             )
-        ways[model.model].append(model)
-    several = {name for name, times in by_model.items() if times > 1}
-    shown = {
-        id(model): f"{model.model} ({way(model, ways[model.model])})"
-        for model in models
-        if model.model in several
-    }
-    return [replace(model, name=shown.get(id(model), model.name)) for model in models]
+        by_name[model.model].append(model)
+    result = []
+    for model in models:
+        same_name = by_name[model.model]
+        if len(same_name) > 1:
+            name = f"{model.model} ({conditions_name(model, same_name)})"
+            result.append(replace(model, name=name))
+        else:
+            result.append(model)
+    return result
 
 
-def way(model: ModelScores, others: Sequence[ModelScores]) -> str:
+def conditions_name(model: ModelScores, others: Sequence[ModelScores]) -> str:
     """Return a model's protocol, and the settings in which models of the same protocol differ."""
-    alike = [other for other in others if other.protocol == model.protocol]
-    keys = [
-        key
-        for key, value in model.settings.items()
-        if any(other.settings.get(key, value) != value for other in alike)
-    ]
-    return ", ".join(
-        [model.protocol, *(f"{key} {jsonl.shown(model.settings[key])}" for key in keys)]
-    )
+    same_protocol = [other for other in others if other.protocol == model.protocol]
+    fields = [model.protocol]
+    for key, value in model.settings.items():
+        if any(other.settings.get(key, value) != value for other in same_protocol):
+            fields.append(f"{key} {jsonl.shown(value)}")
+    return ", ".join(fields)
 
 
 def read_corpus(folder: Path) -> Corpus:
@@ -169,7 +177,10 @@ def read_corpus(folder: Path) -> Corpus:
     years: Counter[int] = Counter()
     languages: Counter[str] = Counter()
     words = []
-    for path in (path for split in SPLITS for path in sorted((folder / split).glob("*.jsonl.gz"))):
+    files: list[Path] = []
+    for split in SPLITS:
+        files += sorted((folder / split).glob("*.jsonl.gz"))
+    for path in files:
         for where, document in jsonl.records(path):
             words.append(len(jsonl.text(document, "text", where).split()))
             metadata = document.get("metadata") or {}
@@ -203,12 +214,12 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _languages(value: Any, where: str) -> list[str]:
     """Return the languages in a document's metadata: none, one, or a list."""
-    found = [value] if isinstance(value, str) else value or []
-    if not isinstance(found, list) or not all(isinstance(language, str) for language in found):
+    languages = [value] if isinstance(value, str) else value or []
+    if not isinstance(languages, list) or not all(isinstance(name, str) for name in languages):
         raise DataError(
             f"{where}: key 'language' must be a list of texts, not {jsonl.shown(value)}"
         )
-    return found
+    return languages
 
 
 def read_run(folder: Path) -> Run:
@@ -228,13 +239,15 @@ def read_run(folder: Path) -> Run:
             steps[line["kind"]][line["step"]] = line
     if not steps["train"]:
         raise DataError(f"{path} holds no training step")
-    recipe = folder / "recipe.yaml"
-    train, validation = ([by_step[step] for step in sorted(by_step)] for by_step in steps.values())
-    return Run(
-        train,
-        validation,
-        recipe.read_text(encoding="utf-8", errors="replace") if recipe.exists() else "",
-    )
+    recipe_path = folder / "recipe.yaml"
+    recipe = ""
+    if recipe_path.exists():
+        recipe = recipe_path.read_text(encoding="utf-8", errors="replace")
+    return Run(_in_order(steps["train"]), _in_order(steps["validation"]), recipe)
+
+
+def _in_order(by_step: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def read_times(path: Path) -> list[tuple[str, float]]:
@@ -246,7 +259,7 @@ def read_times(path: Path) -> list[tuple[str, float]]:
     stages = _read_json(path)
     if not isinstance(stages, dict):
         raise DataError(
-            f"{path} is not a file of stage times: an object is wanted, not {jsonl.shown(stages)}"
+            f"{path} is not a file of stage times: expected an object, not {jsonl.shown(stages)}"
         )
     for name, stage in stages.items():
         check(StageTime, stage, path, f" is not a file of stage times: {jsonl.shown(name)}")
@@ -255,15 +268,15 @@ def read_times(path: Path) -> list[tuple[str, float]]:
 
 def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores:
     path = folder / "results.json"
-    kind = summary["kind"]
-    if kind not in TASK_TYPES:
-        raise DataError(f"{path}: task {name!r} is of the unknown kind {jsonl.shown(kind)}")
-    task_type = TASK_TYPES[kind]
+    type_name = summary["kind"]
+    if type_name not in TASK_TYPES:
+        raise DataError(f"{path}: task {name!r} has the unknown kind {jsonl.shown(type_name)}")
+    task_type = TASK_TYPES[type_name]
     if task_type.primary_metric not in summary["metrics"]:
         raise DataError(f"{path}: task {name!r} has no {task_type.primary_metric}")
     estimates = {
-        metric: Estimate(**{key: found[key] for key in ("value", "low", "high")})
-        for metric, found in summary["metrics"].items()
+        metric: Estimate(entry["value"], entry["low"], entry["high"])
+        for metric, entry in summary["metrics"].items()
     }
     first, *others = [
         folder / "samples" / sample_log.file_name(name, run) for run in summary.get("runs") or [""]

@@ -1,4 +1,4 @@
-"""CSV sheets that people fill in: written once, read back, entries never overwritten."""
+"""CSV sheets that people fill in; their entries are never overwritten."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
 _LONGEST_NAME = 100
-"""Characters of a column's name: messages and tables repeat it."""
+"""Maximum characters of a column's name, which messages and tables repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def read(path: Path) -> Sheet:
     except csv.Error as error:
         raise DataError(f"{path}, line {line}: {error}; is a quote not closed?") from None
     if not sheet.columns:
-        raise DataError(f"{path}: a column 'id' is wanted; the file is empty")
+        raise DataError(f"{path}: expected a column 'id'; the file is empty")
     return sheet
 
 
@@ -64,11 +64,11 @@ def _delimiter(text: str) -> str:
 
 
 def _add(sheet: Sheet, row: list[str], where: str, line: int) -> None:
-    """Take the cells of the next line."""
+    """Add the cells of the next line."""
     if not sheet.columns:
         if "id" not in row or len(set(row)) < len(row):
             raise DataError(
-                f"{where}: a column 'id' is wanted, and each column once; the columns are"
+                f"{where}: expected a column 'id', and each column once; the columns are"
                 f" {', '.join(row)[:80]}"
             )
         if longest := [name for name in row if len(name) > _LONGEST_NAME]:
@@ -89,63 +89,61 @@ def _add(sheet: Sheet, row: list[str], where: str, line: int) -> None:
 
 
 def write(
-    path: Path, given: Sequence[str], rows: Iterable[Sequence[str]], entered: Sequence[str]
+    path: Path, filled: Sequence[str], rows: Iterable[Sequence[str]], entered: Sequence[str]
 ) -> bool:
     """Write a sheet, keeping entries of an existing one; return whether the file has changed.
 
     Args:
         path: the sheet.
-        given: columns that this command fills, the first of them `id`.
+        filled: columns that this command fills; the first is `id`.
         rows: their cells.
         entered: columns for people.
 
     Raises:
-        UsageError: the file is something else, or somebody has entered something for a row that is
-            another now.
+        UsageError: the file is not such a sheet, or there are entries for a row whose text has
+            changed.
         DataError: the file is damaged.
     """
     with lock.hold(path):
-        there = read(path) if path.exists() else Sheet([*given, *entered], [], [])
-        lacking = [name for name in given if name not in there.columns]
-        if lacking:
+        existing = read(path) if path.exists() else Sheet([*filled, *entered], [], [])
+        missing = [name for name in filled if name not in existing.columns]
+        if missing:
             raise UsageError(
-                f"{path} is there and is no such sheet: it has no column {lacking[0]!r}; choose"
+                f"{path} exists and is not such a sheet: it has no column {missing[0]!r}; choose"
                 " another file"
             )
-        columns = [*there.columns, *(name for name in entered if name not in there.columns)]
-        merged = _merged(path, there, [dict(zip(given, row, strict=True)) for row in rows], given)
-        if path.exists() and columns == there.columns and merged == there.rows:
+        columns = [*existing.columns, *(name for name in entered if name not in existing.columns)]
+        new_rows = [dict(zip(filled, row, strict=True)) for row in rows]
+        merged = _merged(path, existing, new_rows, filled)
+        if path.exists() and columns == existing.columns and merged == existing.rows:
             return False
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
-        writer.writerows(
-            {name: cells.for_csv(cell) for name, cell in row.items()} for row in merged
-        )
+        for row in merged:
+            writer.writerow({name: cells.for_csv(cell) for name, cell in row.items()})
         write_text(path, text.getvalue())
         return True
 
 
 def _merged(
-    path: Path, there: Sheet, rows: list[dict[str, str]], given: Sequence[str]
+    path: Path, existing: Sheet, rows: list[dict[str, str]], filled: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Return the new rows, with what was entered for them."""
-    wanted = {row["id"]: row for row in rows}
-    found = {row["id"]: row for row in rows}
-    for row, line in zip(there.rows, there.lines, strict=True):
-        new = wanted.get(row["id"])
-        same = new is not None and all(_plain(new[name]) == _plain(row[name]) for name in given)
-        if same:
-            found[row["id"]] = row
-        elif any(text.strip() for name, text in row.items() if name not in given):
+    """Return the new rows, with existing entries for them."""
+    new_rows = {row["id"]: row for row in rows}
+    merged = dict(new_rows)
+    for row, line in zip(existing.rows, existing.lines, strict=True):
+        new = new_rows.get(row["id"])
+        if new is not None and all(_plain(new[name]) == _plain(row[name]) for name in filled):
+            merged[row["id"]] = row
+        elif any(text.strip() for name, text in row.items() if name not in filled):
             raise UsageError(
-                f"{path}, line {line}: what is entered for {row['id']!r} is about another text than"
-                " this command has now; nothing was written: choose another file, or move the"
-                " sheet away"
+                f"{path}, line {line}: the entries for {row['id']!r} belong to another text;"
+                " nothing was written: choose another file, or move the sheet away"
             )
-    return list(found.values())
+    return list(merged.values())
 
 
 def _plain(text: str) -> str:
-    """Return a text without what spreadsheets change when they save: the kind of line breaks."""
+    """Return a text with uniform line breaks, which spreadsheets change."""
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.reporting import cells, published_results
-from evaluation.reporting.comparison import Comparison
+from evaluation.reporting.comparison import Comparison, with_subsets
 from evaluation.reporting.report_inputs import ModelScores
 from galen.atomic import write_text
 
@@ -22,38 +22,31 @@ class Table:
     columns: list[str]
     rows: list[list[str]]
     own: int
-    """How many of the first rows are our own results."""
+    """Number of our own rows, which come first."""
 
 
 def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
     """Return the papers' tables with at least one column of the models, our rows first."""
-    found = []
+    tables = []
     for source in published_results.TABLES:
-        found_cells = {
-            model.name: [_cell(model, column) for column in source.columns] for model in models
-        }
-        own = [
-            [name, *map(_shown, values), _shown(_average(values))]
-            for name, values in found_cells.items()
-            if any(v is not None for v in values)
-        ]
-        if own:
-            theirs = [
-                [name, *(f"{value:.1f}" for value in values)]
-                for name, values in source.rows.items()
-            ]
-            columns = ["", *(column.title for column in source.columns), "Average"]
-            found.append(
-                Table(
-                    source.name,
-                    source.title,
-                    f"Published rows: {source.source}.",
-                    columns,
-                    own + theirs,
-                    len(own),
-                )
-            )
-    return found
+        own: dict[str, list[str]] = {}
+        for model in models:
+            values = [_value(model, column) for column in source.columns]
+            if any(value is not None for value in values):
+                own[model.name] = [model.name, *map(_shown, [*values, _average(values)])]
+        if not own:
+            continue
+        published = [[name, *map(_shown, values)] for name, values in source.rows.items()]
+        table = Table(
+            name=source.name,
+            title=source.title,
+            note=f"Published rows: {source.source}.",
+            columns=["", *(column.title for column in source.columns), "Average"],
+            rows=[*own.values(), *published],
+            own=len(own),
+        )
+        tables.append(table)
+    return tables
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
@@ -61,6 +54,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     columns = [
         "task",
         "model",
+        "subset",
         "samples",
         "metric",
         "value",
@@ -71,7 +65,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         "p (Holm)",
     ]
     rows = []
-    for compared in comparisons:
+    for compared in with_subsets(comparisons):
         for row in compared.rows:
             for metric, estimate in row.metrics.items():
                 tests = [""] * 3
@@ -82,9 +76,10 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
                         f"{row.corrected_p:.4g}",
                     ]
                 values = [f"{value:.4f}" for value in (estimate.value, estimate.low, estimate.high)]
-                rows.append(
-                    [compared.title, row.model, str(compared.samples), metric, *values, *tests]
-                )
+                subset = compared.subset or "all"
+                samples = str(compared.samples)
+                names = [compared.title, row.model, subset, samples, metric]
+                rows.append([*names, *values, *tests])
     note = (
         "Intervals are 95 %. p: paired test against the first model; Holm: corrected for all tests"
         " of this table."
@@ -133,9 +128,9 @@ def write(folder: Path, tables: Sequence[Table]) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def _cell(model: ModelScores, column: published_results.Column) -> float | None:
+def _value(model: ModelScores, column: published_results.Column) -> float | None:
     """Return our value for a column in percent, or None."""
-    for task, subject in column.places:
+    for task, subject in column.tasks:
         if task in model.tasks:
             scores = model.tasks[task]
             if not subject:
@@ -157,7 +152,7 @@ def _shown(value: float | None) -> str:
 def _markdown(table: Table) -> str:
     shown = [[cells.for_markdown(cell) for cell in row] for row in [table.columns, *table.rows]]
     for row in shown[1 : table.own + 1] if table.own < len(table.rows) else []:
-        row[0] = f"**{row[0]}**"  # ours in bold where there are others
+        row[0] = f"**{row[0]}**"  # our rows in bold if there are others
     head, *lines = ("| " + " | ".join(row) + " |" for row in shown)
     rule = "|---|" + "---:|" * (len(table.columns) - 1)
     return "\n".join([f"### {table.title}", "", head, rule, *lines, "", table.note, ""])

@@ -1,4 +1,4 @@
-"""How processes that share the work wait for each other."""
+"""Barrier of processes that share the work: they wait for a file."""
 
 import time
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 from galen.errors import DataError
 
 POLL_SECONDS = 2.0
-"""Seconds between two looks."""
+"""Interval at which the file is looked for."""
 TIMEOUT_SECONDS = 3600.0
-"""Seconds without anything new before giving up."""
+"""Time without progress after which waiting fails."""
 
 
 def wait_for_file(path: Path) -> None:
     """Wait until the first process has made a file or folder.
 
     Raises:
-        DataError: it is not there after `TIMEOUT_SECONDS` seconds.
+        DataError: it does not exist after `TIMEOUT_SECONDS` seconds.
     """
     started = time.monotonic()
     while not path.exists():

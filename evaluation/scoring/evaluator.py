@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.backends.base import Backend
+import yaml
+
+from evaluation.backends.base import Backend, Batching
 from evaluation.metrics import contamination
 from evaluation.prompts.registry import get_template
 from evaluation.protocols.few_shot import FewShotExamples
@@ -21,7 +23,7 @@ from evaluation.scoring import barrier, run_task, task_types
 from evaluation.scoring.results_schema import Results, check
 from evaluation.scoring.sample_log import SampleLog, file_name, parts
 from evaluation.tasks.task import Task
-from galen import manifest, run_folder
+from galen import manifest, run_folder, yaml_text
 from galen.atomic import write_text
 from galen.errors import DataError
 from galen.run_folder import Identity
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What one model is scored on, and how."""
+    """Settings of the evaluation of one model."""
 
     model: Path
     output: Path
@@ -50,7 +52,7 @@ class Plan:
     tensor_parallel: int
     contaminated: contamination.Contaminated | None
     configuration: dict[str, Any]
-    """What the output folder is bound to.
+    """The configuration that the output folder is bound to.
 
     Empty in a process that another one of this machine has started.
     """
@@ -59,8 +61,17 @@ class Plan:
     """The recipe as YAML, written beside the results."""
 
 
+@dataclass(frozen=True, slots=True)
+class _TaskLog:
+    """Where the samples of one run of a task are."""
+
+    task: str
+    run: int
+    path: Path
+
+
 def claim(plan: Plan, rank: int) -> None:
-    """Bind the output folder; processes but the first wait until the first has done it."""
+    """Bind the output folder; the other processes wait until the first one has done it."""
     if rank:
         barrier.wait_for_file(plan.output / run_folder.CONFIGURATION)
     run_folder.bind(plan.output, Identity(plan.configuration, may_change=("model.name",)))
@@ -77,7 +88,7 @@ def evaluate(
     """Score the missing samples and return the results; None in all processes but the first.
 
     Args:
-        plan: what is scored.
+        plan: settings.
         samples: questions or documents of each task.
         examples: few-shot examples of each task by run.
         rank: this process' number.
@@ -88,13 +99,27 @@ def evaluate(
     if finished.exists() and (plan.output / manifest.NAME).exists():
         if rank:
             return None
-        print(f"{plan.output} is already complete")
+        logger.info(f"{plan.output} is already complete")
         results = _finished(plan)
         if plan.contaminated is None:
             return results
         return _write_results(
             plan, samples, results["device"], manifest.read(plan.output)["seconds"]
         )
+    started = time.monotonic()
+    backend = _load_backend(plan, rank)
+    for log in _logs(plan):
+        _score(plan, log, samples[log.task], examples[log.task][log.run], backend, rank, of)
+    if rank:
+        return None
+    if of > 1:
+        _wait_for_others(plan, samples, check)
+    device = {"device": str(backend.device), "dtype": backend.dtype}
+    return _write_results(plan, samples, device, time.monotonic() - started)
+
+
+def _load_backend(plan: Plan, rank: int) -> Backend:
+    """Load the model; the first process warns of a missing token of the prompt template."""
     logger.info(f"loading the model {plan.model}")
     started = time.monotonic()
     backend = _backend(plan)
@@ -108,38 +133,37 @@ def evaluate(
             f"this tokenizer has no {token}; {plan.protocol_name} is for models that were"
             " fine-tuned with it"
         )
-    max_batch_tokens = plan.max_batch_tokens or backend.batch_tokens
-    for name, run, path in _logs(plan):
-        task = plan.tasks[name]
-        written = task_types.of(task).generates(plan.protocol)
-        limit = max_batch_tokens if plan.max_batch_tokens or not written else 8 * max_batch_tokens
-        with SampleLog(path, rank) as log:
-            run_task.score(
-                name,
-                task,
-                samples[name],
-                examples[name][run],
-                plan.protocol,
-                run,
-                backend,
-                log,
-                limit,
-                (rank, of),
-            )
-    if rank:
-        return None
-    if of > 1:
-        _wait_for_others(plan, samples, check)
-    return _write_results(
-        plan,
-        samples,
-        {"device": str(backend.device), "dtype": backend.dtype},
-        time.monotonic() - started,
-    )
+    return backend
+
+
+def _score(
+    plan: Plan,
+    log: _TaskLog,
+    samples: list[Any],
+    examples: FewShotExamples,
+    backend: Backend,
+    rank: int,
+    of: int,
+) -> None:
+    """Score the missing samples of one run of a task."""
+    task = plan.tasks[log.task]
+    max_tokens = plan.max_batch_tokens
+    if max_tokens is None:
+        max_tokens = backend.batch_tokens
+        if task_types.of(task).generates(plan.protocol):
+            max_tokens *= 8
+    batching = Batching(max_tokens, rank=rank, world_size=of)
+    with SampleLog(log.path, rank) as sample_log:
+        run_task.score(
+            log.task, task, samples, examples, plan.protocol, log.run, backend, sample_log, batching
+        )
 
 
 def _finished(plan: Plan) -> dict[str, Any]:
-    """Return the results of a run that is finished, under the name that the model has now."""
+    """Return the results of a finished run.
+
+    If this call has another name for the model, results, manifest and recipe are given it.
+    """
     path = plan.output / RESULTS
     results = jsonl.tree(path)
     check(
@@ -151,6 +175,7 @@ def _finished(plan: Plan) -> dict[str, Any]:
     )
     if results["model"]["name"] == plan.name:
         return results
+    _rename_recipe(plan)
     record = manifest.read(plan.output)
     results["model"]["name"] = record["config"]["model"]["name"] = plan.name
     write_text(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
@@ -160,6 +185,21 @@ def _finished(plan: Plan) -> dict[str, Any]:
     ]
     write_text(plan.output / manifest.NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return results
+
+
+def _rename_recipe(plan: Plan) -> None:
+    """Give the recipe beside finished results the name and output folder of this call.
+
+    Its other keys stay: the results were made with them.
+    """
+    path = plan.output / RECIPE
+    if not path.is_file():
+        write_text(path, plan.recipe)
+        return
+    existing, _ = yaml_text.read(path)
+    present = yaml_text.value(plan.recipe, RECIPE)
+    renamed = existing | {key: present[key] for key in ("name", "output")}
+    write_text(path, yaml.safe_dump(renamed, sort_keys=False, allow_unicode=True))
 
 
 def _backend(plan: Plan) -> Backend:
@@ -173,35 +213,36 @@ def _backend(plan: Plan) -> Backend:
 
 
 def _wait_for_others(plan: Plan, samples: dict[str, list[Any]], check: Callable[[], None]) -> None:
-    """Return when all samples of all runs are there; the other processes write them."""
-    last, since = -1, time.monotonic()
+    """Return when the other processes have written the samples of all runs."""
     logs = _logs(plan)
-    wanted = sum(len(samples[name]) for name, _, _ in logs)
+    expected = sum(len(samples[log.task]) for log in logs)
+    last = -1
+    since = time.monotonic()
     while True:
-        there = sum(len(_samples(path)) for _, _, path in logs)
-        if there >= wanted:
+        written = sum(len(_samples(log.path)) for log in logs)
+        if written >= expected:
             return
         check()
-        if there > last:
-            last, since = there, time.monotonic()
+        if written > last:
+            last = written
+            since = time.monotonic()
         if time.monotonic() - since > barrier.TIMEOUT_SECONDS:
             raise DataError(
-                f"{wanted - there} of {wanted} samples are missing: another process has ended;"
-                " start the same command again"
+                f"{expected - written} of {expected} samples are missing: another process has"
+                " ended; start the same command again"
             )
         time.sleep(barrier.POLL_SECONDS)
 
 
-def _logs(plan: Plan) -> list[tuple[str, int, Path]]:
-    """Return task, run, and the location of its samples, of all that is scored."""
-    runs = {
-        name: task_types.of(task).runs(task, plan.protocol) for name, task in plan.tasks.items()
-    }
-    return [
-        (name, run, plan.output / "samples" / file_name(name, run if len(runs[name]) > 1 else ""))
-        for name in plan.tasks
-        for run in runs[name]
-    ]
+def _logs(plan: Plan) -> list[_TaskLog]:
+    """Return the sample logs of all runs of all tasks."""
+    logs = []
+    for name, task in plan.tasks.items():
+        runs = task_types.of(task).runs(task, plan.protocol)
+        for run in runs:
+            file = file_name(name, run if len(runs) > 1 else "")
+            logs.append(_TaskLog(name, run, plan.output / "samples" / file))
+    return logs
 
 
 def _samples(path: Path) -> dict[str, Any]:
@@ -211,22 +252,32 @@ def _samples(path: Path) -> dict[str, Any]:
         return log.samples
 
 
+def _summaries(plan: Plan, samples: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """Return the entry of each task in the results."""
+    by_run: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in plan.tasks}
+    for log in _logs(plan):
+        scored = _samples(log.path)
+        by_run[log.task].append([scored[sample.id] for sample in samples[log.task]])
+    summaries = {}
+    for name, task in plan.tasks.items():
+        task_type = task_types.of(task)
+        runs = task_type.runs(task, plan.protocol)
+        contaminated = contamination.of_task(plan.contaminated, name)
+        summaries[name] = task_type.summarize(by_run[name], runs, samples[name], contaminated)
+        settings = task_type.settings(task, plan.protocol)
+        if settings:
+            summaries[name]["settings"] = settings
+    return summaries
+
+
 def _write_results(
     plan: Plan, samples: dict[str, list[Any]], device: dict[str, str], seconds: float
 ) -> dict[str, Any]:
-    summaries, logs = {}, _logs(plan)
-    for name, task in plan.tasks.items():
-        task_type = task_types.of(task)
-        by_run = [
-            [log[sample.id] for sample in samples[name]]
-            for log in (_samples(path) for of, _, path in logs if of == name)
-        ]
-        summaries[name] = task_type.summarize(
-            by_run,
-            task_type.runs(task, plan.protocol),
-            samples[name],
-            contamination.of_task(plan.contaminated, name),
-        )
+    """Write results, recipe and manifest; return the results."""
+    summaries = _summaries(plan, samples)
+    outputs = [plan.output / RESULTS]
+    for log in _logs(plan):
+        outputs += parts(log.path)
     results = {
         "model": {
             "name": plan.name,
@@ -248,7 +299,7 @@ def _write_results(
         stage="evaluate",
         inputs=plan.files,
         config={**plan.configuration, **device},
-        outputs=[plan.output / RESULTS, *(file for _, _, path in logs for file in parts(path))],
+        outputs=outputs,
         counts={"samples": {name: len(samples[name]) for name in plan.tasks}},
         seconds=round(seconds, 1),
     )
@@ -257,38 +308,39 @@ def _write_results(
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return the results as plain text, one line a metric."""
-    rows = [("task", "samples", "metric", "value", "95 % interval")]
+    """Return the results as plain text, one line per metric."""
+    rows = [["task", "samples", "metric", "value", "95 % interval"]]
+    notes = []
     for name, entry in results["tasks"].items():
         for metric, estimate in entry["metrics"].items():
-            interval = f"{estimate['low']:.4g} to {estimate['high']:.4g}"
-            if metric == "accuracy" and entry.get("chance") is not None:
-                interval += f"  (chance {entry['chance']:.4g})"
-            if metric == "accuracy" and "sd" in entry:
-                interval += f"  (sd over {len(entry['runs'])} runs {entry['sd']:.4g})"
-            rows.append((name, str(entry["samples"]), metric, f"{estimate['value']:.4g}", interval))
-        if "clean" in entry:
-            kept = (
-                f"{entry['clean']['low']:.4g} to {entry['clean']['high']:.4g} "
-                f" ({entry['contaminated']} contaminated samples left out)"
+            interval = _interval(estimate)
+            if metric == "accuracy":
+                interval += _accuracy_remarks(entry)
+            rows.append([name, str(entry["samples"]), metric, f"{estimate['value']:.4g}", interval])
+        if clean := entry.get("clean"):
+            interval = (
+                f"{_interval(clean)}  ({entry['contaminated']} contaminated samples excluded)"
             )
-            rows.append(
-                (
-                    name,
-                    str(entry["clean"]["samples"]),
-                    "clean",
-                    f"{entry['clean']['value']:.4g}",
-                    kept,
-                )
-            )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    notes = [
-        f"note: {name}: {entry['one_sided']}"
-        for name, entry in results["tasks"].items()
-        if "one_sided" in entry
-    ]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+            rows.append([name, str(clean["samples"]), "clean", f"{clean['value']:.4g}", interval])
+        if "one_sided" in entry:
+            notes.append(f"note: {name}: {entry['one_sided']}")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join([results["model"]["name"], *lines, *notes])
+
+
+def _interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['low']:.4g} to {estimate['high']:.4g}"
+
+
+def _accuracy_remarks(entry: dict[str, Any]) -> str:
+    """Return chance level and standard deviation over runs, where a task has them."""
+    remarks = ""
+    if entry.get("chance") is not None:
+        remarks += f"  (chance {entry['chance']:.4g})"
+    if "sd" in entry:
+        remarks += f"  (sd over {len(entry['runs'])} runs {entry['sd']:.4g})"
+    return remarks

@@ -25,46 +25,54 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / iterations.LATEST).is_file() or bool(iterations.iterations(folder))
 
 
-def wanted_iterations(folder: Path, wanted: str | None) -> list[int]:
-    """Return the iterations to score: the newest, all, or the named ones.
+def select_iterations(folder: Path, selection: str | None) -> list[int]:
+    """Return the iterations to score.
 
-    The newest is the one that the checkpoint's pointer names; `all` are those up to it; names
-    are separated by commas.
+    Args:
+        folder: of the checkpoints.
+        selection: numbers separated by commas, `all` up to the newest, or None for the newest,
+            which the checkpoint's pointer names.
 
     Raises:
-        UsageError: `wanted` is neither.
-        DataError: one is not there.
+        UsageError: the selection is neither.
+        DataError: one does not exist.
     """
-    there = iterations.iterations(folder)
-    if wanted is not None and wanted != "all":
-        return _named(folder, wanted, there)
+    existing = iterations.iterations(folder)
+    if selection is not None and selection != "all":
+        return _named(folder, selection, existing)
     newest = iterations.latest_iteration(folder)
     if newest is None or not iterations.iteration_folder(folder, newest).is_dir():
         raise DataError(f"{folder} holds no iter_… folder")
-    return [newest] if wanted is None else [iteration for iteration in there if iteration <= newest]
+    if selection is None:
+        return [newest]
+    return [iteration for iteration in existing if iteration <= newest]
 
 
-def _named(folder: Path, wanted: str, there: list[int]) -> list[int]:
-    parts = [part.strip() for part in wanted.split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
-        raise UsageError(f"--iterations must be all or numbers with commas, not {wanted!r}")
-    missing = [part for part in parts if int(part) not in there]
+def _named(folder: Path, selection: str, existing: list[int]) -> list[int]:
+    numbers = [number.strip() for number in selection.split(",")]
+    if not all(_is_iteration(number) for number in numbers):
+        raise UsageError(f"--iterations must be all or numbers with commas, not {selection!r}")
+    missing = [number for number in numbers if int(number) not in existing]
     if missing:
         raise DataError(
             f"{folder} holds no iteration {missing[0]}; there are"
-            f" {', '.join(map(str, there)) or 'none'}"
+            f" {', '.join(map(str, existing)) or 'none'}"
         )
-    return [int(part) for part in parts]
+    return [int(number) for number in numbers]
+
+
+def _is_iteration(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def export(folder: Path, iteration: int, target: Path, rank: int = 0, verify: bool = True) -> Path:
     """Return `target`, the iteration as a Hugging Face folder; the first process makes it.
 
-    The exporter does nothing where `target` is this iteration's export already, and refuses any
-    other folder.
+    The exporter does nothing if `target` is this iteration's export already, and refuses any other
+    existing folder.
 
     Raises:
-        DataError: the export fails; its own message is passed on.
+        DataError: the export fails; with its message.
     """
     if rank:
         wait_for_file(target)

@@ -1,21 +1,21 @@
-"""Multiple choice: questions and a protocol to requests, replies to scored samples."""
+"""Multiple choice: requests for questions under a protocol, and scored samples from replies."""
 
+import itertools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.backends import encoding
 from evaluation.backends.base import Backend
+from evaluation.backends.sampling import Sampling
 from evaluation.metrics import aggregate, intervals
 from evaluation.metrics.intervals import Estimate
-from evaluation.prompts.registry import get_template
-from evaluation.prompts.template import Prompt
-from evaluation.protocols import few_shot
+from evaluation.prompts.template import Prompt, PromptTemplate
+from evaluation.protocols import few_shot, task_settings
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
-from evaluation.question_sets import rows
 from evaluation.question_sets.question import Question, sample_questions
 from evaluation.scoring import answer_extraction
 from evaluation.scoring.results_schema import ScoredQuestion
@@ -39,13 +39,13 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
 
     def input_files(self, task: MultipleChoiceTask, data: Path) -> list[Path]:
         """Return the files of questions, ids and few-shot examples."""
-        files = rows.files(task.source(data, task.file))
+        files = task.files(data, task.file)
         named = [data / name for name in (task.ids, task.fewshot_examples) if name]
         for path in named:
             if not path.is_file():
                 raise DataError(f"there is no file {path}")
-        if task.fewshot_source and not task.fewshot_examples:
-            files += rows.files(task.source(data, task.fewshot_source))
+        if task.fewshot_file and not task.fewshot_examples:
+            files += task.files(data, task.fewshot_file)
         return list(dict.fromkeys(files + named))
 
     def read_samples(self, task: MultipleChoiceTask, data: Path, limit: int | None) -> list[Any]:
@@ -58,9 +58,12 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
 
     def runs(self, task: MultipleChoiceTask, protocol: Protocol) -> list[int]:
         """Return one run for each set of few-shot examples."""
+        settings = task_settings.settings(task, protocol)
         # runs with the same few-shot examples would be the same
-        seeds = protocol.fewshot_seeds[:1] if task.fewshot_examples else protocol.fewshot_seeds
-        return list(seeds)
+        takes_first = task.fewshot_sampler and task_settings.takes_first(task, protocol)
+        if task.fewshot_examples or takes_first or not settings.num_fewshot:
+            return list(settings.fewshot_seeds[:1])
+        return list(settings.fewshot_seeds)
 
     def few_shot(
         self,
@@ -70,8 +73,21 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
         protocol: Protocol,
         samples: list[Any],
     ) -> dict[int, FewShotExamples]:
-        """Return the few-shot examples of each run."""
-        return few_shot.choose(name, task, data, protocol, self.runs(task, protocol), samples)
+        """Return the few-shot examples of each run; checks that the task's prompt fits them."""
+        ignored = task_settings.ignored_keys(task, protocol)
+        if ignored:
+            logger.warning(
+                f"task {name}: this protocol has its own wording and rules; ignored keys of the"
+                f" task: {', '.join(ignored)}"
+            )
+        runs = self.runs(task, protocol)
+        examples = few_shot.choose(name, task, data, protocol, runs, samples)
+        if task.prompt is not None:
+            template = task_settings.template(task, protocol)
+            shown = [item for by_subject in examples.values() for item in by_subject.values()]
+            for question in itertools.chain(samples, *shown):
+                template(question)
+        return examples
 
     def generates(self, protocol: Protocol) -> bool:
         """Return whether the protocol generates answers."""
@@ -88,7 +104,13 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
         backend: Backend,
     ) -> Job:
         """Return the requests of one run: prompts rendered and encoded."""
-        return job(name, list(samples), examples, protocol, run, backend)
+        template = task_settings.template(task, protocol)
+        settings = task_settings.settings(task, protocol)
+        return job(name, list(samples), examples, settings, template, run, backend)
+
+    def settings(self, task: MultipleChoiceTask, protocol: Protocol) -> dict[str, Any]:
+        """Return the task's own wording, few-shot rule and metric."""
+        return task_settings.used_keys(task, protocol)
 
     def entry(
         self, by_run: Sequence[Sequence[Sample]], runs: Sequence[int], samples: Sequence[Any]
@@ -110,7 +132,7 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
         )
 
     def mismatch(self, first: Samples, second: Samples) -> str:
-        """Return why accuracies do not compare: the answers differ."""
+        """Return why accuracies are not comparable: the answers differ."""
         if all(sample.get("answer") == second[id_].get("answer") for id_, sample in first.items()):
             return ""
         return "were scored on questions with different answers; score both on the same data"
@@ -121,34 +143,37 @@ def job(
     questions: list[Question],
     examples: FewShotExamples,
     protocol: Protocol,
+    template: PromptTemplate,
     run: int,
     backend: Backend,
 ) -> Job:
-    """Return the job of one run: prompts written and encoded.
+    """Return the job of one run: prompts rendered and encoded.
 
     Raises:
         DataError: the tokenizer has no tokens for an answer.
     """
-    render = get_template(protocol.template)
     prompts = [
-        render(question, examples.get(question.subject) or examples[""]) for question in questions
+        template(question, examples.get(question.subject) or examples[""]) for question in questions
     ]
     texts = [prompt.text for prompt in prompts]
     if protocol.scoring == "generation":
-        return Job(
-            backend.generate, *_generation(name, questions, prompts, protocol, run, backend), texts
-        )
+        requests = _generation_requests(name, questions, prompts, protocol, run, backend)
+
+        def from_outputs(index: int, outputs: list[encoding.Generated]) -> Sample:
+            return generation_sample(questions[index], protocol, outputs)
+
+        return Job(backend.generate, requests, from_outputs, texts)
     if protocol.scoring == "letter":
-        return Job(backend.next_tokens, *_letters(name, questions, prompts, backend), texts)
-    requests = _cut(
-        name,
-        [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts],
-        backend.context_length,
-    )
+        return _letter_job(name, questions, prompts, backend, texts)
+    encoded = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts]
+
+    def from_values(index: int, values: list[float]) -> Sample:
+        return likelihood_sample(questions[index], prompts[index], protocol, values)
+
     return Job(
         backend.log_likelihoods,
-        requests,
-        lambda place, values: likelihood_sample(questions[place], prompts[place], protocol, values),
+        _truncate(name, encoded, backend.context_length),
+        from_values,
         texts,
     )
 
@@ -165,10 +190,11 @@ def likelihood_sample(
     prediction = max(logprobs, key=lambda letter: logprobs[letter])
     by_bytes = max(logprobs, key=lambda letter: logprobs[letter] / sizes[letter])
     chosen = by_bytes if protocol.acc_bytes else prediction
-    found = _sample(question, chosen) | {"logprobs": logprobs}
+    sample = _sample(question, chosen)
+    sample["logprobs"] = logprobs
     if len(set(sizes.values())) > 1:
-        found |= {"correct_acc_bytes": by_bytes == question.answer}
-    return found
+        sample["correct_acc_bytes"] = by_bytes == question.answer
+    return sample
 
 
 def letter_sample(
@@ -177,7 +203,7 @@ def letter_sample(
     values: list[float],
     top: int,
     tokens: list[int],
-    shown: str,
+    top_text: str,
 ) -> Sample:
     """Return a question's sample from its next token.
 
@@ -185,133 +211,139 @@ def letter_sample(
 
     Args:
         question: the question.
-        letters: the option that each value represents; an option's value is that of its likeliest
-            token.
+        letters: the option that each value represents; an option's value is the highest of its
+            tokens.
         values: log-probability of each token.
-        top: the likeliest token of the vocabulary.
+        top: the most likely token of the vocabulary.
         tokens: the token of each value.
-        shown: the likeliest token as text.
+        top_text: the most likely token as text.
     """
     logprobs: dict[str, float] = {}
     for letter, value in zip(letters, finite(values, f"question {question.id}"), strict=True):
         logprobs[letter] = max(value, logprobs.get(letter, value))
     logprobs = {letter: logprobs[letter] for letter in question.options}
     likeliest = max(logprobs, key=lambda letter: logprobs[letter])
-    read = next(
-        (letter for token, letter in zip(tokens, letters, strict=True) if token == top), None
-    )
-    return _sample(question, read) | {
+    letter_of = dict(zip(reversed(tokens), reversed(letters), strict=True))
+    return _sample(question, letter_of.get(top)) | {
         "logprobs": logprobs,
-        "top": shown,
+        "top": top_text,
         "argmax": likeliest,
         "correct_argmax": likeliest == question.answer,
     }
 
 
-def generation_sample(question: Question, protocol: Protocol, outputs: list[str]) -> Sample:
+def generation_sample(
+    question: Question, protocol: Protocol, outputs: list[encoding.Generated]
+) -> Sample:
     """Return a question's sample from generated texts: the majority of the parsed answers."""
-    extracted = [
-        answer_extraction.extract(_answer_part(text), question.options) for text in outputs
-    ]
+    texts = [output.text for output in outputs]
+    extracted = [answer_extraction.extract(_final_answer(text), question.options) for text in texts]
     prediction = answer_extraction.majority(extracted)
-    found = _sample(question, ",".join(prediction) if prediction else None)
-    found |= {
-        "outputs": outputs,
-        "extracted_answers": [",".join(answer) if answer else None for answer in extracted],
-    }
+    sample = _sample(question, ",".join(prediction) if prediction else None)
+    sample["outputs"] = texts
+    sample["num_tokens"] = [output.num_tokens for output in outputs]
+    sample["extracted_answers"] = [",".join(answer) if answer else None for answer in extracted]
     if protocol.strict_match:
-        strict = [
-            answer_extraction.STRICT_EXTRACTORS[protocol.strict_match](text, question.options)
-            for text in outputs
-        ]
-        strict_match = answer_extraction.majority(strict)
-        found |= {
-            "strict_match": ",".join(strict_match) if strict_match else None,
-            "correct_strict_match": strict_match is not None
-            and ",".join(strict_match) == question.answer,
-        }
+        extract = answer_extraction.STRICT_EXTRACTORS[protocol.strict_match]
+        strict = answer_extraction.majority([extract(text, question.options) for text in texts])
+        answer = ",".join(strict) if strict else None
+        sample["strict_match"] = answer
+        sample["correct_strict_match"] = answer == question.answer
     if question.rationale_checked:
-        found |= {"rationale": question.rationale}
-    return found
+        sample["rationale"] = question.rationale
+    return sample
 
 
-def _answer_part(text: str) -> str:
+def _final_answer(text: str) -> str:
     """Return the text after the first `###Answer:`, or all of it without one.
 
-    In MMedBench's form the rationale comes before it.
-
-    Further ones belong to questions that the model continues with.
+    In MMedBench's template the rationale comes before it. Later ones belong to questions that the
+    model continues with.
     """
     return text.split("###Answer:")[1] if "###Answer:" in text else text
 
 
 def _sample(question: Question, prediction: str | None) -> Sample:
-    found: Sample = {
+    sample: Sample = {
         "id": question.id,
         "answer": question.answer,
         "prediction": prediction,
         "correct": prediction == question.answer,
     }
-    found |= {
-        key: value
-        for key in ("subject", "language")
-        if (value := getattr(question, key)) not in ("", "en")
-    }
+    if question.subject not in ("", "en"):
+        sample["subject"] = question.subject
+    if question.language not in ("", "en"):
+        sample["language"] = question.language
     if "," in question.answer:
         chosen = frozenset(prediction.split(",")) if prediction else frozenset()
-        found["credit"] = len(chosen & question.answers) / len(chosen | question.answers)
-    return found
+        sample["credit"] = len(chosen & question.answers) / len(chosen | question.answers)
+    return sample
 
 
-def _letters(
-    name: str, questions: list[Question], prompts: list[Prompt], backend: Backend
-) -> tuple[list[encoding.Request], Callable[..., Sample]]:
-    texts = {text.strip() for prompt in prompts for text in prompt.continuations.values()}
-    tokens = encoding.tokens_by_text(backend.tokenizer, texts)
-    pairs = [encoding.encode_letters(backend.tokenizer, prompt, tokens) for prompt in prompts]
-    requests = _cut(name, [request for request, _ in pairs], backend.context_length)
+def _letter_job(
+    name: str,
+    questions: list[Question],
+    prompts: list[Prompt],
+    backend: Backend,
+    texts: list[str],
+) -> Job:
+    """Return the job that reads the option letter off the next token."""
+    answers: set[str] = set()
+    for prompt in prompts:
+        answers.update(text.strip() for text in prompt.continuations.values())
+    tokens = encoding.tokens_by_text(backend.tokenizer, answers)
+    encoded: list[encoding.Request] = []
+    letters: list[list[str]] = []
+    for prompt in prompts:
+        request, of_request = encoding.encode_letters(backend.tokenizer, prompt, tokens)
+        encoded.append(request)
+        letters.append(of_request)
+    requests = _truncate(name, encoded, backend.context_length)
 
-    def build(place: int, values: list[float], top: int) -> Sample:
-        ids = [continuation[0] for continuation in requests[place].continuations]
-        return letter_sample(
-            questions[place], pairs[place][1], values, top, ids, backend.tokenizer.decode([top])
-        )
+    def build(index: int, values: list[float], top: int) -> Sample:
+        ids = [continuation[0] for continuation in requests[index].continuations]
+        top_text = backend.tokenizer.decode([top])
+        return letter_sample(questions[index], letters[index], values, top, ids, top_text)
 
-    return requests, build
+    return Job(backend.next_tokens, requests, build, texts)
 
 
-def _generation(
+def _generation_requests(
     name: str,
     questions: list[Question],
     prompts: list[Prompt],
     protocol: Protocol,
     run: int,
     backend: Backend,
-) -> tuple[list[encoding.GenerationRequest], Callable[..., Sample]]:
-    length, requests, cut = backend.context_length, [], 0
+) -> list[encoding.GenerationRequest]:
+    """Return the requests for answers; warns of prompts that are truncated."""
+    length = backend.context_length
+    sampling = Sampling(temperature=protocol.temperature)
+    requests = []
+    truncated = 0
     for question, prompt in zip(questions, prompts, strict=True):
         ids = encoding.encode_text(backend.tokenizer, prompt.text)
         longest = protocol.max_new_tokens
         if length is not None:
-            # as much of the answer as fits; a prompt that leaves less than a quarter of it loses
-            # its beginning
-            room = max(min(longest, length // 4), 1)
-            cut += len(ids) > length - room
-            ids = ids[-(length - room) :]
+            # a prompt is truncated on the left only where it leaves less than a quarter of the
+            # context to the answer
+            reserved = max(min(longest, length // 4), 1)
+            truncated += len(ids) > length - reserved
+            ids = ids[-(length - reserved) :]
             longest = min(longest, length - len(ids))
         seeds = tuple(f"{run}\n{question.id}\n{number}" for number in range(protocol.num_samples))
-        requests.append(
-            encoding.GenerationRequest(ids, longest, protocol.stop, protocol.temperature, seeds)
-        )
-    if cut:
+        requests.append(encoding.GenerationRequest(ids, longest, protocol.stop, sampling, seeds))
+    if truncated:
         logger.warning(
-            f"{name}: {cut} of {len(requests)} prompts leave no room for an answer within {length}"
-            " tokens; truncated on the left"
+            f"{name}: {truncated} of {len(requests)} prompts leave no room for an answer within"
+            f" {length} tokens; truncated on the left"
         )
-    return requests, lambda place, outputs: generation_sample(questions[place], protocol, outputs)
+    return requests
 
 
-def _cut(name: str, requests: list[encoding.Request], length: int | None) -> list[encoding.Request]:
+def _truncate(
+    name: str, requests: list[encoding.Request], length: int | None
+) -> list[encoding.Request]:
     if length is None:
         return requests
     too_long = sum(request.input_length > length for request in requests)
@@ -324,14 +356,14 @@ def _cut(name: str, requests: list[encoding.Request], length: int | None) -> lis
 
 
 def finite(values: list[float], of: str) -> list[float]:
-    """Return log-likelihoods as they are.
+    """Return log-likelihoods unchanged.
 
     Raises:
-        DataError: one is infinite or not a number; `of` says of what.
+        DataError: one is infinite or not a number; with `of`, the sample.
     """
     if not all(math.isfinite(value) for value in values):
         raise DataError(
-            f"{of}: the model gives a log-likelihood that is not a number; its weights are damaged,"
+            f"{of}: the model returns a log-likelihood that is not finite; its weights are damaged,"
             " or try --dtype float32"
         )
     return values

@@ -1,4 +1,4 @@
-"""Perplexity: documents to requests, and log-likelihoods to scored documents."""
+"""Perplexity: requests for documents, and scored documents from log-likelihoods."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,10 +108,10 @@ class Perplexity(TaskType[PerplexityTask]):
         )
 
     def mismatch(self, first: Samples, second: Samples) -> str:
-        """Return why perplexities do not compare: the tokens differ."""
+        """Return why perplexities are not comparable: the tokens differ."""
         if all(sample["tokens"] == second[id_]["tokens"] for id_, sample in first.items()):
             return ""
-        return "cut the documents into different tokens; their perplexities do not compare"
+        return "split the documents into different tokens; their perplexities are not comparable"
 
 
 def perplexity_sample(

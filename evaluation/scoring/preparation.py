@@ -1,5 +1,6 @@
-"""Preparation of an evaluation: everything that is named is read and checked before any work."""
+"""Preparation of an evaluation: all inputs are read and checked before any work."""
 
+import itertools
 import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model that is named: a Hugging Face folder, or an iteration of a Megatron checkpoint."""
+    """A model to score: a Hugging Face folder, or an iteration of a Megatron checkpoint."""
 
     name: str
     folder: Path
@@ -31,7 +32,7 @@ class ModelSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preparation:
-    """What the models are scored on, read and checked."""
+    """The inputs of an evaluation, read and checked."""
 
     protocol: Protocol
     tasks: dict[str, Task]
@@ -46,13 +47,13 @@ class Preparation:
 
 
 def prepare(options: Recipe) -> Preparation:
-    """Read and check all that a recipe names, before a model is exported, hashed or loaded.
+    """Read and check all inputs of a recipe before a model is exported, hashed or loaded.
 
     Raises:
         UsageError, DataError: something is wrong or missing.
     """
     protocol = check_recipe(options)
-    tasks = _tasks(options.tasks, options.fewshot_examples)
+    tasks = _tasks(options.tasks, options.fewshot_examples, options.num_fewshot)
     models = _models(options)
     contaminated = None
     if options.contamination is not None:
@@ -93,11 +94,11 @@ def outputs(options: Recipe, models: list[ModelSource]) -> list[Path]:
 def plans(
     options: Recipe, prepared: Preparation, rank: int, is_child: bool
 ) -> list[evaluator.Plan]:
-    """Return the plan of each model; exports Megatron checkpoints and hashes what is read.
+    """Return the plan of each model; exports Megatron checkpoints and hashes the inputs.
 
     Args:
         options: the recipe.
-        prepared: what it names, checked.
+        prepared: its inputs, checked.
         rank: this process' number.
         is_child: whether another process of this machine has started this one.
 
@@ -134,24 +135,28 @@ def plans(
             tensor_parallel=options.tensor_parallel,
             contaminated=prepared.contaminated,
             configuration=configuration,
-            files=[path for paths in prepared.files.values() for path in paths],
+            files=list(itertools.chain.from_iterable(prepared.files.values())),
             recipe=recipe.dump(options),
         )
         result.append(plan)
     return result
 
 
-def _tasks(names: list[str], fewshot_examples: Path | None) -> dict[str, Task]:
-    """Return the tasks by name; commas in a name separate several."""
+def _tasks(
+    names: list[str], fewshot_examples: Path | None, num_fewshot: int | None
+) -> dict[str, Task]:
+    """Return the tasks by name; commas in a name separate several.
+
+    The recipe's few-shot examples and their number override those of each task.
+    """
     tasks: dict[str, Task] = {}
-    parts = [part.strip() for name in names for part in name.split(",")]
-    for part in filter(None, parts):
-        name, specification = task.load(part)
+    references = [reference.strip() for reference in ",".join(names).split(",")]
+    for reference in filter(None, references):
+        name, specification = task.load(reference)
         if name in tasks:
             raise UsageError(f"--tasks names {name!r} twice")
-        if fewshot_examples is not None and isinstance(specification, task.MultipleChoiceTask):
-            path = str(fewshot_examples.resolve())
-            specification = replace(specification, fewshot_examples=path)
+        if isinstance(specification, task.MultipleChoiceTask):
+            specification = _overridden(specification, fewshot_examples, num_fewshot)
         tasks[name] = specification
     if fewshot_examples is not None and not fewshot_examples.is_file():
         raise MissingInputError(f"--fewshot-examples: there is no file {fewshot_examples}")
@@ -160,12 +165,25 @@ def _tasks(names: list[str], fewshot_examples: Path | None) -> dict[str, Task]:
     return tasks
 
 
+def _overridden(
+    specification: task.MultipleChoiceTask, fewshot_examples: Path | None, num_fewshot: int | None
+) -> task.MultipleChoiceTask:
+    """Return a task with the few-shot examples of the recipe, where it has some."""
+    if fewshot_examples is not None:
+        path = str(fewshot_examples.resolve())
+        specification = replace(specification, fewshot_examples=path)
+    if num_fewshot is not None:
+        # the protocol has the recipe's number
+        specification = replace(specification, num_fewshot=None)
+    return specification
+
+
 def _models(options: Recipe) -> list[ModelSource]:
     models: list[ModelSource] = []
     for folder in options.model:
         if megatron_export.is_checkpoint(folder):
             iterations = None if options.iterations is None else str(options.iterations)
-            for number in megatron_export.wanted_iterations(folder, iterations):
+            for number in megatron_export.select_iterations(folder, iterations):
                 models.append(ModelSource(f"iter_{number:07d}", folder, number))
         elif options.iterations is not None:
             raise UsageError(f"--iterations is for Megatron checkpoints; {folder} is none")
@@ -198,7 +216,7 @@ def _exported(options: Recipe, model: ModelSource, rank: int) -> Path:
 def _configuration(
     options: Recipe, prepared: Preparation, model: Path, name: str
 ) -> dict[str, Any]:
-    """Return all that decides the scores, with the hashes of all files read."""
+    """Return the settings that decide the scores, with the hashes of all input files."""
     adapter: dict[str, Any] | None = None
     if options.adapter is not None:
         hashes = model_folder.hashes(options.adapter, options.verify_checksums)

@@ -1,4 +1,4 @@
-"""The recipe of an evaluation: models, tasks, protocol and everything else that decides a score."""
+"""The recipe of an evaluation: models, tasks, protocol and further settings."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from evaluation.backends import model_folder
-from evaluation.protocols import protocol
+from evaluation.protocols.protocol import Protocol
+from evaluation.protocols.registry import get_protocol
 from galen import recipe
 from galen.errors import UsageError, install
 
@@ -51,7 +52,7 @@ class Recipe:
     contamination_threshold: float = 0.5
     """Ratio from which on a sample counts as contaminated."""
     backend: Literal["transformers", "vllm"] = "transformers"
-    """What computes."""
+    """Library that runs the model."""
     tensor_parallel: int = 1
     """GPUs that share the model, with vllm."""
     processes: int = 1
@@ -74,12 +75,12 @@ _AT_LEAST_ONE = (
 )
 
 
-def check_recipe(options: Recipe) -> protocol.Protocol:
+def check_recipe(options: Recipe) -> Protocol:
     """Check numbers, backend and adapter; return the protocol with the recipe's settings.
 
     Raises:
-        UsageError: a value is wrong, or two do not go together.
-        DataError: the adapter is none.
+        UsageError: a value is wrong, or two exclude each other.
+        DataError: the adapter is not one.
     """
     for name in _AT_LEAST_ONE:
         value = getattr(options, name)
@@ -90,7 +91,7 @@ def check_recipe(options: Recipe) -> protocol.Protocol:
     seeds = options.fewshot_seeds
     if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
         raise UsageError("--fewshot-seeds must name one seed or several different ones")
-    settings = protocol.protocol(
+    settings = get_protocol(
         options.protocol,
         num_fewshot=options.num_fewshot,
         fewshot_seeds=None if seeds is None else tuple(seeds),

@@ -1,4 +1,4 @@
-"""Schemas of the report's input files, checked first: they may be damaged or written by hand."""
+"""Schemas of the report's input files, which may be damaged or written by hand."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +40,12 @@ class Calibration(_Checked):
     bins: list[Bin]
 
 
+class Subset(Interval):
+    """The primary metric of some of a task's samples."""
+
+    samples: Count
+
+
 class Summary(_Checked):
     """A task's entry."""
 
@@ -53,6 +59,11 @@ class Summary(_Checked):
     calibration: Calibration | None = None
     predictions: dict[str, int] | None = None
     one_sided: str | None = None
+    contaminated: Annotated[int, Field(ge=0)] | None = None
+    contaminated_ids: list[str] = []
+    clean: Subset | None = None
+    contaminated_subset: Subset | None = None
+    settings: dict[str, Any] = {}
 
 
 class Model(_Checked):
@@ -138,8 +149,7 @@ def check(schema: type[BaseModel], value: Any, where: str | Path, name: str) -> 
     """Check that a value has a schema.
 
     Raises:
-        DataError: it has not; reports where, what it should be (`name`), and the first key that is
-            wrong.
+        DataError: it has not; with `where`, what it should be (`name`), and the first wrong key.
     """
     try:
         schema.model_validate(value)
@@ -149,5 +159,5 @@ def check(schema: type[BaseModel], value: Any, where: str | Path, name: str) -> 
         if first["type"] == "missing":
             problem = f"the key {key!r} is missing"
         else:
-            problem = f"{key}: {first['msg']}" if key else "an object is wanted"
+            problem = f"{key}: {first['msg']}" if key else "expected an object"
         raise DataError(f"{where}{name}: {' '.join(problem.split())[:300]}") from None

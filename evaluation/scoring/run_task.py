@@ -1,10 +1,11 @@
-"""One run of a task: requests to a backend, replies to the sample log."""
+"""One run of a task: sends requests to a backend and writes its replies to the sample log."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.backends.base import Backend, Part
+from evaluation.backends.base import Backend, Batching
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets import jsonl
@@ -26,10 +27,9 @@ def score(
     run: int,
     backend: Backend,
     log: SampleLog,
-    max_batch_tokens: int,
-    part: Part,
+    batching: Batching,
 ) -> None:
-    """Score this process' part of the samples that `log` lacks, appending each batch at once."""
+    """Score this process' samples that are not in `log` yet, appending each batch at once."""
     expected = {sample.id for sample in samples}
     unknown = [id_ for id_ in log.samples if id_ not in expected]
     if unknown:
@@ -40,18 +40,18 @@ def score(
     done = {index for index, sample in enumerate(samples) if sample.id in log.samples}
     job = task_types.of(task).job(name, task, samples, examples, protocol, run, backend)
     if job.prompts:
-        _record_prompts(log.path, samples, job, part)
-    replies = job.ask(job.requests, max_batch_tokens, done, part)
-    total = (len(samples) - len(done)) / part[1]
+        _record_prompts(log.path, samples, job, batching.rank)
+    replies = job.ask(job.requests, replace(batching, done=done))
+    total = (len(samples) - len(done)) / batching.world_size
     with Progress(log.path.stem, total=total, unit="samples") as progress:
         for batch in replies:
             progress.update(log.append([job.build(*reply) for reply in batch]))
 
 
-def _record_prompts(path: Path, samples: Sequence[Any], job: Job, part: Part) -> None:
-    """Write each sample's prompt beside the samples, once: OUTPUT/prompts/TASK.jsonl."""
+def _record_prompts(path: Path, samples: Sequence[Any], job: Job, rank: int) -> None:
+    """Write the prompts to OUTPUT/prompts/TASK.jsonl, once, in the first process."""
     target = path.parent.parent / "prompts" / path.name
-    if part[0] == 0 and not target.exists():
+    if rank == 0 and not target.exists():
         lines = [
             jsonl.dump({"id": sample.id, "prompt": prompt})
             for sample, prompt in zip(samples, job.prompts, strict=True)

@@ -1,9 +1,8 @@
-"""Scored samples on disk, one JSON line each, written at once, so that a restart resumes."""
+"""Scored samples on disk, one JSON line each, flushed at once, so that a restart resumes."""
 
 import glob
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
@@ -47,23 +46,25 @@ class SampleLog:
         content = self._file.read()
         self._file.truncate(content.rfind(b"\n") + 1)
         for path in parts(self.path):
-            content = path.read_bytes()  # a half line at the end of another's file is being written
-            for number, line in enumerate(
-                content[: content.rfind(b"\n") + 1].splitlines(), start=1
-            ):
-                try:
-                    sample = orjson.loads(line)
-                    if not isinstance(sample["id"], str):
-                        raise TypeError
-                    self.samples.setdefault(sample["id"], sample)
-                except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
-                    raise DataError(
-                        f"{path}, line {number}: not a scored sample; remove the folder and score"
-                        " again"
-                    ) from None
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        content = path.read_bytes()
+        # a half line at the end of another's file is being written
+        complete = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(complete.splitlines(), start=1):
+            try:
+                sample = orjson.loads(line)
+                if not isinstance(sample["id"], str):
+                    raise TypeError
+                self.samples.setdefault(sample["id"], sample)
+            except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+                raise DataError(
+                    f"{path}, line {number}: not a scored sample; remove the folder and score again"
+                ) from None
 
     def append(self, samples: Iterable[Mapping[str, Any]]) -> int:
-        """Write and flush the samples that are not there yet; return how many these were."""
+        """Write and flush the samples that are not in the log yet; return their number."""
         new = [dict(sample) for sample in samples if sample["id"] not in self.samples]
         self._file.write(b"".join(orjson.dumps(sample) + b"\n" for sample in new))
         self._file.flush()
@@ -73,10 +74,5 @@ class SampleLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()

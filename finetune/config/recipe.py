@@ -126,11 +126,14 @@ class Optimizer:
     lr: Annotated[float, Field(gt=0)]
     """Peak learning rate."""
     min_lr: Annotated[float, Field(ge=0)] = 0.0
-    """Learning rate at the end of a cosine."""
+    """Learning rate at the end of a cosine or linear decay."""
     lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
-    """Learning rate after the warm-up: a cosine to min_lr, a line to 0, or constant."""
+    """Learning rate after the warmup: cosine or linear decay to min_lr, or constant."""
     lr_warmup_fraction: Fraction = 0.03
-    """Fraction of the steps in which the learning rate rises from 0."""
+    """Fraction of the steps, rounded up, in which the learning rate rises linearly from 0.
+
+    The first warmup step has learning rate 0.
+    """
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay."""
     clip_grad: Annotated[float, Field(gt=0)] = 1.0
@@ -138,8 +141,11 @@ class Optimizer:
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.min_lr and self.lr_decay_style != "cosine":
-            raise ValueError("min_lr needs lr_decay_style: cosine")
+        if self.min_lr and self.lr_decay_style == "constant":
+            raise ValueError(
+                "min_lr has no effect with lr_decay_style: constant; remove it, or choose cosine or"
+                " linear"
+            )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr ({self.min_lr}) is above lr ({self.lr})")
         return self
@@ -169,7 +175,7 @@ class Training:
     seed: int = 1234
     """Seed of the adapter's initialization, the order of samples, and dropout."""
     save_interval: Count = 100
-    """Steps between checkpoints; the last two are kept."""
+    """Steps between checkpoints; the last two remain."""
     eval_interval: Count = 100
     """Steps between validations; one more comes before the first step and after the last."""
     metric_for_best_model: Literal["accuracy", "loss"] | None = None

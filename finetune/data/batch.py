@@ -1,10 +1,11 @@
 """Batches: samples padded on the left, or several packed into a row.
 
-Padded so, the answers end all rows, and logits are needed at the last positions only. Packed
-samples attend to themselves alone.
+With left padding the answers end all rows, so that only the last positions need logits. A packed
+sample attends only to itself.
 """
 
 import heapq
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,9 +46,8 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 def pack(samples: Sequence[Sample], max_length: int) -> list[list[Sample]]:
     """Return the samples packed into rows of at most `max_length` tokens.
 
-    The longest come first, each goes into the row with the most room, or a new one.
-
-    Deterministic; close to the fewest rows as long as samples are much shorter than a row.
+    In order of decreasing length, each sample goes into the row with the most free tokens, or a new
+    one. Deterministic; close to the minimum number of rows if samples are much shorter than a row.
     """
     room: list[tuple[int, int]] = []  # tokens used (the least on top of the heap), row
     rows: list[list[Sample]] = []
@@ -55,7 +55,8 @@ def pack(samples: Sequence[Sample], max_length: int) -> list[list[Sample]]:
         if room and room[0][0] + len(sample) <= max_length:
             used, row = heapq.heappop(room)
         else:
-            used, row = 0, len(rows)
+            used = 0
+            row = len(rows)
             rows.append([])
         rows[row].append(sample)
         heapq.heappush(room, (used + len(sample), row))
@@ -65,24 +66,22 @@ def pack(samples: Sequence[Sample], max_length: int) -> list[list[Sample]]:
 def collate_packed(rows: Sequence[Sequence[Sample]]) -> dict[str, Any]:
     """Return the model's keyword arguments for a batch of packed rows.
 
-    Positions begin at 0 with each sample, and there is no attention mask: from that, `transformers`
-    (`masking_utils`) makes a block-diagonal one, so that no token sees another sample. What fills a
-    row up counts as one more sample, without labels.
+    Positions restart at 0 in each sample, and there is no attention mask: from that, `transformers`
+    (`masking_utils`) builds a block-diagonal one, so that no token sees another sample. The padding
+    of a row counts as one more sample, without labels.
     """
     lengths = [sum(map(len, row)) for row in rows]
     longest = max(lengths)
     tokens_bs = torch.zeros((len(rows), longest), dtype=torch.long)
     positions_bs = torch.zeros_like(tokens_bs)
     labels_bs = torch.full_like(tokens_bs, IGNORE_INDEX)
-    for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        tokens_bs[number, :length] = torch.tensor(
-            [token for sample in row for token in sample.tokens]
-        )
-        labels_bs[number, :length] = torch.tensor(
-            [label for sample in row for label in sample.labels]
-        )
+    for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        tokens = itertools.chain.from_iterable(sample.tokens for sample in row)
+        labels = itertools.chain.from_iterable(sample.labels for sample in row)
+        tokens_bs[index, :length] = torch.tensor(list(tokens))
+        labels_bs[index, :length] = torch.tensor(list(labels))
         sizes = [*map(len, row), longest - length]
-        positions_bs[number] = torch.cat([torch.arange(size) for size in sizes])
+        positions_bs[index] = torch.cat([torch.arange(size) for size in sizes])
     return {
         "input_ids": tokens_bs,
         "position_ids": positions_bs,

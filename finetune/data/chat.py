@@ -75,7 +75,7 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: b
         DataError: the template refuses these messages (many want user and assistant in turn), or
             needs too much time or memory.
     """
-    template = None  # there may be several under names, of which transformers takes the default
+    template = None  # with several named templates, transformers chooses the default
     if isinstance(tokenizer.chat_template, str):
         template = _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), tokenizer.chat_template)
     return chat_template.render(tokenizer, messages, open_answer, template)
@@ -86,7 +86,7 @@ def answers(
 ) -> tuple[str, list[tuple[int, int]], bool]:
     """Return the rendered conversation, its assistant spans, and whether a mark ends the last.
 
-    A place is (first, behind the last) character. A message begins behind the text that the
+    A span is (first character, character after the last). A message begins after the text that the
     template writes before every answer, and ends with the mark that ends it, a token of its own:
     that is what the model has to write. Without such a mark it ends with its text.
 
@@ -94,7 +94,7 @@ def answers(
         DataError: the template changes earlier messages when others follow, or an answer's text, so
             that answers cannot be found.
     """
-    whole = render(tokenizer, messages)
+    rendered = render(tokenizer, messages)
     marks = _end_marks(tokenizer)
     spans, marked = [], False
     for number, message in enumerate(messages):
@@ -104,30 +104,31 @@ def answers(
         head, _, tail = render(
             tokenizer, [*messages[:number], {**message, "content": _PROBE}]
         ).partition(_PROBE)
-        if not (whole.startswith(before) and head.startswith(before) and whole.startswith(head)):
+        prefixes_match = rendered.startswith(before) and head.startswith(before)
+        if not (prefixes_match and rendered.startswith(head)):
             raise DataError(
                 "this chat template writes earlier messages differently when others follow them, so"
-                " that it cannot be told which tokens are the answers; give another"
-                " data.chat_template, or one question and answer to a conversation"
+                " that the tokens of the answers cannot be located; choose another"
+                " data.chat_template, or use one question and answer per conversation"
             )
-        end = _behind(whole, len(head), message["content"].strip())
+        end = _end_after(rendered, len(head), message["content"].strip())
         if end is None:
             raise DataError(
                 f"this chat template changes what the assistant says ({message['content']!r:.60});"
                 " give another data.chat_template"
             )
         mark = next((mark for mark in marks if tail.lstrip().startswith(mark)), None)
-        behind_mark = None if mark is None else _behind(whole, end, mark)
-        marked = behind_mark is not None
-        spans.append((len(before), end if behind_mark is None else behind_mark))
-    return whole, spans, marked
+        mark_end = None if mark is None else _end_after(rendered, end, mark)
+        marked = mark_end is not None
+        spans.append((len(before), end if mark_end is None else mark_end))
+    return rendered, spans, marked
 
 
-def _behind(text: str, place: int, part: str) -> int | None:
-    """Return the end of a part that follows at a place after white space, or None without it."""
-    while place < len(text) and text[place].isspace():
-        place += 1
-    return place + len(part) if text.startswith(part, place) else None
+def _end_after(text: str, start: int, expected: str) -> int | None:
+    """Return the end of a string expected at a position after white space, or None without it."""
+    while start < len(text) and text[start].isspace():
+        start += 1
+    return start + len(expected) if text.startswith(expected, start) else None
 
 
 def _special_tokens(tokenizer: Any) -> list[str]:
@@ -160,18 +161,18 @@ def end_of_answer(tokenizer: Any) -> int:
     Raises:
         UsageError: there is neither.
     """
-    whole, ((_, end),), marked = answers(tokenizer, _EXAMPLE)
+    rendered, [(_, end)], marked = answers(tokenizer, _EXAMPLE)
     if marked:
-        return tokenizer.encode(whole[:end], add_special_tokens=False)[-1]
+        return tokenizer.encode(rendered[:end], add_special_tokens=False)[-1]
     if tokenizer.eos_token_id is None:
         raise UsageError(
             "the chat template writes no token that ends an answer, and this tokenizer names no"
-            " end-of-sequence token, so that no answer would ever end; give another"
+            " end-of-sequence token, so that no answer would ever end; choose another"
             " data.chat_template, for example chatml"
         )
     return tokenizer.eos_token_id
 
 
 def has_end_mark(tokenizer: Any) -> bool:
-    """Say whether the template writes a token that ends an answer."""
+    """Return whether the template writes a token that ends an answer."""
     return answers(tokenizer, _EXAMPLE)[2]

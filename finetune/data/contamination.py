@@ -1,15 +1,13 @@
-"""Training records that hold test questions, by the decontamination of `data_prep/`.
+"""Finds training records that contain test questions, by `data_prep/`'s decontamination.
 
-With its defaults.
-
-What a test record asks, a question with its context and options, is looked for in what a training
-record asks: by all its sequences of 13 words, or as a whole where it has fewer, down to 8.
-Sequences that stand in ten different test records, and common phrases, do not count. A record with
-the same words in another order, as where options were shuffled, counts too, however few they are.
+The question of a test record, with context and options, is searched for in the question of each
+training record: by all its sequences of 13 words, or by the entire text if it has fewer, down to 8.
+Sequences in ten different test records, and common phrases, do not count. A record with the same
+words in another order, as with shuffled options, counts too, however few they are.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -27,18 +25,18 @@ from finetune.data.record import Record, text_of
 from finetune.parallel import processes
 from galen.progress import Progress
 
-Finding = dict[str, str | float | int]
+Match = dict[str, str | float | int]
 """A match in the layout of `data_prep/`'s `contamination.jsonl`.
 
-Document, file, item, field, ratio, span_words, span, action.
+Its keys are document, file, item, field, ratio, span_words, span, action.
 """
 
 
-def find(training: Sequence[Record], tests: Mapping[str, Sequence[Record]]) -> list[Finding]:
+def find(training: Sequence[Record], tests: Mapping[str, Sequence[Record]]) -> list[Match]:
     """Return the best match of each training record with text of a test record, in order.
 
     Args:
-        training: records to look through.
+        training: records to search.
         tests: test records by the name of their file or set.
     """
     fields = [
@@ -48,21 +46,20 @@ def find(training: Sequence[Record], tests: Mapping[str, Sequence[Record]]) -> l
     ]
     index = _index(fields)
     hasher = index.hasher()
-    whole = {_bag(hasher(normal_form(field.text))[0]): field for field in fields}
-    found = []
-    shown = (
-        Progress("test questions in training", len(training), "records")
-        if processes.is_first()
-        else nullcontext()
-    )
-    with shown as progress:
+    by_words = {_sorted_words(hasher(normal_form(field.text))[0]): field for field in fields}
+    matches = []
+    progress: Progress | None = None
+    with ExitStack() as stack:
+        if processes.is_first():
+            title = "test questions in training"
+            progress = stack.enter_context(Progress(title, len(training), "records"))
         for record in training:
-            finding = _finding(record, index, hasher, whole)
-            if finding is not None:
-                found.append(finding)
+            match = _match(record, index, hasher, by_words)
+            if match is not None:
+                matches.append(match)
             if progress is not None:
                 progress.update()
-    return found
+    return matches
 
 
 def _index(fields: Sequence[ItemField]) -> Index:
@@ -72,33 +69,54 @@ def _index(fields: Sequence[ItemField]) -> Index:
     )
 
 
-def _bag(words: Hashes) -> bytes:
-    """Return what texts of the same words in any order have in common."""
+def _sorted_words(words: Hashes) -> bytes:
+    """Return a key that texts of the same words in any order share."""
     return np.sort(words).tobytes()
 
 
-def _finding(
-    record: Record, index: Index, hasher: WordHasher, whole: Mapping[bytes, ItemField]
-) -> Finding | None:
+def _match(
+    record: Record, index: Index, hasher: WordHasher, by_words: Mapping[bytes, ItemField]
+) -> Match | None:
     text = normal_form(text_of(record))
     words, spans = hasher(text)
-    if (same := whole.get(_bag(words))) is not None:
-        file, item, ratio, (first, behind) = same.file, same.item, 1.0, (0, len(words))
-    elif matches := find_matches(index, words):
-        best = max(matches, key=lambda match: match.ratio)
-        file, item, _, _ = index.fields[best.field]
-        ratio, (first, behind) = best.ratio, best.span
-    else:
+    same_words = by_words.get(_sorted_words(words))
+    if same_words is not None:
+        item = (same_words.file, same_words.item)
+        return _as_match(record, item, 1.0, (0, len(words)), text, spans)
+    matches = find_matches(index, words)
+    if not matches:
         return None
-    finding: Finding = {
+    best = max(matches, key=lambda match: match.ratio)
+    file, item_id, _, _ = index.fields[best.field]
+    return _as_match(record, (file, item_id), best.ratio, best.span, text, spans)
+
+
+def _as_match(
+    record: Record,
+    item: tuple[str, str],
+    ratio: float,
+    span: tuple[int, int],
+    text: str,
+    word_spans: Sequence[tuple[int, int]],
+) -> Match:
+    """Return a match as written to `contamination.jsonl`.
+
+    Args:
+        record: the training record.
+        item: file and id of the test record.
+        ratio: fraction of the test record's words that match.
+        span: first matching word and the one after the last.
+        text: the training record's.
+        word_spans: characters of each word of the text.
+    """
+    first, end = span
+    return {
         "document": record.id,
-        "file": file,
-        "item": item,
+        "file": item[0],
+        "item": item[1],
         "field": "asked",
         "ratio": round(ratio, 4),
-    }
-    return finding | {
-        "span_words": behind - first,
-        "span": text[spans[first][0] : spans[behind - 1][1]],
+        "span_words": end - first,
+        "span": text[word_spans[first][0] : word_spans[end - 1][1]],
         "action": "drop",
     }

@@ -118,20 +118,20 @@ def _conversation(record: dict[str, Any], where: str) -> Conversation:
         )
     checked = []
     for number, message in enumerate(messages):
-        place = f"{where}, message {number + 1}"
+        location = f"{where}, message {number + 1}"
         if not isinstance(message, dict):
             raise DataError(
-                f"{place}: a message must be an object with 'role' and 'content', not"
+                f"{location}: a message must be an object with 'role' and 'content', not"
                 f" {jsonl.shown(message)}"
             )
-        role = jsonl.text(message, "role", place)
+        role = jsonl.text(message, "role", location)
         role = ROLES.get(role, role)
         if role not in ("system", "user", "assistant"):
             raise DataError(
-                f"{place}: key 'role' is {jsonl.shown(role)}; known: system, user, assistant"
+                f"{location}: key 'role' is {jsonl.shown(role)}; known: system, user, assistant"
                 f" ({', '.join(ROLES)} mean the same)"
             )
-        checked.append({"role": role, "content": jsonl.text(message, "content", place)})
+        checked.append({"role": role, "content": jsonl.text(message, "content", location)})
     if checked[0]["role"] == "assistant":
         raise DataError(
             f"{where}: the first message must be the user's or the system's: the assistant's"
@@ -146,13 +146,14 @@ def _conversation(record: dict[str, Any], where: str) -> Conversation:
 
 
 def _instruction(record: dict[str, Any], where: str) -> Conversation:
-    asked, given = jsonl.text(record, "instruction", where), record.get("input") or ""
-    if not isinstance(given, str):
-        raise DataError(f"{where}: key 'input' must be a text, not {jsonl.shown(given)}")
+    instruction = jsonl.text(record, "instruction", where)
+    context = record.get("input") or ""
+    if not isinstance(context, str):
+        raise DataError(f"{where}: key 'input' must be a text, not {jsonl.shown(context)}")
     return _exchange(
         record,
         where,
-        f"{asked}\n\n{given}" if given.strip() else asked,
+        f"{instruction}\n\n{context}" if context.strip() else instruction,
         jsonl.text(record, "output", where),
     )
 

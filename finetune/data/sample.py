@@ -13,7 +13,7 @@ from finetune.data.record import Conversation, PromptCompletion, Record
 from galen.errors import DataError
 
 IGNORE_INDEX = -100
-"""Label of a token that has no part in the loss, as in PyTorch's and Hugging Face's losses."""
+"""Label of a token outside the loss, as in PyTorch's and Hugging Face's losses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One record as the model is trained on it."""
+    """Token ids and labels of one record."""
 
     tokens: list[int]
     labels: list[int]
-    """One label a token: the token itself in an answer, `IGNORE_INDEX` elsewhere.
+    """One label per token: the token itself in an answer, `IGNORE_INDEX` elsewhere.
 
-    The first is always ignored, some other never.
+    The first is always ignored; at least one other is not.
     """
 
     def __len__(self) -> int:
@@ -40,35 +40,36 @@ class Sample:
 
     @staticmethod
     def of(prompt: list[int], answer: list[int]) -> "Sample":
-        """Return the sample of a prompt and one answer behind it."""
+        """Return the sample of a prompt followed by an answer."""
         return Sample(prompt + answer, [IGNORE_INDEX] * len(prompt) + answer)
 
     @property
     def first_label(self) -> int:
-        """Place of the first token in the loss."""
-        return next(
-            (place for place, label in enumerate(self.labels) if label != IGNORE_INDEX), len(self)
-        )
+        """Index of the first token in the loss."""
+        for index, label in enumerate(self.labels):
+            if label != IGNORE_INDEX:
+                return index
+        return len(self)
 
 
 BLANK = Sample([0], [IGNORE_INDEX])
-"""Nothing to learn: fills up the last batch of an epoch."""
+"""Sample without labels, which pads the last batch of an epoch."""
 
 
 def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list[Sample], int]:
     """Return a sample for each item, with a token in the loss, and how many were truncated.
 
-    A question's context is cut at its end, a pair's prompt at its beginning; a conversation loses
-    its oldest messages but for a system message. Where that is not enough, a pair's or a
-    conversation's answer is cut at its end.
+    A question's context is truncated at its end, a prompt at its beginning; a conversation loses
+    its oldest messages except a system message. If that is not enough, the answer of a completion
+    or conversation is truncated at its end.
 
     Raises:
         UsageError: unknown template.
         DataError: some records have no room for one token of an answer; names how many.
     """
     samples: list[Sample] = []
-    hopeless: list[Item] = []
-    cut = 0
+    too_long: list[Item] = []
+    truncated = 0
     for item in items:
         match record := item.record:
             case PromptCompletion():
@@ -78,119 +79,117 @@ def encode(items: Sequence[Item], tokenizer: Any, max_length: int) -> tuple[list
             case _:
                 sample = _question(record, tokenizer, item.template, max_length)
         if sample is None:
-            hopeless.append(item)
+            too_long.append(item)
         else:
             samples.append(sample[0])
-            cut += sample[1]
-    if hopeless:
-        needed = max(_least_length(item, tokenizer) for item in hopeless)
+            truncated += sample[1]
+    if too_long:
+        needed = max(_least_length(item, tokenizer) for item in too_long)
         raise DataError(
-            f"{len(hopeless)} of {len(items)} records are longer than data.max_length ="
-            f" {max_length} tokens even without what may be cut, for example"
-            f" {hopeless[0].record.id!r}; raise data.max_length to {needed} at least"
+            f"{len(too_long)} of {len(items)} records are longer than data.max_length ="
+            f" {max_length} tokens even when truncated, for example {too_long[0].record.id!r};"
+            f" raise data.max_length to {needed} or more"
         )
-    return samples, cut
+    return samples, truncated
 
 
 def _least_length(item: Item, tokenizer: Any) -> int:
-    """Return the least `max_length` that leaves a too long record room for a token of its answer.
+    """Return the smallest `max_length` in which a record fits when truncated.
 
-    Of a question, for all of its answer.
+    It leaves a token of the answer, or the complete answer of a question.
     """
     match record := item.record:
         case PromptCompletion():
-            return len(encoding.beginning(tokenizer)) + 2
+            return len(encoding.leading_special_tokens(tokenizer)) + 2
         case Conversation():
             first = 1 if record.messages[0]["role"] == "system" else 0
             last = max(
-                number
-                for number, message in enumerate(record.messages)
-                if message["role"] == "user"
+                index for index, message in enumerate(record.messages) if message["role"] == "user"
             )
-            return (
-                _chat(tokenizer, [*record.messages[:first], *record.messages[last:]]).first_label
-                + 1
-            )
-    return len(_whole_question(replace(record, context=""), tokenizer, item.template))
+            messages = [*record.messages[:first], *record.messages[last:]]
+            return _chat(tokenizer, messages).first_label + 1
+    return len(_encode_question(replace(record, context=""), tokenizer, item.template))
 
 
-def split(items: Iterable[Item], share: float) -> tuple[list[Item], list[Item]]:
-    """Return training and validation items, split by a hash of the id, in any order the same."""
+def split(items: Iterable[Item], fraction: float) -> tuple[list[Item], list[Item]]:
+    """Return training and validation items, split by a hash of the id.
+
+    Args:
+        items: in any order.
+        fraction: expected fraction of validation items.
+    """
     train: list[Item] = []
     validation: list[Item] = []
     for item in items:
-        place = int.from_bytes(hashlib.sha256(item.record.id.encode()).digest()[:8]) / 2**64
-        (validation if place < share else train).append(item)
+        digest = hashlib.sha256(item.record.id.encode()).digest()
+        position = int.from_bytes(digest[:8]) / 2**64
+        (validation if position < fraction else train).append(item)
     return train, validation
 
 
 def _question(
     question: Question, tokenizer: Any, template: str, max_length: int
 ) -> tuple[Sample, bool] | None:
-    """Return the sample, and whether its context was cut: at its end, between words.
+    """Return the sample, and whether its context was truncated: at its end, between words.
 
-    Cutting may change the tokens at the seam, so the first guess, to leave away what is too much,
-    is checked and mended.
+    Truncation may change the tokens at the boundary, so it is repeated until the sample fits.
     """
-    sample = _whole_question(question, tokenizer, template)
+    sample = _encode_question(question, tokenizer, template)
     excess = len(sample) - max_length
     if excess <= 0:
         return sample, False
-    ends = [
-        end
-        for _, end in tokenizer(
-            question.context, add_special_tokens=False, return_offsets_mapping=True
-        )["offset_mapping"]
-    ]
-    kept = len(ends)
-    while kept > 0 and excess > 0:
-        kept = max(kept - excess, 0)
-        context = question.context[: ends[kept - 1]] if kept else ""
-        if question.context[len(context) : len(context) + 1].strip():  # the cut goes through a word
+    encoded = tokenizer(question.context, add_special_tokens=False, return_offsets_mapping=True)
+    ends = [end for _, end in encoded["offset_mapping"]]
+    num_tokens = len(ends)
+    while num_tokens > 0 and excess > 0:
+        num_tokens = max(num_tokens - excess, 0)
+        context = question.context[: ends[num_tokens - 1]] if num_tokens else ""
+        if question.context[len(context) : len(context) + 1].strip():  # within a word
             context = context[: context.rfind(" ") + 1]
-        sample = _whole_question(replace(question, context=context.rstrip()), tokenizer, template)
+        sample = _encode_question(replace(question, context=context.rstrip()), tokenizer, template)
         excess = len(sample) - max_length
         if excess <= 0:
             return sample, True
     return None
 
 
-def _whole_question(question: Question, tokenizer: Any, template: str) -> Sample:
-    """Return the sample of a question, its answer ended by a chat's mark or the end of sequence.
+def _encode_question(question: Question, tokenizer: Any, template: str) -> Sample:
+    """Return the sample of a question, with an end token after its answer.
 
-    So it ends when a model writes it.
-
-    Forms whose options are compared by likelihood have no end, and are tokenised as `evaluation/`
-    does it for that.
+    It is the chat format's or the end-of-sequence token. Templates whose options are compared by
+    likelihood have none, and are tokenized as in `evaluation/`.
     """
     prompt = get_template(template)(question)
     if template in LIKELIHOOD_TEMPLATES:
         return Sample.of(*encoding.encode_pair(tokenizer, prompt.text, prompt.target))
     if prompt.text.startswith("<|im_start|>"):
         return _joined(tokenizer, prompt.text, prompt.target + "<|im_end|>")
-    return _ended(_joined(tokenizer, prompt.text, prompt.target), tokenizer)
+    return _with_eos(_joined(tokenizer, prompt.text, prompt.target), tokenizer)
 
 
 def _prompt_completion(
     pair: PromptCompletion, tokenizer: Any, max_length: int
 ) -> tuple[Sample, bool] | None:
     """Return the sample, with EOS after the completion, and whether it was truncated."""
-    sample = _ended(_joined(tokenizer, pair.prompt, pair.completion), tokenizer)
+    sample = _with_eos(_joined(tokenizer, pair.prompt, pair.completion), tokenizer)
     excess = len(sample) - max_length
     if excess <= 0:
         return sample, False
-    first = len(encoding.beginning(tokenizer))
-    # at least one token of the prompt stays, to predict from
+    first = len(encoding.leading_special_tokens(tokenizer))
+    # at least one token of the prompt remains, to predict the answer from
     spare = min(excess, max(sample.first_label - first - 1, 0))
     tokens = sample.tokens[:first] + sample.tokens[first + spare :]
     labels = sample.labels[:first] + sample.labels[first + spare :]
-    return _shortened(Sample(tokens, labels), max_length)
+    return _truncated(Sample(tokens, labels), max_length)
 
 
 def _conversation(
     conversation: Conversation, tokenizer: Any, max_length: int
 ) -> tuple[Sample, bool] | None:
-    """Return the sample of the last messages that fit, from a user's on, and whether it was cut."""
+    """Return the sample of the last messages that fit, from a user's on.
+
+    Also returns whether it was truncated.
+    """
     messages = conversation.messages
     first = 1 if messages[0]["role"] == "system" else 0
     later = (
@@ -200,7 +199,7 @@ def _conversation(
         sample = _chat(tokenizer, [*messages[:first], *messages[start:]])
         if len(sample) <= max_length:
             return sample, start > first
-    return _shortened(sample, max_length)
+    return _truncated(sample, max_length)
 
 
 def _chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> Sample:
@@ -208,30 +207,29 @@ def _chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> Sample:
     text, spans, marked = chat.answers(tokenizer, messages)
     if marked:
         return _labelled(tokenizer, text, spans)
-    return _ended(_labelled(tokenizer, text[: spans[-1][1]], spans), tokenizer)
+    return _with_eos(_labelled(tokenizer, text[: spans[-1][1]], spans), tokenizer)
 
 
-def _shortened(sample: Sample, max_length: int) -> tuple[Sample, bool] | None:
-    """Return the sample cut at its end, or None when no token of an answer is left."""
+def _truncated(sample: Sample, max_length: int) -> tuple[Sample, bool] | None:
+    """Return the sample truncated at its end, or None if no token of an answer is left."""
     if sample.first_label >= max_length:
         return None
     return Sample(sample.tokens[:max_length], sample.labels[:max_length]), True
 
 
 def _joined(tokenizer: Any, prompt: str, answer: str) -> Sample:
-    """Return the sample of a prompt, tokenized as if alone, and its answer.
+    """Return the sample of a prompt and its answer.
 
-    So a model that answers it sees the same tokens.
-
-    Spaces at its end go to the answer: most vocabularies have tokens that begin with one.
+    The prompt is tokenized separately, so that a model that answers it sees the same tokens. Its
+    trailing spaces move to the answer: most vocabularies have tokens that begin with one.
     """
     stripped = prompt.rstrip(" ")
     answer = prompt[len(stripped) :] + answer
     return Sample.of(*encoding.encode_answer(tokenizer, stripped, answer))
 
 
-def _ended(sample: Sample, tokenizer: Any) -> Sample:
-    """Return the sample with EOS as its last label, where the tokenizer has one."""
+def _with_eos(sample: Sample, tokenizer: Any) -> Sample:
+    """Return the sample with EOS as its last label, if the tokenizer has one."""
     end = tokenizer.eos_token_id
     return sample if end is None else Sample([*sample.tokens, end], [*sample.labels, end])
 
@@ -243,16 +241,15 @@ def _labelled(tokenizer: Any, text: str, spans: list[tuple[int, int]]) -> Sample
         DataError: no span has a token.
     """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    labels, place = [IGNORE_INDEX] * len(encoded["input_ids"]), 0
-    for number, (token, (start, end)) in enumerate(
-        zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    ):
-        while place < len(spans) and start >= spans[place][1]:
-            place += 1
-        if place < len(spans) and end > spans[place][0] and end > start and number > 0:
-            labels[number] = token
+    tokens = encoded["input_ids"]
+    labels = [IGNORE_INDEX] * len(tokens)
+    remaining = list(reversed(spans))
+    for index, (start, end) in enumerate(encoded["offset_mapping"]):
+        while remaining and start >= remaining[-1][1]:
+            remaining.pop()
+        overlaps = bool(remaining) and end > remaining[-1][0] and end > start
+        if overlaps and index > 0:
+            labels[index] = tokens[index]
     if all(label == IGNORE_INDEX for label in labels):
-        raise DataError(
-            f"this tokenizer gives no token for the answer at the end of {text[-60:]!r}"
-        )
-    return Sample(encoded["input_ids"], labels)
+        raise DataError(f"this tokenizer has no token for the answer at the end of {text[-60:]!r}")
+    return Sample(tokens, labels)

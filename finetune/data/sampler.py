@@ -8,11 +8,11 @@ from torch.utils.data import Dataset, Sampler
 from finetune.data.sample import BLANK, Sample
 
 Row = Sample | list[Sample]
-"""What takes one row of a batch: a sample, or several packed ones."""
+"""Row of a batch: a sample, or several packed ones."""
 
 
 class Rows(Dataset[Row]):
-    """Rows for PyTorch's data loader, followed by blank ones that fill an epoch's last step."""
+    """Rows for PyTorch's data loader, followed by blank ones that pad an epoch's last step."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
@@ -26,14 +26,14 @@ class Rows(Dataset[Row]):
 
 
 class EpochSampler(Sampler[int]):
-    """Indices of rows, shuffled for each epoch and filled up with blank ones to whole steps.
+    """Indices of rows, shuffled for each epoch and padded with blank ones to complete steps.
 
-    A step's rows depend on the seed and the global batch alone, not on how many processes share it.
+    A step's rows depend only on the seed and the global batch, not on the number of processes.
 
     Args:
         rows: all rows.
         global_batch: rows in an optimizer step over all processes.
-        seed: decides the order.
+        seed: seed of the order.
     """
 
     def __init__(self, rows: Sequence[Row], global_batch: int, seed: int) -> None:
@@ -47,7 +47,7 @@ class EpochSampler(Sampler[int]):
         self._sizes = torch.tensor([_size(row) for row in rows]).view(-1, 2)
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next."""
+        """Set the next epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -59,10 +59,10 @@ class EpochSampler(Sampler[int]):
         yield from range(len(self.rows), len(self))
 
     def consumed(self, step: int) -> tuple[int, int]:
-        """Return the samples and tokens seen after `step` steps, without padding and blank rows."""
+        """Return the samples and tokens of the first `step` steps, without padding."""
         epochs, steps = divmod(step, self.steps)
-        begun = self._sizes[self._shuffled(epochs)[: steps * self.global_batch]].sum(0)
-        samples, tokens = (epochs * self._sizes.sum(0) + begun).tolist()
+        partial = self._sizes[self._shuffled(epochs)[: steps * self.global_batch]].sum(0)
+        samples, tokens = (epochs * self._sizes.sum(0) + partial).tolist()
         return samples, tokens
 
     def _shuffled(self, epoch: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""From a recipe's `data` section to training and validation records with their prompt forms."""
+"""Reads the training and validation records of a recipe's `data` section."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -11,28 +11,27 @@ from evaluation.question_sets import rows
 from evaluation.question_sets.question import Question
 from finetune.config.recipe import Data, Source
 from finetune.data import contamination, record, sample
-from finetune.data.contamination import Finding
+from finetune.data.contamination import Match
 from finetune.data.record import Record
 from finetune.data.sample import Item
 from galen.errors import DataError
 
 NEEDS_RATIONALE = {"meditron_cot", "meditron_chat_cot", "mmedbench_rationale"}
-"""Forms whose answer begins with a rationale: questions without one are not taught in them."""
+"""Templates whose answer begins with a rationale: questions without one are excluded from them."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What is trained and validated on."""
+    """Records for training and validation."""
 
     train: list[Item]
     validation: list[Item]
     files: list[Path]
     """All files read."""
-    contaminated: list[Finding]
-    """The training records that were left out, since they hold a test question: one finding each.
-    """
+    contaminated: list[Match]
+    """Best match of each training record that was excluded because it contains a test question."""
     without_rationale: int
-    """Questions that were left out of a template that needs a rationale."""
+    """Number of questions excluded from a template that needs a rationale."""
 
 
 def read(data: Data) -> TrainingData:
@@ -40,79 +39,108 @@ def read(data: Data) -> TrainingData:
 
     Raises:
         UsageError: there is no such question set or template.
-        DataError: a file is bad, the same record stands in training and validation, or nothing is
-            left.
+        DataError: a file is damaged, training and validation share a record, or no record is left.
     """
-    get_template(data.protocol)
-    parts = [
-        _as_sources(part) for part in (data.train, data.validation, data.decontaminate_against)
-    ]
-    for source in (source for part in parts for source in part if isinstance(source, Source)):
-        question_sets.reader(source.set)
-        for name in source.templates or []:
-            get_template(name)
-    train, validation = (
-        [item for source in part for item in _items(source, data.protocol)] for part in parts[:2]
-    )
-    _check_apart(train, validation)
-    shared = _find_contaminated(train, parts[2], data.protocol)
-    held = {finding["document"] for finding in shared}
-    train = [item for item in train if item.record.id not in held]
-    whole = len(train) + len(validation)
-    train, validation = (
-        [item for item in part if not _lacks_rationale(item)] for part in (train, validation)
-    )
-    lacking = whole - len(train) - len(validation)
+    train_sources = _as_sources(data.train)
+    validation_sources = _as_sources(data.validation)
+    test_sources = _as_sources(data.decontaminate_against)
+    sources = [*train_sources, *validation_sources, *test_sources]
+    _check_names(sources, data.protocol)
+    train = _read_all(train_sources, data.protocol)
+    validation = _read_all(validation_sources, data.protocol)
+    _check_disjoint(train, validation)
+    contaminated = _find_contaminated(train, test_sources, data.protocol)
+    excluded_ids = {match["document"] for match in contaminated}
+    train = [item for item in train if item.record.id not in excluded_ids]
+    number_read = len(train) + len(validation)
+    train = [item for item in train if not _lacks_rationale(item)]
+    validation = [item for item in validation if not _lacks_rationale(item)]
+    without_rationale = number_read - len(train) - len(validation)
     if not train:
         raise DataError(
-            f"no record is left to train on: {len(shared)} are in test sets, {lacking} have no"
-            " rationale"
+            f"no record is left to train on: {len(contaminated)} are in test sets,"
+            f" {without_rationale} have no rationale"
         )
     if data.validation_fraction:
-        train, validation = sample.split(train, data.validation_fraction)
-        for name, items in (("training", train), ("validation", validation)):
-            if not items:
-                raise DataError(
-                    f"data.validation_fraction = {data.validation_fraction} leaves none of"
-                    f" {len(train) + len(validation):,} records for {name}; give another share, or"
-                    " data.validation=FILE and data.validation_fraction=0"
-                )
-    files = [path for part in parts for source in part for path in _files(source)]
-    return TrainingData(train, validation, list(dict.fromkeys(files)), shared, lacking)
+        train, validation = _split(train, data.validation_fraction)
+    files: dict[Path, None] = {}
+    for source in sources:
+        files |= dict.fromkeys(_files(source))
+    return TrainingData(train, validation, list(files), contaminated, without_rationale)
 
 
-def _as_sources(given: str | Sequence[str | Source] | None) -> list[str | Source]:
-    return [given] if isinstance(given, str) else list(given or [])
+def _check_names(sources: Sequence[str | Source], protocol: str) -> None:
+    """Check the names of question sets and templates.
+
+    Raises:
+        UsageError: there is no such set or template.
+    """
+    get_template(protocol)
+    for source in sources:
+        if isinstance(source, Source):
+            question_sets.reader(source.set)
+            for name in source.templates or []:
+                get_template(name)
+
+
+def _read_all(sources: Sequence[str | Source], protocol: str) -> list[Item]:
+    items: list[Item] = []
+    for source in sources:
+        items += _items(source, protocol)
+    return items
+
+
+def _split(items: Sequence[Item], fraction: float) -> tuple[list[Item], list[Item]]:
+    """Return training and validation items.
+
+    Raises:
+        DataError: one of them is empty.
+    """
+    train, validation = sample.split(items, fraction)
+    for name, part in (("training", train), ("validation", validation)):
+        if not part:
+            raise DataError(
+                f"data.validation_fraction = {fraction} leaves none of {len(items):,} records for"
+                f" {name}; choose another fraction, or data.validation=FILE and"
+                " data.validation_fraction=0"
+            )
+    return train, validation
+
+
+def _as_sources(value: str | Sequence[str | Source] | None) -> list[str | Source]:
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _items(source: str | Source, protocol: str) -> Iterator[Item]:
-    """Yield the records of a file or a published set, with each template that they are put in."""
+    """Yield the records of a file or a published set, once for each of its templates."""
     if isinstance(source, str):
-        yield from (Item(found, protocol) for found in record.read(source))
+        for read_record in record.read(source):
+            yield Item(read_record, protocol)
         return
-    questions = question_sets.read(source.set, source.source)
-    questions = question_sets.select(
-        questions, Path(source.ids) if source.ids else None, source.subjects
-    )
-    if source.exclude_ids is not None:
-        left_out = {item.id for item in question_sets.select(questions, Path(source.exclude_ids))}
-        questions = [item for item in questions if item.id not in left_out]
-    for found in questions:
-        named = (
-            found
-            if source.set == "galen"
-            else dataclasses.replace(found, id=f"{source.set}/{found.id}")
-        )
+    for question in _select(source):
+        if source.set != "galen":
+            question = dataclasses.replace(question, id=f"{source.set}/{question.id}")
         for template in source.templates or [protocol]:
-            yield Item(named, template)
+            yield Item(question, template)
+
+
+def _select(source: Source) -> list[Question]:
+    """Return the questions of a published set that its recipe selects."""
+    questions = question_sets.read(source.set, source.source)
+    ids = Path(source.ids) if source.ids else None
+    questions = question_sets.select(questions, ids, source.subjects)
+    if source.exclude_ids is None:
+        return questions
+    excluded = {item.id for item in question_sets.select(questions, Path(source.exclude_ids))}
+    return [question for question in questions if question.id not in excluded]
 
 
 def _find_contaminated(
     train: Sequence[Item], sources: Sequence[str | Source], protocol: str
-) -> list[Finding]:
-    """Return a finding for each training record that holds a test question.
+) -> list[Match]:
+    """Return the best match of each training record that contains a test question.
 
-    A record in several forms is checked once.
+    A record in several templates is checked once.
     """
     if not sources:
         return []
@@ -132,15 +160,18 @@ def _lacks_rationale(item: Item) -> bool:
     )
 
 
-def _check_apart(train: Sequence[Item], validation: Sequence[Item]) -> None:
+def _check_disjoint(train: Sequence[Item], validation: Sequence[Item]) -> None:
     """Check for duplicate records.
 
-    Copies of prompts and conversations within training are allowed: the user's weighting.
+    Copies of prompts and conversations within training are allowed, as a weighting.
+
+    Raises:
+        DataError: a record is in training and validation, or a question twice in training.
     """
-    both = {item.record.id for item in train} & {item.record.id for item in validation}
-    if both:
+    shared = {item.record.id for item in train} & {item.record.id for item in validation}
+    if shared:
         raise DataError(
-            f"the record {min(both)!r} is in both; training and validation must share none"
+            f"the record {min(shared)!r} is in both training and validation, which must share none"
         )
     seen: set[tuple[str, str]] = set()
     for item in train:

@@ -28,7 +28,7 @@ def write(folders: Sequence[Path], config: Mapping[str, Any], output: Path) -> s
     Raises:
         UsageError: fewer than two folders.
         DataError: a folder has no results, or the models were not scored on the same questions in
-            the same form.
+            the same template.
     """
     if len(folders) < 2:
         raise UsageError("ensemble.scores: an ensemble needs the scores of two models or more")
@@ -46,7 +46,8 @@ def write(folders: Sequence[Path], config: Mapping[str, Any], output: Path) -> s
                 f"{folder} was scored with the protocol {other['protocol']}, {folders[0]} with"
                 f" {results[0]['protocol']}"
             )
-    tasks, inputs = {}, [folder / "results.json" for folder in folders]
+    tasks: dict[str, Any] = {}
+    inputs = [folder / "results.json" for folder in folders]
     with atomic_folder(output) as temporary:
         for name in names:
             runs = results[0]["tasks"][name].get("runs") or []
@@ -64,9 +65,14 @@ def write(folders: Sequence[Path], config: Mapping[str, Any], output: Path) -> s
             "path": ", ".join(str(result["model"]["path"]) for result in results),
             "adapter": None,
         }
-        whole = {**results[0], "model": model, "tasks": tasks, "versions": manifest.versions()}
+        combined_results = {
+            **results[0],
+            "model": model,
+            "tasks": tasks,
+            "versions": manifest.versions(),
+        }
         (temporary / "results.json").write_text(
-            json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(combined_results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
         written = sorted(path for path in temporary.rglob("*") if path.is_file())
         manifest.write(
@@ -86,10 +92,10 @@ def _summary(task: dict[str, Any], by_run: list[list[dict[str, Any]]]) -> dict[s
         sum(item["correct"] for item in runs) / len(runs) for runs in zip(*by_run, strict=True)
     ]
     accuracy = intervals.accuracy(correct) if len(by_run) == 1 else intervals.mean(correct)
-    kept: dict[str, Any] = {
+    settings: dict[str, Any] = {
         key: task[key] for key in ("kind", "samples", "chance", "interval", "runs") if key in task
     }
-    return {**kept, "metrics": {"accuracy": accuracy.as_dict()}}
+    return {**settings, "metrics": {"accuracy": accuracy.as_dict()}}
 
 
 def combine(task: str, paths: Sequence[Path]) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ def check(configuration: dict[str, Any]) -> Any:
         raise UsageError(
             f"mergekit.merge_method: {checked.merge_method!r} is none of {', '.join(sorted(known))}"
         )
-    for key in _not_taken(configuration, checked.model_dump(), known[checked.merge_method]):
+    for key in _unaccepted(configuration, checked.model_dump(), known[checked.merge_method]):
         raise UsageError(
             f"mergekit{key}: {checked.merge_method} knows no such key and would go on without it"
         )
@@ -58,19 +58,19 @@ def check(configuration: dict[str, Any]) -> Any:
     return checked
 
 
-def _not_taken(
-    given: Any, taken: Any, parameters: Collection[str], place: str = ""
+def _unaccepted(
+    actual: Any, accepted: Any, parameters: Collection[str], location: str = ""
 ) -> Iterator[str]:
     """Yield the keys that mergekit ignored, and parameters that its method does not have."""
-    if isinstance(given, dict) and isinstance(taken, dict):
-        for key, value in given.items():
-            if key not in (parameters if place.endswith(".parameters") else taken):
-                yield f"{place}.{key}"
-            elif not place.endswith(".parameters"):
-                yield from _not_taken(value, taken[key], parameters, f"{place}.{key}")
-    elif isinstance(given, list) and isinstance(taken, list):
-        for number, (one, other) in enumerate(zip(given, taken, strict=True)):
-            yield from _not_taken(one, other, parameters, f"{place}.{number}")
+    if isinstance(actual, dict) and isinstance(accepted, dict):
+        for key, value in actual.items():
+            if key not in (parameters if location.endswith(".parameters") else accepted):
+                yield f"{location}.{key}"
+            elif not location.endswith(".parameters"):
+                yield from _unaccepted(value, accepted[key], parameters, f"{location}.{key}")
+    elif isinstance(actual, list) and isinstance(accepted, list):
+        for number, (one, other) in enumerate(zip(actual, accepted, strict=True)):
+            yield from _unaccepted(one, other, parameters, f"{location}.{number}")
 
 
 def _check_layers(configuration: Any) -> None:
@@ -81,27 +81,27 @@ def _check_layers(configuration: Any) -> None:
     """
     counts = {folder: _layers(folder) for folder in _models(configuration)}
     for number, part in enumerate(configuration.slices or []):
-        place = f"mergekit.slices.{number}"
+        section = f"mergekit.slices.{number}"
         for source in part.sources:
             path, (first, end) = source.model.model.path, source.layer_range
             layers = counts[Path(path)]
             if layers is not None and not 0 <= first < end <= layers:
                 raise DataError(
-                    f"{place}: layer_range [{first}, {end}], but {path} has {layers} layers; give"
+                    f"{section}: layer_range [{first}, {end}], but {path} has {layers} layers; give"
                     f" a range within [0, {layers}]"
                 )
         ranges = [list(source.layer_range) for source in part.sources]
         if len({end - first for first, end in ranges}) > 1:
             raise DataError(
-                f"{place}: as many layers of each model are wanted, not"
+                f"{section}: each model must have the same number of layers, not"
                 f" {' and '.join(map(str, ranges))}"
             )
     known = {folder: layers for folder, layers in counts.items() if layers is not None}
     if configuration.models is not None and len(set(known.values())) > 1:
-        told = ", ".join(f"{folder} {layers}" for folder, layers in known.items())
+        layer_counts = ", ".join(f"{folder} {layers}" for folder, layers in known.items())
         raise DataError(
-            f"mergekit.models: the models have different numbers of layers ({told}); name layers of"
-            " each in mergekit.slices"
+            f"mergekit.models: the models have different numbers of layers ({layer_counts}); name"
+            " layers of each in mergekit.slices"
         )
 
 
@@ -114,9 +114,11 @@ def _layers(folder: Path) -> int | None:
 def _models(configuration: Any) -> list[Path]:
     """Return the folders of all models that a configuration names, the base first, then by name."""
     # mergekit gives them in any order
-    found = sorted(configuration.referenced_models(), key=lambda reference: reference.model.path)
+    references = sorted(
+        configuration.referenced_models(), key=lambda reference: reference.model.path
+    )
     base = [configuration.base_model] if configuration.base_model is not None else []
-    paths = [reference.model.path for reference in (*base, *found)]
+    paths = [reference.model.path for reference in (*base, *references)]
     return [Path(path) for path in dict.fromkeys(paths)]
 
 
@@ -187,5 +189,6 @@ def _check_weights(folder: Path) -> dict[str, int]:
                 tensor = file.get_tensor(name)
                 if not torch.isfinite(tensor).all():
                     raise DataError(f"the merged weight {name} holds values that are not numbers")
-                tensors, weights = tensors + 1, weights + tensor.numel()
+                tensors += 1
+                weights += tensor.numel()
     return {"tensors": tensors, "weights": weights}

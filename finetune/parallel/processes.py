@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 _LONGEST_WAIT = datetime.timedelta(hours=12)
 _DECISION = "galen/decision"
 _kept: list[Any] = []
-"""The store where the processes meet, which has to stay as long as they do."""
+"""The rendezvous store, which must live as long as the processes."""
 
 
 def count() -> int:
-    """Return how many there are."""
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -37,7 +37,7 @@ def log_once(message: str) -> None:
 def first_decides(decide: Callable[[], bool]) -> bool:
     """Return the first process' result in all processes.
 
-    Where it fails, it alone reports the error, and the others end, too.
+    If it fails, only the first reports the error, and the others exit, too.
     """
     if count() == 1:
         return decide()
@@ -48,20 +48,21 @@ def first_decides(decide: Callable[[], bool]) -> bool:
     if not is_first():
         try:
             store.wait([_DECISION], _LONGEST_WAIT)
-            found, code = json.loads(store.get(_DECISION))
-        except (
-            DistNetworkError
-        ):  # the first process keeps the store, where torchrun does not: it has ended, and said why
+            decision, code = json.loads(store.get(_DECISION))
+        except DistNetworkError:
+            # the first process, which may hold the store, has ended and reported why
             sys.exit(1)
         if code:
             sys.exit(code)
-        return bool(found)
-    found, code = False, 1
+        return bool(decision)
+    decision = False
+    code = 1
     try:
-        found, code = decide(), 0
+        decision = decide()
+        code = 0
     except GalenError as error:
         code = error.exit_code
         raise
     finally:
-        store.set(_DECISION, json.dumps([found, code]))
-    return found
+        store.set(_DECISION, json.dumps([decision, code]))
+    return decision

@@ -85,7 +85,7 @@ def _datasets(run: Mapping[str, Any]) -> list[str]:
 
 def _model_index(run: Mapping[str, Any], scores: Sequence[Path], name: str) -> list[dict[str, Any]]:
     """Return the scores in Hugging Face's format, without those of the base model."""
-    found = []
+    entries = []
     for results in map(read_results, scores):
         model = results["model"]
         if not model.get("adapter") and model.get("path") == run["config"]["model"]["path"]:
@@ -100,11 +100,11 @@ def _model_index(run: Mapping[str, Any], scores: Sequence[Path], name: str) -> l
                 for metric, value in summary["metrics"].items()
             ]
             dataset = {"name": task, "type": task}
-            kind = "question-answering"
+            task_type = "question-answering"
             if summary.get("kind") == "perplexity":
-                kind = "text-generation"
-            found.append({"task": {"type": kind}, "dataset": dataset, "metrics": metrics})
-    return [{"name": name, "results": found}] if found else []
+                task_type = "text-generation"
+            entries.append({"task": {"type": task_type}, "dataset": dataset, "metrics": metrics})
+    return [{"name": name, "results": entries}] if entries else []
 
 
 def _usage(base: str, adapter: bool) -> str:
@@ -204,9 +204,10 @@ def _corpora(corpora: Sequence[Path]) -> str:
             (name, counts["kept"], licenses[name] or "each document's own")
             for name, counts in sources
         ]
-    total = sum(kept for _, kept, _ in rows) or 1  # a corpus of which nothing was kept
+    total = sum(documents for _, documents, _ in rows) or 1  # of an empty corpus
     lines = [
-        f"| {name} | {kept:,} | {kept / total:.1%} | {license} |" for name, kept, license in rows
+        f"| {name} | {documents:,} | {documents / total:.1%} | {license} |"
+        for name, documents, license in rows
     ]
     return "\n".join(["| source | documents | share | license |", "|---|---|---|---|", *lines])
 
@@ -215,14 +216,14 @@ def _scores(folders: Sequence[Path]) -> str:
     lines = []
     for results in map(read_results, folders):
         for task, summary in results["tasks"].items():
-            for metric, found in summary["metrics"].items():
-                interval = f"[{found['low']:.4g}, {found['high']:.4g}]"
+            for metric, estimate in summary["metrics"].items():
+                interval = f"[{estimate['low']:.4g}, {estimate['high']:.4g}]"
                 row = (
                     results["model"]["name"],
                     task,
                     results["protocol"],
                     metric,
-                    f"{found['value']:.4g}",
+                    f"{estimate['value']:.4g}",
                     interval,
                     summary["samples"],
                 )

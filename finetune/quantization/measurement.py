@@ -20,7 +20,7 @@ from galen.progress import Progress
 
 PROMPT_TOKENS, NEW_TOKENS = 256, 32
 REPEATS = 5
-"""Times that a speed is measured, after one time that does not count; the median is given."""
+"""Timed runs after one warm-up run; the speed is their median."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +122,17 @@ def table(measured: dict[str, Measurement]) -> str:
         ),
         "|---" * 7 + "|",
     ]
-    for name, found in measured.items():
+    for name, model in measured.items():
         accuracy = difference = ""
-        if found.correct:
-            estimate = intervals.accuracy(found.correct)
+        if model.correct:
+            estimate = intervals.accuracy(model.correct)
             accuracy = f"{estimate.value:.1%} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-        if found.correct and found is not first:
-            change = intervals.accuracy_difference(first.correct, found.correct)
+        if model.correct and model is not first:
+            change = intervals.accuracy_difference(first.correct, model.correct)
             difference = (
                 f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
             )
-        sizes = f"{found.bytes_on_disk / 1e6:,.1f} | {found.bytes_in_memory / 1e6:,.1f}"
-        rates = f"{found.prompt_tokens_per_second:,.0f} | {found.new_tokens_per_second:,.1f}"
+        sizes = f"{model.bytes_on_disk / 1e6:,.1f} | {model.bytes_in_memory / 1e6:,.1f}"
+        rates = f"{model.prompt_tokens_per_second:,.0f} | {model.new_tokens_per_second:,.1f}"
         lines.append(f"| {name} | {sizes} | {rates} | {accuracy} | {difference} |")
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ from galen import pretrained
 from galen.errors import DataError, UsageError, did_you_mean, install, one_line
 
 GROUP_SIZES = (128, 64, 32)
-"""Weights that share a scale in 4 bit, the first that divides the model's layers.
+"""Weights with a common scale in 4 bit, the first that divides the model's layers.
 
 VLLM has kernels for all three.
 """
@@ -24,12 +24,12 @@ BLOCK_INPUTS, BLOCK_OUTPUTS = 64, 32
 """What bitsandbytes' 4-bit kernels for CPUs want to divide a layer."""
 
 
-def _bitsandbytes(kind: str, model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
+def _bitsandbytes(bits: str, model: Path, output: Path, calibration: Sequence[list[int]]) -> None:
     """Write by bitsandbytes' "8bit" (LLM.int8) or "4bit" (NF4 with double quantization)."""
     from transformers import AutoModelForCausalLM
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    config = model_loading.bitsandbytes_config(kind, torch.bfloat16)
+    config = model_loading.bitsandbytes_config(bits, torch.bfloat16)
     loaded = pretrained.load_model(
         AutoModelForCausalLM,
         model,
@@ -70,7 +70,7 @@ def _llmcompressor(name: str, model: Path, output: Path, calibration: Sequence[l
 
 
 def _memory() -> AbstractContextManager[object]:
-    """Let llmcompressor's AWQ use unpinned memory where no accelerator is there to pin it for."""
+    """Let llmcompressor's AWQ use unpinned memory without an accelerator."""
     if torch.accelerator.is_available():
         return nullcontext()
     from compressed_tensors.utils import patch_attr

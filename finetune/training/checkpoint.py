@@ -1,7 +1,4 @@
-"""Training state on disk, without pickle, so that reading it runs no code.
-
-Tensors as safetensors, all else as JSON.
-"""
+"""Training state on disk as safetensors and JSON: without pickle, so that reading runs no code."""
 
 import json
 from contextlib import AbstractContextManager
@@ -13,7 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
+from finetune.parallel import processes
 from galen import random_states
+from galen.atomic import remove
 from galen.errors import MALFORMED, as_data_error, one_line
 
 TRAINER_STATE = "trainer_state.json"
@@ -33,7 +32,7 @@ _WEIGHTS = (
 def write(folder: Path, name: str, state: Any) -> None:
     """Write a tree of tensors and plain values as NAME.safetensors and NAME.json.
 
-    Dicts, lists and tuples of tensors, numbers, texts, booleans and None.
+    The tree may have dicts, lists and tuples of tensors, numbers, strings, booleans and None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
@@ -59,13 +58,11 @@ def load_weights(model: Any, folder: Path) -> None:
     weights: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("model*.safetensors")):
         weights |= load_file(path)
-    found = model.load_state_dict(weights, strict=False)
-    lacking = set(found.missing_keys) - set(model.all_tied_weights_keys)
-    if lacking or found.unexpected_keys:
-        raise ValueError(
-            "weights are missing or unknown:"
-            f" {', '.join(sorted([*lacking, *found.unexpected_keys])[:3])}"
-        )
+    mismatch = model.load_state_dict(weights, strict=False)
+    missing = set(mismatch.missing_keys) - set(model.all_tied_weights_keys)
+    if missing or mismatch.unexpected_keys:
+        names = sorted([*missing, *mismatch.unexpected_keys])
+        raise ValueError(f"weights are missing or unknown: {', '.join(names[:3])}")
 
 
 def _to_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
@@ -75,7 +72,7 @@ def _to_json(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
             # tied weights share memory
             tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
             return {"tensor": key}
-        case dict():  # in pairs: an optimizer numbers its parameters, and JSON's keys are texts
+        case dict():  # in pairs: keys of an optimizer are integers, those of JSON strings
             return {"dict": [[key, _to_json(item, tensors)] for key, item in value.items()]}
         case tuple():
             return {"tuple": [_to_json(item, tensors) for item in value]}
@@ -115,21 +112,21 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def reading(folder: str | Path) -> AbstractContextManager[None]:
-    """Tell a damaged checkpoint, whatever it raises inside the block, in one message."""
+    """Report whatever is raised inside the block as a damaged checkpoint."""
     return as_data_error(
         lambda error: (
             f"the checkpoint {folder} is damaged ({one_line(error)}); remove that folder, and the"
-            " same command goes on from the one before"
+            " same command resumes from the previous one"
         ),
         (*MALFORMED, OSError, RuntimeError, AssertionError, SafetensorError),
     )
 
 
-def is_whole(folder: Path) -> bool:
-    """Say whether a checkpoint was written to its end.
+def is_complete(folder: Path) -> bool:
+    """Return whether a checkpoint was written completely.
 
     Raises:
-        DataError: it was, and was changed since.
+        DataError: it was, and is damaged.
     """
     try:
         content = (folder / TRAINER_STATE).read_bytes()
@@ -142,7 +139,7 @@ def is_whole(folder: Path) -> bool:
         except ValueError:
             if content.endswith(b"}\n"):
                 raise
-            return False  # what a kill leaves
+            return False  # truncated by a kill
         TrainerState.load_from_json(str(folder / TRAINER_STATE))
         if state["global_step"] != step_of(folder):
             raise ValueError(f"{TRAINER_STATE} is of step {state['global_step']}")
@@ -154,3 +151,20 @@ def is_whole(folder: Path) -> bool:
 def step_of(folder: Path) -> int:
     """Return the number of steps after which a checkpoint was written."""
     return int(folder.name.removeprefix("checkpoint-"))
+
+
+def last_complete(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint; the first process removes incomplete ones.
+
+    Raises:
+        DataError: one is damaged.
+    """
+    complete: list[Path] = []
+    incomplete: list[Path] = []
+    for path in folder.glob("checkpoint-*"):
+        if path.name.removeprefix("checkpoint-").isdecimal():
+            (complete if is_complete(path) else incomplete).append(path)
+    if processes.is_first():
+        for path in incomplete:
+            remove(path)
+    return max(complete, key=step_of, default=None)

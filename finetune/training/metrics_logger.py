@@ -1,4 +1,4 @@
-"""Tells the step log, RUN/log.jsonl, what Hugging Face's Trainer does."""
+"""Writes the steps and validations of Hugging Face's Trainer to RUN/log.jsonl."""
 
 import math
 import time
@@ -19,7 +19,7 @@ class RunLog(TrainerCallback):
         path: the log file.
         done: steps that a checkpoint already holds; later lines, left by a run killed after it, are
             removed.
-        total: steps of the whole run.
+        total: steps of the run.
         consumed: tells how many samples and tokens have been trained on after a number of steps.
     """
 
@@ -32,14 +32,17 @@ class RunLog(TrainerCallback):
             (record for record in reversed(self._log.records) if record["kind"] == "train"),
             {"elapsed": 0.0},
         )
-        self._before, self._tokens = last["elapsed"], consumed(done)[1]
-        self._start = self._last = time.monotonic()
+        self._before = last["elapsed"]
+        self._tokens = consumed(done)[1]
+        self._start = time.monotonic()
+        self._last = self._start
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Start the clock when the first batch is due."""
-        self._start = self._last = time.monotonic()
+        self._start = time.monotonic()
+        self._last = self._start
 
     def on_log(
         self,
@@ -53,10 +56,12 @@ class RunLog(TrainerCallback):
         if "loss" not in logs:
             return
         now = time.monotonic()
-        step, loss = state.global_step, logs["loss"]
+        step = state.global_step
+        loss = logs["loss"]
         samples, tokens = self._consumed(step)
         rate = (tokens - self._tokens) / (now - self._last)
-        self._tokens, self._last = tokens, now
+        self._tokens = tokens
+        self._last = now
         record = {
             "step": step,
             "loss": loss,

@@ -1,4 +1,4 @@
-"""Loading of the model to train, with new tokens and an adapter or all weights free."""
+"""Loads the model to train, with new tokens, and with an adapter or all weights trainable."""
 
 import os
 import warnings
@@ -29,13 +29,13 @@ def load(model_recipe: Model) -> tuple[Any, Any]:
             options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     model, tokenizer = load_model(model_recipe.path, dtype=dtype, **options)
     for module in model.modules():
-        # else a validation would re-pack 4-bit weights, rounded, under training's feet
+        # otherwise a validation would re-pack and round the 4-bit weights during training
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model, tokenizer
 
 
-def bitsandbytes_config(kind: str, dtype: torch.dtype) -> Any:
+def bitsandbytes_config(bits: str, dtype: torch.dtype) -> Any:
     """Return the quantization of QLoRA for "4bit", of LLM.int8 for "8bit".
 
     Dettmers et al., arXiv 2305.14314 and 2208.07339.
@@ -49,7 +49,7 @@ def bitsandbytes_config(kind: str, dtype: torch.dtype) -> Any:
         import bitsandbytes  # noqa: F401
     except ImportError:
         raise UsageError(f"model.quantization needs bitsandbytes: {install('qlora')}") from None
-    if kind == "8bit":
+    if bits == "8bit":
         warnings.filterwarnings("ignore", message="MatMul8bitLt")
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -91,8 +91,7 @@ def add_lora(
     Only the adapter's weights, and the rows of new tokens, are trained.
 
     Raises:
-        UsageError: a target module is not in the model, which is told with those that are, or
-            cannot have an adapter.
+        UsageError: a target module does not exist or cannot have an adapter.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -208,6 +207,8 @@ def merge(model_recipe: Model, adapter: Path, folder: Path, generation_config: A
 def set_end_of_answer(model: Any, tokenizer: Any) -> None:
     """Let generation stop at the mark that ends an answer of the tokenizer's chat template, too."""
     end = chat.end_of_answer(tokenizer)
-    there = model.generation_config.eos_token_id
-    known = there if isinstance(there, list) else [there] if there is not None else []
-    model.generation_config.eos_token_id = [*known, *([] if end in known else [end])]
+    existing = model.generation_config.eos_token_id
+    if existing is None:
+        existing = []
+    ids = existing if isinstance(existing, list) else [existing]
+    model.generation_config.eos_token_id = ids if end in ids else [*ids, end]

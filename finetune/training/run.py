@@ -5,6 +5,7 @@ import logging
 import shutil
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from finetune.data.sample import Sample
 from finetune.data.sampler import EpochSampler, Row
 from finetune.data.training_data import TrainingData
 from finetune.parallel import processes
-from finetune.training import checkpoint, model_loading, trainer
+from finetune.training import checkpoint, model_loading, trainer, training_arguments
 from finetune.training.metrics_logger import RunLog
 from finetune.training.stopping import Stopping
 from finetune.training.validation_accuracy import ValidationAccuracy
@@ -30,70 +31,65 @@ from galen.errors import UsageError
 from galen.stop_signals import EXIT_STOPPED, StopSignals
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """Model and data of a run, before its first step."""
+
+    model: Any
+    tokenizer: Any
+    new_tokens: list[int]
+    """Ids of the tokens that the recipe adds."""
+    train: list[Sample]
+    validation: list[Sample]
+    truncated: int
+    """Number of truncated training samples."""
+    sampler: EpochSampler
+
+
 def train_model(
     options: Recipe, data: TrainingData, folder: Path, result: Path
 ) -> dict[str, Any] | None:
-    """Train, publish the result, and return counts for the manifest, or None when stopped.
+    """Train and save the result.
 
-    A run is stopped by a signal.
+    Args:
+        options: the recipe.
+        data: its records.
+        folder: the run folder.
+        result: folder of the adapter or model.
+
+    Returns:
+        Counts for the manifest, or None when a signal stopped the run.
 
     Raises:
-        UsageError, DataError: model, data and recipe do not fit.
+        UsageError, DataError: model, data and recipe do not match.
     """
-    processes.log_once("loading the model")
-    _quiet()
-    transformers.set_seed(options.training.seed)
     started = time.monotonic()
+    prepared = _prepare(options, data)
     checkpoints = folder / "checkpoints"
-    model, tokenizer, new_tokens = _model(options, data)
-    if tokenizer.eos_token_id is None:
-        processes.log_once(
-            "this tokenizer names no end-of-sequence token: the end of a completion is not learnt"
-        )
-    train, cut = sample.encode(data.train, tokenizer, options.data.max_length)
-    held_out, _ = sample.encode(data.validation, tokenizer, options.data.max_length)
-    sampler = EpochSampler(
-        _rows(options, train), trainer.global_batch(options.training), options.training.seed
-    )
-    _check_length([*train, *held_out], model)
-    processes.log_once(
-        f"{cut:,} samples cut at {options.data.max_length} tokens; {len(sampler.rows):,} rows,"
-        f" {sampler.steps:,} steps in an epoch"
-    )
-    processes.log_once(
-        f"{model_loading.trainable(model):,} of {model.num_parameters():,} weights are trained"
-    )
-
-    last = trainer.last_checkpoint(checkpoints)
-    done = checkpoint.step_of(last) if last else 0
+    last = checkpoint.last_complete(checkpoints)
     if last:
         processes.log_once(f"resuming from {last}")
-    steps = trainer.total_steps(options.training, sampler)
-    arguments = trainer.arguments(
+    steps = training_arguments.total_steps(options.training, prepared.sampler)
+    arguments = training_arguments.training_arguments(
         options.optimizer,
         options.training,
         checkpoints,
         steps,
-        validate=bool(held_out),
+        validate=bool(prepared.validation),
         resumed=last is not None,
     )
+    stopping = Stopping(StopSignals())
+    accuracy = _accuracy(options, data, prepared.tokenizer, arguments, stopping)
     patience = options.training.early_stopping_patience
     callbacks: list[Any] = [trainer.EarlyStopping(patience)] if patience is not None else []
-    stopping = Stopping(StopSignals())
-    accuracy = _accuracy(options, data, tokenizer, arguments, stopping)
-    # nothing before here leaves a file: a corrected recipe can go into the same folder
+    # nothing before here writes a file: a corrected recipe can use the same folder
     if processes.is_first():
-        write_text(folder / "recipe.yaml", recipe.dump(options))
-        if options.data.decontaminate_against:
-            write_text(
-                folder / "contamination.jsonl",
-                "".join(
-                    json.dumps(found, ensure_ascii=False) + "\n" for found in data.contaminated
-                ),
-            )
-        callbacks.append(RunLog(folder / "log.jsonl", done, steps, sampler.consumed))
+        _write_recipe(options, data, folder)
+        done = checkpoint.step_of(last) if last else 0
+        callbacks.append(RunLog(folder / "log.jsonl", done, steps, prepared.sampler.consumed))
+    validation_rows = _rows(options, prepared.validation)
     loop = trainer.AnswerTrainer(
-        model, sampler, _rows(options, held_out), arguments, accuracy, callbacks, stopping
+        prepared.model, prepared.sampler, validation_rows, arguments, accuracy, callbacks, stopping
     )
     with stopping.signals:
         loop.train(resume_from_checkpoint=str(last) if last else None)
@@ -101,43 +97,87 @@ def train_model(
         if stopping.reason is not None:
             _log_stopped(stopping.reason, loop.state.global_step, steps, checkpoints)
             return None
-    _save(options, loop, tokenizer, folder, result)
+    _save(options, loop, prepared.tokenizer, folder, result)
+    return _counts(prepared, loop, started)
+
+
+def _prepare(options: Recipe, data: TrainingData) -> _Prepared:
+    """Load the model and encode the data.
+
+    Raises:
+        UsageError, DataError: model, data and recipe do not match.
+    """
+    processes.log_once("loading the model")
+    _quiet()
+    transformers.set_seed(options.training.seed)
+    model, tokenizer, new_tokens = _model(options, data)
+    if tokenizer.eos_token_id is None:
+        processes.log_once(
+            "this tokenizer has no end-of-sequence token: the end of completions is not trained"
+        )
+    max_length = options.data.max_length
+    train, truncated = sample.encode(data.train, tokenizer, max_length)
+    validation, _ = sample.encode(data.validation, tokenizer, max_length)
+    global_batch = training_arguments.global_batch_size(options.training)
+    sampler = EpochSampler(_rows(options, train), global_batch, options.training.seed)
+    _check_length([*train, *validation], model)
+    processes.log_once(
+        f"{truncated:,} samples truncated to {max_length} tokens; {len(sampler.rows):,} rows,"
+        f" {sampler.steps:,} steps per epoch"
+    )
+    processes.log_once(
+        f"{model_loading.trainable(model):,} of {model.num_parameters():,} weights are trained"
+    )
+    return _Prepared(model, tokenizer, new_tokens, train, validation, truncated, sampler)
+
+
+def _write_recipe(options: Recipe, data: TrainingData, folder: Path) -> None:
+    """Write the recipe with its defaults, and the records excluded by decontamination."""
+    write_text(folder / "recipe.yaml", recipe.dump(options))
+    if options.data.decontaminate_against:
+        lines = [json.dumps(match, ensure_ascii=False) + "\n" for match in data.contaminated]
+        write_text(folder / "contamination.jsonl", "".join(lines))
+
+
+def _counts(prepared: _Prepared, loop: trainer.AnswerTrainer, started: float) -> dict[str, Any]:
+    """Return the counts of a finished run for its manifest."""
+    step = loop.state.global_step
     best = loop.state.best_model_checkpoint
     return {
         "samples": {
-            "train": len(train),
-            "validation": len(held_out),
-            "cut": cut,
-            "rows": len(sampler.rows),
+            "train": len(prepared.train),
+            "validation": len(prepared.validation),
+            "truncated": prepared.truncated,
+            "rows": len(prepared.sampler.rows),
         },
-        "steps": loop.state.global_step,
+        "steps": step,
         "best_step": checkpoint.step_of(Path(best)) if best else None,
-        "tokens": sampler.consumed(loop.state.global_step)[1],
-        "trained_weights": model_loading.trainable(model),
-        "new_tokens": len(new_tokens),
-        "processes": arguments.world_size,
+        "tokens": prepared.sampler.consumed(step)[1],
+        "trained_weights": model_loading.trainable(prepared.model),
+        "new_tokens": len(prepared.new_tokens),
+        "processes": loop.args.world_size,
         "seconds_since_start": round(time.monotonic() - started, 1),
     }
 
 
 def _log_stopped(reason: str, step: int, steps: int, checkpoints: Path) -> None:
-    """Log what a stopped run has kept, and the command that resumes it."""
-    done = f"stopped by {reason} before the first step was done; nothing is kept"
+    """Log the checkpoint of a stopped run, and the command that resumes it."""
+    message = f"stopped by {reason} before the first step; nothing is saved"
     if step:
-        done = (
-            f"stopped by {reason} after step {step:,} of {steps:,}; kept:"
-            f" {checkpoints / f'checkpoint-{step}'}"
-        )
-    cli.report_to_launcher(f"{done}; exit code {EXIT_STOPPED}", EXIT_STOPPED, processes.is_first())
-    processes.log_once(done)
+        path = checkpoints / f"checkpoint-{step}"
+        message = f"stopped by {reason} after step {step:,} of {steps:,}; checkpoint: {path}"
+    cli.report_to_launcher(
+        f"{message}; exit code {EXIT_STOPPED}", EXIT_STOPPED, processes.is_first()
+    )
+    processes.log_once(message)
     processes.log_once(f"resume with: {launch.command()}")
 
 
 def _quiet() -> None:
     quiet()
-    # it advises on kernels even where it is not used
+    # it advises on kernels even when it is not used
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    # of a checkpoint, whose size does not matter
+    # about the size of checkpoints, which does not matter
     warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")
 
 
@@ -145,21 +185,18 @@ def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
     """Return the model ready for training, its tokenizer, and the ids of added tokens."""
     model, tokenizer = model_loading.load(options.model)
     new_tokens = model_loading.add_tokens(model, tokenizer, options.model.add_tokens)
+    template = None
+    if options.data.chat_template is not None:
+        template = chat.read_template(options.data.chat_template)
     items = (*data.train, *data.validation)
-    if options.data.chat_template is not None or any(
-        isinstance(item.record, Conversation) for item in items
-    ):
-        template = (
-            chat.read_template(options.data.chat_template)
-            if options.data.chat_template is not None
-            else None
-        )
+    has_conversations = any(isinstance(item.record, Conversation) for item in items)
+    if template is not None or has_conversations:
         chat.install(tokenizer, template)
         model_loading.set_end_of_answer(model, tokenizer)
         if not chat.has_end_mark(tokenizer):
             processes.log_once(
-                f"the chat template writes no token behind an answer: {tokenizer.eos_token} is"
-                " learnt behind the last one"
+                f"the chat template writes no token after an answer: {tokenizer.eos_token} is"
+                " trained after the last one"
             )
     if options.lora is not None:
         model = model_loading.add_lora(
@@ -169,15 +206,16 @@ def _model(options: Recipe, data: TrainingData) -> tuple[Any, Any, list[int]]:
 
 
 def _check_length(samples: list[Sample], model: Any) -> None:
-    """Check that the model can read the longest sample.
+    """Check that the longest sample fits into the model's context.
 
     Raises:
-        UsageError: it was made for shorter ones.
+        UsageError: it does not.
     """
-    longest, limit = max(map(len, samples)), getattr(model.config, "max_position_embeddings", None)
+    longest = max(map(len, samples))
+    limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and longest > limit:
         raise UsageError(
-            f"the longest sample has {longest:,} tokens, and the model reads {limit:,} at most:"
+            f"the longest sample has {longest:,} tokens, the model's context {limit:,}:"
             f" data.max_length={limit}"
         )
 
@@ -189,7 +227,7 @@ def _rows(options: Recipe, samples: list[Sample]) -> list[Row]:
 def _accuracy(
     options: Recipe, data: TrainingData, tokenizer: Any, arguments: Any, stopping: Stopping
 ) -> ValidationAccuracy | None:
-    """Return the accuracy measure of validations, where the best checkpoint is chosen by it.
+    """Return the accuracy metric of validations if the best checkpoint is chosen by it.
 
     Raises:
         UsageError: no validation question can be scored by likelihood.
@@ -214,7 +252,7 @@ def _save(
     """
     weights = loop.accelerator.get_state_dict(loop.model_wrapped) if loop.is_fsdp_enabled else None
     if processes.is_first():
-        # whole, but of a run killed before it wrote its manifest
+        # complete, but of a run killed before it wrote its manifest
         shutil.rmtree(result, ignore_errors=True)
         with atomic_folder(result) as temporary:
             model_loading.save(loop.model, tokenizer, temporary, weights)

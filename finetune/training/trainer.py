@@ -1,6 +1,5 @@
 """Hugging Face's Trainer with a token-weighted loss on answers, in training and validation."""
 
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,32 +23,30 @@ from transformers import (
     TrainingArguments,
 )
 
-from finetune.config.recipe import Optimizer, Training
 from finetune.data.batch import collate, collate_packed, loss_sum
 from finetune.data.sample import IGNORE_INDEX
 from finetune.data.sampler import EpochSampler, Row, Rows
-from finetune.parallel import processes, sharding
+from finetune.parallel import sharding
 from finetune.training import checkpoint
 from finetune.training.stopping import Stopping, ValidationStopped
-from galen.atomic import remove
-from galen.errors import DataError, UsageError
+from galen.errors import DataError
 
 Accuracy = Callable[[Any], dict[str, float]]
 
 
 class AnswerTrainer(Trainer):
-    """A Trainer whose losses are means over answer tokens.
+    """A Trainer whose loss is the mean over the answer tokens of a global batch.
 
-    However these fall into micro-batches and processes.
+    It does not depend on their division among micro-batches and processes.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         sampler: training rows, in the order of training.
         validation: validation rows.
-        options: see `arguments`.
-        accuracy: returns the model's accuracy at each validation as `{"eval_accuracy": share}`,
+        options: see `training_arguments`.
+        accuracy: returns the model's accuracy at each validation as `{"eval_accuracy": 0.5}`,
             or None.
-        callbacks: what else listens.
+        callbacks: callbacks of the Trainer.
         stopping: asked after each step and each batch of a validation whether to save and end.
     """
 
@@ -65,7 +62,9 @@ class AnswerTrainer(Trainer):
         callbacks: list[TrainerCallback],
         stopping: Stopping,
     ) -> None:
-        self.sampler, self.accuracy, self.stopping = sampler, accuracy, stopping
+        self.sampler = sampler
+        self.accuracy = accuracy
+        self.stopping = stopping
         self._validation_is_due = False
         self._collate = collate_packed if isinstance(sampler.rows[0], list) else collate
         super().__init__(
@@ -81,7 +80,7 @@ class AnswerTrainer(Trainer):
         self._validated: tuple[int, dict[str, float]] | None = None
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Make the accelerator, also with FSDP on CPUs, which accelerate shards on GPUs only."""
+        """Create the accelerator; also with FSDP on CPUs, where accelerate does not shard."""
         super().create_accelerator_and_postprocess()
         if self.args.fsdp and not self.is_fsdp_enabled:
             self.is_fsdp_enabled = True
@@ -91,16 +90,16 @@ class AnswerTrainer(Trainer):
         """Return the sampler; the Trainer's own would depend on the number of processes."""
         return self.sampler
 
-    def _asked_to_stop(self) -> bool:
+    def _must_stop(self) -> bool:
         return self.stopping.agreed(self.args.device)
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
         """Log, validate and save after a step when due.
 
-        Asked to stop, save at once: a resumed run validates first.
+        When the run must stop, save immediately: a resumed run validates first.
         """
         try:
-            if self._asked_to_stop():
+            if self._must_stop():
                 raise ValidationStopped
             super()._maybe_log_save_evaluate(*arguments, **options)
         except ValidationStopped:
@@ -113,7 +112,7 @@ class AnswerTrainer(Trainer):
     def _evaluate(
         self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False
     ) -> dict[str, float]:
-        """Validate; before a resumed run's first step, as the stopped run would have done."""
+        """Validate; also before the first step of a resumed run, if the stopped run was due."""
         if not skip_scheduler:
             return super()._evaluate(trial, ignore_keys_for_eval)
         try:
@@ -131,7 +130,7 @@ class AnswerTrainer(Trainer):
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         if not self.control.should_training_stop:
-            # accelerate does not reach it where several processes skip batches trained on
+            # accelerate does not call it when several processes skip batches on resuming
             self.sampler.set_epoch(options["epoch"])
             super()._run_epoch(**options)
 
@@ -145,7 +144,7 @@ class AnswerTrainer(Trainer):
     # ---- Checkpoints without pickles ----
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint; torch does not say when it is the disk that is full."""
+        """Write a checkpoint; torch does not report a full disk as such."""
         try:
             super()._save_checkpoint(model, trial)
         except RuntimeError as error:
@@ -153,8 +152,8 @@ class AnswerTrainer(Trainer):
                 raise
             raise DataError(
                 f"no space is left for the checkpoint of step {self.state.global_step} in"
-                f" {self.args.output_dir}; make room, and the same command goes on from the last"
-                " whole one"
+                f" {self.args.output_dir}; free some, and the same command resumes from the last"
+                " complete one"
             ) from error
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -183,22 +182,22 @@ class AnswerTrainer(Trainer):
         checkpoint.write(Path(output_dir), self._random_name(), checkpoint.random_state())
 
     def _save_scaler(self, output_dir: str) -> None:
-        """There is none: bfloat16 needs no scaling of the loss."""
+        """Do nothing: bfloat16 needs no loss scaling."""
 
     def _init_training_state(self, *arguments: Any, **options: Any) -> tuple[int, int]:
-        """Read the trainer's state; the best checkpoint is the one in this folder, even moved."""
+        """Read the trainer's state; the best checkpoint is in this folder, even if moved."""
         with checkpoint.reading(self.args.output_dir):
-            place = super()._init_training_state(*arguments, **options)
+            position = super()._init_training_state(*arguments, **options)
         self._find_best_checkpoint()
-        return place
+        return position
 
     def _find_best_checkpoint(self) -> None:
         step = self.state.best_global_step
         folder = self._checkpoint(step) if step else None
         if folder is not None and not folder.is_dir():
             raise DataError(
-                f"the best checkpoint {folder} is gone; remove {self.args.output_dir}, and the same"
-                " command starts from the beginning"
+                f"the best checkpoint {folder} is missing; remove {self.args.output_dir}, and the"
+                " same command starts from the beginning"
             )
         self.state.best_model_checkpoint = None if folder is None else str(folder)
 
@@ -244,7 +243,7 @@ class AnswerTrainer(Trainer):
             checkpoint.set_random_state(checkpoint.read(folder, self._random_name()))
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        """There is none."""
+        """Do nothing, as in `_save_scaler`."""
 
     def _random_name(self) -> str:
         return f"random_state_{self.args.process_index}"
@@ -262,7 +261,7 @@ class AnswerTrainer(Trainer):
         Draws no random numbers, so that it does not change training.
         """
         if self._validated is not None and self._validated[0] == self.state.global_step:
-            return self._validated[1]  # the last step is validated by its number and as the last
+            return self._validated[1]  # the last step may be due twice
         model = self.model_wrapped if self.is_fsdp_enabled else self.model
         size = self.args.per_device_eval_batch_size
         model.eval()
@@ -277,26 +276,25 @@ class AnswerTrainer(Trainer):
         return metrics
 
     def _measure(self, model: Any, size: int) -> dict[str, float]:
-        """Return loss, tokens and accuracy of the validation rows, `size` at once.
+        """Return loss, tokens and accuracy of the validation rows, in micro-batches of `size`.
 
         Raises:
-            ValidationStopped: the run was asked to stop.
+            ValidationStopped: the run must stop.
         """
         data = self.eval_dataset
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         stride = size * self.args.world_size
-        # every process has as many batches: some at the end may be blank
+        # all processes have the same number of batches: the last ones may be blank
         for start in range(0, len(data), stride):
-            if self._asked_to_stop():
+            if self._must_stop():
                 raise ValidationStopped
             first = start + self.args.process_index * size
-            batch = self._prepare_inputs(
-                self._collate([data[place] for place in range(first, first + size)])
-            )
+            rows = [data[index] for index in range(first, first + size)]
+            batch = self._prepare_inputs(self._collate(rows))
             labels = batch.pop("labels")
-            total += torch.stack(
-                [loss_sum(model(**batch).logits, labels), (labels != IGNORE_INDEX).sum()]
-            ).double()
+            loss = loss_sum(model(**batch).logits, labels)
+            tokens = (labels != IGNORE_INDEX).sum()
+            total += torch.stack([loss, tokens]).double()
         if self.args.world_size > 1:
             torch.distributed.all_reduce(total)
         metrics = {"eval_loss": (total[0] / total[1]).item(), "eval_tokens": int(total[1])}
@@ -304,130 +302,28 @@ class AnswerTrainer(Trainer):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """Early stopping after so many validations without a better one.
-
-    A resumed run counts the earlier ones, too.
-    """
+    """Stop after `patience` validations without improvement, counted across resumptions."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **options: Any
     ) -> None:
-        """Take the count from the checkpoint."""
+        """Restore the count from the checkpoint."""
         super().on_train_begin(args, state, control, **options)
         stored = state.stateful_callbacks.get(type(self).__name__)
-        if isinstance(stored, dict):  # of the run before; else this object's own entry
+        if isinstance(stored, dict):  # from a checkpoint; otherwise this object's own entry
             self.early_stopping_patience_counter = stored["attributes"][
                 "early_stopping_patience_counter"
             ]
 
 
-def global_batch(training: Training) -> int:
-    """Return the rows in an optimizer step over all processes of the run."""
-    return training.micro_batch_size * training.gradient_accumulation_steps * processes.count()
-
-
-def total_steps(training: Training, sampler: EpochSampler) -> int:
-    """Return the number of optimizer steps, as given or for the epochs.
-
-    An epoch's last step may be smaller.
-    """
-    if training.train_iters is not None:
-        return training.train_iters
-    assert training.epochs is not None  # the recipe has one of the two
-    return max(math.ceil(training.epochs * sampler.steps), 1)
-
-
-def arguments(
-    optimizer: Optimizer,
-    training: Training,
-    folder: Path,
-    steps: int,
-    validate: bool,
-    resumed: bool,
-) -> TrainingArguments:
-    """Return the Trainer's options for a recipe; checkpoints go to `folder`.
-
-    Raises:
-        UsageError: FSDP is asked for with one process.
-    """
-    if training.fsdp and processes.count() == 1:
-        raise UsageError(
-            "training.fsdp needs several processes: give --nproc-per-node N; or set it to false"
-        )
-    schedule = {
-        "cosine": "cosine_with_min_lr" if optimizer.min_lr else "cosine",
-        "linear": "linear",
-        "constant": "constant_with_warmup",
-    }
-    metric = training.metric_for_best_model
-    cpu = not torch.cuda.is_available()
-    options = TrainingArguments(
-        output_dir=str(folder),
-        use_cpu=cpu,
-        ddp_backend="gloo" if cpu and processes.count() > 1 else None,
-        per_device_train_batch_size=training.micro_batch_size,
-        per_device_eval_batch_size=training.micro_batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        bf16=training.bf16,
-        gradient_checkpointing=training.gradient_checkpointing,
-        max_steps=steps,
-        learning_rate=optimizer.lr,
-        lr_scheduler_type=schedule[optimizer.lr_decay_style],
-        lr_scheduler_kwargs={"min_lr": optimizer.min_lr} if optimizer.min_lr else {},
-        warmup_steps=math.ceil(optimizer.lr_warmup_fraction * steps),
-        weight_decay=optimizer.weight_decay,
-        max_grad_norm=optimizer.clip_grad,
-        seed=training.seed,
-        data_seed=training.seed,
-        fsdp="full_shard auto_wrap" if training.fsdp else None,
-        fsdp_config={"version": 2, "state_dict_type": "FULL_STATE_DICT"} if training.fsdp else None,
-        ddp_find_unused_parameters=False,
-        save_strategy="steps",
-        save_steps=training.save_interval,
-        save_total_limit=2,
-        eval_strategy="steps" if validate else "no",
-        eval_steps=training.eval_interval,
-        eval_on_start=validate and not resumed,
-        load_best_model_at_end=metric is not None,
-        metric_for_best_model=f"eval_{metric}" if metric else None,
-        greater_is_better=metric == "accuracy" if metric else None,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # a NaN must be seen, not averaged away
-        remove_unused_columns=False,
-        dataloader_pin_memory=not cpu,
-        disable_tqdm=True,
-        report_to="none",
-    )
-    options._n_gpu = min(options.n_gpu, 1)  # a single process takes a single GPU: no DataParallel
-    return options
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint.
-
-    The first process removes those that a kill left half-written.
-
-    Raises:
-        DataError: one is damaged.
-    """
-    found = [
-        path
-        for path in folder.glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdecimal()
-    ]
-    whole = {path: checkpoint.is_whole(path) for path in found}
-    if processes.is_first():
-        for path in found:
-            if not whole[path]:
-                remove(path)
-    return max((path for path in found if whole[path]), key=checkpoint.step_of, default=None)
-
-
 def _mean_loss(
     outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int
 ) -> torch.Tensor:
-    """Return a micro-batch's part of the mean over the `num_items_in_batch` tokens of its batch.
+    """Return a micro-batch's contribution to the mean loss.
 
-    The answer tokens of the accumulated batch.
+    Args:
+        outputs: the model's, with logits.
+        labels: token ids, with IGNORE_INDEX outside answers.
+        num_items_in_batch: answer tokens of the accumulated batch.
     """
     return loss_sum(outputs.logits, labels) / num_items_in_batch

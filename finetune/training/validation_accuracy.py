@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from evaluation.backends import encoding
+from evaluation.backends.base import Batching
 from evaluation.backends.transformers_backend import TransformersBackend
 from evaluation.prompts.registry import get_template
 from evaluation.protocols.protocol import Protocol
@@ -16,7 +17,7 @@ from finetune.training.stopping import Stopping, ValidationStopped
 
 
 class ValidationAccuracy:
-    """Scores validation questions as `evaluation/run.py` would, each process its share.
+    """Scores validation questions as `evaluation/run.py` would, divided among the processes.
 
     Args:
         items: questions that `can_score`.
@@ -28,7 +29,9 @@ class ValidationAccuracy:
     def __init__(
         self, items: Sequence[Item], tokenizer: Any, options: Any, stopping: Stopping
     ) -> None:
-        self.options, self.tokenizer, self.stopping = options, tokenizer, stopping
+        self.options = options
+        self.tokenizer = tokenizer
+        self.stopping = stopping
         self.questions = [
             (item.record, item.template) for item in items if isinstance(item.record, Question)
         ]
@@ -42,25 +45,25 @@ class ValidationAccuracy:
         return prompt.target == prompt.continuations[item.record.answer]
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """Return `{"eval_accuracy"}` of the model as it is.
+        """Return `{"eval_accuracy"}` of the model.
 
         Raises:
             ValidationStopped: a process was asked to stop.
         """
         # with FSDP all processes compute each batch together
-        shares = 1 if self.options.fsdp else self.options.world_size
-        share = self.options.process_index if shares > 1 else 0
+        num_parts = 1 if self.options.fsdp else self.options.world_size
+        part = self.options.process_index if num_parts > 1 else 0
         backend = TransformersBackend.from_model(model, self.tokenizer, self.options.device)
-        stop = self._asked_together if self.options.fsdp else self.stopping.asked_here
-        right = sum(correct(backend, self.questions[share::shares], stop))
-        if self._asked_together():
+        stop = self._must_stop if self.options.fsdp else self.stopping.asked_here
+        right = sum(correct(backend, self.questions[part::num_parts], stop))
+        if self._must_stop():
             raise ValidationStopped
         total = torch.tensor(right, device=self.options.device)
-        if shares > 1:
+        if num_parts > 1:
             torch.distributed.all_reduce(total)
         return {"eval_accuracy": int(total) / len(self.questions)}
 
-    def _asked_together(self) -> bool:
+    def _must_stop(self) -> bool:
         return self.stopping.agreed(self.options.device)
 
 
@@ -73,20 +76,20 @@ def correct(
     """Return 1 for each question whose likeliest option is right, else 0.
 
     Scored in its template as `evaluation/run.py` does it; ends after a batch where `stop` says so;
-    `scored` is told how many questions a batch had.
+    `scored` is called with the number of questions of each batch.
     """
     prompted = [get_template(template)(item) for item, template in questions]
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompted]
-    found = [0] * len(questions)
-    for batch in backend.log_likelihoods(requests, backend.batch_tokens) if requests else ():
-        for place, values in batch:
-            item, template = questions[place]
-            found[place] = int(
+    is_correct = [0] * len(questions)
+    for batch in backend.log_likelihoods(requests, Batching(backend.batch_tokens)):
+        for index, values in batch:
+            item, template = questions[index]
+            is_correct[index] = int(
                 multiple_choice.likelihood_sample(
-                    item, prompted[place], Protocol(template), values
+                    item, prompted[index], Protocol(template), values
                 )["correct"]
             )
         scored(len(batch))
         if stop():
             break
-    return found
+    return is_correct

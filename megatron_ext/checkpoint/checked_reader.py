@@ -1,4 +1,4 @@
-"""Gives PyTorch and Megatron a checkpoint's content as `safe_pickle` read it.
+"""Gives PyTorch and Megatron the checkpoint content that `safe_pickle` read.
 
 They unpickle none of its files themselves.
 """
@@ -27,12 +27,13 @@ class CheckedReader(FileSystemReader):
 
     Args:
         folder: of the checkpoint.
-        metadata: what `safe_pickle.check_checkpoint` returned for it.
+        metadata: from `safe_pickle.check_checkpoint`.
     """
 
     def __init__(self, folder: Path, metadata: Metadata) -> None:
         super().__init__(folder)
-        self._folder, self._metadata = folder, metadata
+        self._folder = folder
+        self._metadata = metadata
         self._sizes: dict[str, dict[tuple[int, ...], tuple[int, ...]]] = {}
         metadata.storage_meta = StorageMeta(load_id=self.load_id)
 
@@ -41,7 +42,7 @@ class CheckedReader(FileSystemReader):
         return self._metadata
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        """Read what a plan asks for: tensors into their places, objects as a pickle of ours."""
+        """Read the items of a plan: tensors into their targets, objects as a pickle of ours."""
         for item in plan.items:
             stored, name = self._stored(item)
             if item.type == LoadItemType.BYTE_IO:
@@ -55,48 +56,48 @@ class CheckedReader(FileSystemReader):
         return done
 
     def _stored(self, item: ReadItem) -> tuple[Any, str]:
-        """Return what lies where an item is, and a name for messages."""
+        """Return the stored value of an item, and a name for messages."""
         index: MetadataIndex = item.storage_index
-        place = self._metadata.storage_data.get(index)
-        if place is None:
-            raise DataError(f"{self._folder / '.metadata'} does not say where {index.fqn} is")
-        path = self._folder / place.relative_path
+        info = self._metadata.storage_data.get(index)
+        if info is None:
+            raise DataError(f"{self._folder / '.metadata'} has no location of {index.fqn}")
+        path = self._folder / info.relative_path
         if not path.is_file():
-            raise DataError(f"{self._folder} is incomplete: {place.relative_path} is missing")
-        return safe_pickle.read_archive(path, place.offset, place.length), f"{index.fqn} in {path}"
+            raise DataError(f"{self._folder} is incomplete: {info.relative_path} is missing")
+        return safe_pickle.read_archive(path, info.offset, info.length), f"{index.fqn} in {path}"
 
     def _part(self, item: ReadItem, stored: Any, name: str, target: Tensor) -> Tensor:
-        """Return the numbers of a tensor that an item asks for."""
+        """Return the numbers of a tensor that an item requests."""
         ends = [
             offset + length
             for offset, length in zip(item.storage_offsets, item.lengths, strict=True)
         ]
-        size, dtype = self._said(item.storage_index)
+        size, dtype = self._size_and_dtype(item.storage_index)
         is_tensor = type(stored) is StoredTensor and stored.shape == size and stored.dtype == dtype
         if not is_tensor or any(
             end > length for end, length in zip(ends, stored.shape, strict=True)
         ):
-            raise DataError(f"{name} is not the tensor that .metadata speaks of")
+            raise DataError(f"{name} is not the tensor that .metadata describes")
         part = narrow_tensor_by_index(stored.read(), item.storage_offsets, item.lengths)
         if part.shape != target.shape:
             raise DataError(
-                f"{name} gives {list(part.shape)} where {list(target.shape)} are wanted"
+                f"{name} has the size {list(part.shape)} instead of {list(target.shape)}"
             )
         return part
 
-    def _said(self, index: MetadataIndex) -> tuple[tuple[int, ...] | None, torch.dtype]:
-        """Return what `.metadata` says of a part: its size and its type."""
-        said: Any = self._metadata.state_dict_metadata[index.fqn]
+    def _size_and_dtype(self, index: MetadataIndex) -> tuple[tuple[int, ...] | None, torch.dtype]:
+        """Return the size and type of a part in `.metadata`."""
+        tensor: Any = self._metadata.state_dict_metadata[index.fqn]
         if index.fqn not in self._sizes:
-            if not tiling.is_tiled(said):
+            if not tiling.is_tiled(tensor):
                 raise DataError(
                     f"{self._folder} is incomplete: the parts of {index.fqn} in .metadata do not"
-                    " make it whole"
+                    " cover it"
                 )
             self._sizes[index.fqn] = {
-                tuple(chunk.offsets): tuple(chunk.sizes) for chunk in said.chunks
+                tuple(chunk.offsets): tuple(chunk.sizes) for chunk in tensor.chunks
             }
-        return self._sizes[index.fqn].get(tuple(index.offset or ())), said.properties.dtype
+        return self._sizes[index.fqn].get(tuple(index.offset or ())), tensor.properties.dtype
 
 
 @contextmanager

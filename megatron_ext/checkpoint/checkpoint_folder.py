@@ -37,7 +37,7 @@ def newest(checkpoint: str | Path) -> Path:
     """Return the folder of the newest complete iteration.
 
     Raises:
-        DataError: there is none, or it lacks a file.
+        DataError: none exists, or it lacks a file.
     """
     iteration = latest_iteration(checkpoint)
     if iteration is None:
@@ -54,7 +54,7 @@ def newest(checkpoint: str | Path) -> Path:
 def _what_it_is(folder: Path) -> str:
     """Describe a folder that is not a checkpoint."""
     if not folder.is_dir():
-        return "there is no such folder"
+        return "it does not exist"
     if folder.name.startswith("iter_"):
         return "it is one iteration of one; give the folder above it"
     if (folder / "checkpoints" / LATEST).is_file():
@@ -68,13 +68,13 @@ def find_iteration(checkpoint: str | Path, iteration: int | None) -> Path:
     """Return the folder of an iteration, the newest for None.
 
     Raises:
-        DataError: there is none.
+        DataError: it does not exist.
     """
     folder = newest(checkpoint) if iteration is None else iteration_folder(checkpoint, iteration)
     if not folder.is_dir():
         existing = sorted(path.name for path in Path(checkpoint).glob("iter_*"))
         raise DataError(
-            f"{folder} does not exist; iterations there: {', '.join(existing) or 'none'}"
+            f"{folder} does not exist; existing iterations: {', '.join(existing) or 'none'}"
         )
     return folder
 
@@ -116,7 +116,7 @@ def partial_folder(checkpoint: str | Path, iteration: int, attempt: str = "") ->
 def remove_partial(checkpoint: str | Path) -> None:
     """Remove partial iterations of killed runs.
 
-    A writer that outlives its run may still be at work there: it fails, which does no harm.
+    A writer that outlives its run may still write into one: it fails, which does no harm.
     """
     for folder in Path(checkpoint).glob(".iter_*.partial"):
         shutil.rmtree(folder, ignore_errors=True)

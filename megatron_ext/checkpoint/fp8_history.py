@@ -8,7 +8,7 @@ from typing import Any
 
 from galen.errors import DataError
 from megatron_ext.checkpoint import pickle_values, safe_pickle
-from megatron_ext.checkpoint.pickle_names import Inert
+from megatron_ext.checkpoint.pickle_stand_ins import Inert
 
 _RECIPE = "transformer_engine.common.recipe"
 _FIELDS = ("margin", "amax_history_len", "amax_compute_algo", "reduce_amax", "fp8_dpa", "fp8_mha")
@@ -23,15 +23,15 @@ def repickle(data: bytes, source: str) -> bytes:
     Raises:
         DataError: it is damaged, or holds something else.
     """
-    found = safe_pickle.read_bytes(data, source)
-    if found is None:
+    content = safe_pickle.read_bytes(data, source)
+    if content is None:
         return pickle.dumps(None)
-    if type(found) is not dict:
+    if type(content) is not dict:
         raise DataError(
-            f"{source} is damaged: it holds a {type(found).__name__}, which is no history of FP8"
+            f"{source} is damaged: it holds a {type(content).__name__}, which is no history of FP8"
         )
-    recipe = found.pop("recipe", None)
-    values = pickle_values.real(found, source)
+    recipe = content.pop("recipe", None)
+    values = pickle_values.real(content, source)
     return pickle.dumps(values if recipe is None else {**values, "recipe": _recipe(recipe, source)})
 
 
@@ -49,10 +49,10 @@ def _recipe(stored: Any, source: str) -> Any:
 
 
 def _format(stored: Any, recipe: Any) -> Any:
-    """Return the FP8 format by its name, or by its largest values, which a pickle has instead."""
-    told = stored.arguments[0] if type(stored) is Inert and stored.arguments else "HYBRID"
-    largest = told.arguments if type(told) is Inert else told
+    """Return the FP8 format by its name, or by its largest values, which pickles have instead."""
+    stored_name = stored.arguments[0] if type(stored) is Inert and stored.arguments else "HYBRID"
+    largest = stored_name.arguments if type(stored_name) is Inert else stored_name
     return next(
-        (kind for kind in recipe.Format if largest in (kind.name, tuple(kind.value))),
+        (known for known in recipe.Format if largest in (known.name, tuple(known.value))),
         recipe.Format.HYBRID,
     )

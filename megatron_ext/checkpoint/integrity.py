@@ -83,7 +83,7 @@ def verify(folder: Path) -> None:
 
 
 def _candidates(checkpoint: Path) -> list[int] | str:
-    """Return the iterations up to the tracker's, or what is wrong with the tracker."""
+    """Return the iterations up to the tracker's, or the tracker's problem."""
     try:
         latest = checkpoint_folder.latest_iteration(checkpoint)
     except DataError as error:
@@ -102,7 +102,7 @@ def _candidates(checkpoint: Path) -> list[int] | str:
 def newest_intact(checkpoint: Path) -> tuple[Path | None, list[str]]:
     """Return a run's newest intact iteration, and the problems of later ones (collective).
 
-    The iteration is None if there is none. A damaged one is renamed to `damaged_iter_…`, so that
+    The iteration is None if none exists. A damaged one is renamed to `damaged_iter_…`, so that
     it is not mistaken for a complete one.
     """
     is_first_rank = torch.distributed.get_rank() == 0

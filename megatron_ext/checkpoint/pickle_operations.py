@@ -4,18 +4,12 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from megatron_ext.checkpoint.pickle_constructors import check_key, check_sizes, need
 from megatron_ext.checkpoint.pickle_machine import Machine, Operation
-from megatron_ext.checkpoint.pickle_names import (
-    INDEX,
-    Inert,
-    Known,
-    check_key,
-    check_sizes,
-    need,
-    settled,
-)
+from megatron_ext.checkpoint.pickle_names import INDEX
+from megatron_ext.checkpoint.pickle_stand_ins import Inert, Known, settled
 
-_LONGEST_NUMBER = 256
+_MAX_NUMBER_LENGTH = 256
 
 
 def _proto(machine: Machine) -> None:
@@ -33,19 +27,19 @@ def _constant(value: Any) -> Operation:
     return lambda machine: machine.push(value)
 
 
-def _fixed(form: str) -> Operation:
-    compiled = struct.Struct(form)
+def _fixed(number_format: str) -> Operation:
+    compiled = struct.Struct(number_format)
     return lambda machine: machine.push(machine.number(compiled), 32)
 
 
-def _text(form: struct.Struct) -> Operation:
+def _text(length_format: struct.Struct) -> Operation:
     return lambda machine: machine.push(
-        machine.take(machine.number(form)).decode("utf-8", "surrogatepass"), 50
+        machine.take(machine.number(length_format)).decode("utf-8", "surrogatepass"), 50
     )
 
 
-def _bytes(form: struct.Struct, kind: Callable[[bytes], Any] = bytes) -> Operation:
-    return lambda machine: machine.push(kind(machine.take(machine.number(form))), 40)
+def _bytes(length_format: struct.Struct, make: Callable[[bytes], Any] = bytes) -> Operation:
+    return lambda machine: machine.push(make(machine.take(machine.number(length_format))), 40)
 
 
 def _old_text(data: bytes) -> str:
@@ -55,17 +49,17 @@ def _old_text(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _long(form: struct.Struct) -> Operation:
+def _long(length_format: struct.Struct) -> Operation:
     def operation(machine: Machine) -> None:
-        length = machine.number(form)
-        need(0 <= length <= _LONGEST_NUMBER, "a number that no checkpoint has")
+        length = machine.number(length_format)
+        need(0 <= length <= _MAX_NUMBER_LENGTH, "a number that no checkpoint has")
         machine.push(int.from_bytes(machine.take(length), "little", signed=True), 64)
 
     return operation
 
 
 def _int_line(machine: Machine) -> None:
-    text = machine.line(_LONGEST_NUMBER)
+    text = machine.line(_MAX_NUMBER_LENGTH)
     machine.push(
         (
             {b"00": False, b"01": True}.get(text)
@@ -100,16 +94,16 @@ def _tuple(count: int) -> Operation:
     return operation
 
 
-def _of_marked(kind: Callable[[list[Any]], Any]) -> Operation:
+def _of_marked(make: Callable[[list[Any]], Any]) -> Operation:
     def operation(machine: Machine) -> None:
         values = machine.marked()
-        machine.push(kind(values), 60 + 8 * len(values))
+        machine.push(make(values), 60 + 8 * len(values))
 
     return operation
 
 
-def _new(kind: Callable[[], Any], size: int) -> Operation:
-    return lambda machine: machine.push(kind(), size)
+def _new(make: Callable[[], Any], size: int) -> Operation:
+    return lambda machine: machine.push(make(), size)
 
 
 def _dict_of_marked(machine: Machine) -> None:
@@ -135,8 +129,9 @@ def _appends(machine: Machine) -> None:
 
 
 def _set_item(machine: Machine) -> None:
-    value, key = machine.pop(), machine.pop()
-    machine.taken += 64
+    value = machine.pop()
+    key = machine.pop()
+    machine.budget.bytes += 64
     machine.top(dict)[_key(key)] = value
 
 
@@ -147,12 +142,12 @@ def _set_items(machine: Machine) -> None:
 def _fill(machine: Machine, values: list[Any]) -> None:
     need(len(values) % 2 == 0, "a key without a value")
     target = machine.top(dict)
-    machine.taken += 32 * len(values)
-    for place in range(0, len(values), 2):
-        key = values[place]
-        target[key if type(key) is str else _key(key)] = values[place + 1]
-        if not place % 512:
-            machine.check_limits()  # keys may be chosen to collide
+    machine.budget.bytes += 32 * len(values)
+    for index in range(0, len(values), 2):
+        key = values[index]
+        target[key if type(key) is str else _key(key)] = values[index + 1]
+        if not index % 512:
+            machine.budget.check()  # keys may be chosen to collide
 
 
 def _key(value: Any) -> Any:
@@ -174,51 +169,55 @@ def _add_items(machine: Machine) -> None:
 
 
 def _add(machine: Machine, target: set[Any], values: list[Any]) -> None:
-    machine.taken += 32 * len(values)
-    for place, value in enumerate(values):
+    machine.budget.bytes += 32 * len(values)
+    for index, value in enumerate(values):
         check_key(value)
         target.add(value)
-        if not place % 512:
-            machine.check_limits()
+        if not index % 512:
+            machine.budget.check()
 
 
-def _put(machine: Machine, place: int) -> None:
-    machine.taken += 40
-    machine.memo[place] = machine.stack[-1]
+def _put(machine: Machine, index: int) -> None:
+    machine.budget.bytes += 40
+    machine.memo[index] = machine.stack[-1]
 
 
 def _memoize(machine: Machine) -> None:
-    machine.taken += 40
+    machine.budget.bytes += 40
     machine.memo[len(machine.memo)] = machine.stack[-1]
 
 
 def _get_byte(machine: Machine) -> None:
-    machine.taken += 8
+    machine.budget.bytes += 8
     machine.stack.append(settled(machine.memo[machine.data[machine.end]]))
     machine.end += 1
 
 
-def _get(machine: Machine, place: int) -> None:
-    machine.push(settled(machine.memo[place]))
+def _get(machine: Machine, index: int) -> None:
+    machine.push(settled(machine.memo[index]))
 
 
 def _global(machine: Machine) -> None:
-    module, name = machine.line(1024).decode("utf-8"), machine.line(1024).decode("utf-8")
+    module = machine.line(1024).decode("utf-8")
+    name = machine.line(1024).decode("utf-8")
     machine.find(module, name)
 
 
 def _stack_global(machine: Machine) -> None:
-    name, module = machine.pop(), machine.pop()
+    name = machine.pop()
+    module = machine.pop()
     machine.find(module, name)
 
 
 def _reduce(machine: Machine) -> None:
-    arguments, known = machine.pop(), machine.pop()
+    arguments = machine.pop()
+    known = machine.pop()
     machine.stack.append(machine.call(known, arguments))
 
 
 def _new_object(machine: Machine) -> None:
-    arguments, known = machine.pop(), machine.pop()
+    arguments = machine.pop()
+    known = machine.pop()
     if type(known) is Known and not known.by_new:
         raise machine.forbidden(known.name)
     machine.stack.append(machine.call(known, arguments))
@@ -241,12 +240,10 @@ def _duplicate(machine: Machine) -> None:
     machine.push(machine.stack[-1])
 
 
-_UINT8, _UINT32, _INT32, _UINT64 = (
-    struct.Struct("<B"),
-    struct.Struct("<I"),
-    struct.Struct("<i"),
-    struct.Struct("<Q"),
-)
+_UINT8 = struct.Struct("<B")
+_UINT32 = struct.Struct("<I")
+_INT32 = struct.Struct("<i")
+_UINT64 = struct.Struct("<Q")
 _BY_CODE: dict[bytes, Operation] = {
     b"\x80": _proto,
     b"\x95": _frame,
@@ -271,7 +268,7 @@ _BY_CODE: dict[bytes, Operation] = {
     b"U": _bytes(_UINT8, _old_text),
     b"I": _int_line,
     b"L": _int_line,
-    b"F": lambda machine: machine.push(float(machine.line(_LONGEST_NUMBER)), 32),
+    b"F": lambda machine: machine.push(float(machine.line(_MAX_NUMBER_LENGTH)), 32),
     b"S": _string_line,
     b"V": _unicode_line,
     b")": _constant(()),
@@ -292,11 +289,11 @@ _BY_CODE: dict[bytes, Operation] = {
     b"\x90": _add_items,
     b"q": lambda machine: _put(machine, machine.number(_UINT8)),
     b"r": lambda machine: _put(machine, machine.number(_UINT32)),
-    b"p": lambda machine: _put(machine, int(machine.line(_LONGEST_NUMBER))),
+    b"p": lambda machine: _put(machine, int(machine.line(_MAX_NUMBER_LENGTH))),
     b"\x94": _memoize,
     b"h": _get_byte,
     b"j": lambda machine: _get(machine, machine.number(_UINT32)),
-    b"g": lambda machine: _get(machine, int(machine.line(_LONGEST_NUMBER))),
+    b"g": lambda machine: _get(machine, int(machine.line(_MAX_NUMBER_LENGTH))),
     b"c": _global,
     b"\x93": _stack_global,
     b"R": _reduce,

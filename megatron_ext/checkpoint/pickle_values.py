@@ -16,7 +16,7 @@ import numpy
 import torch
 
 from galen.errors import DataError
-from megatron_ext.checkpoint.pickle_names import Inert, Known
+from megatron_ext.checkpoint.pickle_stand_ins import Inert, Known
 from megatron_ext.checkpoint.stored_tensor import StoredTensor
 
 _LEAVES = {
@@ -35,22 +35,22 @@ _LEAVES = {
 }
 _TEXTS = {str, bytes, bytearray}
 _LEAVES |= {timedelta, PurePosixPath, Known, torch.Tensor}
-_MOST = 2_000_000
-"""Most values, counted as often as they are reached.
+_MAX_VALUES = 2_000_000
+"""Maximum number of values, counted as often as they are reached.
 
 One list in a thousand lists counts a thousand times; 64 letters of a text count as one.
 """
-_LARGEST = 2**29
-"""Most bytes of the tensors among plain values, such as random states.
+_MAX_TENSOR_BYTES = 2**29
+"""Maximum bytes of the tensors among plain values, such as random states.
 
-Weights are read a piece at a time.
+Weights are read in slices.
 """
-_DEEPEST = 100
+_MAX_DEPTH = 100
 _CLASSES = {"torch.optim.adamw.AdamW": torch.optim.AdamW, "torch.optim.adam.Adam": torch.optim.Adam}
 
 
 def shown(value: Any) -> Any:
-    """Return the printable form of a value: a number or short text itself, else its type.
+    """Return a printable value: a number or short text itself, else its type.
 
     Printing a list may never end.
     """
@@ -62,26 +62,27 @@ def shown(value: Any) -> Any:
 
 
 def _children(value: Any) -> Iterable[Any] | None:
-    """Return what a value consists of; None for one that no checkpoint has."""
-    kind = type(value)
-    if kind in (list, tuple, set, frozenset):
+    """Return the parts of a value; None for a value that no checkpoint has."""
+    type_ = type(value)
+    if type_ in (list, tuple, set, frozenset):
         return value
-    if kind is dict:
+    if type_ is dict:
         return value.values()
-    if kind in (Namespace, SimpleNamespace):
+    if type_ in (Namespace, SimpleNamespace):
         return vars(value).values()
-    return (*value.arguments, value.state) if kind is Inert else None
+    return (*value.arguments, value.state) if type_ is Inert else None
 
 
 def check(root: Any, source: object) -> Any:
-    """Return what a pickle gave if whoever goes through it comes to an end.
+    """Return the value of a pickle if it can be traversed in bounded time.
 
     Raises:
-        DataError: it holds itself, or what no checkpoint holds, or too much.
+        DataError: it contains itself, a value that no checkpoint has, or too many.
     """
     sizes: dict[int, int] = {}
     path: list[tuple[Any, list[Any], int]] = []
-    waiting, total = [root], 0
+    waiting = [root]
+    total = 0
     while True:
         while waiting:
             value = waiting.pop()
@@ -95,17 +96,18 @@ def check(root: Any, source: object) -> Any:
                 raise DataError(
                     f"{source} is damaged, or not a checkpoint's: it holds a {type(value).__name__}"
                 )
-            if len(path) >= _DEEPEST:
+            if len(path) >= _MAX_DEPTH:
                 raise DataError(
-                    f"{source} is damaged, or not a checkpoint's: values lie in each other, more"
-                    f" than {_DEEPEST} deep"
+                    f"{source} is damaged, or not a checkpoint's: values are nested more"
+                    f" than {_MAX_DEPTH} deep"
                 )
             path.append((value, waiting, total))
-            waiting, total = list(children), 1
-        if total > _MOST:
+            waiting = list(children)
+            total = 1
+        if total > _MAX_VALUES:
             raise DataError(
-                f"{source} is damaged, or not a checkpoint's: it speaks of more than {_MOST:,}"
-                " values"
+                f"{source} is damaged, or not a checkpoint's: it refers to more than"
+                f" {_MAX_VALUES:,} values"
             )
         if not path:
             return root
@@ -120,13 +122,13 @@ def real(root: Any, source: object, inert: bool = False) -> Any:
     With `inert`, stand-ins for a training program's objects remain in them.
 
     Raises:
-        DataError: there is one and should not be, or the file ends before a tensor does.
+        DataError: it contains one although `inert` is false, or the file ends before a tensor.
     """
     return _Conversion(source, inert).convert(root)
 
 
 class _Conversion:
-    """Makes plain values of checked ones; each is made once, however often it is referred to."""
+    """Converts checked values to plain ones; each once, however often it is referred to."""
 
     def __init__(self, source: object, inert: bool) -> None:
         self._source = source
@@ -164,10 +166,10 @@ class _Conversion:
 
     def _tensor(self, stored: StoredTensor) -> Any:
         self._tensor_bytes += stored.nbytes
-        if self._tensor_bytes > _LARGEST:
+        if self._tensor_bytes > _MAX_TENSOR_BYTES:
             raise DataError(
-                f"{self._source} is damaged, or not a checkpoint's: more than {_LARGEST:,} bytes of"
-                " tensors among plain values"
+                f"{self._source} is damaged, or not a checkpoint's: more than"
+                f" {_MAX_TENSOR_BYTES:,} bytes of tensors among plain values"
             )
         return stored.read()
 
@@ -176,7 +178,7 @@ def packed(root: Any, source: object) -> io.BytesIO:
     """Return checked values as torch.save writes them: a pickle of ours, for code that needs one.
 
     Raises:
-        DataError: there is something among them that is not plain.
+        DataError: one of them is not plain.
     """
     file = io.BytesIO()
     torch.save(real(root, source), file, pickle_protocol=pickle.DEFAULT_PROTOCOL)

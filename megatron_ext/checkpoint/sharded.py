@@ -98,7 +98,7 @@ class ShardedWriter:
 
 
 def _collect_results() -> None:
-    """Start the process that collects the writers' reports, in place of the core's.
+    """Start the process that collects the writers' reports, instead of the core's.
 
     The core's outlives a killed trainer, ours ends with it.
     """
@@ -115,15 +115,15 @@ def _replicas() -> torch.distributed.ProcessGroup:
 def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     """Fill a sharded state dictionary from a checkpoint and return it (collective).
 
-    Keys that it does not ask for are kept.
+    Keys that it does not request are kept.
 
-    Each replica reads a part of what all of them need and gets the rest from the others. These are
+    Each replica reads a part of the data that all need and gets the rest from the others. These are
     the steps of Megatron's `dist_checkpointing.load`, which would unpickle the files itself; here
-    they come through `safe_pickle` only.
+    only `safe_pickle` reads them.
 
     Raises:
         DataError: the folder is no complete torch_dist checkpoint of a readable version, or lacks
-            what is asked for.
+            requested tensors.
     """
     folder = Path(folder)
     reader = CheckedReader(folder, _checked(folder))
@@ -157,8 +157,8 @@ def _checked(folder: Path) -> Metadata:
     """Return a checkpoint's metadata after a check of all its pickles (collective).
 
     The check is that this version can read the checkpoint and that its pickles hold nothing else.
-    One process looks for all, since there are pickles of each process that wrote the checkpoint;
-    the others get what it found.
+    One process checks for all, since every process that wrote the checkpoint left pickles; the
+    others get its result.
     """
     problem: str | None = None
     metadata: Metadata | None = None

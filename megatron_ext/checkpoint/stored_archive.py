@@ -6,10 +6,10 @@ from typing import IO
 
 from galen.errors import DataError
 
-_LARGEST_PICKLE = 2**28
-_LARGEST_READ = 2**28
+_MAX_PICKLE_BYTES = 2**28
+_MAX_READ_BYTES = 2**28
 _BEFORE_2020 = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""With what PyTorch's older format begins, pickles one behind another."""
+"""First bytes of PyTorch's older format, a sequence of pickles."""
 
 
 class StoredArchive:
@@ -20,7 +20,10 @@ class StoredArchive:
     """
 
     def __init__(self, path: Path, file: IO[bytes], offset: int, length: int) -> None:
-        self.path, self._file, self._offset, self._length = path, file, offset, length
+        self.path = path
+        self._file = file
+        self._offset = offset
+        self._length = length
         if offset + length > path.stat().st_size:
             raise self._damaged(
                 f"it has {path.stat().st_size:,} bytes, and a part of it should end at"
@@ -37,25 +40,25 @@ class StoredArchive:
             self._parts = zipfile.ZipFile(_Window(file, offset, length)).infolist()  # type: ignore[arg-type]
         except Exception as error:  # a damaged directory can fail in any way
             raise DataError(f"{path} is not a file of torch.save, or is damaged: {error}") from None
-        self._places: dict[str, tuple[int, int]] = {}
+        self._ranges: dict[str, tuple[int, int]] = {}
         end = 0
         for part in sorted(self._parts, key=lambda part: part.header_offset):
-            if part.filename in self._places or part.header_offset < end:
+            if part.filename in self._ranges or part.header_offset < end:
                 raise self._damaged(
-                    f"its part {part.filename[:80]!r} is there twice, or shares bytes with another"
+                    f"its part {part.filename[:80]!r} occurs twice, or shares bytes with another"
                 )
             begin = self._begin(part)
             end = begin + part.file_size
-            self._places[part.filename] = (begin, part.file_size)
+            self._ranges[part.filename] = (begin, part.file_size)
         if end > length:
             raise self._damaged("its parts reach beyond its end")
-        pickles = [name for name in self._places if name.endswith("/data.pkl")]
+        pickles = [name for name in self._ranges if name.endswith("/data.pkl")]
         if len(pickles) != 1 or pickles[0].count("/") != 1:
             raise self._damaged("it has no data.pkl, or several")
         self._folder = pickles[0].removesuffix("data.pkl")
 
-    def _damaged(self, why: str) -> DataError:
-        return DataError(f"{self.path} is not a file of torch.save, or is damaged: {why}")
+    def _damaged(self, reason: str) -> DataError:
+        return DataError(f"{self.path} is not a file of torch.save, or is damaged: {reason}")
 
     def _begin(self, part: zipfile.ZipInfo) -> int:
         """Return the first byte of a part.
@@ -79,22 +82,22 @@ class StoredArchive:
     def pickle(self) -> bytes:
         """Return the pickle.
 
-        ZipFile.read is no use: it insists on a checksum that torch.save may leave out.
+        ZipFile.read would require a checksum, which torch.save may leave out.
         """
-        begin, size = self._places[f"{self._folder}data.pkl"]
-        if size > _LARGEST_PICKLE:
+        begin, size = self._ranges[f"{self._folder}data.pkl"]
+        if size > _MAX_PICKLE_BYTES:
             raise self._damaged(f"a pickle of {size:,} bytes")
         self._file.seek(self._offset + begin)
         return self._file.read(size)
 
     def storage(self, key: str, size: int) -> tuple[Path, int]:
-        """Return the file of a storage and its first byte there.
+        """Return the file of a storage and the offset of its first byte.
 
         Raises:
-            DataError: it is not there, or has fewer bytes than `size`.
+            DataError: it is missing, or has fewer bytes than `size`.
         """
-        begin, held = self._places.get(f"{self._folder}data/{key}", (0, -1))
-        if held < size:
+        begin, stored = self._ranges.get(f"{self._folder}data/{key}", (0, -1))
+        if stored < size:
             raise self._damaged(
                 f"its part {key[:80]!r} is missing, or has fewer than {size:,} bytes"
             )
@@ -105,7 +108,10 @@ class _Window:
     """A part of an open file as a file of its own."""
 
     def __init__(self, file: IO[bytes], start: int, length: int) -> None:
-        self.file, self.start, self.length, self.position = file, start, length, 0
+        self.file = file
+        self.start = start
+        self.length = length
+        self.position = 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Move as in a file."""
@@ -119,8 +125,8 @@ class _Window:
     def read(self, size: int = -1) -> bytes:
         """Read at most `size` bytes."""
         rest = max(self.length - self.position, 0)
-        if (rest if size is None or size < 0 else min(size, rest)) > _LARGEST_READ:
-            raise ValueError("its directory is larger than any")
+        if (rest if size is None or size < 0 else min(size, rest)) > _MAX_READ_BYTES:
+            raise ValueError("its directory is too large")
         self.file.seek(self.start + self.position)
         data = self.file.read(rest if size is None or size < 0 else min(size, rest))
         self.position += len(data)

@@ -1,4 +1,4 @@
-"""PyTorch's Metadata, rebuilt from what a `.metadata` file says, every field looked at."""
+"""PyTorch's Metadata, rebuilt from a `.metadata` file, with every field checked."""
 
 import re
 from typing import Any
@@ -9,37 +9,41 @@ from torch.distributed.checkpoint.filesystem import _StorageInfo
 
 from galen.errors import DataError
 from megatron_ext.checkpoint import tiling
-from megatron_ext.checkpoint.pickle_names import NAMES, Inert, Known, check_sizes, need
+from megatron_ext.checkpoint.pickle_constructors import check_sizes, need
+from megatron_ext.checkpoint.pickle_names import NAMES
+from megatron_ext.checkpoint.pickle_stand_ins import Inert, Known
 
 _DCP = "torch.distributed.checkpoint"
 _TENSOR = NAMES[f"{_DCP}.metadata", "TensorStorageMetadata"]
 _BYTES = NAMES[f"{_DCP}.metadata", "BytesStorageMetadata"]
 _CHUNK = NAMES[f"{_DCP}.metadata", "ChunkStorageMetadata"]
 _PROPERTIES = NAMES[f"{_DCP}.metadata", "TensorProperties"]
-_PLACE: Known = NAMES[f"{_DCP}.filesystem", "_StorageInfo"]
-_WHOLE = (
+_STORAGE_INFO: Known = NAMES[f"{_DCP}.filesystem", "_StorageInfo"]
+_METADATA = (
     NAMES[f"{_DCP}.metadata", "Metadata"],
     # the same fields and one more
     NAMES["megatron.core.dist_checkpointing.strategies.torch", "MCoreMetadata"],
 )
-_MOST_PARTS = 20_000_000
+_MAX_PARTS = 20_000_000
 _PLAIN_NAME = re.compile(r"[^/\\\0]+")
 
 
 def rebuild(record: Any, source: object) -> dcp.Metadata:
-    """Return the metadata of a checkpoint: what reading it needs, not what else its writer kept.
+    """Return the metadata of a checkpoint that reading needs, without its writer's other fields.
 
     Raises:
-        DataError: it is not a distributed checkpoint's, or says what cannot be.
+        DataError: it is not a distributed checkpoint's, or contradicts itself.
     """
     try:
         need(
-            type(record) is Inert and record.known in _WHOLE, "it is not a distributed checkpoint's"
+            type(record) is Inert and record.known in _METADATA,
+            "it is not a distributed checkpoint's",
         )
         fields = _fields(record)
         tensors = _tensors(fields.get("state_dict_metadata"))
         return dcp.Metadata(
-            state_dict_metadata=tensors, storage_data=_places(fields.get("storage_data"), tensors)
+            state_dict_metadata=tensors,
+            storage_data=_storage_data(fields.get("storage_data"), tensors),
         )
     except DataError:
         raise
@@ -55,7 +59,7 @@ def _fields(record: Inert) -> dict[str, Any]:
 def _record(value: Any, known: Known) -> dict[str, Any]:
     need(
         type(value) is Inert and value.known is known,
-        f"something else in the place of {known.name}",
+        f"something else instead of {known.name}",
     )
     return _fields(value)
 
@@ -77,16 +81,17 @@ def _tensors(stored: Any) -> dict[str, Any]:
         check_sizes(size)
         need(type(chunks) is list, "a tensor without parts")
         parts += len(chunks)
-        need(parts <= _MOST_PARTS, "more parts of tensors than any checkpoint has")
-        kind = fields.get("properties")
-        if id(kind) not in properties:
-            properties[id(kind)] = _properties(kind)
-        # parts are given once: a list that represents thousands of parts or tensors takes few bytes
-        # of a pickle
+        need(parts <= _MAX_PARTS, "more parts of tensors than any checkpoint has")
+        tensor_properties = fields.get("properties")
+        if id(tensor_properties) not in properties:
+            properties[id(tensor_properties)] = _properties(tensor_properties)
+        # few bytes of a pickle could refer to one part thousands of times
         need(len(set(map(id, chunks))) == len(chunks), f"a part of {name[:200]!r} twice")
-        found = [_chunk(chunk, size, name) for chunk in chunks]
+        parts_of_tensor = [_chunk(chunk, size, name) for chunk in chunks]
         tensors[name] = dcp.TensorStorageMetadata(
-            properties=properties[id(kind)], size=torch.Size(size), chunks=found
+            properties=properties[id(tensor_properties)],
+            size=torch.Size(size),
+            chunks=parts_of_tensor,
         )
         need(not tiling.overlaps(tensors[name]), f"parts of {name[:200]!r} that overlap")
     return tensors
@@ -102,53 +107,56 @@ def _properties(value: Any) -> dcp.TensorProperties:
     return dcp.TensorProperties(dtype=dtype)
 
 
-def _chunk(value: Any, whole: tuple[int, ...], name: str) -> dcp.ChunkStorageMetadata:
+def _chunk(value: Any, tensor_size: tuple[int, ...], name: str) -> dcp.ChunkStorageMetadata:
     fields = _record(value, _CHUNK)
     offsets: Any = fields.get("offsets")
     sizes: Any = fields.get("sizes")
     check_sizes(offsets)
     check_sizes(sizes)
-    fits = len(offsets) == len(sizes) == len(whole) and all(
-        offset + size <= length for offset, size, length in zip(offsets, sizes, whole, strict=True)
+    fits = len(offsets) == len(sizes) == len(tensor_size) and all(
+        offset + size <= length
+        for offset, size, length in zip(offsets, sizes, tensor_size, strict=True)
     )
-    need(fits, f"a part of {name[:200]!r} that lies outside it")
+    need(fits, f"a part of {name[:200]!r} outside of it")
     return dcp.ChunkStorageMetadata(offsets=torch.Size(offsets), sizes=torch.Size(sizes))
 
 
-def _places(stored: Any, tensors: dict[str, Any]) -> dict[Any, Any]:
-    need(type(stored) is dict, "no places of tensors")
-    whole = {
+def _storage_data(stored: Any, tensors: dict[str, Any]) -> dict[Any, Any]:
+    need(type(stored) is dict, "no locations of tensors")
+    tensor_entries = {
         name: value for name, value in tensors.items() if type(value) is dcp.TensorStorageMetadata
     }
     known = {
-        (name, tuple(chunk.offsets)) for name, value in whole.items() for chunk in value.chunks
+        (name, tuple(chunk.offsets))
+        for name, value in tensor_entries.items()
+        for chunk in value.chunks
     }
-    places: dict[Any, Any] = {}
+    locations: dict[Any, Any] = {}
     for key, value in stored.items():
-        need(type(key) is tuple and len(key) == 2 and type(key[0]) is str, "a place of nothing")
+        need(type(key) is tuple and len(key) == 2 and type(key[0]) is str, "a location of nothing")
         name, offset = key
-        if name in whole:
+        if name in tensor_entries:
             need(
                 offset is not None and (name, offset) in known,
-                f"a place of no part of {name[:200]!r}",
+                f"a location of no part of {name[:200]!r}",
             )
-        places[dcp.MetadataIndex(name, None if offset is None else torch.Size(offset))] = _place(
-            value
+        locations[dcp.MetadataIndex(name, None if offset is None else torch.Size(offset))] = (
+            _storage_info(value)
         )
-    return places
+    return locations
 
 
-def _place(value: Any) -> _StorageInfo:
-    fields = _record(value, _PLACE)
+def _storage_info(value: Any) -> _StorageInfo:
+    fields = _record(value, _STORAGE_INFO)
     path: Any = fields.get("relative_path")
     offset: Any = fields.get("offset")
     length: Any = fields.get("length")
-    need(type(path) is str, "a place without a file")
+    need(type(path) is str, "a location without a file")
     if not _PLAIN_NAME.fullmatch(path) or path in (".", ".."):
         raise ValueError(f"it points outside its folder: {path[:200]!r}")
     need(
         type(offset) is int and type(length) is int and 0 <= offset < 2**62 and 0 <= length < 2**62,
-        "a place that no file has",
+        "a location that no file has",
     )
     need(not fields.get("transform_descriptors"), "bytes that are transformed")
     return _StorageInfo(path, offset, length)

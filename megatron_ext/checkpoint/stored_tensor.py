@@ -12,7 +12,7 @@ from galen.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where the bytes of a tensor are."""
+    """The location of a tensor's bytes."""
 
     path: Path
     offset: int
@@ -20,9 +20,9 @@ class StoredTensor:
     dtype: torch.dtype
     shape: tuple[int, ...]
     stride: tuple[int, ...] | None = None
-    """In elements, as PyTorch's; None for row after row."""
+    """In elements, as PyTorch's; None for contiguous."""
     data: bytes | None = None
-    """Replacement for the file where the bytes are in memory."""
+    """The bytes, if they are in memory instead of a file."""
 
     @property
     def nbytes(self) -> int:
@@ -59,7 +59,7 @@ class StoredTensor:
         return self.rows(0, self.shape[0]) if self.shape else self._strided()
 
     def _strided(self) -> Tensor:
-        """Read a tensor that does not lie row after row, as a whole."""
+        """Read an entire tensor whose rows are not contiguous."""
         stride = self.stride or contiguous(self.shape)
         span = 1 + sum((size - 1) * step for size, step in zip(self.shape, stride, strict=True))
         flat = torch.empty(span, dtype=self.dtype)
@@ -87,5 +87,5 @@ class StoredTensor:
 
 
 def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides of a tensor of this shape that lies row after row."""
+    """Return the strides of a tensor of this shape that is contiguous."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))

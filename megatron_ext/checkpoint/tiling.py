@@ -15,12 +15,14 @@ _KEY = secrets.token_bytes(16)
 
 
 @lru_cache(2**16)
-def _weight(axis: int, place: int) -> int:
+def _weight(axis: int, position: int) -> int:
     """Return a random number for a position on an axis, fixed in this process; 0 for its start."""
-    if not place:
+    if not position:
         return 0
     return (
-        int.from_bytes(hashlib.blake2b(b"%d %d" % (axis, place), digest_size=16, key=_KEY).digest())
+        int.from_bytes(
+            hashlib.blake2b(b"%d %d" % (axis, position), digest_size=16, key=_KEY).digest()
+        )
         % _PRIME
     )
 
@@ -29,8 +31,8 @@ def is_tiled(tensor: TensorStorageMetadata) -> bool:
     """Return whether parts that lie inside a tensor cover it without an overlap.
 
     Their volumes are added up with random lengths of the steps along each axis: for parts that
-    leave a gap or overlap, the sum is that of the tensor by a chance of one in 10**17 only. This
-    takes as long as there are parts, in whatever pattern they lie.
+    leave a gap or overlap, the sum is that of the tensor by a chance of one in 10**17 only. The
+    time is proportional to the number of parts, whatever their pattern.
     """
     size = tuple(tensor.size)
     total = 0
@@ -39,8 +41,8 @@ def is_tiled(tensor: TensorStorageMetadata) -> bool:
         for axis, (start, length) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
             volume = volume * (_weight(axis, start + length) - _weight(axis, start)) % _PRIME
         total += volume
-    whole = math.prod(_weight(axis, length) for axis, length in enumerate(size))
-    return 0 in size or (total - whole) % _PRIME == 0
+    expected = math.prod(_weight(axis, length) for axis, length in enumerate(size))
+    return 0 in size or (total - expected) % _PRIME == 0
 
 
 def overlaps(tensor: TensorStorageMetadata) -> bool:
@@ -52,9 +54,10 @@ def overlaps(tensor: TensorStorageMetadata) -> bool:
     begins = {
         tuple(chunk.offsets) for chunk, volume in zip(tensor.chunks, volumes, strict=True) if volume
     }
-    total, whole = sum(volumes), math.prod(tensor.size)
+    total = sum(volumes)
+    tensor_volume = math.prod(tensor.size)
     return (
         len(begins) < sum(map(bool, volumes))
-        or total > whole
-        or (total == whole and not is_tiled(tensor))
+        or total > tensor_volume
+        or (total == tensor_volume and not is_tiled(tensor))
     )

@@ -1,8 +1,8 @@
-"""Reads and writes Megatron's `torch_dist` checkpoints piece by piece, in one process.
+"""Reads and writes Megatron's `torch_dist` checkpoints in slices, in one process.
 
-The format is PyTorch's distributed one. A `.distcp` file is a row of torch.save archives;
-`.metadata` is a pickle that says which part of which tensor is where. Writing here needs no process
-group and no complete tensor; what comes out is what `dist_checkpointing.save` writes.
+The format is PyTorch's distributed one. A `.distcp` file is a sequence of torch.save
+archives; `.metadata` is a pickle with the location of each part of each tensor. Writing needs no
+process group and no complete tensor; the result is that of `dist_checkpointing.save`.
 """
 
 import json
@@ -50,7 +50,7 @@ class Entry:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Entry":
-        """Return an entry from its fields as JSON keeps them, tuples as lists."""
+        """Return an entry from its JSON fields, which have lists for tuples."""
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in fields.items()
@@ -59,7 +59,7 @@ class Entry:
 
 
 class Stream(Protocol):
-    """What `torch.save` asks of an open file."""
+    """The methods of an open file that `torch.save` requires."""
 
     def write(self, data: Any) -> int:
         """Append bytes and return their number."""
@@ -68,7 +68,7 @@ class Stream(Protocol):
         """Return the number of bytes so far."""
 
     def flush(self) -> None:
-        """Hand on what is held back."""
+        """Write buffered bytes."""
 
 
 def write_entry(
@@ -82,12 +82,12 @@ def write_entry(
     """Append a part of a tensor to an open `.distcp` file."""
     start = stream.tell()
     before = get_crc32_options()
-    # twice as fast; nothing that reads checkpoints looks at it, and the manifest has a SHA-256
+    # twice as fast; no reader of checkpoints checks it, and the manifest has a SHA-256
     set_crc32_options(False)
     try:
         torch.save(tensor, cast(IO[bytes], stream))
     except RuntimeError as error:
-        # torch.save hides what its file raises behind an error of its own
+        # torch.save hides errors of its file behind one of its own
         if isinstance(error.__context__, DataError):
             raise error.__context__ from None
         raise
@@ -112,8 +112,8 @@ def finish(
 
     They make a folder of `.distcp` files a checkpoint.
 
-    `extra_states` names objects that are stored empty: what Transformer Engine's modules keep of
-    FP8, which is nothing yet, but without which a model with such modules is not loaded.
+    `extra_states` names objects that are stored empty: the FP8 states of Transformer Engine's
+    modules, without which a model with such modules is not loaded.
     """
     tensors: dict[str, Any] = {}
     storage: dict[Any, Any] = {}
@@ -142,7 +142,7 @@ def finish(
         pickle.dump(
             dcp.Metadata(state_dict_metadata=tensors, planner_data=None, storage_data=storage), file
         )
-    torch.save(common, folder / "common.pt")  # megatron-core 0.16 wants it, 0.19 reads it
+    torch.save(common, folder / "common.pt")  # megatron-core 0.16 requires it, 0.19 reads it
     (folder / "metadata.json").write_text(json.dumps(BACKEND), encoding="utf-8")
 
 
@@ -155,8 +155,8 @@ class TorchDist:
     `module.`); it is left out here.
 
     Raises:
-        DataError: the folder is no complete torch_dist checkpoint, or its pickles hold what no
-            checkpoint holds.
+        DataError: the folder is no complete torch_dist checkpoint, or its pickles hold values that
+            no checkpoint has.
     """
 
     def __init__(self, folder: str | Path, prefix: str = "") -> None:
@@ -164,9 +164,9 @@ class TorchDist:
         self._metadata = metadata = safe_pickle.read_metadata(self.folder)
         self._parts: dict[str, list[tuple[tuple[int, ...], Any]]] = {}
         self._by_layer: dict[tuple[str, int | None], list[tuple[tuple[int, ...], Any]]] = {}
-        self._places: dict[tuple[Path, int], Any] = {}
+        self._archives: dict[tuple[Path, int], Any] = {}
         self._sizes: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
-        self._whole: dict[str, bool] = {}
+        self._is_tiled: dict[str, bool] = {}
         self.tensors: dict[str, Any] = {}
         self.objects: dict[str, Any] = {}
         for stored, value in metadata.state_dict_metadata.items():
@@ -191,7 +191,7 @@ class TorchDist:
         return numbered if layer is not None and name not in self.tensors else name
 
     def holds(self, name: str, layer: int | None) -> bool:
-        """Return whether the tensor is there."""
+        """Return whether the checkpoint has the tensor."""
         return self.key(name, layer) in self.tensors
 
     def shape(self, name: str, layer: int | None) -> tuple[int, ...]:
@@ -204,14 +204,14 @@ class TorchDist:
         """Return the precision of a tensor."""
         return self.tensors[self.key(name, layer)].properties.dtype
 
-    def place(self, name: str, layer: int | None) -> tuple[str, int]:
-        """Return the first file with rows of a tensor, of one layer, and their first byte there."""
+    def location(self, name: str, layer: int | None) -> tuple[str, int]:
+        """Return the first file with rows of a tensor, of one layer, and their offset."""
         key = self.key(name, layer)
         parts = self._parts_of(key, layer if layer is not None and key == name else None)
         return min(((info.relative_path, info.offset) for _, info in parts), default=("", 0))
 
     def rows(self, name: str, layer: int | None, start: int, stop: int) -> Tensor:
-        """Read some rows of a tensor, of one layer, from whatever parts it was saved in.
+        """Read some rows of a tensor, of one layer, from the parts it was saved in.
 
         Raises:
             DataError: the parts do not cover it, or a file is missing or damaged.
@@ -230,32 +230,34 @@ class TorchDist:
         """
         key = self.key(name, layer)
         stacked = layer is not None and key == name
-        if key not in self._whole:
-            self._whole[key] = tiling.is_tiled(self.tensors[key])
-        if not self._whole[key]:
+        if key not in self._is_tiled:
+            self._is_tiled[key] = tiling.is_tiled(self.tensors[key])
+        if not self._is_tiled[key]:
             raise DataError(
-                f"{self.folder} is incomplete: the parts of {key} in .metadata do not make it whole"
+                f"{self.folder} is incomplete: the parts of {key} in .metadata do not cover it"
             )
         stop = start + len(target)
         filled = 0
         for offset, info in self._parts_of(key, layer if stacked else None):
             size = self._sizes[key, offset]
             first = layer - offset[0] if stacked and layer is not None else 0
-            where, extent = (offset[1:], size[1:]) if stacked else (offset, size)
-            low, high = max(start, where[0]), min(stop, where[0] + extent[0])
+            begins = offset[1:] if stacked else offset
+            extent = size[1:] if stacked else size
+            low = max(start, begins[0])
+            high = min(stop, begins[0] + extent[0])
             if low >= high:
                 continue
             stored = self._stored(info, key, size, first if stacked else None)
-            places = [slice(low - start, high - start)]
-            places += [
+            slices = [slice(low - start, high - start)]
+            slices += [
                 slice(begin, begin + length)
-                for begin, length in zip(where[1:], extent[1:], strict=True)
+                for begin, length in zip(begins[1:], extent[1:], strict=True)
             ]
-            part = target[tuple(places)]
+            part = target[tuple(slices)]
             if part.is_contiguous():
-                stored.read_into(part, low - where[0])
+                stored.read_into(part, low - begins[0])
             else:
-                part.copy_(stored.rows(low - where[0], high - where[0]))
+                part.copy_(stored.rows(low - begins[0], high - begins[0]))
             filled += part.numel()
         if filled != target.numel():
             raise DataError(
@@ -279,20 +281,19 @@ class TorchDist:
     def _stored(
         self, info: Any, key: str, size: tuple[int, ...], layer: int | None
     ) -> StoredTensor:
-        """Return where a part is; of a stack of layers, the one at place `layer` in it."""
+        """Return the location of a part; of a stack of layers, that of its layer `layer`."""
         path = self.folder / info.relative_path
         if not path.is_file():
             raise DataError(f"{self.folder} is incomplete: {info.relative_path} is missing")
-        stored = self._places.get((path, info.offset))
+        stored = self._archives.get((path, info.offset))
         if stored is None:
-            stored = self._places[path, info.offset] = safe_pickle.read_archive(
+            stored = self._archives[path, info.offset] = safe_pickle.read_archive(
                 path, info.offset, info.length
             )
         dtype = self.tensors[key].properties.dtype
         if not isinstance(stored, StoredTensor) or stored.shape != size or stored.dtype != dtype:
             raise DataError(
-                f"{path} does not hold what .metadata says: {key} should have {list(size)} of"
-                f" {dtype} there"
+                f"{path} differs from .metadata: {key} should have {list(size)} of {dtype}"
             )
         if layer is None:
             return stored
@@ -320,33 +321,37 @@ class TorchDist:
 
 
 def common_state(folder: Path, metadata: dcp.Metadata) -> dict[str, Any]:
-    """Return what belongs to no tensor, read without running code.
+    """Return the state that belongs to no tensor, read without running code.
 
     Raises:
-        DataError: it is damaged, or holds what no checkpoint holds.
+        DataError: it is damaged, or holds values that no checkpoint has.
     """
     path = folder / "common.pt"
     if path.is_file():
-        found = safe_pickle.read_archive(path)
+        state = safe_pickle.read_archive(path)
     else:
         info = metadata.storage_data.get(dcp.MetadataIndex("common_state/shard_0_1"))
         if info is None:
             return {}
         path = folder / info.relative_path
-        found = safe_pickle.read_archive(path, info.offset, info.length)
-        found = found[0] if type(found) is list and len(found) == 1 else found
-    if type(found) is not dict:
+        state = safe_pickle.read_archive(path, info.offset, info.length)
+        state = state[0] if type(state) is list and len(state) == 1 else state
+    if type(state) is not dict:
         raise DataError(
-            f"{path} is damaged, or not a checkpoint's: it holds a {type(found).__name__} in the"
-            " place of a dict"
+            f"{path} is damaged, or not a checkpoint's: it holds a {type(state).__name__}"
+            " instead of a dict"
         )
-    return found
+    return state
 
 
 def megatron_arguments(**values: Any) -> dict[str, Any]:
     """Return the common state that Megatron-LM expects: arguments, iteration, layout version."""
+    return {"args": Namespace(**values), **common_without_arguments()}
+
+
+def common_without_arguments() -> dict[str, Any]:
+    """Return the common state of a model that Megatron-LM cannot express."""
     return {
-        "args": Namespace(**values),
         "checkpoint_version": 3.0,
         "iteration": 0,
         "num_floating_point_operations_so_far": 0,

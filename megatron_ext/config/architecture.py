@@ -4,9 +4,11 @@ A checkpoint carries it as `architecture.json`; recipes never repeat it.
 """
 
 import dataclasses
+import importlib
+import inspect
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -24,31 +26,54 @@ ARCHITECTURE_FILE = "architecture.json"
 VOCAB_MULTIPLE = 128  # Megatron-LM's --make-vocab-size-divisible-by
 
 
-_MOST = 2**31 - 1
-_MOST_LAYERS = 10_000
+_MAX_SIZE = 2**31 - 1
+_MAX_LAYERS = 10_000
 """More than any model has; a damaged number would fill the memory with tensor names."""
+
+
+ActivationName = Literal["silu", "relu2"]
+NormPlacement = Literal["before", "after"]
+
+
+class Activation(NamedTuple):
+    """An activation function of the MLP."""
+
+    function: str
+    """Dotted name of it in PyTorch or Megatron Core."""
+    fusible: bool
+    """Whether Megatron Core has a kernel that fuses it with the bias and the gate."""
+
+
+ACTIVATIONS: dict[ActivationName, Activation] = {
+    "silu": Activation("torch.nn.functional.silu", fusible=True),
+    "relu2": Activation("megatron.core.activations.squared_relu", fusible=False),
+}
+"""By the name that Hugging Face's `hidden_act` has for it."""
 
 
 @dataclass(kw_only=True, frozen=True, config=STRICT)
 class Architecture:
-    """A decoder with RMSNorm, rotary positions, grouped-query attention and a gated SiLU MLP.
+    """A decoder with RMSNorm, rotary positions and grouped-query attention.
 
-    The names are Megatron's.
+    The names are Megatron's. A field with a default is a property, whose default is Llama's. What
+    a property changes (shapes, FLOPs, activations, Megatron's arguments) is derived here, once: the
+    planner and the interop formats read the derived attributes. An interop format refuses a model
+    with a property that it does not declare (`conversion/interop_target.py`).
     """
 
     family: str
     """Model family in checkpoints_convert, for example llama."""
-    num_layers: int = Field(gt=0, le=_MOST_LAYERS)
-    hidden_size: int = Field(gt=0, le=_MOST)
-    ffn_hidden_size: int = Field(gt=0, le=_MOST)
-    num_attention_heads: int = Field(gt=0, le=_MOST)
-    num_query_groups: int = Field(gt=0, le=_MOST)
+    num_layers: int = Field(gt=0, le=_MAX_LAYERS)
+    hidden_size: int = Field(gt=0, le=_MAX_SIZE)
+    ffn_hidden_size: int = Field(gt=0, le=_MAX_SIZE)
+    num_attention_heads: int = Field(gt=0, le=_MAX_SIZE)
+    num_query_groups: int = Field(gt=0, le=_MAX_SIZE)
     """Key/value heads."""
-    kv_channels: int = Field(gt=0, le=_MOST)
+    kv_channels: int = Field(gt=0, le=_MAX_SIZE)
     """Size of one head."""
-    vocab_size: int = Field(gt=0, le=_MOST)
+    vocab_size: int = Field(gt=0, le=_MAX_SIZE)
     """Rows of the embedding that belong to a token, padding not counted."""
-    max_position_embeddings: int = Field(gt=0, le=_MOST)
+    max_position_embeddings: int = Field(gt=0, le=_MAX_SIZE)
     rotary_base: float = Field(gt=0, allow_inf_nan=False)
     rope_scaling_factor: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Factor of Llama 3's rotary scaling, None for none."""
@@ -58,8 +83,17 @@ class Architecture:
     """Whether query, key and value have a bias (Qwen2)."""
     qk_layernorm: bool = False
     """Whether query and key pass an RMSNorm over each head (Qwen3)."""
-    window_size: int | None = Field(default=None, gt=0, le=_MOST)
+    window_size: int | None = Field(default=None, gt=0, le=_MAX_SIZE)
     """Tokens that a token attends to, itself included (Mistral's sliding window); None for all."""
+    activation: ActivationName = "silu"
+    """Activation function of the MLP."""
+    gated_mlp: bool = True
+    """Whether the activation of one projection (the gate) multiplies another (up)."""
+    norm_placement: NormPlacement = "before"
+    """Whether attention and MLP have an RMSNorm before (on their input) or after (on their output).
+
+    After is before the residual addition, as in OLMo 2.
+    """
 
     def padded_vocab_size(self, tensor_parallel: int = 1) -> int:
         """Return the rows of the embedding under `tensor_parallel` ranks.
@@ -80,10 +114,35 @@ class Architecture:
         return self.num_query_groups * self.kv_channels
 
     @property
+    def mlp_input_projections(self) -> int:
+        """Matrices of an MLP that take hidden states: up, and the gate if there is one."""
+        return 2 if self.gated_mlp else 1
+
+    @property
+    def mlp_num_projections(self) -> int:
+        """Matrices of an MLP."""
+        return self.mlp_input_projections + 1
+
+    @property
+    def norms_before(self) -> bool:
+        """Whether attention and MLP have a norm on their input."""
+        return self.norm_placement == "before"
+
+    @property
+    def norms_after(self) -> bool:
+        """Whether attention and MLP have a norm on their output."""
+        return self.norm_placement == "after"
+
+    @property
+    def num_norms_per_layer(self) -> int:
+        """Norms over hidden states in a layer; those of query and key heads not counted."""
+        return 2 * (self.norms_before + self.norms_after)
+
+    @property
     def layer_matrix_parameters(self) -> int:
         """Weights of a layer's matrices, which tensor parallelism divides."""
         attention = self.hidden_size * (2 * self.query_size + 2 * self.key_value_size)
-        mlp = 3 * self.hidden_size * self.ffn_hidden_size
+        mlp = self.mlp_num_projections * self.hidden_size * self.ffn_hidden_size
         return attention + mlp
 
     @property
@@ -94,7 +153,8 @@ class Architecture:
     @property
     def layer_norm_parameters(self) -> int:
         """Weights of a layer's norms, which every tensor-parallel rank holds."""
-        return 2 * self.hidden_size + (2 * self.kv_channels if self.qk_layernorm else 0)
+        head_norms = 2 * self.kv_channels if self.qk_layernorm else 0
+        return self.num_norms_per_layer * self.hidden_size + head_norms
 
     @property
     def parameters(self) -> int:
@@ -126,40 +186,74 @@ class Architecture:
         attention = self.num_layers * self.attention_flops_per_token(seq_length)
         return 6.0 * multiplied + attention
 
+    def core_arguments(self) -> dict[str, Any]:
+        """Return this model in the names of Megatron Core's TransformerConfig, as plain data.
+
+        Training, Megatron-Bridge, NeMo and Megatron-LM take their arguments from here. The
+        activation is a dotted name.
+        """
+        return {
+            "num_layers": self.num_layers,
+            "hidden_size": self.hidden_size,
+            "ffn_hidden_size": self.ffn_hidden_size,
+            "num_attention_heads": self.num_attention_heads,
+            "num_query_groups": self.num_query_groups,
+            "kv_channels": self.kv_channels,
+            "layernorm_epsilon": self.layernorm_epsilon,
+            "normalization": "RMSNorm",
+            "gated_linear_unit": self.gated_mlp,
+            "activation_func": ACTIVATIONS[self.activation].function,
+            "add_bias_linear": False,
+            "add_qkv_bias": self.add_qkv_bias,
+            "qk_layernorm": self.qk_layernorm,
+            "window_size": None if self.window_size is None else (self.window_size - 1, 0),
+            # the core's default of 0.1 would inflate the loss of a continued model
+            "hidden_dropout": 0.0,
+            "attention_dropout": 0.0,
+        }
+
     def transformer_config(self, **options: Any) -> "TransformerConfig":
         """Return Megatron's configuration of this model.
 
         `options` are further TransformerConfig fields.
         """
-        import torch
         from megatron.core.transformer import TransformerConfig
 
-        return TransformerConfig(
-            num_layers=self.num_layers,
-            hidden_size=self.hidden_size,
-            ffn_hidden_size=self.ffn_hidden_size,
-            num_attention_heads=self.num_attention_heads,
-            num_query_groups=self.num_query_groups,
-            kv_channels=self.kv_channels,
-            layernorm_epsilon=self.layernorm_epsilon,
-            normalization="RMSNorm",
-            gated_linear_unit=True,
-            activation_func=torch.nn.functional.silu,
-            add_bias_linear=False,
-            add_qkv_bias=self.add_qkv_bias,
-            qk_layernorm=self.qk_layernorm,
-            window_size=None if self.window_size is None else (self.window_size - 1, 0),
-            # the core's default of 0.1 would inflate the loss of a continued model
-            hidden_dropout=0.0,
-            attention_dropout=0.0,
-            **options,
-        )
+        arguments = self.core_arguments()
+        module, _, name = arguments["activation_func"].rpartition(".")
+        function = getattr(importlib.import_module(module), name)
+        if not ACTIVATIONS[self.activation].fusible:
+            fused = options.pop("bias_activation_fusion", False)
+            # Megatron's function is compiled, which the CPU platform cannot do
+            function = function if fused else inspect.unwrap(function)
+        arguments["activation_func"] = function
+        return TransformerConfig(**arguments, **options)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as `architecture.json` has them.
+
+        Properties added after the first format are left out at their default, so that an older
+        Galen still reads the file.
+        """
+        defaults = properties()
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in _LATER_PROPERTIES or value != defaults[name]
+        }
 
     def write(self, folder: str | Path) -> None:
         """Write `architecture.json` into `folder`."""
-        write_text(
-            Path(folder) / ARCHITECTURE_FILE, json.dumps(dataclasses.asdict(self), indent=1) + "\n"
-        )
+        write_text(Path(folder) / ARCHITECTURE_FILE, json.dumps(self.to_json(), indent=1) + "\n")
+
+
+def properties() -> dict[str, Any]:
+    """Return the properties of a model by the fields of Architecture, with Llama's values."""
+    parameters = inspect.signature(Architecture).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not one.empty}
+
+
+_LATER_PROPERTIES = frozenset({"activation", "gated_mlp", "norm_placement"})
 
 
 def read_architecture(path: str | Path) -> Architecture:
@@ -175,7 +269,7 @@ def read_architecture(path: str | Path) -> Architecture:
     file = shipped.resolve(path) if is_file else Path(path) / ARCHITECTURE_FILE
     if not file.exists():
         raise DataError(
-            f"cannot read {file}: there is none; `galen import` writes it beside the weights"
+            f"cannot read {file}: it does not exist; `galen import` writes it beside the weights"
         )
     fields = json_file.read_object(file)
     try:
@@ -185,7 +279,7 @@ def read_architecture(path: str | Path) -> Architecture:
 
 
 def architecture_from_model(checkpoint: str | Path, json_path: str | Path | None) -> Architecture:
-    """Return a recipe's architecture: its checkpoint's, or before there is one, its file's.
+    """Return a recipe's architecture: its checkpoint's, or before one exists, its file's.
 
     Args:
         checkpoint: `model.checkpoint` of a recipe; it need not exist if `json_path` is given.

@@ -221,7 +221,8 @@ def check_schedule(optimizer: Optimizer, training: Training) -> None:
             name = "training.train_iters"
         raise ValueError(
             f"optimizer.lr_warmup_iters ({optimizer.lr_warmup_iters}) must be less than {name}"
-            f" ({decay})"
+            f" ({decay}); set optimizer.lr_warmup_iters to at most {decay - 1}, or {name} to at"
+            f" least {optimizer.lr_warmup_iters + 1}"
         )
     if optimizer.min_lr > optimizer.lr:
         raise ValueError(

@@ -30,10 +30,13 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
     _check_bf16_layers(recipe, architecture.num_layers)
     model = tensor * pipeline * context
     if world_size % model:
+        below = world_size // model * model
+        possible = f"{below} or {below + model}" if below else str(model)
         raise UsageError(
-            f"{world_size} processes cannot be divided into models of {tensor} x {pipeline} x"
-            f" {context} (tensor x pipeline x context); start a multiple of {model}"
-            " (--nproc-per-node), or change parallel"
+            f"the number of processes ({world_size}) must be a multiple of tensor x pipeline x"
+            f" context parallel size = {tensor} x {pipeline} x {context} = {model}; use"
+            f" {possible} (galen pretrain --nproc-per-node, galen plan --gpus), or change"
+            f" {_parallel_keys(parallel)}"
         )
     replicas = world_size // model
     _check_batches(recipe, replicas)
@@ -46,6 +49,16 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
     return replicas
 
 
+def _parallel_keys(parallel: Parallel) -> str:
+    """Return the keys of the sizes above 1."""
+    names = (
+        "tensor_model_parallel_size",
+        "pipeline_model_parallel_size",
+        "context_parallel_size",
+    )
+    return " and ".join(f"parallel.{name}" for name in names if getattr(parallel, name) > 1)
+
+
 def _check_batches(recipe: Recipe, replicas: int) -> None:
     """Check that all global batch sizes can be divided among the replicas."""
     training = recipe.training
@@ -55,9 +68,11 @@ def _check_batches(recipe: Recipe, replicas: int) -> None:
             key = "training.global_batch_size"
             if batch != training.global_batch_size:
                 key = "training.rampup_batch_size: the batch size"
+            multiple = training.micro_batch_size * replicas
             raise UsageError(
-                f"{key} = {batch} is no multiple of micro_batch_size x data-parallel size ="
-                f" {training.micro_batch_size} x {replicas}"
+                f"{key} = {batch} must be a multiple of micro_batch_size x data-parallel size ="
+                f" {training.micro_batch_size} x {replicas} = {multiple}; change it,"
+                " training.micro_batch_size or the number of processes"
             )
         micro_batches = batch // (training.micro_batch_size * replicas)
         if recipe.parallel.virtual_pipeline_model_parallel_size and micro_batches % stages:

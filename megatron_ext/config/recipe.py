@@ -65,12 +65,14 @@ def from_run(path: Path) -> Recipe:
     """Return the recipe in a run folder.
 
     Raises:
-        OutputConflictError: it is not a recipe of pretraining.
+        OutputConflictError: it is no recipe of pretraining, or one of another version.
     """
     try:
         return recipe.load(Recipe, path)
     except UsageError as error:
-        first, *_ = str(error).splitlines()
+        reason = str(error).splitlines()[0].partition("; known: ")[0]
         raise OutputConflictError(
-            f"{path.parent} is not the folder of a pretraining run ({first})"
+            f"{path.parent} is not the folder of a pretraining run of this version of Galen"
+            f" ({reason}); resume it with the version that started it, or start a new run from its"
+            f" weights with model.checkpoint={path.parent / 'checkpoints'} and another output"
         ) from None

@@ -128,15 +128,19 @@ class Data:
 
     @property
     def train_prefixes(self) -> list[str]:
-        """All training files."""
-        return self.train + [prefix for source in self.sources.values() for prefix in source.train]
+        """All training files, those of sources in the order of their names."""
+        prefixes = list(self.train)
+        for name in sorted(self.sources):
+            prefixes += self.sources[name].train
+        return prefixes
 
     @property
     def validation_prefixes(self) -> list[str]:
-        """All validation files."""
-        return self.validation + [
-            prefix for source in self.sources.values() for prefix in source.validation
-        ]
+        """All validation files, those of sources in the order of their names."""
+        prefixes = list(self.validation)
+        for name in sorted(self.sources):
+            prefixes += self.sources[name].validation
+        return prefixes
 
     @property
     def prefixes(self) -> list[str]:

@@ -15,16 +15,18 @@ from megatron_ext.resilience.signals import block_signals
 class BatchSampler:
     """Yields this data-parallel rank's micro-batches of sample indices.
 
-    It begins at a given number of consumed samples.
-
-    Sample n of the run is the same whatever the number of ranks and the micro-batch size.
+    The first one follows `consumed` samples. Sample n of the run is the same for any number of
+    ranks and any micro-batch size.
     """
 
     def __init__(
         self, *, total: int, consumed: int, micro_batch_size: int, rank: int, ranks: int
     ) -> None:
-        self.total, self.consumed = total, consumed
-        self.micro_batch_size, self.rank, self.ranks = micro_batch_size, rank, ranks
+        self.total = total
+        self.consumed = consumed
+        self.micro_batch_size = micro_batch_size
+        self.rank = rank
+        self.ranks = ranks
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield lists of `micro_batch_size` indices."""
@@ -73,7 +75,7 @@ def pack_documents(
     Args:
         batch: tensors [micro batch, sequence] on the CPU; `position_ids` are 0 where a document
             begins, and at a row's beginning.
-        device: where the boundaries are wanted.
+        device: of the returned boundaries.
     """
     positions = batch["position_ids"].flatten()
     bounds = torch.cat(

@@ -16,8 +16,9 @@ from galen.atomic import write_text
 from galen.errors import DataError, raise_on_all_ranks
 
 RECORD = "data.json"
-_BLOCKS, _BLOCK_BYTES = 64, 65536
-"""What is read of the tokens: all of a small file, of a file of terabytes blocks spread over it."""
+_BLOCKS = 64
+_BLOCK_BYTES = 65536
+"""Number and size of the hashed blocks of tokens: all of a small file, a sample of a large one."""
 
 
 def fingerprint(prefix: str) -> str:
@@ -48,53 +49,51 @@ def check(output: Path, prefixes: list[str], resumed: bool) -> dict[str, str]:
     Raises:
         DataError: files changed since the run began, or a machine has other files than the first.
     """
-    first = torch.distributed.get_rank() == 0
-    reads = first or os.environ.get("LOCAL_RANK", "0") == "0"  # one process of each machine
+    is_first_rank = torch.distributed.get_rank() == 0
+    # one process of each machine reads
+    reads = is_first_rank or os.environ.get("LOCAL_RANK", "0") == "0"
     own = [fingerprint(prefix) for prefix in prefixes] if reads else None
     record = output / RECORD
-    before = _recorded(record) if first and resumed and record.is_file() else None
-    everywhere: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everywhere, (own, before))
-    now, before = everywhere[0]
-    for rank, (other, _) in enumerate(everywhere):
-        if other is not None and other != now:
-            changed = [
-                prefix
-                for prefix, here, there in zip(prefixes, now, other, strict=True)
-                if here != there
-            ]
+    recorded = _recorded(record) if is_first_rank and resumed and record.is_file() else None
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, (own, recorded))
+    current, recorded = gathered[0]
+    for rank, (other, _) in enumerate(gathered):
+        if other is not None and other != current:
+            names = ", ".join(_changed(prefixes, current, other))
             raise_on_all_ranks(
                 DataError(
-                    f"process {rank} reads other data than process 0 below the same names:"
-                    f" {', '.join(changed)}"
+                    f"process {rank} reads other data than process 0 at the same paths: {names}"
                 )
             )
-    if before not in (None, now):
-        raise_on_all_ranks(_other_data(output, prefixes, before, now))
-    if first and before is None:
-        write_text(record, json.dumps({"fingerprints": now}) + "\n")
-    return dict(zip(prefixes, now, strict=True))
+    if recorded is not None and recorded != current:
+        raise_on_all_ranks(_other_data(output, _changed(prefixes, recorded, current)))
+    if is_first_rank and recorded is None:
+        write_text(record, json.dumps({"fingerprints": current}) + "\n")
+    return dict(zip(prefixes, current, strict=True))
 
 
 def _recorded(path: Path) -> list[str]:
-    found = json_file.read_object(path).get("fingerprints")
-    if not isinstance(found, list):
+    fingerprints = json_file.read_object(path).get("fingerprints")
+    if not isinstance(fingerprints, list):
         raise DataError(
             f"{path} is damaged: it holds no list of fingerprints; remove it if the data are those"
             " that the run began with"
         )
-    return found
+    return fingerprints
 
 
-def _other_data(output: Path, prefixes: list[str], before: list[str], now: list[str]) -> DataError:
-    """Return what to say of files that changed since a run began."""
-    changed = prefixes
-    if len(before) == len(now):
-        changed = [
-            prefix for prefix, old, new in zip(prefixes, before, now, strict=True) if old != new
-        ]
+def _changed(prefixes: list[str], before: list[str], now: list[str]) -> list[str]:
+    """Return the prefixes whose fingerprints differ; all if their number does."""
+    if len(before) != len(now):
+        return prefixes
+    return [prefix for prefix, old, new in zip(prefixes, before, now, strict=True) if old != new]
+
+
+def _other_data(output: Path, changed: list[str]) -> DataError:
+    """Return the error about files that changed since a run began."""
     return DataError(
         f"{', '.join(changed)}: the files are not those that the run in {output} began with"
-        " (tokenized again?); bring those back, or start from its weights on the new ones with"
+        " (tokenized again?); restore those, or start from its weights on the new ones with"
         f" model.checkpoint={output / 'checkpoints'} and another output"
     )

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from galen import manifest
 from galen.errors import DataError
+from megatron_ext.data.token_files import manifest_path, role_prefix
 
 ANSWER = 2
-"""Number of the assistant's role in a role file."""
+"""Id of the assistant's role in a role file."""
 ANSWER_NAMES = ("assistant", "gpt", "answer")
-"""How records call that role (data_prep/preprocess.py --instruction)."""
+"""Names of that role in records (data_prep/preprocess.py --instruction)."""
 
 Ids = numpy.ndarray[Any, Any]
 
@@ -31,103 +32,102 @@ logger = logging.getLogger(__name__)
 
 
 class Conversations:
-    """The conversations of one pair of text and role files, with what of each is learnt.
+    """The conversations of one pair of text and role files, with the loss mask of each.
 
     Args:
         prefix: path of the text file without its ending; the role file is beside it.
-        tokenizer: tokenizer.json of the model, to know the tokens around an answer.
-        length: tokens of a sequence; longer conversations are cut at their end.
+        tokenizer: tokenizer.json of the model, to encode the template around an answer.
+        length: tokens of a sequence; longer conversations are truncated.
 
     Raises:
-        DataError: files do not belong together, or no conversation has an answer to learn.
+        DataError: files do not belong together, or no conversation has an answer in the loss.
     """
 
     def __init__(self, prefix: str, tokenizer: Path, length: int) -> None:
-        self._role, self._text = (IndexedDataset(name) for name in (role_prefix(prefix), prefix))
+        self._role = IndexedDataset(role_prefix(prefix))
+        self._text = IndexedDataset(prefix)
         if not numpy.array_equal(self._text.sequence_lengths, self._role.sequence_lengths):
             raise DataError(f"{prefix} and {role_prefix(prefix)} differ in length; tokenize again")
-        self._frame = _frame(prefix, tokenizer)
+        self._template = _template(prefix, tokenizer)
         self._length = length
         self.sizes = numpy.minimum(self._text.sequence_lengths, length)
         """Tokens of each conversation."""
-        self.places = numpy.array(
-            [place for place in range(len(self.sizes)) if self.learnt(place).any()],
-            dtype=numpy.int64,
-        )
-        """Conversations with an answer to learn."""
-        for place in self.places[:100]:
-            roles = self._role[place][:length]
-            if (
-                self.learnt(place) & (roles == ANSWER) & (numpy.append(-1, roles[:-1]) != ANSWER)
-            ).any():
+        with_answer = [index for index in range(len(self.sizes)) if self.loss_mask(index).any()]
+        self.indices = numpy.array(with_answer, dtype=numpy.int64)
+        """Conversations with an answer in the loss."""
+        self._check_answers(prefix)
+
+    def _check_answers(self, prefix: str) -> None:
+        """Check that there are answers, and that the template is recognized before them."""
+        for index in self.indices[:100]:
+            is_answer = self._role[index][: self._length] == ANSWER
+            first_tokens = is_answer & numpy.append(True, ~is_answer[:-1])
+            if (self.loss_mask(index) & first_tokens).any():
                 raise DataError(
-                    f"{prefix}: it cannot be told where answers begin: their first tokens are not"
-                    " those of the message's form"
+                    f"{prefix}: the start of answers is not recognized: their first tokens are not"
+                    " those of the message template"
                 )
-        if not len(self.places):
+        if not len(self.indices):
             raise DataError(
-                f"{prefix}: no conversation has an answer within data.seq_length = {length} tokens"
+                f"{prefix}: no conversation has an answer within data.seq_length ="
+                f" {self._length} tokens"
             )
-        if len(self.places) < len(self.sizes):
-            without = len(self.sizes) - len(self.places)
+        without = len(self.sizes) - len(self.indices)
+        if without:
             logger.warning(
                 f"{prefix}: {without} of {len(self.sizes)} conversations have no answer within"
-                f" {length} tokens"
+                f" {self._length} tokens"
             )
 
-    def tokens(self, place: int) -> Ids:
+    def tokens(self, index: int) -> Ids:
         """Return a conversation's ids."""
-        return self._text[place][: self._length].astype(numpy.int64)
+        return self._text[index][: self._length].astype(numpy.int64)
 
-    def learnt(self, place: int) -> Ids:
+    def loss_mask(self, index: int) -> Ids:
         """Return for each token of a conversation whether it is in the loss.
 
-        An answer's content and the mark that ends it are.
-
-        What the template writes before an answer (`<|im_start|>answer` and a line break) and behind
-        its mark is not.
+        An answer's content and its end mark are; the template's text before an answer
+        (`<|im_start|>answer` and a line break) and after the end mark is not.
         """
-        ids = self.tokens(place)
-        learnt = self._role[place][: self._length] == ANSWER
-        frame = self._frame
-        for head in frame.heads:
+        ids = self.tokens(index)
+        mask = self._role[index][: self._length] == ANSWER
+        template = self._template
+        for head in template.heads:
             for start in _occurrences(ids, head):
-                learnt[start : start + len(head)] = False
-        for start in _occurrences(ids, frame.mark + frame.behind):
-            learnt[start + len(frame.mark) : start + len(frame.mark) + len(frame.behind)] = False
-        if (
-            frame.eod is not None
-            and ids[-1] == frame.eod
-            and self._text.sequence_lengths[place] <= self._length
-        ):
-            learnt[-1] = False
-        learnt[0] = False
-        return learnt
+                mask[start : start + len(head)] = False
+        for start in _occurrences(ids, template.end_mark + template.tail):
+            tail_start = start + len(template.end_mark)
+            mask[tail_start : tail_start + len(template.tail)] = False
+        is_complete = self._text.sequence_lengths[index] <= self._length
+        if template.eod is not None and ids[-1] == template.eod and is_complete:
+            mask[-1] = False
+        mask[0] = False
+        return mask
 
 
 @dataclasses.dataclass(frozen=True)
-class Frame:
+class Template:
     """The ids around answers."""
 
     heads: list[list[int]]
     """Tokens before an answer, for each name of the role."""
-    mark: list[int]
-    """What ends an answer."""
-    behind: list[int]
-    """White space behind that."""
+    end_mark: list[int]
+    """Tokens that end an answer."""
+    tail: list[int]
+    """White space after the end mark."""
     eod: int | None
-    """The end-of-document token, where one was appended."""
+    """The end-of-document token, if one was appended."""
 
 
 class InstructionSamples(torch.utils.data.Dataset):
     """Sequences of conversations, reshuffled for each pass.
 
     Args:
-        conversations: where they come from.
-        samples: sequences wanted; None for those of one pass.
+        conversations: the conversations of a pair of files.
+        samples: number of sequences; None for those of one pass.
         length: tokens of a sequence.
-        packed: several conversations in a sequence.
-        seed: decides the order.
+        packed: put several conversations into a sequence.
+        seed: of the order.
     """
 
     def __init__(
@@ -138,20 +138,19 @@ class InstructionSamples(torch.utils.data.Dataset):
         packed: bool,
         seed: int,
     ) -> None:
-        self._conversations, self._length = conversations, length
+        self._conversations = conversations
+        self._length = length
         self._rows: list[Sequence[int]] = []
         generator = numpy.random.default_rng(seed)
         while not self._rows or (samples is not None and len(self._rows) < samples):
-            order = generator.permutation(conversations.places)
-            rows = (
-                _rows(order, conversations.sizes, length)
-                if packed
-                else [[place] for place in order.tolist()]
-            )
+            order = generator.permutation(conversations.indices)
+            rows = [[index] for index in order.tolist()]
+            if packed:
+                rows = _pack(order, conversations.sizes, length)
             self._rows += rows
         self._rows = self._rows[:samples]
         self.per_pass = len(rows)
-        """Samples in which all is read once: packed in another order they may differ by a few."""
+        """Samples of one pass; packed in another order, they may differ by a few."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -161,61 +160,49 @@ class InstructionSamples(torch.utils.data.Dataset):
 
         Positions count from a conversation's beginning.
         """
-        tokens, learnt = numpy.zeros(self._length, numpy.int64), numpy.zeros(self._length, bool)
+        tokens = numpy.zeros(self._length, numpy.int64)
+        loss_mask = numpy.zeros(self._length, bool)
         positions = numpy.arange(self._length)
         end = 0
-        for place in self._rows[sample]:
-            start, end = end, end + int(self._conversations.sizes[place])
-            tokens[start:end] = self._conversations.tokens(place)
-            learnt[start:end] = self._conversations.learnt(place)
+        for index in self._rows[sample]:
+            start = end
+            end = start + int(self._conversations.sizes[index])
+            tokens[start:end] = self._conversations.tokens(index)
+            loss_mask[start:end] = self._conversations.loss_mask(index)
             positions[end:] = numpy.arange(self._length - end)
+        # the label of a position is the next token
+        label_mask = numpy.append(loss_mask[1:], False).astype(numpy.float32)
         return {
             "tokens": torch.from_numpy(tokens),
             "labels": torch.from_numpy(numpy.append(tokens[1:], 0)),
-            "loss_mask": torch.from_numpy(numpy.append(learnt[1:], False).astype(numpy.float32)),
+            "loss_mask": torch.from_numpy(label_mask),
             "position_ids": torch.from_numpy(positions),
         }
 
 
-def role_prefix(prefix: str) -> str:
-    """Return the prefix of the role file that belongs to a text file.
-
-    Raises:
-        DataError: the text file has not the name that `galen preprocess --instruction` gives.
-    """
-    if not prefix.endswith("_text_document"):
-        raise DataError(
-            f"data.instruction: {prefix} does not end with _text_document, as `galen preprocess"
-            " --instruction` names text files"
-        )
-    return prefix.removesuffix("_text_document") + "_role_document"
-
-
-def _frame(prefix: str, tokenizer: Path) -> Frame:
+def _template(prefix: str, tokenizer: Path) -> Template:
     """Return the ids around a text file's answers, from the message format in its manifest."""
     from tokenizers import Tokenizer
 
-    config = manifest.read(
-        Path(prefix.removesuffix("_text_document") + f"_{manifest.NAME}"), "preprocess"
-    )["config"]
+    config = manifest.read(manifest_path(prefix), "preprocess")["config"]
     if "message" not in config:
         raise DataError(
             f"data.instruction: {prefix} was not made by `galen preprocess --instruction`"
         )
     if not tokenizer.is_file():
         raise DataError(
-            f"data.instruction needs the model's {tokenizer.name}; there is no {tokenizer}"
+            f"data.instruction needs the model's {tokenizer.name}; {tokenizer} is missing"
         )
     encoder = Tokenizer.from_file(str(tokenizer))
-    before, behind = config["message"].split("{content}", 1)
+    before, after = config["message"].split("{content}", 1)
     heads = [_encode(encoder, before.replace("{role}", name)) for name in ANSWER_NAMES]
-    mark = behind.rstrip()
+    end_mark = after.rstrip()
     eod = config["eod"]["id"] if config.get("append_eod") and config.get("eod") else None
-    return Frame(
-        [head for head in heads if head],
-        _encode(encoder, mark),
-        _encode(encoder, behind[len(mark) :]),
-        eod,
+    return Template(
+        heads=[head for head in heads if head],
+        end_mark=_encode(encoder, end_mark),
+        tail=_encode(encoder, after[len(end_mark) :]),
+        eod=eod,
     )
 
 
@@ -223,22 +210,22 @@ def _encode(encoder: Any, text: str) -> list[int]:
     return encoder.encode(text, add_special_tokens=False).ids if text else []
 
 
-def _occurrences(ids: Ids, wanted: Sequence[int]) -> list[int]:
-    """Return the places where a run of ids begins."""
-    if not wanted or len(wanted) > len(ids):
+def _occurrences(ids: Ids, pattern: Sequence[int]) -> list[int]:
+    """Return the start positions of a sequence of ids."""
+    if not pattern or len(pattern) > len(ids):
         return []
-    windows = numpy.lib.stride_tricks.sliding_window_view(ids, len(wanted))
-    return numpy.flatnonzero((windows == numpy.array(wanted)).all(1)).tolist()
+    windows = numpy.lib.stride_tricks.sliding_window_view(ids, len(pattern))
+    return numpy.flatnonzero((windows == numpy.array(pattern)).all(1)).tolist()
 
 
-def _rows(order: Ids, sizes: Ids, length: int) -> list[list[int]]:
+def _pack(order: Ids, sizes: Ids, length: int) -> list[list[int]]:
     """Return conversations in rows of at most `length` tokens, in their order."""
     rows: list[list[int]] = []
-    room = 0
-    for place in order.tolist():
-        if sizes[place] > room:
+    free = 0
+    for index in order.tolist():
+        if sizes[index] > free:
             rows.append([])
-            room = length
-        rows[-1].append(place)
-        room -= int(sizes[place])
+            free = length
+        rows[-1].append(index)
+        free -= int(sizes[index])
     return rows

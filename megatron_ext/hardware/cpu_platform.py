@@ -108,13 +108,17 @@ def install() -> None:
         return
     cuda: Any = torch.cuda
     cuda.current_device = lambda: _CPU
-    cuda.set_device = cuda.synchronize = cuda.empty_cache = cuda.manual_seed = lambda *_, **__: None
+    # a function of its own for each: torch.compile refuses one object under two names
+    for name in ("set_device", "synchronize", "empty_cache", "manual_seed"):
+        setattr(cuda, name, _new_no_op())
     cuda.get_rng_state = lambda *_, **__: torch.get_rng_state()
     cuda.set_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
     cuda.Stream = _Stream
-    cuda.current_stream = cuda.default_stream = lambda *_, **__: _Stream()
+    cuda.current_stream = lambda *_, **__: _Stream()
+    cuda.default_stream = lambda *_, **__: _Stream()
     cuda.stream = lambda _: contextlib.nullcontext()
-    cuda.nvtx.range_push = cuda.nvtx.range_pop = lambda *_, **__: None
+    cuda.nvtx.range_push = _new_no_op()
+    cuda.nvtx.range_pop = _new_no_op()
     megatron_random._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
     megatron_random._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
     megatron_random._CUDA_RNG_STATE_TRACKER = CpuRngStatesTracker()
@@ -125,6 +129,10 @@ def install() -> None:
         setattr(param_and_grad_buffer, name, _unless_alone(getattr(param_and_grad_buffer, name)))
     _load_adam_step()
     CudaOnCpu().__enter__()
+
+
+def _new_no_op() -> Callable[..., None]:
+    return lambda *_, **__: None
 
 
 def _is_cuda(device: Any) -> bool:
@@ -147,8 +155,8 @@ def _load_adam_step() -> None:
     original = optimizer_class._set_main_param_and_optimizer_states
 
     def set_states(self: Any, model_param: torch.Tensor, tensors: dict[str, torch.Tensor]) -> None:
-        group, place = self.model_param_group_index_map[model_param]
-        state = self.optimizer.state[self.optimizer.param_groups[group]["params"][place]]
+        group, position = self.model_param_group_index_map[model_param]
+        state = self.optimizer.state[self.optimizer.param_groups[group]["params"][position]]
         if "step" in state:
             state["step"] = state["step"].clone()
             tensors = {"step": state["step"], **tensors}

@@ -1,11 +1,10 @@
-"""Checks that a run on CPUs fits into this machine's memory.
+"""Checks before the start that a run on CPUs fits into memory, since the system kills it if not.
 
-It is checked before the start, since the system kills a run that does not fit.
+No torch here.
 """
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,17 +18,24 @@ from megatron_ext.planner import memory_model
 
 GIB = 2**30
 LIBRARIES = 0.6 * GIB
-"""What a process takes without a model, measured: Python, PyTorch, Megatron Core."""
+"""Bytes of a process without a model, measured: Python, PyTorch, Megatron Core."""
 READER = 0.15 * GIB
-"""What a process that reads ahead takes of its own, measured."""
+"""Bytes of a data loader process, measured."""
 SHORTEST = 256
-"""Tokens of a sequence below which none is proposed."""
+"""Shortest sequence, in tokens, that is proposed."""
+_GPU_DEVICES = ("nvidiactl", "nvidia[0-9]*", "nvhost-*", "nvgpu", "dxg", "kfd")
+"""Device files of GPU drivers: NVIDIA's, those of Jetson, of Windows' subsystem and AMD's."""
+
+
+def may_have_gpu(devices: Path = Path("/dev")) -> bool:
+    """Return whether a GPU driver is loaded. PyTorch knows exactly, but takes seconds to import."""
+    return any(any(devices.glob(pattern)) for pattern in _GPU_DEVICES)
 
 
 def available() -> float:
     """Return the bytes that this process and its peers can still allocate.
 
-    They are what is free, or what their control group allows.
+    That is the free memory, or the limit of their control group.
     """
     return min(
         [
@@ -56,7 +62,7 @@ def _left_in_groups(mounted: Path, own: Path) -> Iterator[float]:
             else ("memory.max", "memory.current")
         )
         group = root / path.strip("/")
-        # in a container the path may be the host's, and only the root be there
+        # in a container the path may be the host's, and only the root exist
         for folder in (group, *group.parents):
             limit, used = (_number(folder / name) for name in names)
             if limit is not None and used is not None:
@@ -74,7 +80,7 @@ def _number(file: Path) -> float | None:
 
 
 def _cached(folder: Path) -> float:
-    """Return the bytes of a group that hold files, which the system drops when memory is wanted."""
+    """Return the bytes of a group's page cache, which the system frees when memory is needed."""
     try:
         counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
@@ -85,11 +91,11 @@ def _cached(folder: Path) -> float:
 def process_bytes(
     architecture: Architecture, run: Recipe, processes: int, stage: int
 ) -> dict[str, float]:
-    """Return what a process of a pipeline stage needs at its fullest moment, by what it is.
+    """Return the peak bytes of a process of a pipeline stage, by their use.
 
-    That moment is a checkpoint: each process gathers its replicas' part of the optimizer's state
-    and copies what it writes, while the memory of a step's activations, mostly in pieces too small
-    for the system to be given them back, is still the process's own.
+    The peak is a checkpoint: each process gathers its replicas' shards of the optimizer's state
+    and copies the tensors that it writes, while it still holds the memory of a step's activations,
+    most of it in blocks too small to return to the system.
     """
     memory = memory_model.stage_memory(architecture, run, processes, stage, fused=False)
     logits = 0.0
@@ -109,74 +115,80 @@ def process_bytes(
     }
 
 
-def machine_bytes(architecture: Architecture, run: Recipe, processes: int, here: int) -> float:
-    """Return what the `here` of a run's processes that are on this machine need together.
+def machine_bytes(
+    architecture: Architecture, run: Recipe, processes: int, local_processes: int
+) -> float:
+    """Return the bytes that the `local_processes` of a run's processes on this machine need.
 
-    Their stages are known only if all processes are here.
+    Their stages are known only if all processes are local.
     """
     stages = run.parallel.pipeline_model_parallel_size
-    each = [
+    stage_bytes = [
         sum(process_bytes(architecture, run, processes, stage).values()) for stage in range(stages)
     ]
-    return sum(each) * processes / stages if here == processes else max(each) * here
+    if local_processes == processes:
+        return sum(stage_bytes) * processes / stages
+    return max(stage_bytes) * local_processes
 
 
-def check(architecture: Architecture, run: Recipe) -> None:
-    """Refuse a run that this machine has not the memory for.
+def check(architecture: Architecture, run: Recipe, processes: int, local_processes: int) -> None:
+    """Refuse a run that needs more memory than this machine has.
+
+    Args:
+        architecture: the model.
+        run: the recipe.
+        processes: number of the run's processes.
+        local_processes: number of those on this machine.
 
     Raises:
-        UsageError: says what it needs, what there is, and a setting that fits.
+        UsageError: names the needed and the free memory, and a setting that fits.
     """
-    processes, here = (
-        int(os.environ.get("WORLD_SIZE", "1")),
-        int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-    )
-    free, needed = available(), machine_bytes(architecture, run, processes, here)
+    free = available()
+    needed = machine_bytes(architecture, run, processes, local_processes)
     if needed <= free or not run.resilience.check_memory:
         return
     last = run.parallel.pipeline_model_parallel_size - 1
-    parts = process_bytes(architecture, run, processes, last)
-    described = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
+    sizes = process_bytes(architecture, run, processes, last)
+    described = ", ".join(f"{name} {size / GIB:.1f}" for name, size in sizes.items())
+    noun = "process" if local_processes == 1 else "processes"
     raise UsageError(
         f"the run needs about {needed / GIB:.1f} GiB on this machine, where {free / GIB:.1f} GiB"
-        f" are free: {here} {'process' if here == 1 else 'processes'}, one of them"
-        f" {sum(parts.values()) / GIB:.1f} GiB ({described})."
-        f" {_what_fits(architecture, run, processes, here, free)}; resilience.check_memory=false"
-        " starts it all the same"
+        f" are free: {local_processes} {noun}, one of them {sum(sizes.values()) / GIB:.1f} GiB"
+        f" ({described}). {_fitting_setting(architecture, run, processes, local_processes, free)};"
+        " to start anyway, set resilience.check_memory=false"
     )
 
 
-def _what_fits(
-    architecture: Architecture, run: Recipe, processes: int, here: int, free: float
+def _fitting_setting(
+    architecture: Architecture, run: Recipe, processes: int, local_processes: int, free: float
 ) -> str:
-    """Say with which change of the recipe, or of the number of processes, a run fits.
+    """Return a change of the recipe, or of the number of processes, with which the run fits.
 
     Shorter sequences come last.
     """
-    numbers = (
-        [processes >> halved for halved in range(processes.bit_length())]
-        if here == processes
-        else [processes]
-    )
+    numbers = [processes]
+    if local_processes == processes:
+        numbers = [processes >> halved for halved in range(processes.bit_length())]
     shorter_ones = (run.data.seq_length >> halved for halved in range(1, 32))
     lengths = [run.data.seq_length, *(length for length in shorter_ones if length >= SHORTEST)]
     for length, number in itertools.product(lengths, numbers):
         shorter = dataclasses.replace(run, data=dataclasses.replace(run.data, seq_length=length))
         for changed, words in _smaller(shorter):
-            if (
-                _is_possible(architecture, changed, number)
-                and machine_bytes(architecture, changed, number, min(here, number)) <= free
-            ):
-                fewer = [] if number == processes else [f"--nproc-per-node {number}"]
-                less = [] if length == run.data.seq_length else [f"data.seq_length={length}"]
-                return f"It fits with {' '.join([*fewer, *words, *less])}"
-    return "Nothing smaller fits: take a smaller model or a larger machine"
+            if not _is_possible(architecture, changed, number):
+                continue
+            local = min(local_processes, number)
+            if machine_bytes(architecture, changed, number, local) > free:
+                continue
+            fewer = [] if number == processes else [f"--nproc-per-node {number}"]
+            less = [] if length == run.data.seq_length else [f"data.seq_length={length}"]
+            return f"It fits with {' '.join([*fewer, *words, *less])}"
+    return "Nothing smaller fits: use a smaller model or a larger machine"
 
 
 def _smaller(run: Recipe) -> Iterator[tuple[Recipe, list[str]]]:
-    """Yield a recipe, then variants that need less memory for the same work.
+    """Yield a recipe, then variants that need less memory for the same training.
 
-    Each comes with the command-line words that make it.
+    Each comes with its command-line overrides.
     """
     words: list[str] = []
     yield run, words

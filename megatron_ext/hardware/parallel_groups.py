@@ -53,7 +53,8 @@ def parallel_ranks() -> list[int]:
 
 def model_options(recipe: Recipe) -> dict[str, Any]:
     """Return the fields of Megatron's TransformerConfig that a recipe decides."""
-    parallel, training = recipe.parallel, recipe.training
+    parallel = recipe.parallel
+    training = recipe.training
     dtype = _DTYPES[training.precision]
     options: dict[str, Any] = dataclasses.asdict(parallel)
     # the data-parallel wrapper's and the optimizer's

@@ -17,9 +17,7 @@ from typing import Any
 import torch
 
 from galen.errors import DataError, UsageError
-from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.hardware import host_memory
 from megatron_ext.planner.gpus import peak_bf16_flops
 from megatron_ext.resilience.signals import allow_interrupt
 
@@ -81,7 +79,7 @@ class Platform:
 
     @property
     def device_name(self) -> str:
-        """Return the kind of device, as its maker calls it."""
+        """Return the vendor's name of the device."""
         return (
             torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
@@ -104,63 +102,53 @@ class Platform:
 
         return HostEvent
 
-    def check_memory(self, architecture: Architecture, run: Recipe) -> None:
-        """Refuse a run that needs more memory than this machine has.
-
-        For GPUs, `megatron_ext.plan` estimates it.
-
-        Raises:
-            UsageError: says what fits.
-        """
-        if self.device.type == "cpu":
-            host_memory.check(architecture, run)
-
     def check(self, run: Recipe) -> None:
         """Refuse what this platform has no kernels for.
 
         Raises:
             UsageError: names the keys and what they need.
         """
-        training, optimizer = run.training, run.optimizer
-        engine = {
+        problems = self._missing_engine(run)
+        if self.device.type != "cuda":
+            device_settings = {
+                "optimizer.optimizer_cpu_offload": run.optimizer.optimizer_cpu_offload,
+                "training.cross_entropy_loss_fusion": run.training.cross_entropy_loss_fusion,
+            }
+            problems += [f"{key} needs a GPU" for key, is_set in device_settings.items() if is_set]
+        if run.training.fp8_format and self.transformer_engine:
+            problems += self._missing_fp8(run.training.fp8_recipe)
+        if problems:
+            raise UsageError(f"{'; '.join(problems)}; this run is on {self.name}")
+
+    def _missing_engine(self, run: Recipe) -> list[str]:
+        """Return the settings that need Transformer Engine, if this platform lacks it."""
+        if self.transformer_engine:
+            return []
+        training = run.training
+        settings = {
             "training.fp8_format": training.fp8_format is not None,
             "parallel.tp_comm_overlap": run.parallel.tp_comm_overlap,
-            "optimizer.use_precision_aware_optimizer": optimizer.use_precision_aware_optimizer,
+            "optimizer.use_precision_aware_optimizer": run.optimizer.use_precision_aware_optimizer,
         }
-        # the CPU platform has a stand-in for what the core asks there
+        # the CPU platform replaces the core's call for it
         if self.device.type == "cuda":
-            engine["training.recompute_modules: layernorm"] = "layernorm" in (
-                training.recompute_modules or []
-            )
-        missing = [
-            f"{key} needs Transformer Engine"
-            for key, wanted in engine.items()
-            if wanted and not self.transformer_engine
-        ]
-        device = {
-            "optimizer.optimizer_cpu_offload": optimizer.optimizer_cpu_offload,
-            "training.cross_entropy_loss_fusion": training.cross_entropy_loss_fusion,
-        }
-        missing += [
-            f"{key} needs a GPU"
-            for key, wanted in device.items()
-            if wanted and self.device.type != "cuda"
-        ]
-        if training.fp8_format and self.transformer_engine:
-            capability = torch.cuda.get_device_capability(self.device)
-            if capability < (8, 9):
-                missing.append(
-                    "training.fp8_format needs a GPU of the Ada, Hopper or a later generation"
-                )
-            elif training.fp8_recipe == "blockwise" and capability[0] != 9:
-                missing.append("training.fp8_recipe: blockwise needs Hopper GPUs")
-            elif training.fp8_recipe == "mxfp8" and capability[0] < 10:
-                missing.append(
-                    "training.fp8_recipe: mxfp8 needs Blackwell GPUs (take tensorwise or blockwise"
-                    " on Hopper)"
-                )
-        if missing:
-            raise UsageError(f"{'; '.join(missing)}; this run is on {self.name}")
+            recomputed = training.recompute_modules or []
+            settings["training.recompute_modules: layernorm"] = "layernorm" in recomputed
+        return [f"{key} needs Transformer Engine" for key, is_set in settings.items() if is_set]
+
+    def _missing_fp8(self, fp8_recipe: str) -> list[str]:
+        """Return why this GPU cannot compute in FP8 by a recipe."""
+        capability = torch.cuda.get_device_capability(self.device)
+        if capability < (8, 9):
+            return ["training.fp8_format needs a GPU of the Ada, Hopper or a later generation"]
+        if fp8_recipe == "blockwise" and capability[0] != 9:
+            return ["training.fp8_recipe: blockwise needs Hopper GPUs"]
+        if fp8_recipe == "mxfp8" and capability[0] < 10:
+            return [
+                "training.fp8_recipe: mxfp8 needs Blackwell GPUs (use tensorwise or blockwise on"
+                " Hopper)"
+            ]
+        return []
 
     def start_tp_overlap(self, run: Recipe, hidden_size: int) -> None:
         """Allocate Transformer Engine's buffers for tensor-parallel overlap, if the recipe asks."""
@@ -194,19 +182,15 @@ class Platform:
         """Join torchrun's process group from the environment, or make a group of one.
 
         Raises:
-            UsageError: the environment describes a part of it only.
+            UsageError: the environment describes the group incompletely.
             DataError: the other processes cannot be met.
         """
         if torch.distributed.is_initialized():
             return
-        alone = "RANK" not in os.environ
-        if not alone and (
-            missing := [
-                name
-                for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-                if name not in os.environ
-            ]
-        ):
+        is_single = "RANK" not in os.environ
+        names = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        missing = [name for name in names if name not in os.environ]
+        if missing and not is_single:
             raise UsageError(
                 f"RANK is set, {' and '.join(missing)} not: start the run with torchrun, or set all"
                 " of them"
@@ -215,15 +199,15 @@ class Platform:
             with allow_interrupt():
                 torch.distributed.init_process_group(
                     backend=self.backend,
-                    rank=0 if alone else int(os.environ["RANK"]),
-                    world_size=1 if alone else int(os.environ["WORLD_SIZE"]),
-                    store=torch.distributed.HashStore() if alone else None,
+                    rank=0 if is_single else int(os.environ["RANK"]),
+                    world_size=1 if is_single else int(os.environ["WORLD_SIZE"]),
+                    store=torch.distributed.HashStore() if is_single else None,
                     timeout=datetime.timedelta(minutes=timeout_minutes),
                 )
         except torch.distributed.DistError as error:
-            place = f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}"
+            address = f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}"
             raise DataError(
-                f"cannot meet the other processes at {place} (MASTER_ADDR, MASTER_PORT):"
+                f"cannot meet the other processes at {address} (MASTER_ADDR, MASTER_PORT):"
                 f" {str(error).splitlines()[0]}"
             ) from None
 
@@ -235,16 +219,17 @@ class Platform:
 
 
 @contextlib.contextmanager
-def left_alone() -> Iterator[None]:
-    """Leave, with the block, the groups that a process which is not one of several has made.
+def single_process_groups() -> Iterator[None]:
+    """Destroy, after the block, the groups of a process that is the only one of its run.
 
-    In a notebook the next run makes its own. One of several ends instead: others may wait for it.
+    In a notebook the next run creates its own. One of several processes ends instead: others may
+    wait for it.
     """
-    ours = "RANK" not in os.environ and not torch.distributed.is_initialized()
+    is_single = "RANK" not in os.environ and not torch.distributed.is_initialized()
     try:
         yield
     finally:
-        if ours:
+        if is_single:
             from megatron.core import parallel_state
 
             parallel_state.destroy_model_parallel()

@@ -1,4 +1,4 @@
-"""Causal attention on PyTorch's fused kernel, in the place of Megatron's unfused one."""
+"""Causal attention on PyTorch's fused kernel, instead of Megatron's unfused one."""
 
 import functools
 import itertools

@@ -36,7 +36,8 @@ class LanguageModel(GPTModel):
         `logits` are [sequence, batch, vocabulary part].
         """
         if self.blockwise_loss:
-            group, flat = parallel_state.get_tensor_model_parallel_group(), labels.t().flatten()
+            group = parallel_state.get_tensor_model_parallel_group()
+            flat = labels.t().flatten()
             losses = BlockwiseCrossEntropy.apply(logits.flatten(0, 1), flat, self.true_rows, group)
             return losses.view(logits.shape[:2]).t().contiguous()
         if self.padded:
@@ -67,7 +68,7 @@ def build_model(
         true_vocab_size=architecture.vocab_size,
         blockwise_loss=platform.blockwise_loss,
         config=config,
-        transformer_layer_spec=decoder_spec(platform, config, vp_stage),
+        transformer_layer_spec=decoder_spec(platform, architecture, config, vp_stage),
         vocab_size=architecture.padded_vocab_size(config.tensor_model_parallel_size),
         max_sequence_length=seq_length,
         pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),

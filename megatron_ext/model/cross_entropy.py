@@ -26,28 +26,29 @@ class BlockwiseCrossEntropy(torch.autograd.Function):
         """Return the loss of each token, float32, [tokens].
 
         Args:
-            ctx: carries what the backward pass needs.
+            ctx: passes tensors to the backward pass.
             logits: [tokens, rows of this process's part of the vocabulary]; overwritten.
             labels: [tokens], ids of the entire vocabulary.
             true_rows: rows of the part that belong to a token; the padding after them gets no
                 probability.
             group: the processes that hold the other parts.
         """
-        place, here = _places(labels, logits.size(1), group)
-        picked = logits.gather(1, place[:, None])[:, 0].float() * here
-        largest, total = torch.empty(2, logits.size(0), device=logits.device)
+        row, is_local = _local_rows(labels, logits.size(1), group)
+        picked = logits.gather(1, row[:, None])[:, 0].float() * is_local
+        max_logit, total = torch.empty(2, logits.size(0), device=logits.device)
         for block in _blocks(logits):
             part = logits[block].float()  # the same memory where the logits are float32
-            largest[block] = part[:, :true_rows].amax(1)
-            total[block] = _exponentials(part, largest[block], true_rows).sum(1)
-        log_sum = largest + total.log()
+            max_logit[block] = part[:, :true_rows].amax(1)
+            total[block] = _exponentials(part, max_logit[block], true_rows).sum(1)
+        log_sum = max_logit + total.log()
         if group.size() > 1:
             top = log_sum.clone()
             torch.distributed.all_reduce(top, ReduceOp.MAX, group)
             sums = torch.stack([torch.exp(log_sum - top), picked])
             torch.distributed.all_reduce(sums, group=group)
-            log_sum, picked = sums[0].log() + top, sums[1]
-        ctx.save_for_backward(logits, largest, torch.exp(largest - log_sum), place, here)
+            log_sum = sums[0].log() + top
+            picked = sums[1]
+        ctx.save_for_backward(logits, max_logit, torch.exp(max_logit - log_sum), row, is_local)
         ctx.true_rows = true_rows
         return log_sum - picked
 
@@ -57,33 +58,34 @@ class BlockwiseCrossEntropy(torch.autograd.Function):
 
         It is `(softmax - one at the label) x gradient of the loss`.
         """
-        logits, largest, share, place, here = ctx.saved_tensors
+        logits, max_logit, scale, row, is_local = ctx.saved_tensors
         (gradient,) = gradients
-        share, at_label = share * gradient, -gradient * here
+        scale = scale * gradient
+        at_label = -gradient * is_local
         for block in _blocks(logits):
             part = logits[block]
             if part.dtype != torch.float32:
-                part = _exponentials(part.float(), largest[block], ctx.true_rows)
-            part.mul_(share[block, None]).scatter_add_(1, place[block, None], at_label[block, None])
+                part = _exponentials(part.float(), max_logit[block], ctx.true_rows)
+            part.mul_(scale[block, None]).scatter_add_(1, row[block, None], at_label[block, None])
             logits[block] = part
         return logits, None, None, None
 
 
-def _exponentials(part: Tensor, largest: Tensor, true_rows: int) -> Tensor:
-    """Turn float32 logits [tokens, rows] in place into `exp(logits - largest)`, 0 for padding."""
-    part.sub_(largest[:, None]).exp_()
+def _exponentials(part: Tensor, max_logit: Tensor, true_rows: int) -> Tensor:
+    """Turn float32 logits [tokens, rows] in place into `exp(logits - max_logit)`, 0 for padding."""
+    part.sub_(max_logit[:, None]).exp_()
     part[:, true_rows:] = 0
     return part
 
 
-def _places(labels: Tensor, rows: int, group: ProcessGroup) -> tuple[Tensor, Tensor]:
-    """Return each label's row in this process's part of the vocabulary, and whether it is here.
+def _local_rows(labels: Tensor, rows: int, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+    """Return each label's row in this process's part of the vocabulary, and whether it has one.
 
     The row is 0 for labels of another process.
     """
-    place = labels - rows * group.rank()
-    here = (place >= 0) & (place < rows)
-    return place.masked_fill(~here, 0), here
+    row = labels - rows * group.rank()
+    is_local = (row >= 0) & (row < rows)
+    return row.masked_fill(~is_local, 0), is_local
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:

@@ -1,5 +1,8 @@
 """Which modules a transformer layer is made of, by platform."""
 
+import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,13 +10,17 @@ from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_local_spec,
     get_gpt_layer_with_transformer_engine_spec,
 )
+from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import (
     TransformerBlockSubmodules,
     get_num_layers_to_build,
 )
 from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_layer import TransformerLayer
+from torch import Tensor
 
+from megatron_ext.config.architecture import Architecture
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.model.attention import FusedCausalAttention
 
@@ -31,21 +38,84 @@ class RMSNorm(torch.nn.RMSNorm):
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
 
+class NormAfterLayer(TransformerLayer):
+    """A layer that normalizes the outputs of attention and MLP before the residual additions."""
+
+    self_attn_bda: Any
+    mlp_bda: Any
+
+    def __init__(self, config: TransformerConfig, *, norm: type, **options: Any) -> None:
+        super().__init__(config=config, **options)
+        arguments = {"hidden_size": config.hidden_size, "eps": config.layernorm_epsilon}
+        self.post_attention_layernorm = norm(config=config, **arguments)
+        self.post_mlp_layernorm = norm(config=config, **arguments)
+        self.self_attn_bda = functools.partial(
+            _normalize_and_add, self.post_attention_layernorm, self.self_attn_bda
+        )
+        # Megatron's records gradients in evaluation too, so that the norms' inputs would be kept
+        self.bias_dropout_add_exec_handler = contextlib.nullcontext
+        self.mlp_bda = functools.partial(_normalize_and_add, self.post_mlp_layernorm, self.mlp_bda)
+
+
+def _normalize_and_add(
+    norm: torch.nn.Module, bias_dropout_add: Callable[..., Any], training: bool, fused: bool
+) -> Callable[..., Tensor]:
+    """Return Megatron's residual addition with a norm on the added tensor."""
+
+    def add(output_with_bias: tuple[Tensor, None], residual: Tensor, dropout: float) -> Tensor:
+        output, bias = output_with_bias
+        assert bias is None, "no model has a bias on the output of attention or MLP"
+        added: Tensor = bias_dropout_add(training, fused)((norm(output), None), residual, dropout)
+        return added
+
+    return add
+
+
 def decoder_spec(
-    platform: Platform, config: TransformerConfig, vp_stage: int | None = None
+    platform: Platform,
+    architecture: Architecture,
+    config: TransformerConfig,
+    vp_stage: int | None = None,
 ) -> ModuleSpec | TransformerBlockSubmodules:
     """Return the layer specification of this pipeline stage, or of its model chunk `vp_stage`.
 
     The layers are Transformer Engine's or PyTorch's.
     """
     if platform.transformer_engine:
-        return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
-    layer = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=config.qk_layernorm)
+        layer = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+        if architecture.norms_after:
+            from megatron.core.extensions.transformer_engine import TEColumnParallelLinear, TENorm
+
+            # these have no norm on the input
+            layer.submodules.self_attention.submodules.linear_qkv = TEColumnParallelLinear
+            layer.submodules.mlp.submodules.linear_fc1 = TEColumnParallelLinear
+            _move_norms_after(layer, TENorm)
+        return layer
+    layer = get_gpt_layer_local_spec(
+        normalization=config.normalization, qk_layernorm=config.qk_layernorm
+    )
     layer.submodules.input_layernorm = RMSNorm
     layer.submodules.pre_mlp_layernorm = RMSNorm
     attention = layer.submodules.self_attention.submodules
     attention.core_attention = FusedCausalAttention
     if config.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = RMSNorm
+    if architecture.norms_after:
+        _move_norms_after(layer, RMSNorm)
     layers = get_num_layers_to_build(config, vp_stage=vp_stage)
     return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=RMSNorm)
+
+
+def _move_norms_after(layer: ModuleSpec, norm: type) -> None:
+    """Give a layer norms on the outputs of attention and MLP, and none on their inputs.
+
+    In checkpoints they have the names that Megatron-Bridge has for such norms.
+    """
+    layer.module = NormAfterLayer
+    layer.params = {**layer.params, "norm": norm}
+    layer.submodules.input_layernorm = IdentityOp
+    layer.submodules.pre_mlp_layernorm = IdentityOp
+    layer.submodules.sharded_state_dict_keys_map = {
+        "post_attention_layernorm.": "self_attention.linear_proj.post_layernorm.",
+        "post_mlp_layernorm.": "mlp.linear_fc2.post_layernorm.",
+    }

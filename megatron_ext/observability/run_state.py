@@ -75,7 +75,7 @@ class RunState:
 
     @property
     def mfu(self) -> float | None:
-        """Median model FLOPs utilisation of the last steps, where the devices' peak is known."""
+        """Median model FLOPs utilization of the last steps, where the devices' peak is known."""
         known = [record["mfu"] for record in self.train[-RECENT:] if record.get("mfu") is not None]
         return statistics.median(known) if known else None
 
@@ -96,8 +96,8 @@ def read(folder: str | Path) -> RunState:
     """Read the state of the run in `folder`.
 
     Raises:
-        DataError: there is no run in it, or its log is damaged.
-        OutputConflictError: it holds something else.
+        DataError: it is not a run folder, or its log is damaged.
+        OutputConflictError: it belongs to another command.
     """
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():
@@ -105,7 +105,7 @@ def read(folder: str | Path) -> RunState:
     total = from_run(folder / "recipe.yaml").training.train_iters
     records = _records(folder / LOG)
     train = [record for record in records if record["kind"] == "train"]
-    status, ended = _status(folder, train)
+    status = _status(folder, train)
     checkpoint = checkpoint_folder.latest_iteration(folder / "checkpoints")
     checkpoint_age = None
     if checkpoint is not None:
@@ -114,8 +114,8 @@ def read(folder: str | Path) -> RunState:
     return RunState(
         folder=folder,
         total=total,
-        status=status,
-        ended=ended,
+        status=status.text,
+        ended=status.ended,
         train=train,
         validation=[record for record in records if record["kind"] == "validation"],
         events=[record for record in records if record["kind"] not in ("train", "validation")],
@@ -125,7 +125,7 @@ def read(folder: str | Path) -> RunState:
 
 
 def figures(state: RunState) -> dict[str, str]:
-    """Return the values that a reader is shown, by name."""
+    """Return the displayed values by name."""
     shown = {"status": state.status}
     if state.train:
         last = state.train[-1]
@@ -171,7 +171,7 @@ def _record(value: Any) -> dict[str, Any]:
     """Return a record of the log.
 
     Raises:
-        ValueError, TypeError: it lacks what every record of its kind has.
+        ValueError, TypeError: it lacks a field of its kind of record.
     """
     numbers = {"train": _TRAIN, "validation": ("step", "loss")}.get(value["kind"], ("step",))
     if not all(isinstance(value.get(name), int | float) for name in numbers):
@@ -179,12 +179,21 @@ def _record(value: Any) -> dict[str, Any]:
     return value
 
 
-def _status(folder: Path, train: list[dict[str, Any]]) -> tuple[str, bool]:
-    """Return the status of a run and whether it has ended."""
+@dataclasses.dataclass(frozen=True)
+class _Status:
+    """Status of a run, and whether it makes no further progress unless it is started again."""
+
+    text: str
+    ended: bool
+
+
+def _status(folder: Path, train: list[dict[str, Any]]) -> _Status:
+    """Return the status of a run."""
     if (folder / manifest.NAME).is_file():
-        return "finished", True
+        return _Status("finished", ended=True)
     if (folder / STOPPED).is_file():
-        return f"stopped early ({json_file.read_object(folder / STOPPED).get('reason')})", True
+        reason = json_file.read_object(folder / STOPPED).get("reason")
+        return _Status(f"stopped early ({reason})", ended=True)
     heartbeats = watchdog.heartbeats(folder)
     holder = lock.holder(folder)
     processes = heartbeats
@@ -192,27 +201,29 @@ def _status(folder: Path, train: list[dict[str, Any]]) -> tuple[str, bool]:
         processes = [holder]
     dead = [process for process in processes if watchdog.is_dead(process)]
     if dead and len(dead) == len(processes):
-        return (
+        return _Status(
             "failed: none of its processes is alive; see its output, and run the same command"
             " again to resume",
-            True,
+            ended=True,
         )
     age = _seconds_since_update(folder, with_recipe=holder is not None)
     if age > (HEARTBEAT_TIMEOUT_SECONDS if heartbeats else STARTUP_TIMEOUT_SECONDS):
-        return f"stalled: no heartbeat for {age / 60:,.0f} minutes", True
+        return _Status(f"stalled: no heartbeat for {age / 60:,.0f} minutes", ended=True)
     if dead:
         ranks = ", ".join(str(process["rank"]) for process in dead)
-        return f"stalled: the other ranks wait for dead processes (rank {ranks})", False
+        return _Status(f"stalled: the other ranks wait for dead processes (rank {ranks})", False)
     if not heartbeats and not train:
-        return "starting", False
+        return _Status("starting", ended=False)
+    return _Status(_phase_status(heartbeats, train), ended=False)
+
+
+def _phase_status(heartbeats: list[dict[str, Any]], train: list[dict[str, Any]]) -> str:
+    """Return whether the processes of a run are stalled in one phase."""
     seconds = min((one["seen"] - one["since"] for one in heartbeats), default=0.0)
-    if seconds > max(STALLED_SECONDS, STALLED_STEPS * _pace(train)):
-        phase = heartbeats[0]["phase"]
-        return (
-            f"stalled: all processes have been in {phase!r} for {seconds / 60:,.0f} minutes",
-            False,
-        )
-    return "running", False
+    if seconds <= max(STALLED_SECONDS, STALLED_STEPS * _pace(train)):
+        return "running"
+    phase = heartbeats[0]["phase"]
+    return f"stalled: all processes have been in {phase!r} for {seconds / 60:,.0f} minutes"
 
 
 def _seconds_since_update(folder: Path, with_recipe: bool) -> float:

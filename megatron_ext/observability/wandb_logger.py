@@ -14,7 +14,7 @@ RUN_ID = "wandb_id.txt"
 
 
 def check(options: Wandb | None) -> None:
-    """Check, before anything long begins, that the package is installed where it is wanted.
+    """Check that the package is installed if the recipe needs it, before anything long begins.
 
     Raises:
         UsageError: it is not.
@@ -34,7 +34,7 @@ def start(options: Wandb | None, folder: Path) -> Any:
         folder: run folder; it holds recipe.yaml, and stores the run's id and unsent data.
 
     Raises:
-        UsageError: there is no key, or the service cannot be reached.
+        UsageError: the key is missing, or the service cannot be reached.
     """
     if options is None:
         return None

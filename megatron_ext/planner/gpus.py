@@ -1,6 +1,6 @@
 """GPUs with the figures of NVIDIA's data sheets (dense, no sparsity).
 
-The peaks are the base of MFU; `GPUS` are the types that a run can be planned for.
+MFU is relative to the peaks; `GPUS` are the types that `galen plan` supports.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ PEAK_BF16_FLOPS = {
     "H100": 989e12,
     "H200": 989e12,
 }
-"""Tensor-core peak in FLOP/s by part of the device name; the first that matches counts."""
+"""Tensor-core peak in FLOP/s by a substring of the device name; the first match counts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class GpuSpec:
     bf16_flops: float
     """Peak FLOP/s of bf16 matrix products."""
     fp8_flops: float | None
-    """Peak FLOP/s of FP8 matrix products; None where there are none."""
+    """Peak FLOP/s of FP8 matrix products; None if unsupported."""
     memory_bandwidth: float
     """Bytes/s."""
     nvlink: float
@@ -38,36 +38,29 @@ class GpuSpec:
     per_node: int = 8
 
 
-GPUS = {
-    "a100-80gb": GpuSpec(
-        memory=81920 * 2**20,
-        bf16_flops=PEAK_BF16_FLOPS["A100"],
-        fp8_flops=None,
-        memory_bandwidth=2.04e12,
-        nvlink=300e9,
-        network=25e9,
-    ),
-    "h100-80gb": GpuSpec(
-        memory=81559 * 2**20,
-        bf16_flops=PEAK_BF16_FLOPS["H100"],
-        fp8_flops=1979e12,
-        memory_bandwidth=3.35e12,
-        nvlink=450e9,
-        network=50e9,
-    ),
-    "h200": GpuSpec(
-        memory=143771 * 2**20,
-        bf16_flops=PEAK_BF16_FLOPS["H200"],
-        fp8_flops=1979e12,
-        memory_bandwidth=4.8e12,
-        nvlink=450e9,
-        network=50e9,
-    ),
-}
+_A100 = GpuSpec(
+    memory=81920 * 2**20,
+    bf16_flops=PEAK_BF16_FLOPS["A100"],
+    fp8_flops=None,
+    memory_bandwidth=2.04e12,
+    nvlink=300e9,
+    network=25e9,
+)
+_H100 = GpuSpec(
+    memory=81559 * 2**20,
+    bf16_flops=PEAK_BF16_FLOPS["H100"],
+    fp8_flops=1979e12,
+    memory_bandwidth=3.35e12,
+    nvlink=450e9,
+    network=50e9,
+)
+# the same processor with other memory
+_H200 = dataclasses.replace(_H100, memory=143771 * 2**20, memory_bandwidth=4.8e12)
+GPUS = {"a100-80gb": _A100, "h100-80gb": _H100, "h200": _H200}
 
 
 def peak_bf16_flops(device_name: str) -> float | None:
-    """Return the peak bf16 FLOP/s of a device by its name in CUDA, None where it is not known."""
+    """Return the peak bf16 FLOP/s of a device by its name in CUDA, None if unknown."""
     for name, peak in PEAK_BF16_FLOPS.items():
         if name in device_name:
             return peak

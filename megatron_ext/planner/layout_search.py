@@ -85,7 +85,7 @@ def estimate(
 def search(architecture: Architecture, recipe: Recipe, gpus: int, gpu: GpuSpec) -> list[Estimate]:
     """Return the estimates of all possible layouts, the fastest first.
 
-    The batch, its tokens and the precision are kept.
+    They have the recipe's batch, sequence length and precision.
     """
     estimates = []
     for candidate in candidates(architecture, recipe, gpu):
@@ -99,7 +99,7 @@ def search(architecture: Architecture, recipe: Recipe, gpus: int, gpu: GpuSpec) 
 def best(estimates: list[Estimate], count: int) -> list[Estimate]:
     """Return the first `count` that fit.
 
-    Of those with equal tensor, pipeline and context parallel sizes, only the first is kept.
+    Of those with equal tensor, pipeline and context parallel sizes, only the first counts.
     """
     chosen: dict[tuple[int, int, int], Estimate] = {}
     for one in estimates:

@@ -2,8 +2,8 @@
 
 Weights, gradients and optimizer state are counted as Megatron Core allocates them. Activations are
 the tensors that the backward pass needs, after Korthikanti et al. 2022 (arXiv 2205.05198, section
-4), recounted for RMSNorm, rotary positions, grouped-query fused attention and a gated MLP, without
-dropout.
+4), recounted for RMSNorm, rotary positions and grouped-query fused attention, without dropout;
+`Architecture` says how many norms and projections of the MLP there are.
 """
 
 import dataclasses
@@ -136,26 +136,28 @@ def layer_activations(
     keys = architecture.key_value_size
     mlp_entries = tokens * architecture.ffn_hidden_size / tensor
     attention_output_size = size + (1 if training.fp8_format else 0)
+    norms = architecture.num_norms_per_layer
     activations = {
-        "norm inputs": 2 * hidden_states,
+        "norm inputs": norms * hidden_states,
+        # of the first products of attention and MLP; the outputs of norms before these
         "norm outputs": 2 * hidden_states * gemm_input_size / size,
-        "norm statistics": 2 * 4 * sequence_tokens,
+        "norm statistics": norms * 4 * sequence_tokens,
         "queries, keys, values": size * tokens * (queries + 2 * keys) / tensor,
         "attention output": attention_output_size * tokens * queries / tensor,
         "attention statistics": 4 * tokens * architecture.num_attention_heads / tensor,
-        "MLP gate and up": 2 * size * mlp_entries,
+        "MLP gate and up": architecture.mlp_input_projections * size * mlp_entries,
         "MLP product": gemm_input_size * mlp_entries,
     }
     if not fused:
         # in float32, and once more normalized
-        activations["norm inputs"] = 2 * 2 * 4 * sequence_tokens * architecture.hidden_size
+        activations["norm inputs"] = 2 * norms * 4 * sequence_tokens * architecture.hidden_size
         # the values keep the fused tensor that they are a view of
         activations["queries, keys, values"] += size * tokens * (queries + keys) / tensor
-        activations["rotary factors"] = (
-            4 * size * tokens / training.micro_batch_size * architecture.kv_channels
-        )
-        activations["MLP product"] = 3 * size * mlp_entries
-    for name in _recomputed_activations(recipe):
+        rotary_tokens = tokens / training.micro_batch_size
+        activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels
+        # with a gate, also the activation's output and a copy of up
+        activations["MLP product"] = (3 if architecture.gated_mlp else 1) * size * mlp_entries
+    for name in _recomputed_activations(recipe, architecture):
         activations[name] = 0
     return activations
 
@@ -168,13 +170,18 @@ _RECOMPUTED = {
 """Activations that selective recompute of a module saves."""
 
 
-def _recomputed_activations(recipe: Recipe) -> list[str]:
+def _recomputed_activations(recipe: Recipe, architecture: Architecture) -> list[str]:
     """Return the names of the activations that selective recompute saves."""
     training = recipe.training
     if training.recompute_granularity != "selective":
         return []
     modules = training.recompute_modules or ["core_attn"]
-    return [name for module in modules for name in _RECOMPUTED[module]]
+    if not architecture.norms_before:  # Megatron recomputes no others
+        modules = [module for module in modules if module != "layernorm"]
+    names: list[str] = []
+    for module in modules:
+        names += _RECOMPUTED[module]
+    return names
 
 
 def layers_in_flight(recipe: Recipe, layers: list[int], stage: int, batches: int) -> float:
@@ -240,7 +247,8 @@ def peak_candidates(
     One is the loss (on other stages than the last, the end of the forward passes in flight); the
     other, with recompute, is the backward pass of recomputed layers, after the logits are freed.
     """
-    parallel, training = recipe.parallel, recipe.training
+    parallel = recipe.parallel
+    training = recipe.training
     layers = stage_layers(recipe, architecture.num_layers)
     in_flight = layers_in_flight(recipe, layers, stage, micro_batches(recipe, gpus))
     kept, recomputed = _kept_activations(architecture, recipe, fused, layers[stage], in_flight)
@@ -265,7 +273,7 @@ def _kept_activations(
 
     Args:
         architecture: the model.
-        recipe: what it recomputes.
+        recipe: its recompute.
         fused: as for `layer_activations`.
         layers: of the stage.
         in_flight: layers whose activations are held at once, one counted for each micro-batch.
@@ -303,8 +311,8 @@ def checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> float:
 def checkpoint_staging(architecture: Architecture, recipe: Recipe) -> float:
     """Return the bytes of host memory that a process needs while it writes a checkpoint.
 
-    Megatron Core's `fully_reshardable` form, which lets the layout change, gathers in each process
-    what its replicas hold of the optimizer's state.
+    Megatron Core's `fully_reshardable` format, which lets the layout change, gathers in each
+    process its replicas' optimizer state.
     """
     stages = recipe.parallel.pipeline_model_parallel_size
     return OPTIMIZER_STATE * max(

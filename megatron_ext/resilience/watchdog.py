@@ -158,13 +158,13 @@ def _describe(heartbeat: dict[str, Any], now: float) -> str:
 
 def heartbeats(run: Path) -> list[dict[str, Any]]:
     """Return the last heartbeat of each process of a run, by rank, of those that have one."""
-    found = []
+    records = []
     for path in (run / FOLDER).glob("rank_*.json"):
         try:
-            found.append(json_file.read_object(path))
+            records.append(json_file.read_object(path))
         except DataError:  # just being replaced on a network file system
             continue
-    return sorted(found, key=lambda heartbeat: heartbeat["rank"])
+    return sorted(records, key=lambda heartbeat: heartbeat["rank"])
 
 
 def is_dead(process: dict[str, Any]) -> bool:

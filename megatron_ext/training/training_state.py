@@ -137,9 +137,15 @@ def _saved(folder: Path) -> dict[str, Any]:
     fields = {field.name: field.type for field in dataclasses.fields(Progress)}
     if not isinstance(progress, dict):
         progress = {}
+    unknown = sorted(set(progress) - set(fields))
+    if unknown:
+        raise DataError(
+            f"cannot resume from {folder}: {STATE} has the unknown field {unknown[0]!r}; resume"
+            " with the version of Galen that wrote it, or remove that folder"
+        )
     intact = (
         "iteration" in progress
-        and all(name in fields and _is_a(value, fields[name]) for name, value in progress.items())
+        and all(_is_a(value, fields[name]) for name, value in progress.items())
         and isinstance(saved.get("layout"), list)
         and isinstance(saved.get("scheduler"), dict)
     )

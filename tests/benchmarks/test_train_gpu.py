@@ -6,7 +6,7 @@ from tests.conftest import run
 
 
 @pytest.mark.slow
-def test_the_figures_hang_together_on_a_cpu(tmp_path):
+def test_figures_are_consistent_on_a_cpu(tmp_path):
     output = tmp_path / "result.json"
     run(
         *("benchmarks/train_gpu.py", "--model", "tiny", "--precision", "fp32", "--layers", "2"),

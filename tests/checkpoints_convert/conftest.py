@@ -54,11 +54,16 @@ FAMILIES = {
     "qwen3": ("qwen3", {"head_dim": 32}),
     "internlm2": ("internlm2", {}),
 }
+UNREGISTERED = {
+    "arcee": ("arcee", {"hidden_act": "relu2"}),
+    "exaone4": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 4}),
+}
+"""Of tests/checkpoints_convert/unregistered_families.py."""
 
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory, tiny_tokenizer):
-    """Make a folder with a random model of a family of FAMILIES.
+    """Make a folder with a random model of a family of FAMILIES or UNREGISTERED.
 
     Its biases and norms are random too.
     """
@@ -66,11 +71,11 @@ def make_model(tmp_path_factory, tiny_tokenizer):
     def make(name: str, **options) -> Path:
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        kind, own = FAMILIES[name]
+        model_type, own = (FAMILIES | UNREGISTERED)[name]
         folder = tmp_path_factory.mktemp(name)
         torch.manual_seed(0)
         config = AutoConfig.for_model(
-            "llama" if kind == "internlm2" else kind, **(TINY | own | options)
+            "llama" if model_type == "internlm2" else model_type, **(TINY | own | options)
         )
         model = AutoModelForCausalLM.from_config(config)
         for parameter, weight in model.named_parameters():
@@ -79,7 +84,7 @@ def make_model(tmp_path_factory, tiny_tokenizer):
         model.save_pretrained(folder)
         for file in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(tiny_tokenizer / file, folder / file)
-        if kind == "internlm2":
+        if model_type == "internlm2":
             llama = tmp_path_factory.mktemp("llama-of-internlm2")
             shutil.copytree(folder, llama, dirs_exist_ok=True)
             as_internlm2(folder)
@@ -155,15 +160,19 @@ def as_internlm2(folder: Path) -> None:
         new[f"{name}.attention_norm.weight"] = old[f"{name}.input_layernorm.weight"]
         new[f"{name}.ffn_norm.weight"] = old[f"{name}.post_attention_layernorm.weight"]
     save_file(new, folder / "model.safetensors", metadata={"format": "pt"})
-    kept = {
+    config_fields = {
         key: value
         for key, value in config.items()
         if key not in ("attention_bias", "mlp_bias", "rope_parameters", "head_dim")
     }
-    kept |= {"model_type": "internlm2", "architectures": ["InternLM2ForCausalLM"], "bias": False}
-    kept |= {
+    config_fields |= {
+        "model_type": "internlm2",
+        "architectures": ["InternLM2ForCausalLM"],
+        "bias": False,
+    }
+    config_fields |= {
         "rope_theta": 10000.0,
         "rope_scaling": {"type": "dynamic", "factor": 2.0},
         "attn_implementation": "eager",
     }
-    (folder / "config.json").write_text(json.dumps(kept))
+    (folder / "config.json").write_text(json.dumps(config_fields))

@@ -15,7 +15,7 @@ class Tensors(dict):
 
 
 class Stored:
-    """A Megatron tensor of a task, in the place of a checkpoint folder."""
+    """A Megatron tensor of a task, instead of a checkpoint folder."""
 
     def __init__(self, tensor):
         self.tensor = tensor

@@ -40,7 +40,7 @@ def made(make_model, tmp_path_factory):
 
 
 def flip(path):
-    """Flip one bit in the middle of a file; a text file remains valid text of its kind."""
+    """Flip one bit in the middle of a file; a text file remains valid text of its format."""
     content = bytearray(path.read_bytes())
     if path.suffix == ".json":
         content[content.index(b"\n")] = ord(" ")
@@ -66,12 +66,12 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_nothing_is_made_from_an_altered_file(tmp_path, made, name, caplog):
+def test_an_altered_file_is_refused(tmp_path, made, name, caplog):
     main, option, source, file = COMMANDS[name]
-    given, output = tmp_path / source, tmp_path / "output"
-    shutil.copytree(made / source, given)
-    flip(given / file)
-    arguments = [option, str(given), "--output", str(output)]
+    copy, output = tmp_path / source, tmp_path / "output"
+    shutil.copytree(made / source, copy)
+    flip(copy / file)
+    arguments = [option, str(copy), "--output", str(output)]
     with pytest.raises(DataError, match=rf"{file} was altered: its (SHA-256|content) is not"):
         main(arguments)
     assert (
@@ -86,16 +86,16 @@ def test_nothing_is_made_from_an_altered_file(tmp_path, made, name, caplog):
 
 
 @pytest.mark.parametrize("damage", ["tokenizer.json", "config.json"])
-def test_altered_companions_of_a_checkpoint_are_told(tmp_path, made, damage):
+def test_altered_companions_of_a_checkpoint_are_reported(tmp_path, made, damage):
     megatron = tmp_path / "megatron"
     shutil.copytree(made / "megatron", megatron)
     path = megatron / "hf" / damage
     verify.main(["--hf", str(made / "hf"), "--megatron", str(megatron), "--weights-only"])
     flip(path)
-    told = f"{path} was altered"
-    with pytest.raises(DataError, match=told):
+    message = f"{path} was altered"
+    with pytest.raises(DataError, match=message):
         verify.main(["--hf", str(made / "hf"), "--megatron", str(megatron), "--weights-only"])
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         register_checkpoint.main(["--megatron", str(megatron), "--hf", str(megatron / "hf")])
 
 
@@ -151,7 +151,7 @@ def test_a_folder_that_a_run_wrote_is_known_by_the_manifest_above(tmp_path, made
         )
 
 
-def test_what_is_scored_and_trained_on_is_compared(tmp_path, made, caplog):
+def test_evaluation_and_training_verify_checksums(tmp_path, made, caplog):
     from evaluation.backends import model_folder
 
     shutil.copytree(made / "hf", tmp_path / "hf")
@@ -168,7 +168,7 @@ def test_what_is_scored_and_trained_on_is_compared(tmp_path, made, caplog):
 
 @pytest.mark.parametrize("damage", ["[]", "{}", '{"stage": "x"}', "", "\0", None])
 def test_a_manifest_of_the_wrong_shape(tmp_path, made, damage):
-    """Not one of ours, it says nothing; damaged, it is told."""
+    """Not one of ours, it is silent; damaged, it is an error."""
     shutil.copytree(made / "hf", tmp_path / "hf")
     path = tmp_path / "hf" / "manifest.json"
     if damage is None:

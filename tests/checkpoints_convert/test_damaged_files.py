@@ -29,7 +29,7 @@ from tests.damage import MUTATIONS, check_one_line, ended, mutate
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, make_model):
-    """A folder of each kind without manifests, which would tell every damage."""
+    """A folder of each format without manifests, which would report every damage."""
     base = tmp_path_factory.mktemp("whole")
     shutil.copytree(make_model("llama-3.2", num_hidden_layers=2), base / "hf")
     import_model(base / "hf", base / "megatron")
@@ -111,11 +111,11 @@ def test_one_line_or_success(tmp_path, folders, name, capsys):
     for file in chosen:
         for number in range(MUTATIONS):
             seed = f"{name} {file} {number}"
-            kind = mutate(tmp_path / source / file, random.Random(seed))
+            mutation = mutate(tmp_path / source / file, random.Random(seed))
             code, out, err = ended(main, arguments, capsys)
-            assert code in (0, 1), (seed, kind, err)
+            assert code in (0, 1), (seed, mutation, err)
             if "NOT the same model" not in out and not name.startswith("describe"):
-                check_one_line(code, err, (seed, kind))
+                check_one_line(code, err, (seed, mutation))
             for path in (tmp_path / "output", tmp_path / ".output.partial"):
                 shutil.rmtree(path, ignore_errors=True)
             if name == "register_checkpoint":

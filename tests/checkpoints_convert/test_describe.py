@@ -26,21 +26,33 @@ def described(path, capsys, code=0):
 
 
 def test_a_megatron_checkpoint(checkpoint, capsys):
-    found = described(checkpoint, capsys)
-    assert found["format"] == "Megatron torch_dist"
-    assert (found["family"], found["num_layers"], found["vocab_size"]) == ("qwen3", 4, 300)
-    assert (found["vocabulary rows, padded"], found["saved from"], found["optimizer state"]) == (
+    description = described(checkpoint, capsys)
+    assert description["format"] == "Megatron torch_dist"
+    assert (description["family"], description["num_layers"], description["vocab_size"]) == (
+        "qwen3",
+        4,
+        300,
+    )
+    assert (
+        description["vocabulary rows, padded"],
+        description["saved from"],
+        description["optimizer state"],
+    ) == (
         384,
         "TP1 x PP1",
         "none",
     )
-    assert found["complete"] == "yes"
-    assert described(checkpoint / "iter_0000000", capsys) == found
+    assert description["complete"] == "yes"
+    assert described(checkpoint / "iter_0000000", capsys) == description
 
 
 def test_a_hugging_face_folder(model, capsys):
-    found = described(model, capsys)
-    assert (found["family"], found["tensors"], found["complete"]) == ("qwen3", 47, "yes")
+    description = described(model, capsys)
+    assert (description["family"], description["tensors"], description["complete"]) == (
+        "qwen3",
+        47,
+        "yes",
+    )
 
 
 def test_incomplete_ones_are_named(checkpoint, model, tmp_path, capsys):

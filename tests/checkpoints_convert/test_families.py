@@ -33,14 +33,14 @@ def checkpoints(models, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_there_and_back_is_bit_identical(tmp_path, models, checkpoints, name):
+def test_round_trip_is_bit_identical(tmp_path, models, checkpoints, name):
     megatron_to_hf.main(["--megatron", str(checkpoints[name]), "--output", str(tmp_path / "back")])
-    expected, found = (
+    expected, actual = (
         load_file(models[name] / "model.safetensors"),
         load_file(tmp_path / "back" / "model.safetensors"),
     )
-    assert found.keys() == expected.keys()
-    assert all(found[key].equal(tensor) for key, tensor in expected.items())
+    assert actual.keys() == expected.keys()
+    assert all(actual[key].equal(tensor) for key, tensor in expected.items())
     before, after = (
         json.loads((folder / "config.json").read_text())
         for folder in (models[name], tmp_path / "back")
@@ -65,12 +65,12 @@ def original_logits(hf, tokens):
 def test_megatron_computes_the_same_function(tmp_path, models, checkpoints, tokens, megatron_side):
     save_file({"tokens": tokens}, tmp_path / "tokens")
     megatron_side(1, "logits", tmp_path / "tokens", tmp_path / "logits", *checkpoints.values())
-    found = load_file(tmp_path / "logits")
+    actual = load_file(tmp_path / "logits")
     for name, hf in models.items():
         expected = original_logits(hf, tokens)
         assert expected.std() > 0.5, name  # a model whose logits are all alike would prove nothing
         difference = (
-            found[str(checkpoints[name])][..., :300] - expected
+            actual[str(checkpoints[name])][..., :300] - expected
         ).abs().max() / expected.abs().max()
         assert difference < 1e-5, name
 
@@ -115,12 +115,12 @@ def test_internlm2_is_exported_in_llama_layout(tmp_path, models, checkpoints, to
         ]
     )
     llama = models["internlm2"] / "llama"
-    expected, found = (
+    expected, actual = (
         load_file(llama / "model.safetensors"),
         load_file(tmp_path / "llama" / "model.safetensors"),
     )
-    assert found.keys() == expected.keys()
-    assert all(found[key].equal(tensor) for key, tensor in expected.items())
+    assert actual.keys() == expected.keys()
+    assert all(actual[key].equal(tensor) for key, tensor in expected.items())
     with torch.no_grad():
         assert (
             AutoModelForCausalLM.from_pretrained(tmp_path / "llama")(tokens).logits.isfinite().all()
@@ -133,18 +133,18 @@ def test_internlm2_is_exported_in_llama_layout(tmp_path, models, checkpoints, to
         (
             "qwen3",
             "llama",
-            "qwen3 model cannot be written as llama: qk_layernorm is False there and True here",
+            "qwen3 model cannot be written as llama: qk_layernorm is False instead of True",
         ),
         (
             "qwen3",
             "internlm2",
-            "qwen3 model cannot be written as internlm2: kv_channels is 16 there and 32 here",
+            "qwen3 model cannot be written as internlm2: kv_channels is 16 instead of 32",
         ),
         ("llama-3.2", "internlm2", "rotary scaling 'llama3' is not supported"),
         (
             "mistral-v0.1",
             "llama",
-            "mistral model cannot be written as llama: window_size is None there and 16 here",
+            "mistral model cannot be written as llama: window_size is None instead of 16",
         ),
     ],
 )
@@ -195,7 +195,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_carried_over_is_refused_by_name(tmp_path, models, name):
+def test_unsupported_fields_are_refused_by_name(tmp_path, models, name):
     config = json.loads((models[name] / "config.json").read_text())
     for change in REFUSED[name]:
         if "rope_scaling" in change:
@@ -211,7 +211,7 @@ def test_what_cannot_be_carried_over_is_refused_by_name(tmp_path, models, name):
             families.find(tmp_path / "config.json")
 
 
-def test_llama3_scaling_is_what_megatron_computes(tmp_path, models):
+def test_llama3_scaling_has_the_constants_of_megatron(tmp_path, models):
     config = json.loads((models["llama-3.2"] / "config.json").read_text())
     config["rope_parameters"]["high_freq_factor"] = 8.0
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -251,7 +251,7 @@ def test_a_new_family_is_one_file_and_one_line(tmp_path, models, tokens):
         "megatron_to_hf.main(['--megatron', sys.argv[2], '--output', sys.argv[3]])\n"
     )
     run(copy / "there_and_back.py", hf, tmp_path / "megatron", tmp_path / "back")
-    found = load_file(tmp_path / "back" / "model.safetensors")
-    assert found.keys() == renamed.keys()
-    assert all(found[key].equal(tensor) for key, tensor in renamed.items())
+    actual = load_file(tmp_path / "back" / "model.safetensors")
+    assert actual.keys() == renamed.keys()
+    assert all(actual[key].equal(tensor) for key, tensor in renamed.items())
     assert "novel" not in families.FAMILIES

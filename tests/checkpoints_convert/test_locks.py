@@ -32,9 +32,9 @@ def checkpoint(model, tmp_path_factory):
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("script", ["hf_to_megatron", "megatron_to_hf"])
 def test_eight_at_once(tmp_path, model, checkpoint, script):
-    given = ["--hf", model] if script == "hf_to_megatron" else ["--megatron", checkpoint]
+    source_options = ["--hf", model] if script == "hf_to_megatron" else ["--megatron", checkpoint]
     output = tmp_path / "output"
-    start = command(f"checkpoints_convert/{script}.py", *given, "--output", output)
+    start = command(f"checkpoints_convert/{script}.py", *source_options, "--output", output)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
@@ -47,10 +47,10 @@ def test_eight_at_once(tmp_path, model, checkpoint, script):
         )
         for _ in range(8)
     ]
-    told = [process.communicate()[0] for process in started]
-    writers = [text for text in told if f"{output}: llama" in text]
-    assert len(writers) == 1, told
-    for process, text in zip(started, told, strict=True):
+    outputs = [process.communicate()[0] for process in started]
+    writers = [text for text in outputs if f"{output}: llama" in text]
+    assert len(writers) == 1, outputs
+    for process, text in zip(started, outputs, strict=True):
         if text is writers[0] or "is already complete" in text:
             assert process.returncode == 0
         else:
@@ -60,7 +60,7 @@ def test_eight_at_once(tmp_path, model, checkpoint, script):
                 and "Traceback" not in text
             )
     (hf_to_megatron if script == "hf_to_megatron" else megatron_to_hf).main(
-        [*map(str, given), "--output", str(tmp_path / "alone")]
+        [*map(str, source_options), "--output", str(tmp_path / "alone")]
     )
     assert content(output) == content(tmp_path / "alone")
     assert {path.name for path in tmp_path.iterdir()} == {"output", "alone"}
@@ -116,22 +116,22 @@ def test_a_note_of_a_killed_start_that_is_damaged_counts_as_none(tmp_path, model
 
 def test_a_partial_folder_that_is_a_link_is_not_followed(tmp_path, checkpoint):
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "kept").write_text("kept")
+    (tmp_path / "elsewhere" / "file").write_text("file")
     (tmp_path / ".out.partial").symlink_to(tmp_path / "elsewhere")
     for main in (megatron_to_hf.main, megatron_to_nemo.main):
         main(["--megatron", str(checkpoint), "--output", str(tmp_path / "out")])
-        assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["kept"]
+        assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["file"]
         shutil.rmtree(tmp_path / "out")
         (tmp_path / ".out.partial").symlink_to(tmp_path / "elsewhere")
 
 
-def test_an_import_does_not_mix_with_what_is_there(tmp_path, model, checkpoint):
+def test_an_import_does_not_mix_with_existing_files(tmp_path, model, checkpoint):
     """Above all not with its own input, whose files it would replace."""
     nemo = tmp_path / "nemo"
     megatron_to_nemo.main(["--megatron", str(checkpoint), "--output", str(nemo)])
     shutil.copytree(model, tmp_path / "base" / "hf", symlinks=True)
     (tmp_path / "base" / "notes.txt").write_text("notes")
-    for main, option, given, output in (
+    for main, option, source, output in (
         (hf_to_megatron.main, "--hf", model, model),
         (hf_to_megatron.main, "--hf", tmp_path / "base" / "hf", tmp_path / "base"),
         (nemo_to_megatron.main, "--nemo", nemo, nemo),
@@ -140,7 +140,7 @@ def test_an_import_does_not_mix_with_what_is_there(tmp_path, model, checkpoint):
         with pytest.raises(
             DataError, match=r"is no Megatron checkpoint, it holds .*; choose another --output"
         ):
-            main([option, str(given), "--output", str(output)])
+            main([option, str(source), "--output", str(output)])
         assert content(output) == before
     (tmp_path / "base" / "notes.txt").unlink()
     # its hf/ is what it would write

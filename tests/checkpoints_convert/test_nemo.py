@@ -6,6 +6,7 @@ itself.
 NeMo needs an environment of its own (requirements-nemo.txt); GALEN_NEMO_PYTHON names its Python.
 """
 
+import dataclasses
 import json
 import os
 import pickle
@@ -22,11 +23,13 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from checkpoints_convert import (
     describe,
+    families,
     hf_to_megatron,
     megatron_to_hf,
     megatron_to_nemo,
     nemo_to_megatron,
 )
+from checkpoints_convert.interop import nemo_config
 from galen import manifest
 from galen.errors import DataError
 from megatron_ext.checkpoint import safe_pickle
@@ -40,12 +43,12 @@ FAMILIES = {
 
 
 def same_weights(first, second):
-    expected, found = (
+    expected, actual = (
         load_file(first / "model.safetensors"),
         load_file(second / "model.safetensors"),
     )
-    return found.keys() == expected.keys() and all(
-        found[name].dtype == tensor.dtype and found[name].equal(tensor)
+    return actual.keys() == expected.keys() and all(
+        actual[name].dtype == tensor.dtype and actual[name].equal(tensor)
         for name, tensor in expected.items()
     )
 
@@ -65,7 +68,7 @@ def from_nemo(nemo, folder, *options):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_there_and_back(tmp_path, make_model, name):
+def test_round_trip(tmp_path, make_model, name):
     hf = make_model(name)
     back = from_nemo(as_nemo(hf, tmp_path), tmp_path, "--hf", str(hf))
     assert same_weights(hf, back)
@@ -101,17 +104,17 @@ def test_the_layout_is_the_one_that_nemo_reads(nemo):
 def test_described(nemo, capsys):
     capsys.readouterr()
     assert describe.main([str(nemo), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["format"].startswith("NeMo 2")
+    description = json.loads(capsys.readouterr().out)
+    assert description["format"].startswith("NeMo 2")
     assert (
-        found["family"],
-        found["num_layers"],
-        found["vocabulary rows, padded"],
-        found["dtype"],
+        description["family"],
+        description["num_layers"],
+        description["vocabulary rows, padded"],
+        description["dtype"],
     ) == ("llama", 4, 384, "float32")
 
 
-def test_an_internlm2_goes_as_a_llama(tmp_path, make_model):
+def test_an_internlm2_is_exported_as_a_llama(tmp_path, make_model):
     hf = make_model("internlm2")
     with pytest.raises(DataError, match=r"NeMo has no internlm2 models.*--as-family llama"):
         as_nemo(hf, tmp_path)
@@ -122,7 +125,7 @@ def test_an_internlm2_goes_as_a_llama(tmp_path, make_model):
 
 
 def test_metadata_of_its_megatron_core(tmp_path, nemo, llama, monkeypatch):
-    """Megatron Core 0.15 (NeMo 2.7) stores its own class in place of PyTorch's Metadata."""
+    """Megatron Core 0.15 (NeMo 2.7) stores its own class instead of PyTorch's Metadata."""
 
     class MCoreMetadata(Metadata):
         pass
@@ -192,14 +195,14 @@ MISTAKES = {
     ),
     "another size": (
         lambda nemo: change(nemo, hidden_size=32),
-        r"has the size \[384, 64\], the model asks for \[384, 32\]",
+        r"has the size \[384, 64\], the model requires \[384, 32\]",
     ),
     "no positions": (lambda nemo: change(nemo, seq_length=None), "seq_length is null.*give --hf"),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_what_cannot_be_carried_over_is_refused_by_name(tmp_path, nemo, name):
+def test_unsupported_fields_are_refused_by_name(tmp_path, nemo, name):
     damage, message = MISTAKES[name]
     shutil.copytree(nemo, tmp_path / "nemo")
     damage(tmp_path / "nemo")
@@ -209,18 +212,30 @@ def test_what_cannot_be_carried_over_is_refused_by_name(tmp_path, nemo, name):
     assert not (tmp_path / "nemo" / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("mistral-v0.3", {"rope_scaling_factor": 8.0}), ("qwen2", {"window_size": 16})],
+)
+def test_a_property_that_nemo_cannot_express_is_refused(make_model, name, change):
+    _, architecture = families.find(make_model(name) / "config.json")
+    (field, value), *_ = change.items()
+    with pytest.raises(DataError, match=f"NeMo cannot express {field} = {value} of this"):
+        nemo_config.arguments(dataclasses.replace(architecture, **change))
+
+
 def test_another_models_configuration_is_refused(tmp_path, nemo, make_model):
     with pytest.raises(
-        DataError, match=r"describes another model than .*: .*kv_channels is 16 there and 32 here"
+        DataError, match=r"describes another model than .*: .*kv_channels is 16 instead of 32"
     ):
         nemo_to_megatron.main(
             ["--nemo", str(nemo), "--hf", str(make_model("llama-3")), "--output", str(tmp_path)]
         )
 
 
-def test_started_again(tmp_path, llama, nemo, capsys):
+def test_started_again(tmp_path, llama, nemo, caplog):
+    caplog.set_level("INFO")
     megatron_to_nemo.main(["--megatron", str(nemo.parent / "megatron"), "--output", str(nemo)])
-    assert "already complete" in capsys.readouterr().out
+    assert "already complete" in caplog.text
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Mappings over random small shapes.
 
-The round trip is the identity, every row has one place, slices cover all.
+The round trip is the identity, every row occurs once, slices cover all.
 """
 
 import dataclasses
@@ -47,13 +47,13 @@ def random_tensors(mapping, architecture):
 
 @settings(max_examples=60, deadline=None)
 @given(architectures())
-def test_there_and_back_is_the_identity(architecture):
+def test_round_trip_is_the_identity(architecture):
     names = set()
     for task in all_tasks_of(architecture):
         tensors = random_tensors(task.mapping, architecture)
-        there = to_megatron(task, tensors, architecture)
-        assert there.shape == shape(task.megatron, architecture)
-        assert torch.cat(to_hf(task, there, architecture)).equal(torch.cat(tensors))
+        megatron_tensor = to_megatron(task, tensors, architecture)
+        assert megatron_tensor.shape == shape(task.megatron, architecture)
+        assert torch.cat(to_hf(task, megatron_tensor, architecture)).equal(torch.cat(tensors))
         assert not names & set(task.hf)
         names |= set(task.hf)
     assert len(names) >= 9 * architecture.num_layers // 2
@@ -61,12 +61,12 @@ def test_there_and_back_is_the_identity(architecture):
 
 @settings(max_examples=60, deadline=None)
 @given(architectures(), st.integers(1, 40), st.sampled_from([1, 2, 4]))
-def test_pieces_cover_each_row_once(architecture, largest, tensor_parallel):
+def test_slices_cover_each_row_once(architecture, largest, tensor_parallel):
     for task in all_tasks_of(architecture):
         runs = task.mapping.rows(architecture)
         divided = chunks(runs, largest)
         assert all(0 < num_rows(part) <= largest for _, part in divided)
-        assert [place for place, _ in divided] == [
+        assert [row for row, _ in divided] == [
             sum(num_rows(part) for _, part in divided[:n]) for n in range(len(divided))
         ]
         rows = [

@@ -42,12 +42,12 @@ def foreign(saved, tmp_path):
 def test_registered_and_exported(foreign, model, tmp_path):
     register_checkpoint.main(["--megatron", str(foreign), "--hf", str(model)])
     megatron_to_hf.main(["--megatron", str(foreign), "--output", str(tmp_path / "back")])
-    expected, found = (
+    expected, actual = (
         load_file(model / "model.safetensors"),
         load_file(tmp_path / "back" / "model.safetensors"),
     )
-    assert found.keys() == expected.keys()
-    assert all(found[name].equal(tensor) for name, tensor in expected.items())
+    assert actual.keys() == expected.keys()
+    assert all(actual[name].equal(tensor) for name, tensor in expected.items())
 
 
 def test_another_model_is_refused(foreign, make_model):
@@ -57,7 +57,7 @@ def test_another_model_is_refused(foreign, make_model):
 
 
 def test_a_checkpoint_that_is_cut_off_is_refused(foreign, model):
-    """It was given a manifest that calls it whole."""
+    """It has a manifest that marks it complete."""
     path = next((foreign / "iter_0000030").glob("*.distcp"))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(

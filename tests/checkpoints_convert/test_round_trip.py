@@ -16,12 +16,12 @@ from tests.conftest import run
 EXPORT = "checkpoints_convert/megatron_to_hf.py"
 
 
-def there(hf, output):
+def import_model(hf, output):
     hf_to_megatron.main(["--hf", str(hf), "--output", str(output)])
     return output
 
 
-def back_again(checkpoint, output, *options):
+def export_model(checkpoint, output, *options):
     megatron_to_hf.main(["--megatron", str(checkpoint), "--output", str(output), *options])
     return output
 
@@ -36,16 +36,16 @@ def test_weights_configuration_and_tokenizer_come_back(tmp_path, make_llama, opt
     hf = make_llama(**options)
     if options:
         AutoModelForCausalLM.from_pretrained(hf, dtype=torch.bfloat16).save_pretrained(hf)
-        back = back_again(there(hf, tmp_path / "megatron"), tmp_path / "back")
+        back = export_model(import_model(hf, tmp_path / "megatron"), tmp_path / "back")
     else:  # as a user would
         back = tmp_path / "back"
         run("checkpoints_convert/hf_to_megatron.py", "--hf", hf, "--output", tmp_path / "megatron")
         run(EXPORT, "--megatron", tmp_path / "megatron", "--output", back)
-    expected, found = load_file(hf / "model.safetensors"), load_file(back / "model.safetensors")
-    assert found.keys() == expected.keys()
+    expected, actual = load_file(hf / "model.safetensors"), load_file(back / "model.safetensors")
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype
-        assert found[name].equal(tensor), name
+        assert actual[name].dtype == tensor.dtype
+        assert actual[name].equal(tensor), name
     for name in (
         "config.json",
         "tokenizer.json",
@@ -62,8 +62,11 @@ def test_weights_configuration_and_tokenizer_come_back(tmp_path, make_llama, opt
 
 @pytest.mark.slow
 def test_shards_have_an_index_that_is_true(tmp_path, tied_llama):
-    back_again(
-        there(tied_llama, tmp_path / "megatron"), tmp_path / "back", "--max-shard-bytes", "2e5"
+    export_model(
+        import_model(tied_llama, tmp_path / "megatron"),
+        tmp_path / "back",
+        "--max-shard-bytes",
+        "2e5",
     )
     index = json.loads((tmp_path / "back" / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 1
@@ -71,29 +74,32 @@ def test_shards_have_an_index_that_is_true(tmp_path, tied_llama):
         with safe_open(tmp_path / "back" / file, "pt") as shard:
             assert name in shard.keys()  # noqa: SIM118
     expected = load_file(tied_llama / "model.safetensors")
-    found = AutoModelForCausalLM.from_pretrained(tmp_path / "back").state_dict()
-    assert all(found[name].equal(tensor) for name, tensor in expected.items())
+    actual = AutoModelForCausalLM.from_pretrained(tmp_path / "back").state_dict()
+    assert all(actual[name].equal(tensor) for name, tensor in expected.items())
     # and sharded folders are read, whatever else lies in them
     save_file({"norm.weight": torch.ones(64)}, tmp_path / "back" / "consolidated.safetensors")
-    again = back_again(there(tmp_path / "back", tmp_path / "of-shards"), tmp_path / "again")
+    again = export_model(
+        import_model(tmp_path / "back", tmp_path / "of-shards"), tmp_path / "again"
+    )
     assert load_file(again / "model.safetensors").keys() == expected.keys()
     lost = next(iter(index["weight_map"].values()))
     (tmp_path / "back" / lost).unlink()
-    with pytest.raises(DataError, match=f"names 1 files that are not there: {lost}"):
-        there(tmp_path / "back", tmp_path / "of-too-few")
+    with pytest.raises(DataError, match=f"names 1 missing files: {lost}"):
+        import_model(tmp_path / "back", tmp_path / "of-too-few")
 
 
-def test_started_again(tmp_path, tied_llama, untied_llama, capsys):
-    checkpoint, back = there(tied_llama, tmp_path / "megatron"), tmp_path / "back"
-    back_again(checkpoint, back)
+def test_started_again(tmp_path, tied_llama, untied_llama, caplog):
+    caplog.set_level("INFO")
+    checkpoint, back = import_model(tied_llama, tmp_path / "megatron"), tmp_path / "back"
+    export_model(checkpoint, back)
     before = (back / "model.safetensors").stat().st_mtime_ns
-    capsys.readouterr()
-    there(tied_llama, checkpoint)
-    back_again(checkpoint, back)
-    assert capsys.readouterr().out.count("already complete") == 2
+    caplog.clear()
+    import_model(tied_llama, checkpoint)
+    export_model(checkpoint, back)
+    assert caplog.text.count("already complete") == 2
     assert (back / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(DataError, match="belongs to another run"):
-        there(untied_llama, checkpoint)
+        import_model(untied_llama, checkpoint)
 
 
 def change_config(folder, **fields):
@@ -168,7 +174,7 @@ MISTAKES = {
     ),
     "a tensor more": (
         add_a_tensor,
-        "1 tensors have no place in a llama model: model.layers.0.self_attn.q_proj.bias",
+        "a llama model has no such tensors (1): model.layers.0.self_attn.q_proj.bias",
     ),
     "tokenizer too large": (
         lambda folder: change_config(folder, vocab_size=299),
@@ -178,7 +184,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_have_one_clear_message_and_leave_nothing(tmp_path, tied_llama, name):
+def test_mistakes_have_one_clear_message_and_leave_no_output(tmp_path, tied_llama, name):
     damage, message = MISTAKES[name]
     hf = tmp_path / "hf"
     shutil.copytree(tied_llama, hf)
@@ -189,7 +195,7 @@ def test_mistakes_have_one_clear_message_and_leave_nothing(tmp_path, tied_llama,
     assert not (tmp_path / "megatron").exists()
 
 
-def test_export_of_nothing(tmp_path):
+def test_export_of_a_missing_checkpoint(tmp_path):
     done = run(EXPORT, "--megatron", tmp_path, "--output", tmp_path / "out", check=False)
     assert done.returncode == 1
     assert "is not a Megatron checkpoint" in done.stderr

@@ -19,12 +19,12 @@ from galen.errors import DataError
 from megatron_ext.checkpoint.torch_dist import TorchDist
 
 
-def there(hf, folder, *options):
+def import_model(hf, folder, *options):
     hf_to_megatron.main(["--hf", str(hf), "--output", str(folder), *map(str, options)])
     return folder
 
 
-def back(checkpoint, folder, *options):
+def export_model(checkpoint, folder, *options):
     megatron_to_hf.main(
         ["--megatron", str(checkpoint), "--output", str(folder), *map(str, options)]
     )
@@ -46,8 +46,8 @@ def model(make_model):
 def test_tiny_pieces_are_the_same_model(tmp_path, model, forked_logits, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(weight_tasks, "CHUNK_BYTES", 3000)
-        checkpoint = there(model, tmp_path / "megatron")
-        back(checkpoint, tmp_path / "back")
+        checkpoint = import_model(model, tmp_path / "megatron")
+        export_model(checkpoint, tmp_path / "back")
     parts = (
         TorchDist(checkpoint / "iter_0000000")
         .tensors["decoder.layers.mlp.linear_fc1.weight"]
@@ -56,24 +56,26 @@ def test_tiny_pieces_are_the_same_model(tmp_path, model, forked_logits, monkeypa
     assert len(parts) > 4 * 10
     assert all(part.sizes[1] * 64 * 4 <= 3000 for part in parts)
     assert same(tmp_path / "back", model)
-    assert same(back(checkpoint, tmp_path / "whole"), model)
+    assert same(export_model(checkpoint, tmp_path / "whole"), model)
     # and Megatron loads them, cut across its own cuts
     assert verify.main(["--hf", str(model), "--megatron", str(checkpoint), "--tp", "2"]) == 0
 
 
 @pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path, model):
-    checkpoint = there(model, tmp_path / "megatron", "--workers", 2)
-    alone = there(model, tmp_path / "alone")
+    checkpoint = import_model(model, tmp_path / "megatron", "--workers", 2)
+    alone = import_model(model, tmp_path / "alone")
     for path in sorted((alone / "iter_0000000").glob("*.distcp")):
         assert (checkpoint / "iter_0000000" / path.name).read_bytes() == path.read_bytes()
-    exported = back(checkpoint, tmp_path / "back", "--workers", 2, "--max-shard-bytes", 150000)
+    exported = export_model(
+        checkpoint, tmp_path / "back", "--workers", 2, "--max-shard-bytes", 150000
+    )
     assert same(exported, model)
 
 
 def test_hashes_taken_on_the_way_are_right(tmp_path, model):
-    checkpoint = there(model, tmp_path / "megatron")
-    for folder in (checkpoint / "iter_0000000", back(checkpoint, tmp_path / "back")):
+    checkpoint = import_model(model, tmp_path / "megatron")
+    for folder in (checkpoint / "iter_0000000", export_model(checkpoint, tmp_path / "back")):
         record = manifest.read(folder)
         for entry in record["outputs"]:
             assert (
@@ -96,7 +98,7 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, caplog, step):
     importing_now = step is import_hf.WriteDistcp
     checkpoint = tmp_path / "megatron"
     if not importing_now:
-        there(model, checkpoint)
+        import_model(model, checkpoint)
     original, written = step.run, []
 
     def dies(self, output, reader):
@@ -108,9 +110,9 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, caplog, step):
 
     def convert():
         return (
-            there(model, checkpoint)
+            import_model(model, checkpoint)
             if importing_now
-            else back(checkpoint, tmp_path / "back", "--max-shard-bytes", 60000)
+            else export_model(checkpoint, tmp_path / "back", "--max-shard-bytes", 60000)
         )
 
     with monkeypatch.context() as patch:
@@ -130,7 +132,7 @@ def test_killed_and_started_again(tmp_path, model, monkeypatch, caplog, step):
     assert "resuming: " in caplog.text
     assert set(repeated) != set(written) | set(repeated)  # some were not written again
     if importing_now:
-        back(checkpoint, tmp_path / "back")
+        export_model(checkpoint, tmp_path / "back")
     assert same(tmp_path / "back", model)
 
 
@@ -150,41 +152,45 @@ def test_an_unfinished_conversion_of_another_model_is_not_continued(
     with monkeypatch.context() as patch:
         patch.setattr(import_hf.WriteDistcp, "run", dies)
         with pytest.raises(Killed):
-            there(other, tmp_path / "megatron")
-    there(model, tmp_path / "megatron")
+            import_model(other, tmp_path / "megatron")
+    import_model(model, tmp_path / "megatron")
     assert "resuming" not in caplog.text
-    assert same(back(tmp_path / "megatron", tmp_path / "back"), model)
+    assert same(export_model(tmp_path / "megatron", tmp_path / "back"), model)
 
 
 def test_another_precision(tmp_path, model):
-    half = back(there(model, tmp_path / "megatron", "--dtype", "bf16"), tmp_path / "half")
-    expected, found = load_file(model / "model.safetensors"), load_file(half / "model.safetensors")
-    assert all(found[name].equal(tensor.to(torch.bfloat16)) for name, tensor in expected.items())
+    half = export_model(
+        import_model(model, tmp_path / "megatron", "--dtype", "bf16"), tmp_path / "half"
+    )
+    expected, actual = load_file(model / "model.safetensors"), load_file(half / "model.safetensors")
+    assert all(actual[name].equal(tensor.to(torch.bfloat16)) for name, tensor in expected.items())
     config = json.loads((half / "config.json").read_text())
     assert (config.get("dtype") or config.get("torch_dtype")) == "bfloat16"
-    back(tmp_path / "megatron", tmp_path / "full", "--dtype", "fp32")
+    export_model(tmp_path / "megatron", tmp_path / "full", "--dtype", "fp32")
     assert (
         load_file(tmp_path / "full" / "model.safetensors")["lm_head.weight"].dtype == torch.float32
     )
 
 
 def test_other_options_into_the_same_output_are_refused(tmp_path, model):
-    there(model, tmp_path / "megatron")
+    import_model(model, tmp_path / "megatron")
     with pytest.raises(DataError, match=r'belongs to another run \(dtype: not set → "bf16"\)'):
-        there(model, tmp_path / "megatron", "--dtype", "bf16")
+        import_model(model, tmp_path / "megatron", "--dtype", "bf16")
 
 
 def test_a_lost_file_is_named(tmp_path, model):
-    checkpoint = there(model, tmp_path / "megatron")
+    checkpoint = import_model(model, tmp_path / "megatron")
     (checkpoint / "iter_0000000" / "__3_0.distcp").unlink()
     with pytest.raises(DataError, match=r"__3_0\.distcp is missing"):
-        back(checkpoint, tmp_path / "back")
+        export_model(checkpoint, tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
 
-def test_a_disk_without_room_is_told_before_the_work(tmp_path, model, monkeypatch):
+def test_a_full_disk_is_reported_before_the_work(tmp_path, model, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(DataError, match=r"has room for 0\.000 GB, the conversion writes 0\.00"):
-        there(model, tmp_path / "megatron")
+    with pytest.raises(
+        DataError, match=r"has 0\.000 GB of free space, the conversion writes 0\.00"
+    ):
+        import_model(model, tmp_path / "megatron")
     assert not list((tmp_path / "megatron").glob("iter_*"))

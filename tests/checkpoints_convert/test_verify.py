@@ -88,7 +88,7 @@ def test_one_token_is_no_proof(model, checkpoint):
         verify.main(["--hf", str(model), "--megatron", str(checkpoint), "--max-tokens", "1"])
 
 
-def test_a_model_without_tokenizer_is_told_at_import_and_compared_by_its_weights(
+def test_a_model_without_tokenizer_is_reported_at_import_and_compared_by_its_weights(
     model, tmp_path, caplog
 ):
     hf = shutil.copytree(model, tmp_path / "hf", ignore=shutil.ignore_patterns("tokenizer*"))
@@ -102,7 +102,7 @@ def test_a_model_without_tokenizer_is_told_at_import_and_compared_by_its_weights
 
 @dataclasses.dataclass(frozen=True)
 class Ungrouped(QKVMapping):
-    """All queries, then all keys, then all values: wrong where there are groups."""
+    """All queries, then all keys, then all values: wrong for grouped queries."""
 
     def rows(self, architecture):
         heads = (
@@ -188,14 +188,14 @@ def test_bf16_has_a_bound_of_its_own(
     options = ["--dtype", "bf16", "--hf", str(model), "--megatron"]
     assert verify.main([*options, str(checkpoint)]) == 0
     printed = capsys.readouterr().out
-    found, bound, own = map(
+    largest, bound, own = map(
         float,
         re.search(
             r"largest relative difference (\S+), bound (\S+) \(3 times .* (\S+) between", printed
         ).groups(),
     )
     assert bound == pytest.approx(3 * own, rel=0.01)
-    assert 0 < found <= 1.5 * own < 0.2
+    assert 0 < largest <= 1.5 * own < 0.2
     monkeypatch.setattr(verify, "compare_weights", lambda *_: True)
     assert verify.main([*options, str(wrong_checkpoint(swap_gate_and_up))]) == 1
 
@@ -209,7 +209,7 @@ def test_lost_rotary_scaling_is_caught(
     folder = lost / "iter_0000000"
     dataclasses.replace(read_architecture(folder), rope_scaling_factor=None).write(folder)
     assert verify.main(["--hf", str(model), "--megatron", str(lost), "--weights-only"]) == 1
-    assert "rope_scaling_factor is 32.0 there and None here" in capsys.readouterr().out
+    assert "rope_scaling_factor is 32.0 instead of None" in capsys.readouterr().out
     monkeypatch.setattr(verify, "compare_weights", lambda *_: True)
     assert verify.main(["--hf", str(model), "--megatron", str(lost)]) == 1
 
@@ -237,10 +237,10 @@ def test_another_configuration_is_named(model, checkpoint, tmp_path, capsys):
         verify.main(["--hf", str(tmp_path / "hf"), "--megatron", str(checkpoint), "--weights-only"])
         == 1
     )
-    assert "layernorm_epsilon is 0.0001 there and 1e-06 here" in capsys.readouterr().out
+    assert "layernorm_epsilon is 0.0001 instead of 1e-06" in capsys.readouterr().out
 
 
-def test_a_tied_tensor_that_is_stored_may_hold_what_is_no_number(tmp_path, make_model, capsys):
+def test_a_stored_tied_tensor_may_hold_nan(tmp_path, make_model, capsys):
     """NaN is not equal to itself; its bits are."""
     model = tmp_path / "model"
     shutil.copytree(make_model("llama-3.2"), model)

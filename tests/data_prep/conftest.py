@@ -11,7 +11,7 @@ from tests.data_prep.material import many_records, record_xml, write_medline
 
 @pytest.fixture
 def medline_folder(tmp_path):
-    """Three files with 300 different records and one record that stands in two of them."""
+    """Three files with 300 different records and one record that is in two of them."""
     folder = tmp_path / "raw"
     write_medline(folder / "a.xml.gz", many_records(1, 120))
     write_medline(

@@ -11,7 +11,7 @@ STORY = (
 
 def distinct(number):
     """A text of sixty words; those of two numbers have little in common."""
-    return " ".join(f"w{(number * 7919 + place * 104729) % 5003}" for place in range(60))
+    return " ".join(f"w{(number * 7919 + position * 104729) % 5003}" for position in range(60))
 
 
 def through(step, folder, *tasks):

@@ -1,4 +1,4 @@
-"""Small whole inputs of every format that is read, for the fuzz test to damage."""
+"""Small valid inputs of every format that is read, for the fuzz test to damage."""
 
 import bz2
 import gzip
@@ -112,9 +112,11 @@ def warc(folder):
 
 def texts_of(name):
     """Real articles from a folder that the environment names, besides the fixture."""
-    given = os.environ.get("GALEN_FUZZ_SAMPLES")
-    found = [path.read_bytes() for path in sorted(Path(given).glob("*.xml"))][:8] if given else []
-    return [(FIXTURES / name).read_bytes(), *found]
+    folder_name = os.environ.get("GALEN_FUZZ_SAMPLES")
+    extra = []
+    if folder_name:
+        extra = [path.read_bytes() for path in sorted(Path(folder_name).glob("*.xml"))[:8]]
+    return [(FIXTURES / name).read_bytes(), *extra]
 
 
 def inner_samples(folder):

@@ -80,9 +80,9 @@ def missing(element, output):
     for runs in [prose, *floats]:
         position = 0
         for run in runs:
-            found = written.find(run, position)
-            if found < 0:
+            start = written.find(run, position)
+            if start < 0:
                 absent.append(run)
             else:
-                position = found + len(run)
+                position = start + len(run)
     return absent

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from data_prep import crawl
-from data_prep.crawling.archive import Archive, cut_to_whole_records
+from data_prep.crawling.archive import Archive, truncate_to_complete_records
 from data_prep.crawling.website import Site as SiteRecipe
 from data_prep.readers.warc import WarcReader
 from galen.errors import DataError, UsageError
@@ -215,7 +215,7 @@ def test_broken_answers_are_not_kept_and_each_is_told_with_its_reason(tmp_path):
         "/topic/half": "the page is not complete gzip data (it breaks off)",
         "/topic/bomb": "larger than 200,000 bytes (max_page_bytes)",
         "/topic/huge": "larger than 200,000 bytes (max_page_bytes)",
-        "/topic/cut": "the connection broke off before the whole answer came",
+        "/topic/cut": "the connection was lost before the response was complete",
         "/topic/slow": "took longer than 0.7 s (max_page_seconds)",
         "/topic/404": "HTTP 404 (Not Found)",
         "/topic/500": "HTTP 500 (Internal Server Error)",
@@ -283,7 +283,7 @@ def test_archive_files_rotate_and_are_mended(tmp_path):
     path = archive.paths[-1]
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:50])
-    cut_to_whole_records(path)
+    truncate_to_complete_records(path)
     assert path.read_bytes() == whole
     path.write_bytes(whole[:-1])
     assert [address for address, _, _ in Archive(recipe, tmp_path).pages()] == [
@@ -296,10 +296,10 @@ def test_archive_files_rotate_and_are_mended(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"allow": ["("]}, "no regular expression"),
-        ({"start": ["ftp://x.org/"]}, "no http address"),
+        ({"allow": ["("]}, "not a regular expression"),
+        ({"start": ["ftp://x.org/"]}, "not an http address"),
         ({"name": "A B"}, "name"),
-        ({"allow": ["/none/"]}, "fits none"),
+        ({"allow": ["/none/"]}, "matches none"),
         ({"content": "main["}, "no CSS selector"),
     ],
 )

@@ -95,7 +95,7 @@ def test_only_the_sites_hosts_and_paths_are_asked(tmp_path, other):
     assert {"/topic/a", "/topic/b", "/topic/c", "/sub.xml"} <= asked
     found, _ = documents(tmp_path)
     assert set(found) == {"A", "/topic/b", "/topic/c"}
-    assert "4 led out of the site" in done.stdout
+    assert "4 redirected off the site" in done.stdout
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_robots_of_another_host_is_not_asked(tmp_path, other):
     with site.running() as base:
         done = run("data_prep/crawl.py", write_recipe(tmp_path, base), check=False)
     assert (
-        f"leads to {elsewhere}/robots.txt; if that is the site's, name its host in `hosts`"
+        f"redirects to {elsewhere}/robots.txt; if that belongs to the site, add its host to `hosts`"
         in done.stderr
     )
     assert stranger.requests == []
@@ -125,7 +125,7 @@ def test_a_name_of_a_private_address_is_refused(tmp_path):
         name = base.replace("127.0.0.1", "127.1")
         done = run("data_prep/crawl.py", write_recipe(tmp_path, name), check=False)
         assert (
-            "127.1 has the private address 127.0.0.1; is the site yours, set"
+            "127.1 has the private address 127.0.0.1; if the site is yours, set"
             " allow_private_addresses=true" in done.stderr
         )
         assert site.requests == []

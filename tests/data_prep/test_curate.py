@@ -55,7 +55,7 @@ def test_every_record_is_accounted_for(tmp_path, capsys):
             "retraction: retracted article": 1,
             "retraction: retraction notice": 1,
             "copyright: rights reserved": 2,
-            "reader: a later version came": 1,
+            "reader: superseded by a later version": 1,
             "exact_dedup: same text": 1,
         },
         "extra_repeats": 0,
@@ -108,7 +108,7 @@ def test_same_bytes_for_any_number_of_workers_and_any_interruption(
 
 @pytest.mark.slow
 def test_a_killed_run_resumes(tmp_path):
-    """SIGKILL while it reads: no worker stays, and the same command gives the undisturbed bytes."""
+    """SIGKILL while it reads: no worker survives; a restart gives the uninterrupted bytes."""
     for n, count in enumerate((200, 1500, 1500, 1500)):
         write_medline(tmp_path / "raw" / f"{n}.xml", many_records(1 + 2000 * n, count))
     recipe = tmp_path / "recipe.yaml"
@@ -149,15 +149,16 @@ def group_alive(group):
 
 @pytest.mark.slow
 def test_a_finished_run_is_reported_and_another_configuration_refused(
-    recipe_file, tmp_path, medline_folder, capsys
+    recipe_file, tmp_path, medline_folder, caplog
 ):
+    caplog.set_level("INFO")
     curate.main([str(recipe_file)])
     before = files_of(tmp_path / "corpus")
-    capsys.readouterr()
+    caplog.clear()
     # as a kill after the last rename leaves it
     (tmp_path / ".corpus.partial/documents-0").mkdir(parents=True)
     curate.main([str(recipe_file)])
-    assert "already complete" in capsys.readouterr().out
+    assert "already complete" in caplog.text
     assert not (tmp_path / ".corpus.partial").exists()
     with pytest.raises(DataError, match="steps"):
         curate.main([str(recipe_file), "steps=[{step: language, languages: [fre]}]"])
@@ -167,7 +168,7 @@ def test_a_finished_run_is_reported_and_another_configuration_refused(
     assert files_of(tmp_path / "corpus") == before
 
 
-def test_foreign_output_stays(recipe_file, tmp_path):
+def test_an_unknown_output_is_refused(recipe_file, tmp_path):
     (tmp_path / "corpus").mkdir()
     with pytest.raises(DataError, match="exists already"):
         curate.main([str(recipe_file)])
@@ -178,7 +179,7 @@ def test_foreign_output_stays(recipe_file, tmp_path):
     ("override", "message"),
     [
         ("sources.0.path=nowhere.xml", "nowhere.xml does not exist"),
-        ("sources.0.path=raw/*.nothing", "no file fits the pattern"),
+        ("sources.0.path=raw/*.nothing", "no file matches the pattern"),
         ("sources.0.path=empty", "holds no file that ends in .xml"),
         ("sources.0.path=broken", "bad.xml, line .*broken XML"),
         (
@@ -200,12 +201,12 @@ def test_bad_input_is_one_message_and_no_output(
 
 
 @pytest.mark.slow
-def test_mended_input_is_taken_up(recipe_file, tmp_path, medline_folder):
-    whole = (medline_folder / "b.xml").read_bytes()
-    (medline_folder / "b.xml").write_bytes(whole[:5000])
+def test_repaired_input_is_read(recipe_file, tmp_path, medline_folder):
+    complete = (medline_folder / "b.xml").read_bytes()
+    (medline_folder / "b.xml").write_bytes(complete[:5000])
     with pytest.raises(DataError, match=r"b\.xml"):
         curate.main([str(recipe_file), "--workers", "2"])
-    (medline_folder / "b.xml").write_bytes(whole)
+    (medline_folder / "b.xml").write_bytes(complete)
     curate.main([str(recipe_file), "--workers", "2"])
     assert len(read_records(tmp_path / "corpus")) == 300
 

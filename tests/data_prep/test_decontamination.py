@@ -34,18 +34,18 @@ def matches(index, text):
 
 
 @pytest.mark.parametrize("words", [8, 9, 12, 13, 14, 40])
-def test_no_loss_at_any_length(words):
+def test_items_of_every_length_are_found(words):
     """Items of any length from the minimum on are found.
 
     Also where item and document have exactly as many words as a sequence.
     """
     text = " ".join(WORDS[:words])
-    found = matches(index_of(text), text)
-    assert [(match.field, match.ratio, match.span) for match in found] == [(0, 1.0, (0, words))]
+    actual = matches(index_of(text), text)
+    assert [(match.field, match.ratio, match.span) for match in actual] == [(0, 1.0, (0, words))]
     assert not matches(index_of(text), " ".join(WORDS[1 : min(words, 13)]))
 
 
-def test_windows_are_the_words_and_nothing_else():
+def test_window_hashes_depend_on_their_words_only():
     words = WordHasher()("a b c d a b c")[0]
     assert len(windows(words, 7)) == 1
     assert len(windows(words, 8)) == 0
@@ -66,13 +66,13 @@ def test_windows_are_the_words_and_nothing_else():
         lambda text: f"Before it. {text} After it.",
     ],
 )
-def test_form_does_not_hide(change):
+def test_formatting_does_not_hide_a_match(change):
     assert matches(index_of(QUESTION), change(QUESTION))[0].ratio == 1
 
 
 def test_ratio_and_span_of_a_part():
-    (found,) = matches(index_of(QUESTION), "elsewhere " + " ".join(WORDS[:20]) + " other text")
-    assert (found.ratio, found.span) == (0.5, (1, 21))
+    (actual,) = matches(index_of(QUESTION), "elsewhere " + " ".join(WORDS[:20]) + " other text")
+    assert (actual.ratio, actual.span) == (0.5, (1, 21))
 
 
 def test_chinese_counts_characters():
@@ -137,7 +137,7 @@ def step(questions, *fields, **settings):
 
 def run(step, folder, *texts):
     step.prepare(folder)
-    kept = list(
+    remaining = list(
         step.run(
             iter(
                 Document(text=text, id=str(number), metadata={})
@@ -147,15 +147,15 @@ def run(step, folder, *texts):
             1,
         )
     )
-    return kept, step.finish(folder, 1)
+    return remaining, step.finish(folder, 1)
 
 
-def test_drop_cut_and_report(questions, tmp_path):
+def test_drop_redact_and_report(questions, tmp_path):
     dirty = f"First sentence. {QUESTION.title()}. Last sentence."
     texts = ["Nothing of the kind.", dirty, "Says " + " ".join(WORDS[60:75])]
-    kept, found = run(step(questions, "question", "options"), tmp_path / "drop", *texts)
-    assert [document.id for document in kept] == ["0"]
-    assert found == {
+    remaining, actual = run(step(questions, "question", "options"), tmp_path / "drop", *texts)
+    assert [document.id for document in remaining] == ["0"]
+    assert actual == {
         "documents": 2,
         "action": "drop",
         "files": {"questions.jsonl": {"items": 2, "found": 1}},
@@ -168,22 +168,24 @@ def test_drop_cut_and_report(questions, tmp_path):
     first = json.loads((tmp_path / "drop/publish/contamination.jsonl").open().readline())
     assert (first["document"], first["span_words"], first["span"]) == ("1", 40, QUESTION.title())
 
-    kept, _ = run(step(questions, "question", action="redact"), tmp_path / "cut", *texts)
-    assert [document.text for document in kept] == [
+    remaining, _ = run(step(questions, "question", action="redact"), tmp_path / "cut", *texts)
+    assert [document.text for document in remaining] == [
         texts[0],
         "First sentence. . Last sentence.",
         texts[2],
     ]
-    kept, _ = run(step(questions, "question", action="report"), tmp_path / "report", *texts)
-    assert [document.text for document in kept] == texts
-    kept, _ = run(step(questions, "question", "options", min_ratio=0.8), tmp_path / "ratio", *texts)
-    assert [document.id for document in kept] == ["0", "2"]
+    remaining, _ = run(step(questions, "question", action="report"), tmp_path / "report", *texts)
+    assert [document.text for document in remaining] == texts
+    remaining, _ = run(
+        step(questions, "question", "options", min_ratio=0.8), tmp_path / "ratio", *texts
+    )
+    assert [document.id for document in remaining] == ["0", "2"]
 
 
 def test_separators_of_lines_in_a_text(questions, tmp_path):
     text = QUESTION.replace(" ", "\u2028", 1).replace(" ", "\x85", 1)
-    _, found = run(step(questions, "question", action="report"), tmp_path / "report", text)
-    assert found["documents"] == 1
+    _, actual = run(step(questions, "question", action="report"), tmp_path / "report", text)
+    assert actual["documents"] == 1
     assert json.loads((tmp_path / "report/publish/contamination.jsonl").read_text())["span"] == text
 
 

@@ -16,7 +16,7 @@ from data_prep.text.words import Words
 from tests.data_prep.documents import STORY, distinct, through
 
 
-def test_last_of_an_id_and_first_of_a_text_stay():
+def test_the_last_of_an_id_and_the_first_of_a_text_are_kept():
     rows = np.array([(1, 10), (2, 20), (1, 11), (3, 20), (4, 10), (5, 50), (6, 20)], dtype=ROW)
     # the first (1, 10) goes for its id, so its text no longer counts against (4, 10)
     assert find_duplicates(rows).tolist() == [SAME_ID, KEEP, KEEP, SAME_TEXT, KEEP, KEEP, SAME_TEXT]
@@ -40,8 +40,8 @@ def near_texts():
         words = [f"w{chance.randrange(3000)}" for _ in range(80)]
         if number % 4 == 3:
             words = texts[-chance.randrange(1, 4)].split()
-            for place in chance.sample(range(80), chance.randrange(6)):
-                words[place] = "other"
+            for position in chance.sample(range(80), chance.randrange(6)):
+                words[position] = "other"
         texts.append(" ".join(words))
     return texts
 
@@ -50,8 +50,10 @@ def clusters(context):
     return [json.loads(line) for line in (context.folder / "publish/duplicates.jsonl").open()]
 
 
-@pytest.mark.parametrize(("keep", "kept"), [("longest", "longest"), ("first", "April")])
-def test_near_duplicates_leave_the_longest_or_the_first_and_are_listed(tmp_path, keep, kept):
+@pytest.mark.parametrize(("keep", "expected"), [("longest", "longest"), ("first", "April")])
+def test_of_near_duplicates_the_longest_or_first_is_kept_and_all_are_listed(
+    tmp_path, keep, expected
+):
     alike = [
         Document(text=STORY.replace("March", month), id=month) for month in ("April", "May", "June")
     ]
@@ -59,15 +61,15 @@ def test_near_duplicates_leave_the_longest_or_the_first_and_are_listed(tmp_path,
     others = [Document(text=distinct(n), id=f"o{n}") for n in range(9)]
     tasks = (("a", [*alike[:2], *others[:3]]), ("a", [longest]), ("b", [alike[2], *others[3:]]))
     left, context = through(build_step(MinhashDedupSettings(keep=keep)), tmp_path, *tasks)
-    assert {document.id for part in left for document in part} == {kept} | {
+    assert {document.id for part in left for document in part} == {expected} | {
         document.id for document in others
     }
     (cluster,) = clusters(context)
     assert {cluster["kept"], *cluster["dropped"]} == {"April", "May", "June", "longest"}
-    assert cluster["kept"] == kept
+    assert cluster["kept"] == expected
 
 
-def test_an_abstract_goes_when_its_full_text_is_in(tmp_path):
+def test_an_abstract_is_dropped_if_its_full_text_is_in_the_corpus(tmp_path):
     def document(identifier, text, **metadata):
         return Document(text=text, id=identifier, metadata=metadata)
 
@@ -98,7 +100,7 @@ def test_an_abstract_goes_when_its_full_text_is_in(tmp_path):
     assert decisions == [[better] * 3, [KEEP] * 2, [again, KEEP, KEEP]]
 
 
-def test_near_duplicates_are_those_of_datatrove(tmp_path):
+def test_near_duplicates_agree_with_datatrove(tmp_path):
     """The same clusters as pairs by datatrove's own merge of sorted signatures give."""
     documents = [Document(text=text, id=str(number)) for number, text in enumerate(near_texts())]
     step = build_step(MinhashDedupSettings())

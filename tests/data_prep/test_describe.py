@@ -40,7 +40,7 @@ def test_roles_are_shown_as_numbers(tmp_path, tokenizer_folder, capsys):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "lengths", "counts", "told"),
+    ("dtype", "lengths", "counts", "expected"),
     [
         ("<i4", [2, 1, 3], [2, 1], ["are the same"]),
         (
@@ -66,19 +66,19 @@ def test_roles_are_shown_as_numbers(tmp_path, tokenizer_folder, capsys):
         ),
     ],
 )
-def test_compare_tells_what_differs(tmp_path, capsys, dtype, lengths, counts, told):
+def test_compare_names_the_difference(tmp_path, capsys, dtype, lengths, counts, expected):
     files = [("a", "<i4", [2, 1, 3], [2, 1]), ("b", dtype, lengths, counts)]
-    for name, kind, sizes, sequences_of in files:
+    for name, type_name, sizes, sequences_of in files:
         paths = [tmp_path / f"{name}.{ending}" for ending in ("bin", "lengths", "counts")]
-        writer = IndexedFileWriter(*paths, dtype=np.dtype(kind))
-        writer.add(np.arange(sum(sizes)).astype(kind), np.array(sizes), np.array(sequences_of))
+        writer = IndexedFileWriter(*paths, dtype=np.dtype(type_name))
+        writer.add(np.arange(sum(sizes)).astype(type_name), np.array(sizes), np.array(sequences_of))
         writer.close()
         writer.write_index(tmp_path / f"{name}.idx")
     assert describe.main([str(tmp_path / "a"), "--compare", str(tmp_path / "b")]) == (
-        told != ["are the same"]
+        expected != ["are the same"]
     )
-    found = capsys.readouterr().out.splitlines()[-len(told) :]
-    assert all(line.endswith(end) for line, end in zip(found, told, strict=True))
+    actual = capsys.readouterr().out.splitlines()[-len(expected) :]
+    assert all(line.endswith(end) for line, end in zip(actual, expected, strict=True))
 
 
 ROW = r'<tr><td class="figure">(\d+)</td><td>.*?</td><td class="figure">(\d+)</td></tr>'

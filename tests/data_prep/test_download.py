@@ -94,7 +94,7 @@ def test_files_come_once_and_are_listed(site, tmp_path, capsys):
 
 
 def test_broken_connections_are_resumed(site, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(transfer, "_REPORTED_WAIT", 0)
+    monkeypatch.setattr(transfer, "_LOGGED_WAIT", 0)
     path = f"/pubmed/baseline/{NAMES[0]}"
     site.break_after[path] = [100_000, 0, 50_000]
     with site.running() as base:
@@ -106,13 +106,13 @@ def test_broken_connections_are_resumed(site, tmp_path, monkeypatch, caplog):
         "bytes=100000-",
         "bytes=150000-",
     ]
-    assert caplog.text.count(f"{NAMES[0]}: the connection broke off") == 3
+    assert caplog.text.count(f"{NAMES[0]}: the connection was lost") == 3
     assert [path for path, _ in site.requests if path.endswith(".md5")] == [f"{path}.md5"], (
         "no request for files that are not wanted"
     )
     with (
         site.running() as base,
-        pytest.raises(DataError, match="no published file fits --include pubmed99"),
+        pytest.raises(DataError, match="no published file matches --include pubmed99"),
     ):
         run(base, tmp_path, "--include", "pubmed99*")
 
@@ -121,7 +121,7 @@ def test_killed_in_a_file_goes_on_inside_it(site, tmp_path, monkeypatch):
     path = f"/pubmed/baseline/{NAMES[0]}"
     site.break_after[path] = [120_000] + [0] * transfer.ATTEMPTS
     with site.running() as base:
-        with pytest.raises(DataError, match="1 files could not be downloaded"):
+        with pytest.raises(DataError, match="1 file could not be downloaded"):
             run(base, tmp_path, "--include", NAMES[0])
         assert not (tmp_path / NAMES[0]).exists()
         site.requests.clear()
@@ -185,7 +185,8 @@ def test_a_wrong_checksum_keeps_nothing_and_the_others_come(site, tmp_path, capl
     with (
         site.running() as base,
         pytest.raises(
-            DataError, match=f"{NAMES[1]}: its md5 is .* published is 0000.*twice; nothing was kept"
+            DataError,
+            match=f"{NAMES[1]}: its md5 is .* published one is 0000.*twice; nothing was kept",
         ),
     ):
         run(base, tmp_path)
@@ -196,7 +197,7 @@ def test_a_wrong_checksum_keeps_nothing_and_the_others_come(site, tmp_path, capl
 
 def test_messages(site, tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("S2_API_KEY", raising=False)
-    monkeypatch.setattr(transfer, "_REPORTED_WAIT", 0)
+    monkeypatch.setattr(transfer, "_LOGGED_WAIT", 0)
     del site.files[f"/pubmed/baseline/{NAMES[2]}"]
     with site.running() as base:
         with pytest.raises(DataError, match=rf"{NAMES[2]}: HTTP 404"):
@@ -208,7 +209,7 @@ def test_messages(site, tmp_path, monkeypatch, caplog):
         with pytest.raises(UsageError, match="no source 'medlin'"):
             run(base, tmp_path / "d", source="medlin")
     caplog.clear()
-    with pytest.raises(DataError, match="cannot be had: connection refused, 8 times"):
+    with pytest.raises(DataError, match="cannot be downloaded: connection refused, 8 times"):
         run(base, tmp_path / "e")
     told = caplog.text
     assert told.count("connection refused; next attempt in") == 7, (

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from data_prep import download
-from data_prep.fetching import transfer
-from data_prep.fetching.transfer import Item, Transfer, public, trouble_with
+from data_prep.fetching import transfer, urls
+from data_prep.fetching.item import Item, name_problem
+from data_prep.fetching.transfer import Transfer
+from data_prep.fetching.urls import public
 from galen.errors import DataError
 from tests.conftest import ROOT
 from tests.data_prep.server import Site
@@ -101,7 +103,7 @@ def test_a_key_follows_a_redirect_on_its_own_server(tmp_path, monkeypatch):
     ],
 )
 def test_origins(one, other, same):
-    assert (transfer._origin(one) == transfer._origin(other)) is same
+    assert (urls.origin(one) == urls.origin(other)) is same
 
 
 def test_redirects_to_files_and_without_end_are_refused(tmp_path):
@@ -115,8 +117,8 @@ def test_redirects_to_files_and_without_end_are_refused(tmp_path):
         pytest.raises(DataError, match="2 files could not be downloaded") as caught,
     ):
         run(base, tmp_path, "hf:some/name")
-    assert "leads to file:///etc/passwd, which is no http address" in str(caught.value)
-    assert "b.json: leads from redirect to redirect" in str(caught.value)
+    assert "redirects to file:///etc/passwd, which is not an http address" in str(caught.value)
+    assert "b.json: too many redirects" in str(caught.value)
     assert (tmp_path / "c.json").read_bytes() == b"text"
 
 
@@ -124,20 +126,20 @@ BAD = {
     "../up.json": "outside its folder",
     "/abs.json": "outside its folder",
     "a/../../up.json": "outside its folder",
-    "nul\0.json": "no name of a file",
-    "line\nbreak.json": "no name of a file",
-    "half\ud800.json": "no name of a file",
-    "": "no name of a file",
-    ".": "no name of a file",
-    "folder/": "no name of a file",
-    "a//b.json": "no name of a file",
+    "nul\0.json": "not a file name",
+    "line\nbreak.json": "not a file name",
+    "half\ud800.json": "not a file name",
+    "": "not a file name",
+    ".": "not a file name",
+    "folder/": "not a file name",
+    "a//b.json": "not a file name",
     "x" * 300: "too long",
     "ü" * 125: "too long",
     "y/" * 1500 + "z": "too long",
-    "downloads.jsonl": "the command's own",
-    ".good.json.partial": "the command's own",
-    ".good.json.partial.version": "the command's own",
-    "good.json/below": "cannot make its folder",
+    "downloads.jsonl": "reserved for this command",
+    ".good.json.partial": "reserved for this command",
+    ".good.json.partial.version": "reserved for this command",
+    "good.json/below": "cannot create its folder",
 }
 
 
@@ -153,9 +155,9 @@ def test_a_name_of_a_file_and_of_a_folder_is_one_items_error(tmp_path, caplog):
         site.hold[held].set()
 
     threading.Thread(target=let_go, daemon=True).start()
-    with site.running() as base, pytest.raises(DataError, match="1 files could not be downloaded"):
+    with site.running() as base, pytest.raises(DataError, match="1 file could not be downloaded"):
         run(base, output, "hf:some/name", "--connections", "2")
-    assert "failed: sub: sub: there is a folder of that name" in caplog.text
+    assert "failed: sub: sub: a folder of that name exists" in caplog.text
     assert {path.name for path in output.rglob("*") if path.is_file()} == {
         "downloads.jsonl",
         "good.json",
@@ -185,11 +187,11 @@ def test_a_name_that_cannot_be_a_file_is_one_items_error(tmp_path, capsys, caplo
     "name", ["a.json", "a b/ü.parquet", ".gitattributes", "..a", "x" * 200, "-rf", "CON"]
 )
 def test_names_of_files(name):
-    assert trouble_with(name) is None
+    assert name_problem(name) is None
 
 
 @contextlib.contextmanager
-def endless(headers, most=2**31):
+def endless(headers, max_bytes=2**31):
     """A server that sends zeros until the other end leaves.
 
     Yields its address and a list of how much it could send at each request.
@@ -203,10 +205,10 @@ def endless(headers, most=2**31):
                 self.send_header(name, value)
             self.end_headers()
             sent.append(0)
-            place = len(sent) - 1
+            request = len(sent) - 1
             with contextlib.suppress(OSError):
-                while sent[place] < most:
-                    sent[place] += self.wfile.write(bytes(2**16))
+                while sent[request] < max_bytes:
+                    sent[request] += self.wfile.write(bytes(2**16))
 
         def log_message(self, *_):
             pass
@@ -227,12 +229,8 @@ def endless(headers, most=2**31):
     "headers", [{}, {"Content-Length": str(2**40)}, {"Content-Encoding": "gzip"}]
 )
 @pytest.mark.parametrize("size", [1000, None])
-def test_endless_data_is_broken_off(tmp_path, headers, size):
-    message = (
-        "more than the 1,000 bytes come that are published"
-        if size
-        else "more than 1,000,000 bytes come"
-    )
+def test_endless_data_is_aborted(tmp_path, headers, size):
+    message = "more than the published 1,000 bytes" if size else "more than 1,000,000 bytes"
     with (
         endless(headers) as (url, sent),
         pytest.raises(DataError, match=f"{message}.*twice; nothing was kept"),
@@ -243,9 +241,9 @@ def test_endless_data_is_broken_off(tmp_path, headers, size):
     assert max(sent) < 2**27, "what the system's buffers take, and no more"
 
 
-def test_a_small_resource_is_broken_off_too():
-    with endless({}) as (url, _), pytest.raises(DataError, match="more than 1,000,000 bytes come"):
-        Transfer(1000).get(url, most=10**6)
+def test_a_small_resource_has_a_limit_too():
+    with endless({}) as (url, _), pytest.raises(DataError, match="more than 1,000,000 bytes"):
+        Transfer(1000).get(url, max_bytes=10**6)
     site = Site()
     site.files["/bomb"] = gzip.compress(bytes(10**8))
     site.version = '"v1"\r\nContent-Encoding: gzip'
@@ -253,7 +251,7 @@ def test_a_small_resource_is_broken_off_too():
         site.running() as base,
         pytest.raises(DataError, match="more than 1,000,000 bytes when decompressed"),
     ):
-        Transfer(1000).get(f"{base}/bomb", most=10**6)
+        Transfer(1000).get(f"{base}/bomb", max_bytes=10**6)
 
 
 def test_a_content_length_that_lies(tmp_path):
@@ -267,7 +265,7 @@ def test_a_content_length_that_lies(tmp_path):
     site.files["/short"], site.files["/long"] = data[:100], data
     site.break_after["/long"] = [50, 60]
     with site.running() as base:
-        with pytest.raises(DataError, match="100 bytes came, 4,000 are published, twice"):
+        with pytest.raises(DataError, match="it has 100 bytes, the published size is 4,000, twice"):
             Transfer(1000).file(Item("short", f"{base}/short", **item), tmp_path)
         Transfer(1000).file(Item("long", f"{base}/long", **item), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"long": data}
@@ -327,7 +325,7 @@ def test_a_key_is_written_nowhere(tmp_path, source, variable):
         site.hold[hold].set()
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "1 files could not be downloaded" in said
+    assert "1 file could not be downloaded" in said
     written = [
         path.read_text(errors="replace") + str(path)
         for path in tmp_path.rglob("*")

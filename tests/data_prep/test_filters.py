@@ -102,12 +102,12 @@ def test_language():
     assert filtered(LanguageSettings(languages=["eng"]), document(language=["ger", "eng"])) is True
     assert filtered(LanguageSettings(languages=["eng"]), document(language=["ger"])) == (
         False,
-        "not wanted",
+        "other language",
     )
     assert filtered(LanguageSettings(languages=["en", "deu"]), document(language=["ger"])) is True
     assert filtered(LanguageSettings(languages=["eng"]), document(language=[])) == (
         False,
-        "not wanted",
+        "other language",
     )
 
 
@@ -126,7 +126,7 @@ def test_retraction():
 
 
 @pytest.mark.parametrize(
-    ("license", "kept"),
+    ("license", "decision"),
     [
         ("CC-BY-4.0", True),
         ("CC BY 2.5", True),
@@ -135,12 +135,12 @@ def test_retraction():
         ("public-domain", True),
         ("CC-BY-NC-4.0", (False, "CC-BY-NC not allowed")),
         ("CC-BY-NC-ND-4.0", (False, "CC-BY-NC-ND not allowed")),
-        ("other", (False, "a license of its own")),
-        ("", (False, "none stated")),
+        ("other", (False, "custom license")),
+        ("", (False, "no license stated")),
     ],
 )
-def test_license(license, kept):
-    assert filtered(LicenseSettings(), document(license=license)) == kept
+def test_license(license, decision):
+    assert filtered(LicenseSettings(), document(license=license)) == decision
 
 
 def test_license_family():
@@ -174,7 +174,7 @@ def test_length_counts_chinese_too():
     )
 
 
-def test_quality_keeps_figures_and_drops_rubbish():
+def test_quality_keeps_figures_and_drops_garbage():
     quality = build_step(QualitySettings())
     assert quality.filter(document(STORY)) is True
     figures = (
@@ -197,7 +197,7 @@ def test_quality_keeps_figures_and_drops_rubbish():
     assert filtered(RepetitionSettings(), document(STORY)) is True
 
 
-def test_turns_of_phrase_in_unspaced_scripts_are_no_repetition():
+def test_common_phrases_in_unspaced_scripts_are_not_repetition():
     """Six different statements of about 23 characters with the same ending.
 
     Its sequences of five characters are not repeated text.

@@ -6,7 +6,7 @@ Nothing ends a run but a message to the user.
 
 tries so many inputs in all instead of a few hundred; GALEN_FUZZ_SEED chooses others,
 GALEN_FUZZ_SAMPLES names a folder of further JATS articles. An input that fails is kept, its path
-and seed are told.
+and seed are reported.
 """
 
 import contextlib
@@ -98,25 +98,27 @@ VALUES = [
 def damaged(data, chance):
     """Return data with one to four changes."""
     for _ in range(chance.choice((1, 1, 2, 4))):
-        place, other = chance.randrange(len(data) + 1), chance.randrange(len(data) + 1)
+        offset, other = chance.randrange(len(data) + 1), chance.randrange(len(data) + 1)
         length = chance.choice((1, 2, 8, 40, 400))
-        piece = chance.choice(PIECES)
+        chunk = chance.choice(PIECES)
         data = chance.choice(
             (
-                lambda data=data, place=place, piece=piece: data[:place] + piece + data[place:],
-                lambda data=data, place=place, piece=piece, length=length: (
-                    data[:place] + piece + data[place + length :]
+                lambda data=data, offset=offset, chunk=chunk: data[:offset] + chunk + data[offset:],
+                lambda data=data, offset=offset, chunk=chunk, length=length: (
+                    data[:offset] + chunk + data[offset + length :]
                 ),
-                lambda data=data, place=place, length=length: data[:place] + data[place + length :],
-                lambda data=data, place=place, other=other, length=length: (
-                    data[:place] + data[other : other + length] + data[place:]
+                lambda data=data, offset=offset, length=length: (
+                    data[:offset] + data[offset + length :]
                 ),
-                lambda data=data, place=place: (
-                    data[:place]
+                lambda data=data, offset=offset, other=other, length=length: (
+                    data[:offset] + data[other : other + length] + data[offset:]
+                ),
+                lambda data=data, offset=offset: (
+                    data[:offset]
                     + bytes(chance.randrange(256) for _ in range(4))
-                    + data[place + 4 :]
+                    + data[offset + 4 :]
                 ),
-                lambda data=data, place=place: data[:place],
+                lambda data=data, offset=offset: data[:offset],
                 lambda data=data: _without_a_word(data, chance),
             )
         )()
@@ -135,9 +137,9 @@ def _without_a_word(data, chance):
 def damaged_json(data, chance):
     """Return JSON lines with another value in some place."""
     records = [json.loads(line) for line in data.splitlines()]
-    places = [place for record in records for place in _places(record)]
+    positions = [offset for record in records for offset in _positions(record)]
     for _ in range(chance.choice((1, 2, 3))):
-        inside, key = chance.choice(places)
+        inside, key = chance.choice(positions)
         change = chance.randrange(4)
         if isinstance(inside, dict) and change == 0:
             inside.pop(key, None)
@@ -150,7 +152,7 @@ def damaged_json(data, chance):
     return samples.lines(*records)
 
 
-def _places(value):
+def _positions(value):
     keys = (
         value.keys()
         if isinstance(value, dict)
@@ -160,7 +162,7 @@ def _places(value):
     )
     for key in list(keys):
         yield value, key
-        yield from _places(value[key])
+        yield from _positions(value[key])
 
 
 def write_input(folder, reader, kinds, number):
@@ -201,11 +203,11 @@ def through_curation(paths, reader, folder):
     files = [InputFile(reader, str(path), path.stat().st_size, options) for path in paths]
     source = SourceFiles([files], str(folder / "log"), str(folder / "quarantine"))
     documents = source.run()
-    kept = Counter()
+    actual = Counter()
 
     def counted(documents):
         for document in documents:
-            kept["read"] += 1
+            actual["read"] += 1
             type_and_age_score(document.metadata, date(2026, 1, 1))
             citations_per_year(document.metadata, date(2026, 1, 1))
             yield document
@@ -217,7 +219,7 @@ def through_curation(paths, reader, folder):
         pass
     counts = Counter({label: int(stat.total) for label, stat in source.stats.stats.items()})
     dropped = sum(count for label, count in counts.items() if label.startswith("dropped_"))
-    assert counts["total"] == kept["read"] + dropped, f"{counts}, but {kept['read']} documents"
+    assert counts["total"] == actual["read"] + dropped, f"{counts}, but {actual['read']} documents"
     assert counts["input_files"] == len(paths)
     return counts
 
@@ -226,7 +228,7 @@ def through_curation(paths, reader, folder):
 def test_readers(reader, tmp_path):
     kinds = samples.inner_samples(tmp_path)[reader]
     count = max(INPUTS * 8 // 100, A_TASK)
-    found = Counter()
+    totals = Counter()
     for first in range(0, count, A_TASK):
         folder = tmp_path / str(first)
         folder.mkdir()
@@ -235,7 +237,7 @@ def test_readers(reader, tmp_path):
             for number in range(first, min(first + A_TASK, count))
         ]
         try:
-            found += through_curation(paths, reader, folder)
+            totals += through_curation(paths, reader, folder)
         except Exception:
             for path in paths:
                 (folder / path.stem).mkdir()
@@ -244,8 +246,8 @@ def test_readers(reader, tmp_path):
                 except Exception:
                     pytest.fail(f"seed {SEED}, {path}:\n{traceback.format_exc()}")
             raise
-    assert found["input_files"] == count
-    assert found["total"] > 0
+    assert totals["input_files"] == count
+    assert totals["total"] > 0
 
 
 def alone(check, path):

@@ -78,10 +78,10 @@ def test_data_stages_of_an_installed_wheel_need_no_torch(
     # the libraries of this environment, but for torch and Megatron, and not the checkout
     (installed / "sitecustomize.py").write_text(LIBRARIES)
     environment = {**os.environ, "PYTHONPATH": str(installed)}
-    place = run(
+    installed_path = run(
         sys.executable, "-c", "import galen; print(galen.__file__)", cwd=tmp_path, env=environment
     )
-    assert place.strip() == str(installed / "galen" / "__init__.py")
+    assert installed_path.strip() == str(installed / "galen" / "__init__.py")
     galen = (sys.executable, "-m", "galen")
     data_stages(galen, tmp_path, environment, medline_folder, tokenizer_folder)
 

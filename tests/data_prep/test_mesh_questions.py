@@ -1,11 +1,14 @@
 import json
+import logging
 from collections import Counter
 
 import orjson
 import pytest
 
 from data_prep import curate, mesh_questions
-from data_prep.mesh_questions import CHECK_TAGS, Companions, is_in_text, topics, words
+from data_prep.mesh.companions import Companions
+from data_prep.mesh.headings import CHECK_TAGS, is_in_text, topics, words
+from data_prep.mesh.questions import make_question
 from galen.errors import DataError, UsageError
 from tests.data_prep.material import many_records, read_records, write_medline
 
@@ -82,20 +85,18 @@ def record(text, *majors, others=()):
     return {"id": "1", "text": text, "metadata": {"pmid": "1", "mesh": mesh}}
 
 
-def test_answers_that_do_not_stand_in_the_text_are_preferred():
+def test_answers_that_are_not_in_the_text_are_preferred():
     lists = [[f"Heading {n}", f"Heading {m}"] for n in "abcdefgh" for m in "abcdefgh" if n != m]
     companions = Companions((names, names) for names in lists)
-    asked = mesh_questions.make_question(
+    asked = make_question(
         record("About heading a and heading c.", "Heading a", "Heading b"), companions, 0, None, 7
     )
     assert asked["options"][asked["answer"]] == "Heading b"
     assert asked["literal"] is False
-    assert "Heading c" not in asked["options"].values()  # nor may a wrong option stand there
-    literal = mesh_questions.make_question(
-        record("About heading a.", "Heading a"), companions, 0, None, 7
-    )
+    assert "Heading c" not in asked["options"].values()  # nor may a wrong option be in it
+    literal = make_question(record("About heading a.", "Heading a"), companions, 0, None, 7)
     assert literal["literal"] is True
-    assert mesh_questions.make_question(record("None.", "Unknown"), companions, 0, None, 7) is None
+    assert make_question(record("None.", "Unknown"), companions, 0, None, 7) is None
 
 
 def test_companions_keep_the_same_company():
@@ -112,13 +113,15 @@ def test_words():
     assert not is_in_text("Carcinoma, Hepatocellular", words("Hepatocellular tumour."))
 
 
-def test_finished_and_bad_input(corpus, tmp_path, capsys):
+def test_finished_and_bad_input(corpus, tmp_path, capsys, caplog):
     output = tmp_path / "q.jsonl"
     ask(corpus, output)
     before = output.read_bytes()
     capsys.readouterr()
+    caplog.set_level(logging.INFO)
     ask(corpus, output)
-    assert "already complete" in capsys.readouterr().out
+    assert "q.jsonl is already complete" in caplog.text
+    assert capsys.readouterr().out == ""
     with pytest.raises(DataError, match="seed"):
         ask(corpus, output, "--seed", "4")
     assert output.read_bytes() == before
@@ -130,3 +133,24 @@ def test_finished_and_bad_input(corpus, tmp_path, capsys):
     assert json.loads((tmp_path / "q.manifest.json").read_text())["counts"]["questions"] == len(
         before.splitlines()
     )
+
+
+def test_rare_headings_are_skipped_and_counted(corpus, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    every = ask(corpus, tmp_path / "a.jsonl", "--min-records", "1")
+    assert "skipped" not in caplog.text
+    majors = Counter()
+    for record in read_records(corpus / "train"):
+        majors.update(topics(record)[1])
+    minimum = sorted(majors.values())[len(majors) // 2] + 1
+    rare = {name for name, count in majors.items() if count < minimum}
+    few = ask(corpus, tmp_path / "b.jsonl", "--min-records", str(minimum))
+    message = (
+        f"{len(rare)} of {len(majors)} MeSH headings are skipped: each is a major topic of fewer"
+        f" than {minimum} training records (--min-records)"
+    )
+    assert message in caplog.text
+    options = {option for question in few for option in question["options"].values()}
+    assert len(few) < len(every) and not options & rare
+    with pytest.raises(DataError, match=rf"{len(majors)} of {len(majors)} MeSH headings are skip"):
+        ask(corpus, tmp_path / "c.jsonl", "--min-records", "100000")

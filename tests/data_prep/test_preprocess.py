@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -203,21 +204,19 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, caplog):
             "--eod-token",
             "<end>",
         )
-    assert caplog.messages == [f"input files given, and read, more than once: {good}"]
+    assert caplog.messages == [f"input files are read more than once: {good}"]
     with pytest.raises(DataError, match="'<end>' is not in the vocabulary"):
         run(tokenizer_folder, [good], tmp_path / "p", "--append-eod", "--eod-token", "<end>")
     (tmp_path / "none/tokenizer.json").write_bytes(
         (tokenizer_folder / "tokenizer.json").read_bytes()
     )
-    with pytest.raises(
-        DataError, match="names no end-of-document token; say which with --eod-token"
-    ):
+    with pytest.raises(DataError, match="names no end-of-document token; set it with --eod-token"):
         run(tmp_path / "none", [good], tmp_path / "p", "--append-eod")
     with pytest.raises(UsageError, match="at least 1"):
         run(tokenizer_folder, [good], tmp_path / "p", "--workers", "0")
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus/manifest.json").write_text('{"stage": "curate"}')
-    with pytest.raises(DataError, match=r"corpus holds no documents: only manifest\.json"):
+    with pytest.raises(DataError, match=r"corpus contains no documents: only manifest\.json"):
         run(tokenizer_folder, [str(tmp_path / "corpus")], tmp_path / "p")
     manifest.write(
         tmp_path / "corpus/manifest.json",
@@ -228,10 +227,10 @@ def test_bad_files_and_options(tmp_path, tokenizer_folder, caplog):
         counts={},
     )
     with pytest.raises(
-        UsageError, match=r"a complete corpus .*; give one split, such as .*corpus/train"
+        UsageError, match=r"a complete corpus .*; pass one split, such as .*corpus/train"
     ):
         run(tokenizer_folder, [str(tmp_path / "corpus")], tmp_path / "p")
-    with pytest.raises(UsageError, match="add how the files' names begin, such as none/train"):
+    with pytest.raises(UsageError, match="add the beginning of the file names, such as none/train"):
         run(tokenizer_folder, [good], "none/")
     with pytest.raises(
         UsageError, match=r"--tokenizer-type: omit it, .*\n +--partitions: .* --shards N$"
@@ -257,14 +256,18 @@ def test_a_bos_token_that_is_not_wanted_need_not_be_in_the_vocabulary(tmp_path, 
         run(tmp_path, [source], tmp_path / "q", "--prepend-bos")
 
 
-def test_finished_is_said_and_others_refused(tmp_path, tokenizer_folder, capsys):
+def test_a_complete_output_is_reported_and_other_runs_refused(
+    tmp_path, tokenizer_folder, capsys, caplog
+):
     source = write_lines(tmp_path / "a.jsonl", [{"text": "a"}])
     run(tokenizer_folder, [source], tmp_path / "p")
     capsys.readouterr()
+    caplog.set_level(logging.INFO)
     # as a kill after the manifest leaves it
     (tmp_path / ".p_text_document.lengths.partial").touch()
     run(tokenizer_folder, [source], tmp_path / "p")
-    assert "already complete" in capsys.readouterr().out
+    assert "p_text_document.bin is already complete: 1 documents, 1 tokens" in caplog.text
+    assert capsys.readouterr().out == ""
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(DataError, match="append_eod"):
         run(tokenizer_folder, [source], tmp_path / "p", "--append-eod")

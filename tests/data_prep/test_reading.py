@@ -65,13 +65,13 @@ def zipped(change=lambda data: data, **members):
 
 def other_offset(data):
     """A ZIP archive the second member of which does not begin where the directory says."""
-    place = data.rindex(b"PK\1\2") + 42
-    return data[:place] + struct.pack("<I", 3) + data[place + 4 :]
+    offset = data.rindex(b"PK\1\2") + 42
+    return data[:offset] + struct.pack("<I", 3) + data[offset + 4 :]
 
 
 def damaged_member(data):
-    place = data.index(b"b.txt") + len(b"b.txt")
-    return data[:place] + b"\xff\xff\xff" + data[place + 3 :]
+    offset = data.index(b"b.txt") + len(b"b.txt")
+    return data[:offset] + b"\xff\xff\xff" + data[offset + 3 :]
 
 
 def overlapping():
@@ -85,8 +85,8 @@ def overlapping():
 def warc(tmp_path, *records, fields=None):
     path = tmp_path / "a.warc"
     answers = [
-        (f"http://s.org/{n}", "200 OK", [("Content-Type", kind), *headers], data)
-        for n, (kind, headers, data) in enumerate(records)
+        (f"http://s.org/{n}", "200 OK", [("Content-Type", content_type), *headers], data)
+        for n, (content_type, headers, data) in enumerate(records)
     ]
     write_warc(path, answers, fields)
     return path.read_bytes()
@@ -112,13 +112,13 @@ def looping_pdf():
         + data[data.index(b"\nendstream") :]
     )
     inner = b"/X Do /X Do"
-    form = (
+    form_object = (
         b"6 0 obj\n<< /Type /XObject /Subtype /Form /BBox [0 0 1 1] /Resources << /XObject << /X 6"
         b" 0 R >> >> /Length %d >>\nstream\n%s\n"
     )
     return (
         data[: data.index(b"xref")]
-        + form % (len(inner), inner)
+        + form_object % (len(inner), inner)
         + b"endstream\nendobj\ntrailer << /Size 7 /Root 1 0 R >>\n%%EOF\n"
     )
 
@@ -265,16 +265,16 @@ def read(tmp_path, reader, files, **options):
     return documents, bad, {label: int(stat.total) for label, stat in source.stats.stats.items()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_one_bad_record_between_good_ones(kind, tmp_path):
-    reader, make = KINDS[kind]
+@pytest.mark.parametrize("format_name", KINDS)
+def test_one_bad_record_between_good_ones(format_name, tmp_path):
+    reader, make = KINDS[format_name]
     documents, bad, counts = read(tmp_path, reader, make(tmp_path))
-    assert len(bad) >= 1, "it is told"
+    assert len(bad) >= 1, "it is reported"
     assert all(
         entry["file"] and entry["position"] and entry["reason"] and entry["detail"] for entry in bad
     )
     assert counts.get("broken files", 0) == 0, bad
-    expected = {"text: overlap": 2, "text: offset": 3}.get(kind, 2)
+    expected = {"text: overlap": 2, "text: offset": 3}.get(format_name, 2)
     assert len(documents) == expected
     assert counts["total"] == len(documents) + sum(
         count for label, count in counts.items() if label.startswith("dropped_")
@@ -290,10 +290,10 @@ def test_a_record_that_takes_too_long_is_ended(tmp_path):
     assert [document.id for document in documents] == ["http://s.org/0", "http://s.org/2"]
     assert bad["position"] == "record http://s.org/1"
     assert (bad["reason"], bad["detail"]) == (
-        "too long a time",
+        "time limit",
         "took more than 1 s of processor time (max_record_seconds)",
     )
-    assert counts == {"total": 3, "dropped_quarantined, too long a time": 1, "input_files": 1}
+    assert counts == {"total": 3, "dropped_quarantined, time limit": 1, "input_files": 1}
 
 
 def test_a_pattern_that_never_ends_keeps_no_page_of_its_part(tmp_path, monkeypatch):
@@ -326,7 +326,7 @@ def test_a_record_that_takes_too_much_memory_is_refused(tmp_path):
     assert counts["broken files"] == 1
 
 
-def test_rows_that_python_cannot_hold(tmp_path):
+def test_rows_without_a_python_value(tmp_path):
     import pyarrow
 
     table = pyarrow.table(
@@ -344,7 +344,7 @@ def test_rows_that_python_cannot_hold(tmp_path):
     assert bad["position"] == "row 2"
 
 
-def test_what_steps_read_has_its_form(tmp_path):
+def test_metadata_that_steps_read_have_the_expected_types(tmp_path):
     wrong = {
         "date": 2020,
         "language": 7,
@@ -356,20 +356,20 @@ def test_what_steps_read_has_its_form(tmp_path):
     }
     [document], bad, _ = read(tmp_path, "records", {"a.jsonl": lines(GOOD_LINE | wrong)})
     assert bad == []
-    found = document.metadata
-    assert (found["date"], found["language"], found["pmid"], found["title"]) == (
+    fields = document.metadata
+    assert (fields["date"], fields["language"], fields["pmid"], fields["title"]) == (
         "2020",
         ["7"],
         "5",
         "",
     )
-    assert found["publication_types"] == []
-    assert found["origin_mesh"] == "Humans"
-    assert {"mesh", "text_language"}.isdisjoint(found)
+    assert fields["publication_types"] == []
+    assert fields["origin_mesh"] == "Humans"
+    assert {"mesh", "text_language"}.isdisjoint(fields)
 
 
 @pytest.mark.multiprocess
-def test_killed_and_started_again_gives_the_same(tmp_path, monkeypatch):
+def test_a_killed_and_restarted_run_gives_the_same(tmp_path, monkeypatch):
     """A run that ends behind a quarantined record resumes to the same corpus as a single run."""
     from galen.run_folder import RunFolder
 
@@ -438,11 +438,11 @@ PACKAGES = {
 }
 
 
-@pytest.mark.parametrize("kind", PACKAGES)
+@pytest.mark.parametrize("format_name", PACKAGES)
 @pytest.mark.parametrize("compression", [".tar", ".tar.gz"])
-def test_a_package_that_is_not_whole_is_told(kind, compression, tmp_path):
+def test_an_incomplete_package_is_reported(format_name, compression, tmp_path):
     """tarfile alone ends in silence."""
-    data = PACKAGES[kind]
+    data = PACKAGES[format_name]
     files = {
         f"a{compression}": data if compression == ".tar" else PACKERS[".gz"](data),
         "b.nxml": article(9),
@@ -454,7 +454,7 @@ def test_a_package_that_is_not_whole_is_told(kind, compression, tmp_path):
     assert counts["broken files"] == 1
 
 
-def test_what_stands_before_damage_is_read(tmp_path):
+def test_records_before_damage_are_read(tmp_path):
     """Not only what was read in a block before the one that holds the damage."""
     good = ("text/html", [], PAGE.encode())
     first, second = (PACKERS[".gz"](warc(tmp_path, good)) for _ in range(2))
@@ -465,7 +465,7 @@ def test_what_stands_before_damage_is_read(tmp_path):
     assert "is not complete gzip data" in bad["detail"]
 
 
-def test_what_stands_before_the_end_of_a_process_is_read(tmp_path):
+def test_records_before_the_end_of_a_process_are_read(tmp_path):
     """A header without an end, read after a page that was not sent yet."""
     good = ("text/html", [], PAGE.encode())
     data = warc(tmp_path, good, good)
@@ -512,9 +512,12 @@ def test_compressed_pages(tmp_path):
     compressed_page = brotli.compress(page)
     good = ("text/html", [("Content-Encoding", "br")], compressed_page)
     bad = ("text/html", [("Content-Encoding", "br")], compressed_page[:-20])
-    documents, [told], _ = read(
+    documents, [bad_entry], _ = read(
         tmp_path, "warc", {"a.warc": warc(tmp_path, good, bad, ("text/html", [], page))}
     )
     assert [document.id for document in documents] == ["http://s.org/0", "http://s.org/2"]
     assert documents[0].text == documents[1].text
-    assert (told["position"], told["reason"]) == ("record http://s.org/1", "damaged compression")
+    assert (bad_entry["position"], bad_entry["reason"]) == (
+        "record http://s.org/1",
+        "damaged compression",
+    )

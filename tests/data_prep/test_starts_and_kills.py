@@ -1,14 +1,16 @@
 """Commands started several times at once, and killed again and again.
 
-The bytes are those of one undisturbed run.
+The bytes are those of one uninterrupted run.
 
-Few times as a rule; GALEN_STARTS=8 GALEN_KILLS=30 is the whole test.
+Few times as a rule; GALEN_STARTS=8 GALEN_KILLS=30 runs the complete test.
 """
 
 import gzip
 import hashlib
+import importlib
 import json
 import os
+import pathlib
 import random
 import re
 import signal
@@ -19,8 +21,8 @@ import time
 import pytest
 
 from data_prep import curate, mesh_questions, preprocess
-from galen import manifest
-from galen.errors import DataError
+from galen import manifest, run_folder
+from galen.errors import DataError, OutputConflictError
 from tests.conftest import ROOT, command
 from tests.data_prep.material import many_records, write_lines, write_medline
 from tests.data_prep.server import Site
@@ -43,7 +45,7 @@ def digests(folder):
 
     For manifests and lists, without times and paths.
     """
-    found = {}
+    hashes = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         data = path.read_bytes()
         if path.name.endswith("manifest.json"):
@@ -63,8 +65,8 @@ def digests(folder):
                 rb"(?m)^(WARC-(Date|Record-ID)|Date|WARC-Filename): .*$", b"", gzip.decompress(data)
             )
             data = b"".join(sorted(set(re.findall(rb"WARC-Target-URI: [^\r]*", data))))
-        found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
-    return found
+        hashes[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    return hashes
 
 
 @pytest.fixture(scope="module")
@@ -159,39 +161,41 @@ def arguments_of(name, material, output):
     }[name]
 
 
-def undisturbed(name, material, folder):
+def uninterrupted(name, material, folder):
     folder.mkdir()
-    begun = time.monotonic()
+    start_time = time.monotonic()
     process = start(arguments_of(name, material, folder))
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
-    return digests(folder), time.monotonic() - begun
+    return digests(folder), time.monotonic() - start_time
 
 
 @pytest.mark.multiprocess
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_of_starts_at_once_one_works(name, material, tmp_path):
-    wanted, _ = undisturbed(name, material, tmp_path / "one")
+def test_one_of_simultaneous_starts_works(name, material, tmp_path):
+    expected, _ = uninterrupted(name, material, tmp_path / "one")
     (tmp_path / "many").mkdir()
     processes = [start(arguments_of(name, material, tmp_path / "many")) for _ in range(STARTS)]
     ends = [(*process.communicate(timeout=600), process.returncode) for process in processes]
-    worked = [out for out, err, code in ends if code == 0 and "is already complete" not in out]
+    worked = [
+        out for out, err, code in ends if code == 0 and "is already complete" not in out + err
+    ]
     for _, err, code in ends:
         assert "Traceback" not in err
         if code:
             assert code == 1
             assert re.search(HELD.format(rf"{name}\.py"), err), err
-    if name not in ("download", "crawl"):  # which go on, if they begin after the end of another
+    if name not in ("download", "crawl"):  # they resume if another one has ended
         assert len(worked) == 1, ends
-    assert digests(tmp_path / "many") == wanted
+    assert digests(tmp_path / "many") == expected
 
 
 @pytest.mark.multiprocess
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_killed_at_random_moments(name, material, tmp_path):
-    wanted, seconds = undisturbed(name, material, tmp_path / "one")
+    expected, seconds = uninterrupted(name, material, tmp_path / "one")
     draw, kills, rounds = random.Random(name), 0, 0
     while kills < KILLS:
         rounds += 1
@@ -199,7 +203,7 @@ def test_killed_at_random_moments(name, material, tmp_path):
         folder.mkdir()
         process = None
         for _ in range(5):  # kills of one output; then it may come to its end
-            fresh, begun = not any(folder.iterdir()), time.monotonic()
+            fresh, start_time = not any(folder.iterdir()), time.monotonic()
             process = start(arguments_of(name, material, folder))
             try:
                 process.wait(draw.uniform(0.3, 1.05) * seconds)
@@ -208,18 +212,18 @@ def test_killed_at_random_moments(name, material, tmp_path):
                 kills += 1
             process.communicate()
             if fresh and process.returncode == 0:  # the machine was busier when it was measured
-                seconds = min(seconds, time.monotonic() - begun)
+                seconds = min(seconds, time.monotonic() - start_time)
             if process.returncode == 0 or kills >= KILLS:
                 break
         process = start(arguments_of(name, material, folder))
         out, err = process.communicate(timeout=600)
         assert process.returncode == 0, out + err
-        assert digests(folder) == wanted
+        assert digests(folder) == expected
 
 
 @pytest.mark.slow
 def test_killed_between_manifest_and_name(tmp_path, capsys):
-    """A restart lists no manifest, whole or half-written, but lists the quarantined records."""
+    """A restart lists no manifest, complete or half-written, but lists the quarantined records."""
     write_medline(tmp_path / "raw/a.xml", many_records(1, 100))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"output: x\nsources: [{{reader: medline, path: {tmp_path / 'raw'}}}]\n")
@@ -228,13 +232,15 @@ def test_killed_between_manifest_and_name(tmp_path, capsys):
         "import os, sys\nfrom data_prep import curate\nfrom galen.run_folder import RunFolder\n"
         "RunFolder.publish = lambda *_: os.kill(os.getpid(), 9)\ncurate.main(sys.argv[1:])\n"
     )
-    given = [str(recipe), f"output={tmp_path / 'two'}", "--workers", "1"]
-    done = subprocess.run([sys.executable, "-c", kill, *given], cwd=ROOT, capture_output=True)
+    command_line = [str(recipe), f"output={tmp_path / 'two'}", "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", kill, *command_line], cwd=ROOT, capture_output=True
+    )
     assert done.returncode == -signal.SIGKILL
     partial = tmp_path / ".two.partial/corpus"
     assert (partial / "manifest.json").exists()
     (partial / ".manifest.json.partial").write_text("half")
-    curate.main(given)
+    curate.main(command_line)
     one, two = (
         json.loads((tmp_path / name / "manifest.json").read_text())["outputs"]
         for name in ("one", "two")
@@ -245,6 +251,99 @@ def test_killed_between_manifest_and_name(tmp_path, capsys):
         for path in (tmp_path / "two").rglob("*")
         if path.is_file() and path.name != "manifest.json"
     }
+
+
+KILLED_AFTER_RENAMING = """
+import importlib, os, sys
+from galen import manifest
+if __name__ == "__main__":
+    manifest.write = lambda *_, **__: os.kill(os.getpid(), 9)
+    importlib.import_module(f"data_prep.{sys.argv[1]}").main(sys.argv[2:])
+"""
+
+
+KILLED_BEFORE_RENAMING = """
+import os, sys
+from data_prep import preprocess
+from data_prep.tokenization.job import TokenJob
+if __name__ == "__main__":
+    TokenJob.publish = lambda *_: os.kill(os.getpid(), 9)
+    preprocess.main(sys.argv[2:])
+"""
+
+
+def run_killed(name, arguments, code=KILLED_AFTER_RENAMING):
+    command = [sys.executable, "-c", code, name, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow
+@pytest.mark.parametrize("upgraded", [False, True])
+@pytest.mark.parametrize("name", ["preprocess", "merge_indexed", "mesh_questions"])
+def test_killed_between_name_and_manifest(name, material, tmp_path, monkeypatch, caplog, upgraded):
+    """The same command completes the output, also with the next version of Galen.
+
+    Preprocessing has a state: it is not mixed with another version's, and what to remove is named.
+    """
+    main = importlib.import_module(f"data_prep.{name}").main
+    folders = [tmp_path / "undisturbed", tmp_path / "killed"]
+    undisturbed_arguments, arguments = (
+        [str(argument) for argument in arguments_of(name, material, folder)[1:]]
+        for folder in folders
+    )
+    main(undisturbed_arguments)
+    run_killed(name, arguments)
+    published = [path for path in folders[1].iterdir() if not path.name.startswith(".")]
+    assert published and not any(path.name.endswith("manifest.json") for path in published)
+    if upgraded:
+        monkeypatch.setattr(run_folder, "__version__", "99.0")
+    if upgraded and name == "preprocess":
+        with pytest.raises(OutputConflictError, match=r"or remove (.*) to start from") as refused:
+            main(arguments)
+        named = re.search("or remove (.*) to start from", str(refused.value))[1].split(" and ")
+        assert set(map(str, published)) < set(named)
+        for path in named:
+            pathlib.Path(path).unlink()
+    main(arguments)
+    assert not caplog.records
+    assert digests(folders[1]) == digests(folders[0])
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [("touched", "input 1.jsonl: changed"), ("reordered", "the order or number of input files")],
+)
+def test_inputs_changed_between_kill_and_restart(material, tmp_path, caplog, change, difference):
+    """Preprocessing starts over with a warning; a file that has its final name is not replaced."""
+    names = ["1.jsonl", "2.jsonl"]
+    for name in names:
+        write_lines(tmp_path / name, [{"text": f"the {name} {n}"} for n in range(50)])
+
+    def arguments(output, inputs=names):
+        _, _, *others = preprocess_arguments(material[0], tmp_path / output)
+        return ["--input", *(str(tmp_path / name) for name in inputs), *others]
+
+    run_killed("preprocess", arguments("a"), KILLED_BEFORE_RENAMING)
+    run_killed("preprocess", arguments("b"))
+    if change == "touched":
+        os.utime(tmp_path / "1.jsonl", (1, 1))
+    else:
+        names.reverse()
+    message = rf"b_text_document\.bin belongs to another run \({difference}\); remove it or"
+    with pytest.raises(OutputConflictError, match=message):
+        preprocess.main(arguments("b", names))
+    assert not caplog.records
+    preprocess.main(arguments("a", names))
+    assert len(caplog.messages) == 1
+    assert f"it differs ({difference})" in caplog.messages[0]
+    preprocess.main(arguments("undisturbed", names))
+    for ending in ("bin", "idx"):
+        expected = (tmp_path / f"undisturbed_text_document.{ending}").read_bytes()
+        assert (tmp_path / f"a_text_document.{ending}").read_bytes() == expected
 
 
 def test_a_merge_never_replaces_what_it_did_not_write(material, tmp_path):
@@ -281,7 +380,7 @@ def test_a_merge_never_replaces_what_it_did_not_write(material, tmp_path):
         {"name": "x"},
     ],
 )
-def test_a_corpus_without_mesh_is_told_in_one_line(tmp_path, mesh):
+def test_a_corpus_without_mesh_headings_is_a_data_error(tmp_path, mesh):
     corpus = tmp_path / "corpus"
     metadata = {} if mesh is None else {"mesh": mesh, "pmid": "1"}
     for split in ("train", "test"):

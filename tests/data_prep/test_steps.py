@@ -42,7 +42,7 @@ def corpus(tmp_path):
 
 
 @pytest.mark.slow
-def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_path):
+def test_all_steps_together_are_accounted_for_shuffled_and_reported(corpus, tmp_path):
     questions, more = tmp_path / "questions.jsonl", tmp_path / "more.jsonl"
     for path, number in ((questions, 3), (more, 5)):
         path.write_text(json.dumps({"id": "q", "question": distinct(number)}) + "\n")
@@ -78,8 +78,8 @@ def test_everything_together_is_accounted_for_shuffled_and_reported(corpus, tmp_
         for line in gzip.decompress(path.read_bytes()).splitlines()
     ]
     assert len(dropped) == sum(counts["dropped"].values())
-    found = [json.loads(line) for line in (folder / "contamination_items.jsonl").open()]
-    assert [(item["file"], item["action"]) for item in found] == [
+    matched_items = [json.loads(line) for line in (folder / "contamination_items.jsonl").open()]
+    assert [(item["file"], item["action"]) for item in matched_items] == [
         ("questions.jsonl", "dropped"),
         ("more.jsonl", "report"),
     ]
@@ -121,7 +121,7 @@ def test_a_report_without_texts(corpus, tmp_path):
     html = (folder / "report.html").read_text()
     assert "This is not de-identification" in html
     assert "Jane Roe" in html
-    assert "9 records with the column patient, which is left out" in html
+    assert "9 records with the column patient, which is not stored" in html
     report.main([str(folder), "--no-samples"])
     html = (folder / "report.html").read_text()
     assert "Jane" not in html and "Left out on request." in html
@@ -132,12 +132,12 @@ def test_a_report_without_texts(corpus, tmp_path):
     (folder / "duplicates.jsonl").write_text("{")
     with pytest.raises(DataError, match=r"duplicates\.jsonl: Expecting property name"):
         report.main([str(folder)])
-    for damage, told in (
+    for damage, expected_message in (
         ("{", r"statistics\.json is not JSON"),
         ('{"counts": 3}', "the files of .* are damaged: "),
     ):
         (folder / "statistics.json").write_text(damage)
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=expected_message):
             report.main([str(folder)])
 
 
@@ -157,12 +157,12 @@ def test_a_report_without_texts(corpus, tmp_path):
         ),
     ],
 )
-def test_what_steps_need_is_checked_before_anything_is_read(corpus, tmp_path, steps, message):
+def test_files_of_steps_are_checked_before_anything_is_read(corpus, tmp_path, steps, message):
     with pytest.raises(GalenError, match=message):
         corpus(steps, a=[{"id": "1", "text": "One."}, {"id": "2", "text": "Two."}])
     assert not (tmp_path / ".corpus.partial").exists()
 
 
-def test_report_of_something_else(tmp_path):
+def test_report_of_a_folder_that_is_no_corpus(tmp_path):
     with pytest.raises(DataError, match="cannot read the manifest"):
         report.main([str(tmp_path)])

@@ -52,14 +52,14 @@ def stats(reader):
     return {key: stat.total for key, stat in reader.stats.stats.items()}
 
 
-def test_selector_says_what_is_content():
+def test_a_selector_selects_the_content():
     assert page_text(parse(PAGE.encode()), "main") == ("Asthma", "\n\n".join(BLOCKS))
     assert page_text(parse(PAGE.encode()), "#nothing") == ("Asthma - Site", "")
     with pytest.raises(ValueError, match=r"'main\[' is no CSS selector"):
         HtmlReader.Options(content="main[")
 
 
-def test_a_word_of_code_stays_in_its_sentence():
+def test_inline_code_is_kept_in_its_sentence():
     page = PAGE.replace(
         "<h2>",
         "<p>The <code>HBB</code> gene of haemoglobin was looked at in all of the patients of this"
@@ -68,7 +68,7 @@ def test_a_word_of_code_stays_in_its_sentence():
     assert "The HBB gene of haemoglobin was looked at" in page_text(parse(page.encode()))[1]
 
 
-def test_without_selector_the_content_is_found():
+def test_without_a_selector_the_content_is_detected():
     _, text = page_text(parse(PAGE.encode()))
     blocks = text.split("\n\n")
     assert blocks[:5] == BLOCKS[:5]
@@ -113,7 +113,7 @@ def test_html_files(tmp_path):
     }
 
 
-def test_a_bare_sign_before_a_word_is_no_error():
+def test_a_bare_less_than_sign_is_accepted():
     _, text = page_text(
         parse(
             b"<html><body><main><p>One pill <penic, twice a day</p><p>and"
@@ -171,8 +171,8 @@ def test_answers_that_state_no_type(tmp_path):
         tmp_path / "a.warc",
         [(f"http://s.org{path}", "200 OK", [], body) for path, body in bodies.items()],
     )
-    found = [document.id for document in reader_of(WarcReader, tmp_path).read_file("a.warc")]
-    assert found == ["http://s.org/a", "http://s.org/c"]
+    actual = [document.id for document in reader_of(WarcReader, tmp_path).read_file("a.warc")]
+    assert actual == ["http://s.org/a", "http://s.org/c"]
 
 
 @pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
@@ -186,11 +186,15 @@ def test_warc(tmp_path, name):
     assert other.metadata["license"] == "CC-BY-NC-4.0"
     assert page.metadata["crawled"].endswith("Z")
     assert (pdf.id, pdf.text) == ("http://s.org/b.pdf", (PROSE * 3).strip())
-    assert stats(reader) == {"total": 5, "dropped_no answer": 1, "dropped_not a page": 1}
+    assert stats(reader) == {
+        "total": 5,
+        "dropped_status other than 200": 1,
+        "dropped_not HTML or PDF": 1,
+    }
 
 
 @pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
-def test_warc_that_breaks_off(tmp_path, name):
+def test_truncated_warc(tmp_path, name):
     url, status, headers, data = answers()[0]
     noise = random.Random(1)
     write_warc(
@@ -208,7 +212,7 @@ def test_warc_that_breaks_off(tmp_path, name):
     assert len(documents) >= 2
 
 
-def test_an_unknown_encoding_is_put_aside(tmp_path):
+def test_an_unknown_encoding_is_quarantined(tmp_path):
     (tmp_path / "a.html").write_bytes(b"<html><body><p>\x81\x8d\x8f\x90\x9d\xff</p></body></html>")
     reader = reader_of(HtmlReader, tmp_path)
     assert list(reader.read_file("a.html")) == []
@@ -261,7 +265,7 @@ WORD = f"""<html><head><meta name=Generator content="Microsoft Word 15"><title>D
 
 
 @pytest.mark.parametrize("selector", ["", "body"])
-def test_lists_of_word_stay(selector):
+def test_lists_of_word_exports_are_kept(selector):
     _, text = page_text(parse(WORD.encode()), selector)
     assert [block for block in text.split("\n\n") if block.startswith(("-", "1"))] == [
         "- Aspirin 100 mg\n  - with food\n- Metformin 500 mg",
@@ -269,7 +273,7 @@ def test_lists_of_word_stay(selector):
     ]
 
 
-def test_text_behind_a_comment_and_comparisons_stay():
+def test_text_behind_comments_and_comparisons_is_kept():
     items = "<ul><li>Check.</li><li>Go.</li></ul>"
     page = (
         f"<main><h1>A</h1><p><!-- x -->{PROSE}</p><p>If 5 < 7 and x &lt; 5 then stop."
@@ -284,7 +288,7 @@ def test_text_behind_a_comment_and_comparisons_stay():
         ]
 
 
-def test_a_page_of_which_little_is_kept_is_named(tmp_path, monkeypatch):
+def test_a_page_with_little_extracted_text_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "data_prep.readers.html_text.content_of", lambda root, selector: list(root.iter("h1"))
     )
@@ -292,15 +296,18 @@ def test_a_page_of_which_little_is_kept_is_named(tmp_path, monkeypatch):
     reader = reader_of(HtmlReader, tmp_path)
     [document] = reader.read_file("a.html")
     assert document.text == "Asthma"
-    [note] = reader.bad
-    assert (note.reason, note.detail.split(" of the")[0]) == (
-        "pages of which less than half is kept",
+    [report] = reader.bad
+    assert (report.reason, report.detail.split(" of the")[0]) == (
+        "pages with less than half of their text extracted",
         "6",
     )
-    assert stats(reader) == {"total": 1, "noted_pages of which less than half is kept": 1}
+    assert stats(reader) == {
+        "total": 1,
+        "warning_pages with less than half of their text extracted": 1,
+    }
 
 
-def test_replacement_characters_are_told(tmp_path):
+def test_replacement_characters_are_reported(tmp_path):
     (tmp_path / "few.html").write_text(f"<main><p>\ufffd{PROSE * 20}</p></main>")
     (tmp_path / "many.html").write_text(f"<main><p>\ufffd{PROSE}</p></main>")
     reader = reader_of(HtmlReader, tmp_path, content="main")

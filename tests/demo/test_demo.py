@@ -29,7 +29,7 @@ def arguments(tmp_path_factory, make_llama):
 
 
 @pytest.mark.multiprocess
-def test_demo_from_records_to_report_and_nothing_twice(arguments):
+def test_demo_runs_each_stage_once_from_records_to_report(arguments):
     work = arguments[-1]
     first = run(*arguments)
     assert first.stdout.splitlines()[-1] == f"Report: {work / 'report.html'}"
@@ -44,7 +44,7 @@ def test_demo_from_records_to_report_and_nothing_twice(arguments):
     ):
         assert heading in page
     again = run(*arguments)
-    assert again.stdout.count("done before") == 13
+    assert again.stdout.count("already finished") == 13
     assert " $ " not in again.stdout
 
 
@@ -58,7 +58,7 @@ def test_missing_input_is_a_usage_error(tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.strip() == f"error: --medline: there is no {tmp_path / 'nowhere'}"
+    assert done.stderr.strip() == f"error: --medline: {tmp_path / 'nowhere'} does not exist"
     assert not (tmp_path / "work").exists()
 
 

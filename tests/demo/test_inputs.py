@@ -49,9 +49,7 @@ def requirements(tmp_path, monkeypatch) -> Path:
     return path
 
 
-def test_fetch_takes_only_the_file_and_again_only_when_it_is_damaged(
-    inputs, requirements, tmp_path
-):
+def test_fetch_extracts_one_file_and_repeats_only_if_damaged(inputs, requirements, tmp_path):
     source = inputs.Source("some-data", {"data/one.txt": DIGEST})
     [path] = inputs.fetch(source, tmp_path / "cache", requirements)
     assert path.read_bytes() == CONTENT
@@ -77,7 +75,7 @@ def test_wrong_content_stops(inputs, requirements, tmp_path):
         inputs.fetch(
             inputs.Source("some-data", {"data/one.txt": "0" * 64}), tmp_path / "cache", requirements
         )
-    with pytest.raises(DataError, match=r"cannot take out data/two.txt"):
+    with pytest.raises(DataError, match=r"cannot extract data/two.txt"):
         inputs.fetch(
             inputs.Source("some-data", {"data/two.txt": DIGEST}), tmp_path / "cache", requirements
         )

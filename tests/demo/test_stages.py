@@ -48,7 +48,7 @@ def test_second_run_repeats_nothing(stages, chain, tmp_path, capfd):
     output = capfd.readouterr().out
     assert "[2/2] second" in output
     assert output.count("$ sh -c 'echo first >> calls; cp a b'") == 1
-    assert output.count("done before") == 2
+    assert output.count("already finished") == 2
 
 
 def test_changed_input_runs_again_with_all_that_follows(stages, chain, tmp_path):
@@ -66,7 +66,7 @@ def test_lost_output_is_made_again(stages, chain, tmp_path):
     assert calls(tmp_path) == ["first", "second", "second"]
 
 
-def test_failure_stops_and_goes_on_there(stages, chain, tmp_path):
+def test_a_failed_stage_stops_and_resumes_there(stages, chain, tmp_path):
     broken = stages.Stage(
         name="second", title="second", command=("sh", "-c", "exit 3"), outputs=(Path("c"),)
     )
@@ -79,9 +79,9 @@ def test_failure_stops_and_goes_on_there(stages, chain, tmp_path):
     assert calls(tmp_path) == ["first", "second"]
 
 
-def test_stage_must_leave_what_it_promises(stages, tmp_path):
+def test_a_stage_must_write_its_outputs(stages, tmp_path):
     empty = stages.Stage(name="empty", title="empty", command=("true",), outputs=(Path("nothing"),))
-    with pytest.raises(stages.StageError, match="left no nothing"):
+    with pytest.raises(stages.StageError, match="but nothing is missing"):
         stages.run([empty], tmp_path, tmp_path / "work")
 
 
@@ -98,7 +98,7 @@ def test_two_runs_at_once_are_refused(stages, tmp_path, capfd):
     assert "another run is in progress in work" in capfd.readouterr().err
 
 
-def test_terminated_driver_takes_its_command_along(stages, tmp_path):
+def test_termination_ends_the_command(stages, tmp_path):
     code = (
         f"import sys; sys.path[:0] = [{str(FOLDER)!r}]; import stages, pathlib; p ="
         " pathlib.Path('.')\nstages.run([stages.Stage(name='s', title='s', command=('sh', '-c',"
@@ -125,7 +125,7 @@ def test_damaged_history_is_one_message(stages, chain, tmp_path):
         stages.run(chain, tmp_path, tmp_path / "work")
 
 
-def test_list_fills_places_into_whole_words(stages, tmp_path):
+def test_variables_are_substituted_in_split_words(stages, tmp_path):
     path = tmp_path / "list.yaml"
     path.write_text(
         "stages:\n- {name: a, title: A, command: 'cp {model}/x y', when: {small: '-v', big: -w},"
@@ -142,7 +142,7 @@ def test_list_fills_places_into_whole_words(stages, tmp_path):
         stages.load(path, {})
 
 
-def test_history_keeps_command_and_time_for_the_report(stages, chain, tmp_path):
+def test_history_records_command_and_time(stages, chain, tmp_path):
     stages.run(chain, tmp_path, tmp_path / "work")
     history = json.loads((tmp_path / "work" / stages.HISTORY).read_text())
     assert list(history) == ["first", "second"]

@@ -1,24 +1,10 @@
 """The reference pages list what the code has."""
 
-import importlib.util
-
-import pytest
-
 from data_prep.curation.registry import STEPS
 from data_prep.readers import READERS
-from evaluation.protocols.protocol import PROTOCOLS
+from evaluation.protocols.registry import PROTOCOLS
 from galen.commands import STAGES
 from tests.conftest import ROOT
-
-
-@pytest.fixture(scope="module")
-def hook():
-    spec = importlib.util.spec_from_file_location(
-        "reference", ROOT / "docs" / "_hooks" / "reference.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_every_command_has_its_options(hook):
@@ -35,6 +21,7 @@ def test_recipes_steps_readers_and_protocols(hook):
     assert [f"## {name}" for name in STEPS] == lines_of(hook.steps(), "## ")
     assert [f"## {name}" for name in READERS] == lines_of(hook.readers(), "## ")[1:]
     assert "| `min_words` | `20` | Fewest words. |" in hook.steps()
+    assert '| `answer_format` | `"label"` | Form of the answer: ' in hook.task_keys()
     assert all(f"| `{name}` |" in hook.protocols() for name in PROTOCOLS)
 
 

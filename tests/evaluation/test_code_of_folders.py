@@ -190,7 +190,7 @@ def test_an_adapter_that_names_a_module_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text(
         json.dumps({"megatron_config": {"a": 1}, "megatron_core": "evil"})
     )
-    with pytest.raises(DataError, match="megatron_config names a module to import"):
+    with pytest.raises(DataError, match="megatron_config, which names a module to import, is"):
         model_folder.check_adapter(tmp_path)
 
 

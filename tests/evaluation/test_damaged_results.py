@@ -157,7 +157,7 @@ def test_a_half_line_and_another_kind_of_file(whole, tmp_path):
     (folder / "results.json").write_text("[]")
     with pytest.raises(
         DataError,
-        match=r"results\.json is not a results file of `galen evaluate`: an object is wanted",
+        match=r"results\.json is not a results file of `galen evaluate`: expected an object",
     ):
         report_inputs.read_scores(folder)
 

@@ -73,7 +73,7 @@ def test_killing_the_command_ends_its_processes(arguments, tmp_path, number):
     wait_for(lambda: all(map(gone, started)), 10)
 
 
-def test_the_second_start_is_told_who_scores(arguments, tmp_path):
+def test_a_second_start_is_refused(arguments, tmp_path):
     from galen import lock
 
     with (

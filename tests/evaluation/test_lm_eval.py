@@ -57,6 +57,35 @@ doc_to_text: "Question: {{{{question.strip()}}}}\\nAnswer:"
 doc_to_target: answer
 doc_to_choice: "{{{{choices}}}}"
 """
+# a task with its own columns and wording, and the same in a task file of Galen
+OWN = """
+task: galen_own
+description: "Board examination.\\n\\n"
+dataset_path: json
+dataset_kwargs: {{data_files: {{train: {train}, test: {file}}}}}
+test_split: test
+fewshot_split: train
+fewshot_config: {{sampler: first_n}}
+num_fewshot: 1
+output_type: multiple_choice
+doc_to_text: "On {{{{subject}}}}: {{{{question}}}}\\n\
+{{% for choice in choices %}}- {{{{choice}}}}\\n{{% endfor %}}Reply:"
+doc_to_target: answer
+doc_to_choice: "{{{{choices}}}}"
+"""
+OURS = """
+kind: multiple_choice
+file: test.jsonl
+fields: {question: question, options: choices, answer: answer, answer_format: index}
+fewshot_source: train.jsonl
+fewshot_sampler: first_n
+num_fewshot: 1
+prompt:
+  description: "Board examination.\\n\\n"
+  doc_to_text: "On {{doc.subject}}: {{question}}\\n\
+{% for choice in choices %}- {{choice}}\\n{% endfor %}Reply:"
+  doc_to_choice: "{{choices}}"
+"""
 WORDS = [
     "heart",
     "liver",
@@ -128,11 +157,16 @@ def harness(tiny_llama, tmp_path_factory):
 
     model = HFLM(pretrained=str(tiny_llama), device="cpu", dtype="float32", batch_size=8)
 
-    def both(kind, template, protocol):
+    def both(kind, template, protocol, ours=""):
         work = tmp_path_factory.mktemp(kind)
         rows = list(records(kind, 20))
         (work / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (work / "harness.yaml").write_text(template.format(file=work / "test.jsonl"))
+        (work / "train.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in list(records(kind, 24))[20:])
+        )
+        (work / "harness.yaml").write_text(
+            template.format(file=work / "test.jsonl", train=work / "train.jsonl")
+        )
         environment.setenv("HF_DATASETS_CACHE", str(work / "cache"))
         manager = TaskManager(include_path=str(work), include_defaults=False)
         name = template.split("task: ")[1].split()[0]
@@ -141,7 +175,7 @@ def harness(tiny_llama, tmp_path_factory):
         )
         theirs = sorted(found["samples"][name], key=lambda sample: sample["doc_id"])
         (work / "ours.yaml").write_text(
-            f"kind: multiple_choice\nfile: test.jsonl\nreader: {kind}\n"
+            ours or f"kind: multiple_choice\nfile: test.jsonl\nreader: {kind}\n"
         )
         arguments = [
             "--model",
@@ -171,16 +205,19 @@ def harness(tiny_llama, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("kind", "template", "protocol"),
+    ("kind", "template", "protocol", "own_task"),
     [
-        ("pubmedqa", PUBMEDQA, "lm_eval"),
-        ("medmcqa", MEDMCQA, "lm_eval"),
-        ("mmlu", MMLU, "lm_eval"),
-        ("mmlu", CONTINUATION, "lm_eval_continuation"),
+        ("pubmedqa", PUBMEDQA, "lm_eval", ""),
+        ("medmcqa", MEDMCQA, "lm_eval", ""),
+        ("mmlu", MMLU, "lm_eval", ""),
+        ("mmlu", CONTINUATION, "lm_eval_continuation", ""),
+        ("mmlu", OWN, "lm_eval", OURS),
     ],
 )
-def test_the_same_log_likelihoods_and_predictions_item_by_item(harness, kind, template, protocol):
-    theirs, ours, accuracy = harness(kind, template, protocol)
+def test_the_same_log_likelihoods_and_predictions_item_by_item(
+    harness, kind, template, protocol, own_task
+):
+    theirs, ours, accuracy = harness(kind, template, protocol, own_task)
     for reference, sample in zip(theirs, ours, strict=True):
         logprobs = [float(response[0][0]) for response in reference["resps"]]
         assert list(sample["logprobs"].values()) == pytest.approx(logprobs, abs=1e-4)

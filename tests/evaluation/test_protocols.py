@@ -6,9 +6,11 @@ import shutil
 import pytest
 
 from evaluation import question_sets, run
+from evaluation.backends.encoding import Generated
 from evaluation.prompts import meditron
 from evaluation.protocols import few_shot
-from evaluation.protocols.protocol import PROTOCOLS, Protocol, protocol
+from evaluation.protocols.protocol import Protocol
+from evaluation.protocols.registry import PROTOCOLS, get_protocol
 from evaluation.question_sets import question
 from evaluation.question_sets.question import Question
 from evaluation.scoring import megatron_export, multiple_choice
@@ -223,14 +225,14 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
 def test_few_shot_examples_are_the_same_in_any_order_and_never_scored(data):
     specification = task.load(str(data / "medqa.yaml"))[1]
     questions = specification.questions(data)
-    chosen = few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[
-        1234
-    ][""]
+    chosen = few_shot.choose(
+        "medqa", specification, data, get_protocol("meditron"), [1234], questions
+    )[1234][""]
     lines = (data / "train.jsonl").read_text().splitlines()
     (data / "train.jsonl").write_text("\n".join(reversed(lines)) + "\n")
-    again = few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)[
-        1234
-    ][""]
+    again = few_shot.choose(
+        "medqa", specification, data, get_protocol("meditron"), [1234], questions
+    )[1234][""]
     assert len(chosen) == 3
     same = question_sets.read("medqa", data / "train.jsonl")
     assert {item.question for item in again} <= {item.question for item in same}
@@ -239,7 +241,7 @@ def test_few_shot_examples_are_the_same_in_any_order_and_never_scored(data):
         DataError,
         match=r"3 few-shot examples are needed, train\.jsonl holds 0 that are not scored",
     ):
-        few_shot.choose("medqa", specification, data, protocol("meditron"), [1234], questions)
+        few_shot.choose("medqa", specification, data, get_protocol("meditron"), [1234], questions)
 
 
 def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_path):
@@ -253,7 +255,7 @@ def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_
     )
     questions = mmlu.questions(tmp_path)
     found = few_shot.choose(
-        "mmlu", mmlu, tmp_path, protocol("lm_eval", num_fewshot=2), [0], questions
+        "mmlu", mmlu, tmp_path, get_protocol("lm_eval", num_fewshot=2), [0], questions
     )[0]
     assert {subject: [item.question for item in shown] for subject, shown in found.items()} == {
         subject: [f"{subject} dev 0?", f"{subject} dev 1?"] for subject in ("anatomy", "virology")
@@ -261,7 +263,9 @@ def test_mmlu_in_the_harness_form_shows_the_first_questions_of_each_subject(tmp_
     with pytest.raises(
         DataError, match="task mmlu, anatomy: 4 few-shot examples are needed, dev holds 3 that"
     ):
-        few_shot.choose("mmlu", mmlu, tmp_path, protocol("lm_eval", num_fewshot=4), [0], questions)
+        few_shot.choose(
+            "mmlu", mmlu, tmp_path, get_protocol("lm_eval", num_fewshot=4), [0], questions
+        )
 
 
 def test_a_limit_changes_no_few_shot_examples(arguments, data, tmp_path):
@@ -277,7 +281,7 @@ def test_a_limit_changes_no_few_shot_examples(arguments, data, tmp_path):
     assert json.loads(line)["prompt"].count("Which train organ") == 12
 
 
-def test_mistakes_are_told_before_the_model_is_loaded(arguments, data):
+def test_mistakes_are_reported_before_the_model_is_loaded(arguments, data):
     (data / "bare.yaml").write_text("kind: multiple_choice\nfile: test.jsonl\nreader: medqa\n")
     (data / "triples.yaml").write_text(
         "kind: multiple_choice\nfile: triples.json\nreader: biomistral\n"
@@ -349,10 +353,14 @@ def test_letter_items_by_top_token_and_by_argmax():
     assert (item["prediction"], item["correct"], item["correct_argmax"]) == ("B", True, True)
 
 
+def generated(text):
+    return [Generated(text, 12, True)]
+
+
 def test_sets_of_answers_exact_and_partial():
     question = Question("1", "", "?", {"A": "x", "B": "y", "C": "z"}, "A,C", language="fr")
     item = multiple_choice.generation_sample(
-        question, PROTOCOLS["mmedbench"], ["###Answer: OPTION A,C IS CORRECT."]
+        question, PROTOCOLS["mmedbench"], generated("###Answer: OPTION A,C IS CORRECT.")
     )
     assert (
         item["prediction"],
@@ -361,10 +369,10 @@ def test_sets_of_answers_exact_and_partial():
         item["correct_strict_match"],
         item["language"],
     ) == ("A,C", True, 1.0, True, "fr")
-    gone_on = [
+    gone_on = generated(
         "###Rationale: x\n###Answer: OPTION A,C IS CORRECT.\n\n### Instruction:\nNext\n###Answer:"
         " OPTION B IS CORRECT."
-    ]
+    )
     assert (
         multiple_choice.generation_sample(question, PROTOCOLS["mmedbench_rationale"], gone_on)[
             "prediction"
@@ -372,7 +380,7 @@ def test_sets_of_answers_exact_and_partial():
         == "A,C"
     )
     item = multiple_choice.generation_sample(
-        question, PROTOCOLS["mmedbench"], ["La réponse est A et B."]
+        question, PROTOCOLS["mmedbench"], generated("La réponse est A et B.")
     )
     assert (item["prediction"], item["correct"], item["credit"], item["strict_match"]) == (
         "A,B",
@@ -419,7 +427,7 @@ def test_a_megatron_checkpoint_scores_as_the_model_it_came_from(arguments, tiny_
         run.main(of_megatron)
 
 
-def test_mistakes_are_told_before_a_checkpoint_is_exported(arguments, tmp_path):
+def test_mistakes_are_reported_before_a_checkpoint_is_exported(arguments, tmp_path):
     checkpoint = tmp_path / "checkpoints"
     for iteration in (5, 10):
         (checkpoint / f"iter_{iteration:07d}").mkdir(parents=True)
@@ -445,7 +453,7 @@ def test_mistakes_are_told_before_a_checkpoint_is_exported(arguments, tmp_path):
     assert not (tmp_path / "scores").exists() and not (tmp_path / "scores.models").exists()
 
 
-def test_the_pointer_of_a_checkpoint_is_obeyed(tmp_path, capsys):
+def test_the_pointer_of_a_checkpoint_is_obeyed(tmp_path, caplog):
     """A run rolled back, or killed while copying, has folders newer than its pointer's."""
     for iteration, files in (
         (5, ["metadata.json", ".metadata"]),
@@ -458,13 +466,13 @@ def test_the_pointer_of_a_checkpoint_is_obeyed(tmp_path, capsys):
             (folder / name).write_text("{}")
     pointer = tmp_path / "latest_checkpointed_iteration.txt"
     pointer.write_text("5")
-    assert megatron_export.wanted_iterations(tmp_path, None) == [5]
-    assert megatron_export.wanted_iterations(tmp_path, "all") == [5]
-    assert megatron_export.wanted_iterations(tmp_path, "10,5") == [10, 5]
-    assert capsys.readouterr().err == ""
+    assert megatron_export.select_iterations(tmp_path, None) == [5]
+    assert megatron_export.select_iterations(tmp_path, "all") == [5]
+    assert megatron_export.select_iterations(tmp_path, "10,5") == [10, 5]
+    assert caplog.text == ""
     pointer.write_text("15x")
-    assert megatron_export.wanted_iterations(tmp_path, None) == [10]
-    assert "should hold the number of an iteration" in capsys.readouterr().err
+    assert megatron_export.select_iterations(tmp_path, None) == [10]
+    assert "should hold the number of an iteration" in caplog.text
     pointer.unlink()
     assert megatron_export.is_checkpoint(tmp_path)
-    assert megatron_export.wanted_iterations(tmp_path, "all") == [5, 10]
+    assert megatron_export.select_iterations(tmp_path, "all") == [5, 10]

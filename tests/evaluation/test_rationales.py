@@ -204,9 +204,9 @@ def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_
     with pytest.raises(DataError, match="refuses with 401"):
         rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl")])
     server.reply = lambda _: "Excellent!"
-    with pytest.raises(DataError, match="gives no rating from 1 to 5 in 3 tries, but 'Excellent!'"):
+    with pytest.raises(DataError, match="in 3 tries; its last reply is 'Excellent!'"):
         rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl")])
-    with pytest.raises(UsageError, match="is no address of an endpoint"):
+    with pytest.raises(UsageError, match="is not an endpoint URL"):
         rationales.main(
             [*arguments, "--output", str(tmp_path / "p.jsonl"), "--endpoint", "localhost"]
         )
@@ -322,7 +322,7 @@ def test_translations_keep_options_numbers_and_placeholders(questions, server, t
     assert refused["3"] == "the options are A, not A, B"
 
 
-def test_a_local_model_takes_the_place_of_an_endpoint(questions, tiny_llama, tmp_path):
+def test_a_local_model_replaces_an_endpoint(questions, tiny_llama, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     output = tmp_path / "out.jsonl"
@@ -343,8 +343,8 @@ def test_a_local_model_takes_the_place_of_an_endpoint(questions, tiny_llama, tmp
     [refused] = map(json.loads, (tmp_path / "out.rejected.jsonl").read_text().splitlines())
     assert refused["provenance"]["model"].startswith(f"{tiny_llama.name} (files ")
     for wrong, message in [
-        ([], "who is to be asked"),
-        (["--endpoint", "http://x", "--endpoint-model", "m"], "give one of them"),
+        ([], "no model is named"),
+        (["--endpoint", "http://x", "--endpoint-model", "m"], "exclude each other"),
     ]:
         with pytest.raises(UsageError, match=message):
             build.main([*arguments, *(["--local-model", str(tiny_llama)] if wrong else []), *wrong])

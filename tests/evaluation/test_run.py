@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import re
 import shutil
@@ -83,7 +84,7 @@ def test_results_items_and_manifest_have_the_agreed_form(arguments, tmp_path, ti
     assert "mesh_topics" in capsys.readouterr().out
 
 
-def test_a_killed_run_goes_on_and_gives_the_same_bits(arguments, tmp_path, capsys):
+def test_a_killed_run_resumes_and_gives_the_same_bits(arguments, tmp_path, caplog):
     small = [*arguments, "--max-batch-tokens", "300"]
     run.main(small)
     scores, whole = tmp_path / "scores", tmp_path / "whole"
@@ -104,8 +105,9 @@ def test_a_killed_run_goes_on_and_gives_the_same_bits(arguments, tmp_path, capsy
     )
     assert first == second
     times = {path: path.stat().st_mtime_ns for path in scores.rglob("*") if path.is_file()}
-    assert run.main(small) == 0
-    assert "already complete" in capsys.readouterr().out
+    with caplog.at_level(logging.INFO, "evaluation"):
+        assert run.main(small) == 0
+    assert "already complete" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
@@ -133,6 +135,7 @@ def test_a_finished_run_is_renamed_without_scoring_again(arguments, tmp_path, mo
     assert after == before and samples == {path: path.stat().st_mtime_ns for path in samples}
     record = manifest.read(scores)
     assert record["config"]["model"]["name"] == "second"
+    assert recipe.load(Recipe, scores / "recipe.yaml").name == "second"
     [written] = [output for output in record["outputs"] if output["path"] == "results.json"]
     assert written["sha256"] == manifest.sha256(scores / "results.json")
     assert json.loads((scores / "configuration.json").read_text())["model"]["name"] == "second"
@@ -270,7 +273,7 @@ def test_a_model_of_nan_is_refused(arguments, tiny_llama, tmp_path):
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"] *= float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DataError, match="a log-likelihood that is not a number"):
+    with pytest.raises(DataError, match="a log-likelihood that is not finite"):
         run.main([*arguments, "--model", str(broken)])
 
 
@@ -309,11 +312,14 @@ def test_a_recipe_gives_the_scores_of_its_options_and_is_saved(
     ("override", "message"),
     [
         ("limt=3", "unknown key 'limt'; did you mean 'limit'"),
-        ("limit=0", "--limit must be at least 1"),
+        ("limit=0", "override 'limit=0': limit must be at least 1"),
         ("backend=vlm", "backend: "),
         ("protocol=lm_evl", "did you mean 'lm_eval'"),
-        ("fewshot_seeds=[1,1]", "--fewshot-seeds must name"),
-        ("tasks=[mesh_topics,mesh_topics]", "twice"),
+        ("fewshot_seeds=[1,1]", "fewshot_seeds=[1,1]': fewshot_seeds must name"),
+        ("num_fewshot=-1", "override 'num_fewshot=-1': num_fewshot must be at least 0"),
+        ("tasks=[mesh_topics,mesh_topics]", "tasks names 'mesh_topics' twice"),
+        ("iterations=1", "iterations is for Megatron checkpoints"),
+        ("tensor_parallel=2", "tensor_parallel=2': tensor_parallel goes with backend vllm"),
         ("model=missing", "there is no model folder missing"),
     ],
 )
@@ -327,6 +333,15 @@ def test_mistakes_of_a_recipe_are_found_before_any_work(
     with pytest.raises(UsageError, match=re.escape(message)):
         run.main([str(path), override])
     assert not (tmp_path / "scores").exists()
+
+
+def test_a_mistake_in_the_file_of_a_recipe_names_its_line(tiny_llama, data, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"model: {tiny_llama}\ntasks: mesh_topics\nlimit: 0\ndata: {data}\noutput: scores\n"
+    )
+    with pytest.raises(UsageError, match=r"recipe\.yaml, line 3: limit must be at least 1"):
+        run.main([str(path)])
 
 
 def test_the_examples_are_recipes():

@@ -61,7 +61,7 @@ LAST = "checkpoints/checkpoint-2"
         (f"{LAST}/adapter_model.safetensors", b"\0" * 100, "checkpoint-2 is damaged"),
     ],
 )
-def test_a_damaged_run_folder_is_told(again, tmp_path, name, content, message):
+def test_a_damaged_run_folder_is_reported(again, tmp_path, name, content, message):
     (tmp_path / "run" / name).write_bytes(content)
     if name.endswith("state.json") or "adapter" in name or "training" in name:
         (tmp_path / "run" / "log.jsonl").write_text("")
@@ -70,13 +70,13 @@ def test_a_damaged_run_folder_is_told(again, tmp_path, name, content, message):
     assert "\n" not in str(told.value)
 
 
-def test_a_checkpoint_without_weights_is_told_and_the_one_before_serves(again, tmp_path):
+def test_a_checkpoint_without_weights_is_reported_and_the_previous_one_serves(again, tmp_path):
     (tmp_path / "run" / LAST / "adapter_model.safetensors").unlink()
     with pytest.raises(
         DataError,
         match=(
-            r"checkpoint-2 is damaged .*remove that folder, and the same command goes on from the"
-            r" one before"
+            r"checkpoint-2 is damaged .*remove that folder, and the same command resumes from the"
+            r" previous one"
         ),
     ):
         train.main(again)
@@ -125,7 +125,7 @@ def test_a_checkpoint_holds_no_pickle(again, tmp_path):
         ("generation_config.json", b"{"),
     ],
 )
-def test_a_damaged_model_is_told(stopped, tiny_llama, tmp_path, name, content):
+def test_a_damaged_model_is_reported(stopped, tiny_llama, tmp_path, name, content):
     model = shutil.copytree(tiny_llama, tmp_path / "model")
     (model / name).write_bytes(content)
     with pytest.raises((DataError, UsageError)) as told:
@@ -137,7 +137,7 @@ def test_a_damaged_model_is_told(stopped, tiny_llama, tmp_path, name, content):
 
 
 @pytest.mark.parametrize("layers", [0, 1])
-def test_a_model_of_more_layers_than_its_configuration_names_is_told(
+def test_a_model_of_more_layers_than_its_configuration_names_is_reported(
     stopped, tiny_llama, tmp_path, layers
 ):
     """`transformers` leaves the others out, and a part of the model would be trained."""
@@ -147,7 +147,7 @@ def test_a_model_of_more_layers_than_its_configuration_names_is_told(
         json.dumps(config | {"num_hidden_layers": layers, "layer_types": None})
     )
     with pytest.raises(
-        DataError, match=rf"config\.json does not ask for, for example model\.layers\.{layers}\."
+        DataError, match=rf"layers than its config\.json, for example model\.layers\.{layers}\."
     ):
         train.main(
             [str(stopped / "recipe.yaml"), f"model.path={model}", f"output={tmp_path / 'run'}"]
@@ -164,7 +164,7 @@ def test_a_model_of_more_layers_than_its_configuration_names_is_told(
         b"\xff",
     ],
 )
-def test_a_damaged_manifest_of_a_run_is_told(stopped, tmp_path, content):
+def test_a_damaged_manifest_of_a_run_is_reported(stopped, tmp_path, content):
     run = shutil.copytree(stopped / "run", tmp_path / "run")
     (run / "manifest.json").write_bytes(content)
     with pytest.raises(DataError, match="manifest"):
@@ -193,7 +193,7 @@ def test_a_damaged_manifest_of_a_run_is_told(stopped, tmp_path, content):
         b'{"model": 3, "protocol": "p", "tasks": []}',
     ],
 )
-def test_damaged_scores_are_told(tmp_path, content):
+def test_damaged_scores_are_reported(tmp_path, content):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_bytes(content)

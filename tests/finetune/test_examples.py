@@ -112,7 +112,7 @@ def test_a_recipe_runs_from_published_files(path, tmp_path, monkeypatch, make_ll
     counts = json.loads((tmp_path / "run" / "manifest.json").read_text())["counts"]
     assert (
         counts["steps"] == 2
-        and counts["samples"]["cut"] == 0
+        and counts["samples"]["truncated"] == 0
         and counts["records"]["excluded_as_contaminated"] == 0
     )
     forms = sum(len(source.templates or [""]) for source in options.data.train)

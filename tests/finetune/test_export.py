@@ -189,7 +189,7 @@ def test_an_upload_holds_each_file_of_the_folder_in_a_private_repository(argumen
         assert created.get("private", created.get("visibility")) in (True, "private")
 
 
-def test_a_hub_that_refuses_is_told_and_the_folder_stays(arguments, tmp_path):
+def test_a_hub_that_refuses_is_reported_and_the_folder_stays(arguments, tmp_path):
     with Hub(token=None) as hub:
         done = push(arguments, hub)
         assert (
@@ -200,7 +200,7 @@ def test_a_hub_that_refuses_is_told_and_the_folder_stays(arguments, tmp_path):
         assert hub.asked == ["/api/repos/create"] and (tmp_path / "out" / "README.md").is_file()
 
 
-def test_no_network_is_told_and_the_same_command_uploads_the_folder_as_it_is_then(
+def test_no_network_is_reported_and_the_same_command_uploads_the_folder_as_it_is_then(
     arguments, tmp_path, monkeypatch
 ):
     with Hub() as hub:
@@ -211,7 +211,7 @@ def test_no_network_is_told_and_the_same_command_uploads_the_folder_as_it_is_the
     with Hub() as hub:
         done = push(arguments, hub)
         ((_, contents),) = hub.commits
-    assert "already complete" in done.stdout and contents["README.md"].endswith(
+    assert "already complete" in done.stderr and contents["README.md"].endswith(
         b"Written by hand.\n"
     )
 
@@ -230,7 +230,7 @@ def test_nothing_is_sent_without_push(arguments, monkeypatch):
         assert export.main(arguments) == 0 and hub.asked == []
 
 
-def test_mistakes_are_told(arguments, tmp_path):
+def test_mistakes_are_reported(arguments, tmp_path):
     with pytest.raises(UsageError, match="write OWNER/NAME"):
         export.main([*arguments, "--push", "tiny"])
     with pytest.raises(DataError, match="cannot be read"):

@@ -127,7 +127,7 @@ def test_damaged_files_give_records_or_one_line(tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", ["train.jsonl.gz", "train.jsonl"])
-def test_a_file_that_is_no_text_is_told(tmp_path, name):
+def test_a_file_that_is_no_text_is_reported(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x1f\x8b\x08\0\0\0half")
     with pytest.raises(GalenError, match=name):
         record.read(tmp_path / name)

@@ -10,7 +10,7 @@ from evaluation.backends import model_folder
 from finetune import quantize
 from finetune.quantization import measurement, methods
 from finetune.quantization.measurement import Measurement, table
-from galen import manifest
+from galen import api_results, manifest
 from galen.errors import DataError, UsageError
 from tests.checkpoints_convert.test_checksums import flip
 
@@ -78,9 +78,12 @@ def check_methods(model, question_file, output, capsys, four, eight):
     assert 0 < near < far < 0.9
     sizes = [
         json.loads((output / f"{name}.json").read_text())["measured"]["bytes_on_disk"]
-        for name in ("as_it_is", eight, four)
+        for name in ("original", eight, four)
     ]
     assert sizes[0] > sizes[1] > sizes[2]
+    result = api_results.read_quantization(output, model, [four, eight])
+    assert result.models[four].bytes_on_disk == sizes[2] < result.original.bytes_on_disk
+    assert 0 <= result.models[eight].accuracy <= 1
     stamp = (output / four / "model.safetensors").stat().st_mtime_ns
     assert quantize.main(arguments) == 0
     assert capsys.readouterr().out == printed  # the same figures, taken from where they stand
@@ -120,13 +123,13 @@ def test_four_bit_goes_by_groups_that_divide_all_layers_but_the_last(width, size
 def test_the_table_pairs_accuracies_with_the_first_model():
     first = Measurement(270_000_000, 540_000_000, 1000.0, 20.0, [1] * 30 + [0] * 10)
     second = Measurement(90_000_000, 140_000_000, 500.0, 10.0, [1] * 28 + [0] * 12)
-    lines = table({"as it is": first, "awq": second}).splitlines()
-    assert lines[2].startswith("| as it is | 270.0 | 540.0 | 1,000 | 20.0 | 75.0% [59.8, 85.8] |")
+    lines = table({"original": first, "awq": second}).splitlines()
+    assert lines[2].startswith("| original | 270.0 | 540.0 | 1,000 | 20.0 | 75.0% [59.8, 85.8] |")
     assert lines[3].startswith("| awq | 90.0 | 140.0 | 500 | 10.0 | 70.0% [54.6, 81.9] | -5.0 [")
 
 
 @pytest.mark.parametrize(("width", "method"), [(96, "bnb4"), (100, "gptq")])
-def test_widths_that_a_method_cannot_store_are_told_before_any_work(
+def test_widths_that_a_method_cannot_store_are_reported_before_any_work(
     make_llama, tmp_path, monkeypatch, width, method
 ):
     import importlib.util
@@ -233,7 +236,7 @@ def test_a_limit_takes_the_sample_that_evaluation_takes(
     assert asked[0] != ids[:8]
 
 
-def test_two_starts_at_once_are_told(model, tmp_path):
+def test_two_starts_at_once_are_reported(model, tmp_path):
     from galen import lock
 
     with lock.hold(tmp_path / "out"), pytest.raises(DataError, match="is being written by"):
@@ -250,7 +253,7 @@ def test_two_starts_at_once_are_told(model, tmp_path):
         ("bnb4,bnb2", "unknown method 'bnb2'"),
     ],
 )
-def test_mistakes_are_told(model, tmp_path, methods, message):
+def test_mistakes_are_reported(model, tmp_path, methods, message):
     pytest.importorskip("bitsandbytes")
     with pytest.raises(UsageError, match=message):
         quantize.main(
@@ -258,7 +261,7 @@ def test_mistakes_are_told(model, tmp_path, methods, message):
         )
 
 
-def test_a_missing_package_and_missing_calibration_are_told(model, tmp_path, monkeypatch):
+def test_a_missing_package_and_missing_calibration_are_reported(model, tmp_path, monkeypatch):
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

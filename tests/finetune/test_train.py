@@ -105,10 +105,11 @@ def test_the_adapter_loads_in_plain_peft(finished, tiny_llama):
     assert (adapted - before).abs().max() > 0.1
 
 
-def test_a_finished_run_says_so(finished, capsys):
+def test_a_finished_run_reports_it(finished, caplog):
+    caplog.set_level("INFO")
     stamp = (finished / "run" / "log.jsonl").stat().st_mtime_ns
     assert train.main([str(finished / "recipe.yaml")]) == 0
-    assert "already complete" in capsys.readouterr().out
+    assert "already complete" in caplog.text
     assert (finished / "run" / "log.jsonl").stat().st_mtime_ns == stamp
 
 
@@ -118,17 +119,17 @@ def test_another_recipe_into_the_same_run_is_an_error(finished):
 
 
 @pytest.mark.multiprocess
-def test_a_run_goes_on_with_as_many_processes_as_before(finished, start_forked):
+def test_a_run_resumes_with_as_many_processes_as_before(finished, start_forked):
     codes, written = start_forked(2, finished / "recipe.yaml").wait()
     assert written.count("processes: 1 → 2") == 1
     assert codes == [2, 2]
 
 
-def test_samples_longer_than_the_model_reads_are_told(recipe_file, make_llama):
+def test_samples_longer_than_the_model_reads_are_reported(recipe_file, make_llama):
     short = make_llama(num_hidden_layers=1, max_position_embeddings=32)
     with pytest.raises(
         UsageError,
-        match=r"the longest sample has \d+ tokens, .* reads 32 at most: data\.max_length=32",
+        match=r"the longest sample has \d+ tokens, .* context 32: data\.max_length=32",
     ):
         train.main([str(recipe_file), f"model.path={short}"])
 
@@ -263,12 +264,12 @@ def test_full_fine_tuning_writes_a_model(recipe_file, tmp_path, tiny_llama):
         ("data.protocol=lm-eval", "did you mean 'lm_eval'"),
         ("lora.target_modules=[q_prj]", "no linear layer 'q_prj'; it has .*q_proj"),
         ("training.epochs=2", "either epochs or train_iters"),
-        ("data.max_length=20", "longer than data.max_length = 20 tokens even without"),
+        ("data.max_length=20", "longer than data.max_length = 20 tokens even when"),
         ("optimizer.lr_decay_stile=linear", "did you mean 'lr_decay_style'"),
         ("lora.target_modules=[lm_head]", "lm_head shares its weights with the embedding"),
     ],
 )
-def test_mistakes_are_told_in_one_message(recipe_file, override, message):
+def test_mistakes_are_reported_in_one_message(recipe_file, override, message):
     with pytest.raises((UsageError, DataError), match=message):
         train.main([str(recipe_file), override])
 
@@ -481,6 +482,6 @@ def test_packing_gives_the_loss_of_the_same_samples_unpacked(recipe_file, tmp_pa
         (["data.chat_template=meditrom"], "did you mean 'meditron'"),
     ],
 )
-def test_settings_that_do_not_fit_are_told(recipe_file, overrides, message):
+def test_settings_that_do_not_fit_are_reported(recipe_file, overrides, message):
     with pytest.raises(UsageError, match=message):
         train.main([str(recipe_file), *overrides])

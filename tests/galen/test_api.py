@@ -1,3 +1,4 @@
+import concurrent.futures
 import inspect
 import json
 import logging
@@ -13,9 +14,10 @@ from pathlib import Path
 import numpy
 import pytest
 
-from galen import api, launch, yaml_text
+from galen import api, api_call, api_results, launch, log, yaml_text
 from galen.commands import VERBS
 from galen.errors import DataError, UsageError
+from galen.stop_signals import StopSignals
 from tests.conftest import ROOT
 from tests.data_prep.material import many_records, write_medline
 from tests.evaluation.conftest import data  # noqa: F401 (a fixture)
@@ -41,6 +43,7 @@ def test_the_examples_of_the_page(tmp_path, data, untied_llama):  # noqa: F811
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert "None" not in done.stdout
     assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "runs" / "pretrain" / "manifest.json").is_file()
 
@@ -68,13 +71,13 @@ def test_mistakes_are_typed_errors():
 def test_options_become_those_of_the_command_line():
     options = {"json_keys": ["text", "title"], "append_eod": True, "workers": 2, "other": None}
     expected = ["--json-keys", "text", "title", "--append-eod", "--workers=2"]
-    assert api._flags(options) == expected
-    assert api._assignments({"a.b": [1, "x"], "c": None}) == ['a.b=[1, "x"]', "c=null"]
+    assert api_call.flags(options) == expected
+    assert api_call.assignments({"a.b": [1, "x"], "c": None}) == ['a.b=[1, "x"]', "c=null"]
 
 
 @pytest.mark.parametrize("text", ["c 😀 'x'=\"1\" #y: z\\", "é\x7f\x85\u2028", "no", "1e-3", "-1"])
 def test_a_text_arrives_as_it_is(text):
-    (word,) = api._assignments({"a": [Path(text), numpy.float64(0.5)]})
+    (word,) = api_call.assignments({"a": [Path(text), numpy.float64(0.5)]})
     assert yaml_text.value(word.removeprefix("a="), "") == [text, 0.5]
 
 
@@ -111,22 +114,78 @@ def test_a_command_gives_the_signals_back(monkeypatch):
 
 
 def test_a_launcher_leaves_nothing_behind():
-    with launch._quiet_launcher():
+    handlers = logging.getLogger("torch.distributed").handlers
+    with log.silenced("torch.distributed"), launch._known_to_processes():
         assert "GALEN_LAUNCHER" in os.environ
-        assert logging.root.manager.disable == logging.ERROR
+        assert logging.getLogger("torch.distributed").handlers != handlers
     assert "GALEN_LAUNCHER" not in os.environ
-    assert logging.root.manager.disable == logging.NOTSET
+    assert logging.getLogger("torch.distributed").handlers == handlers
 
 
 def test_evaluate_takes_one_model_and_lists_of_numbers(tmp_path, monkeypatch):
-    def scores(argv):
+    def evaluate(argv):
         assert argv == ["--model=m", "--tasks=a,b", f"--output={tmp_path}", "--fewshot-seeds=1,2"]
 
-    monkeypatch.setattr("evaluation.run.main", scores)
-    (tmp_path / "results.json").write_text(json.dumps({"model": {}}))
-    assert api.evaluate("m", ["a", "b"], tmp_path, fewshot_seeds=[1, 2]) == {"model": {}}
-    assert api.evaluate("m", "a,b", tmp_path, fewshot_seeds=[1, 2]) == {"model": {}}
+    monkeypatch.setattr("evaluation.run.main", evaluate)
+    (tmp_path / "results.json").write_text(
+        json.dumps({"model": {}, "tasks": {"a": {"metrics": {"accuracy": {"value": 0.5}}}}})
+    )
+    for tasks in (["a", "b"], "a,b"):
+        scores = api.evaluate("m", tasks, tmp_path, fewshot_seeds=[1, 2])
+        assert scores.metrics == {"a": {"accuracy": 0.5}}
     with pytest.raises(UsageError, match="is not one model"):
         api.evaluate(["m", "n"], ["a"], tmp_path)
     with pytest.raises(UsageError, match="iterations: 1,2 is not one"):
         api.evaluate("m", ["a"], tmp_path, iterations=[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: api.curate(None), "recipe: None is neither a text, a path nor a number"),
+        (lambda: api.finetune({"model": 1}), "recipe: "),
+        (lambda: api.curate("r.yaml", {1: 2}), "the key 1 is not a text"),
+        (lambda: api.report(5, "r.html"), "results: 5 is not a list of paths or texts"),
+        (lambda: api.import_hf("m", {"a"}), "output: {'a'} is neither a text"),
+        (lambda: api.preprocess(["a", None], "o", "t"), "input: None is neither"),
+        (lambda: api.inspect_checkpoint(b"m"), "path: b'm' is neither"),
+        (lambda: api.run_state(True), "run: True is neither"),
+        (lambda: api.import_hf("m", "o", workers={"a": 1}), "workers: {'a': 1} is neither"),
+    ],
+)
+def test_arguments_of_a_wrong_type(call, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(1, DataError), (2, UsageError), (130, KeyboardInterrupt)]
+)
+@pytest.mark.parametrize("leave", [sys.exit, lambda code: code])
+def test_a_command_that_ends_with_a_code_raises(monkeypatch, code, error, leave):
+    monkeypatch.setattr("checkpoints_convert.hf_to_megatron.main", lambda argv: leave(code))
+    with pytest.raises(error):
+        api.import_hf("a", "out")
+    assert "GALEN_API_FUNCTION" not in os.environ
+
+
+def test_numbers_of_a_training_run(tmp_path):
+    records = [
+        {"kind": "train", "loss": 3.0},
+        {"kind": "validation", "loss": 2.5},
+        {"kind": "train", "loss": 2.0},
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    counts = {"steps": 2, "tokens": 10}
+    run = api_results.TrainingRun(tmp_path, {"counts": counts})
+    assert (run.steps, run.tokens, run.loss, run.validation_loss) == (2, 10, 2.0, 2.5)
+    counts = {"iteration": 2, "consumed_tokens": 10}
+    run = api_results.TrainingRun(tmp_path, {"counts": counts})
+    assert (run.steps, run.tokens) == (2, 10)
+
+
+def test_a_stop_signal_is_recorded_in_the_main_thread_only():
+    before = signal.getsignal(signal.SIGTERM)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(StopSignals().listen).result().received is None
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -16,7 +16,7 @@ def test_file_appears_only_when_whole(tmp_path):
     assert final.read_text() == "whole"
 
 
-def test_folder_appears_only_when_whole_and_overwrites_nothing(tmp_path):
+def test_folder_appears_only_when_complete_and_overwrites_nothing(tmp_path):
     final = tmp_path / "out"
     (tmp_path / ".out.partial").mkdir()
     (tmp_path / ".out.partial" / "left by a killed run").touch()

@@ -20,7 +20,7 @@ from galen.errors import DataError
         b'{"a":' + b"9" * 5000,
     ],
 )
-def test_what_is_no_object_is_told_in_one_line(tmp_path, content):
+def test_what_is_no_object_is_reported_in_one_line(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_bytes(content + (b"}" if content.startswith(b'{"a":9') else b""))
     with pytest.raises(

@@ -16,19 +16,19 @@ from galen.errors import DataError, UsageError
 from tests.conftest import ROOT
 
 
-def test_the_code_of_a_run():
-    assert launch._code([75, 75], "") == 75
-    assert launch._code([1, -15], "") == 1
-    assert launch._code([-15, 2, 1], "") == 2
-    assert launch._code([-11], "") == 139
+def test_exit_code_of_a_run():
+    assert launch._exit_code([75, 75], "") == 75
+    assert launch._exit_code([1, -15], "") == 1
+    assert launch._exit_code([-15, 2, 1], "") == 2
+    assert launch._exit_code([-11], "") == 139
     with pytest.raises(
         DataError, match="killed by the system, most likely for lack of memory: take less"
     ):
-        launch._code([-9, -15], "take less")
-    assert launch._code([-9, 1], "") == 1  # the other has said it
+        launch._exit_code([-9, -15], "take less")
+    assert launch._exit_code([-9, 1], "") == 1  # the other reported the cause
 
 
-def test_what_a_process_has_told_before_it_was_asked_to_end_is_not_told_again(tmp_path, capsys):
+def test_an_error_that_a_process_printed_is_not_printed_again(tmp_path):
     def failures(printed):
         extra = {"py_callstack": "", "timestamp": "1", "exit_code": 1, "printed": printed}
         (tmp_path / "error.json").write_text(
@@ -39,23 +39,26 @@ def test_what_a_process_has_told_before_it_was_asked_to_end_is_not_told_again(tm
             ProcessFailure(1, 6, -15, str(tmp_path / "error.json")),
         ]
 
-    assert launch._ended(failures(printed=True), "take less") == 1
-    assert capsys.readouterr().err == ""
-    assert launch._ended(failures(printed=False), "take less") == 1
-    assert capsys.readouterr().err == "error: rank 0 has ended\n"
+    assert launch._failed(failures(printed=True), "take less") == 1
+    with pytest.raises(DataError, match="rank 0 has ended"):
+        launch._failed(failures(printed=False), "take less")
 
 
-def options(**given):
-    return argparse.Namespace(**{"nproc_per_node": 2, "nnodes": 1, "rdzv_endpoint": None, **given})
+def options(**changes):
+    return argparse.Namespace(
+        **{"nproc_per_node": 2, "nnodes": 1, "rdzv_endpoint": None, **changes}
+    )
 
 
-def test_options_that_do_not_fit(monkeypatch):
+def test_contradictory_options(monkeypatch):
     with pytest.raises(UsageError, match="--nnodes needs --rdzv-endpoint HOST:PORT"):
         launch.start(options(nnodes=2), "a.module", [], "")
-    with pytest.raises(UsageError, match="--nproc-per-node None --nnodes 2: each is at least 1"):
+    with pytest.raises(
+        UsageError, match="--nproc-per-node None --nnodes 2: each must be at least 1"
+    ):
         launch.start(options(nproc_per_node=None, nnodes=2), "a.module", [], "")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(UsageError, match="call it without torchrun or srun"):
+    with pytest.raises(UsageError, match="call the command without torchrun or srun"):
         launch.start(options(), "a.module", [], "")
 
 
@@ -72,12 +75,12 @@ def main():
 cli.run(main)
 """
 START = """
-import argparse, sys
+import argparse
 from pathlib import Path
-from galen import launch
+from galen import cli, launch
 
 options = argparse.Namespace(nproc_per_node=2, nnodes=1, rdzv_endpoint=None)
-sys.exit(launch.start(options, {program}, [], "take less"))
+cli.run(lambda: launch.start(options, {program}, [], "take less"))
 """
 
 
@@ -94,17 +97,17 @@ def late(folder, first, program="'late'"):
 
 
 @pytest.mark.slow
-def test_a_mistake_that_another_process_meets_first_is_told(tmp_path):
+def test_an_error_that_another_process_meets_first_is_reported(tmp_path):
     done = late(tmp_path, "time.sleep(60)")
     assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_once_by_a_first_process_that_is_asked_to_end_while_it_tells(tmp_path):
-    told = (
+def test_a_first_process_that_is_terminated_while_it_reports_an_error_reports_it_once(tmp_path):
+    slow_print = (
         "print = builtins.print; builtins.print = lambda *a, **k: (print(*a, **k), time.sleep(5))"
     )
-    done = late(tmp_path, f"import builtins; {told}", f"Path({str(tmp_path / 'late.py')!r})")
+    done = late(tmp_path, f"import builtins; {slow_print}", f"Path({str(tmp_path / 'late.py')!r})")
     assert (done.returncode, done.stderr) == (2, "error: what is wrong\n")
 
 
@@ -136,18 +139,18 @@ def waiting_for(condition, seconds=120):
         time.sleep(0.05)
 
 
-def test_a_process_whose_launcher_is_gone_already_ends(tmp_path):
+def test_a_process_whose_launcher_has_ended_ends(tmp_path):
     """It died before the process could ask to end with it."""
     code = "from galen import cli; cli.run(lambda: print('works'))"
-    for launcher, told in ((os.getpid(), "works\n"), (0, "")):
+    for launcher, printed in ((os.getpid(), "works\n"), (0, "")):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "GALEN_LAUNCHER": str(launcher)}
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True
         )
-        assert (done.stdout, done.stderr) == (told, "")
+        assert (done.stdout, done.stderr) == (printed, "")
 
 
-def test_the_command_to_go_on(monkeypatch):
+def test_command_that_resumes_a_run(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setattr(
         sys, "orig_argv", ["/usr/bin/python3", "-m", "megatron_ext.pretrain", "my recipe.yaml"]
@@ -159,3 +162,5 @@ def test_the_command_to_go_on(monkeypatch):
         ["/usr/bin/python3", "/opt/bin/torchrun", "--nproc-per-node", "2", "-m", "m"],
     )
     assert launch.command() == "torchrun --nproc-per-node 2 -m m"
+    monkeypatch.setenv("GALEN_API_FUNCTION", "galen.api.finetune")
+    assert launch.command() == "the same call of galen.api.finetune"

@@ -75,7 +75,7 @@ def test_a_link_at_the_target_is_replaced(folder, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["missing", "tokenizer.json", "other"])
-def test_a_link_that_leads_nowhere_is_told(folder, tmp_path, target):
+def test_a_link_that_leads_nowhere_is_reported(folder, tmp_path, target):
     """A blob that was not fetched, a link to itself, two links to each other.
 
     If they were left out, the copy would silently lack a file.

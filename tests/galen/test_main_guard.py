@@ -31,7 +31,7 @@ def output_of(tmp_path, guard):
     return result.stdout + result.stderr
 
 
-def test_a_script_without_the_guard_is_told_so(tmp_path):
+def test_a_script_without_the_guard_is_reported_so(tmp_path):
     """Its worker processes would import it, and start all of it again."""
     said = output_of(tmp_path, "")
     assert said.startswith(

@@ -73,6 +73,12 @@ def test_mistakes_name_their_origin(parser, recipe_file, overrides, message):
         parser.parse([recipe_file, *overrides])
 
 
+def test_a_later_check_of_a_value_names_its_line(parser, recipe_file):
+    parser.parse([recipe_file])
+    with pytest.raises(UsageError, match=r"recipe\.yaml, line 2: workers must be at least 3"):
+        parser.error("--workers must be at least 3")
+
+
 def test_a_mistake_in_the_file_names_its_line(parser, tmp_path):
     (tmp_path / "r.yaml").write_text("model_name: a\nwrkers: 2\n")
     with pytest.raises(UsageError, match=r"r\.yaml, line 2: unknown key 'wrkers'; did you mean"):
@@ -84,7 +90,10 @@ def test_a_mistake_in_the_file_names_its_line(parser, tmp_path):
     [
         (["x"], "a recipe (….yaml) or an option is expected first"),
         (["--model-name", "a", "--no-verify", "workers=2"], "come before the options"),
-        (["RECIPE", "workers=two"], "argument --workers: invalid int value: 'two'"),
+        (["RECIPE", "workers=two"], "override 'workers=two': workers: invalid int value: 'two'"),
+        (["RECIPE", "--workers", "two"], "argument --workers: invalid int value: 'two'"),
+        (["RECIPE", "--wrong"], "unrecognized arguments: --wrong"),
+        (["RECIPE", "model_name=null"], "the following arguments are required: model_name"),
     ],
 )
 def test_wrong_usage_is_refused(parser, recipe_file, argv, message):

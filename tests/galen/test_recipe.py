@@ -5,7 +5,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from galen.errors import UsageError
-from galen.recipe import STRICT, ResumeMayChange, describe, dump, load, resume_may_change
+from galen.recipe import STRICT, ResumeMayChange, dump, load, resume_may_change
+from galen.recipe_help import describe
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -149,6 +150,12 @@ def test_dump_reads_back_equal(write):
             ["recipe.yaml, line 2 with override 'training.train_iters=0': training: must be at"],
         ),
         (GOOD, ["a=[["], ["override 'a=[[': not valid YAML"]),
+        (
+            GOOD,
+            ["training.train_iters=[1, 2]"],
+            ["training.train_iters: should be a single value, not a list"],
+        ),
+        (GOOD, ["output={a: 1}"], ["output: should be a single value, not a section"]),
     ],
 )
 def test_mistakes_are_named(write, text, overrides, expected):
@@ -177,7 +184,7 @@ def test_norwegian_is_text(write):
     assert load(Recipe, write(dump(recipe))) == recipe
 
 
-def test_a_mistake_in_a_layer_is_told_of_the_layer(write, tmp_path):
+def test_a_mistake_in_a_layer_is_reported_of_the_layer(write, tmp_path):
     layer = tmp_path / "layer.yaml"
     layer.write_text("\n\nlanguages: [en, 5]\n")
     with pytest.raises(
@@ -216,6 +223,19 @@ def test_marked_keys_and_sections_may_change_in_a_resumed_run():
 class Lists:
     languages: list[str]
     numbers: list[int]
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Iterations:
+    iterations: int | str | None = None
+
+
+def test_a_list_for_a_single_value_of_several_types(write):
+    with pytest.raises(UsageError) as refused:
+        load(Iterations, write("{}"), ["iterations=[1, 2]"])
+    assert str(refused.value) == (
+        "override 'iterations=[1, 2]': iterations: should be a single value, not a list"
+    )
 
 
 def test_one_value_for_a_list_is_no_mistake_beside_another_one(write):

@@ -139,6 +139,24 @@ def test_an_unfinished_run_is_resumed_and_another_one_discarded(tmp_path, caplog
     assert not (run.partial / "half").exists() and "its state is damaged" in caplog.text
 
 
+def test_an_unfinished_run_of_another_version_is_refused_and_kept(tmp_path, monkeypatch):
+    identity = Identity({"seed": 1}, [FILE])
+    run = RunFolder(tmp_path / "out", "s")
+    run.resume(identity)
+    (run.partial / "half").touch()
+    files = RunFiles(tmp_path / "p", [tmp_path / "p.bin"])
+    files.begin(identity, {"documents": 3})
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "__version__", "99.0")
+        for changed in (identity, Identity({"seed": 2})):
+            with pytest.raises(OutputConflictError, match=r"remove .*\.out\.partial to start"):
+                run.resume(changed)
+            with pytest.raises(OutputConflictError, match=r"remove .*\.p\.state\.partial to start"):
+                files.begin(changed)
+    assert run.resume(identity) and (run.partial / "half").exists()
+    assert files.begin(identity) == {"documents": 3}
+
+
 def test_a_link_in_place_of_the_working_folder_is_not_followed(tmp_path):
     run = RunFolder(tmp_path / "out", "s")
     identity = Identity({})
@@ -194,13 +212,33 @@ def test_files_are_resumed_by_the_same_run_only(tmp_path, caplog):
     final.touch()
     again = RunFiles(tmp_path / "p", [final])
     assert again.begin(Identity({"seed": 1})) == {"documents": 3}
-    with pytest.raises(OutputConflictError, match=r"p\.bin exists already and was not made by"):
+    with pytest.raises(OutputConflictError, match=r"p\.bin belongs to another run \(seed: 1 → 2"):
         again.begin(Identity({"seed": 2}))
     final.unlink()
     assert again.begin(Identity({"seed": 2})) is None
     assert "seed: 1 → 2" in caplog.text
     again.end()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_an_unfinished_run_of_another_version_are_replaced(tmp_path, monkeypatch):
+    """Killed between a rename and the manifest, and upgraded before the next start."""
+    final = tmp_path / "p.bin"
+    identity = Identity({"seed": 1}, [FILE])
+    RunFiles(tmp_path / "p", [final]).begin(identity)
+    final.touch()
+    monkeypatch.setattr(run_folder, "__version__", "99.0")
+    again = RunFiles(tmp_path / "p", [final])
+    message = r"p\.bin belongs to another run \(seed: 1 → 2"
+    with pytest.raises(OutputConflictError, match=message):
+        again.begin(Identity({"seed": 2}, [FILE]))
+    assert again.begin(identity) is None
+    with again.working(identity):
+        pass
+    assert final.exists() and not again.state_path.exists()
+    again.state_path.write_text("{")
+    with pytest.raises(OutputConflictError, match="exists already and was not made by"):
+        again.begin(identity)
 
 
 def test_a_failed_run_leaves_its_identity_beside_its_files_alone(tmp_path):

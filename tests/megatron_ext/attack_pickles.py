@@ -262,9 +262,9 @@ def states(mark):
 
 
 def copied(value, function, *more, times=700):
-    """The same value given to a function again and again, which would copy it each time."""
-    given = value + b"q\x010" + function + b"q\x020" + b"(h\x01" + b"".join(more) + b"tq\x030"
-    return given + b"(" + b"h\x02h\x03R" * times + b"l"
+    """The same value passed to a function again and again, which would copy it each time."""
+    prepared = value + b"q\x010" + function + b"q\x020" + b"(h\x01" + b"".join(more) + b"tq\x030"
+    return prepared + b"(" + b"h\x02h\x03R" * times + b"l"
 
 
 def in_storages(depth):
@@ -290,18 +290,19 @@ def colliding(count):
         2870177450012600261,
         2**64,
     )
-    found, number = [], 0
-    while len(found) < count:
+    collisions = []
+    number = 0
+    while len(collisions) < count:
         number += 1
         mixed = (fifth + number * second) % size
         mixed = (mixed << 31 | mixed >> 33) % size * first % size
         other = (2**53 - mixed) * pow(second, -1, size) % size
         other -= size if other >= size // 2 else 0
         if abs(other) < 2**60:
-            found.append(
+            collisions.append(
                 struct.pack("<ci", b"J", number) + b"\x8a\x08" + struct.pack("<q", other) + b"\x86"
             )
-    return found
+    return collisions
 
 
 def costly(_):
@@ -358,7 +359,7 @@ def costly(_):
 
 
 def bombs(_):
-    """What takes more memory or time than there is."""
+    """Pickles that take more memory or time than available."""
     pair = laughs(lambda items: b"(" + items + b"t")
     return {
         "a number of 2 GiB": b"\x8b" + struct.pack("<i", 2**31 - 1),
@@ -397,7 +398,7 @@ def bombs(_):
 
 
 def memory(_):
-    """What reads or writes memory that is not there, where NumPy or PyTorch take it at its word."""
+    """Pickles that read or write out of bounds, if NumPy or PyTorch trust them."""
     numbers = name("numpy", "ndarray")
     content, one = blob(b"\0" * 8), b"(K\x01t"
     return {
@@ -489,8 +490,8 @@ def attacks(mark):
     """Return the bodies by name: without a protocol and STOP."""
     return {
         key: body
-        for kind in (commands, states, bombs, costly, memory)
-        for key, body in kind(mark).items()
+        for group in (commands, states, bombs, costly, memory)
+        for key, body in group(mark).items()
     }
 
 

@@ -169,9 +169,9 @@ def pretrain_forked(tmp_path_factory, start_forked, checkpoint, data):
     ):
         output = output or tmp_path_factory.mktemp("run")
         output.mkdir(parents=True, exist_ok=True)
-        given = output / "given.yaml"
-        given.write_text(recipe.format(output=output, checkpoint=checkpoint, data=data))
-        codes, written = start_forked(processes, given, *overrides).wait()
+        recipe_path = output / "input.yaml"
+        recipe_path.write_text(recipe.format(output=output, checkpoint=checkpoint, data=data))
+        codes, written = start_forked(processes, recipe_path, *overrides).wait()
         if check:
             assert codes == [0] * processes, written[-6000:]
         return output if check else (codes, written)
@@ -191,3 +191,7 @@ def log(output: Path, kind: str) -> list[dict]:
         for record in map(json.loads, (output / "log.jsonl").read_text().splitlines())
         if record["kind"] == kind
     ]
+
+
+def losses(output: Path, kind: str = "train") -> list[float]:
+    return [record["loss"] for record in log(output, kind)]

@@ -1,4 +1,4 @@
-"""Random moments at which a test kills a run, and what must be left of it afterwards: nothing."""
+"""Random moments at which a test kills a run; the kill must leave no trace in its results."""
 
 import contextlib
 import os
@@ -9,11 +9,11 @@ import time
 from megatron_ext.checkpoint import checkpoint_folder
 from tests.megatron_ext.conftest import log
 
-LATE = 40  # a run that finished before its kill came goes back to this step
+LATE = 40  # a run that finished before its kill is rewound to this step
 
 
 def new_random():
-    """Return a generator and say its seed, which GALEN_TEST_SEED sets."""
+    """Return a generator and print its seed, which GALEN_TEST_SEED sets."""
     seed = int(os.environ.get("GALEN_TEST_SEED") or random.SystemRandom().randrange(10**6))
     print(f"GALEN_TEST_SEED={seed}")
     return random.Random(seed)
@@ -36,25 +36,29 @@ def being_saved(output, since):
     return False
 
 
-def await_moment(kind, output, seeded, told=str):
+def await_moment(kind, output, seeded, describe=str):
     """Wait for a moment: at process start, some steps later, or while a checkpoint is written.
 
     Return whether it came before the run was finished.
     """
-    now, begun, steps, pause = (
-        time.time(),
-        last_step(output),
-        seeded.randint(1, 5),
-        seeded.uniform(0, 0.05),
-    )
+    now = time.time()
+    start_step = last_step(output)
+    steps = seeded.randint(1, 5)
+    pause = seeded.uniform(0, 0.05)
     deadline = time.monotonic() + 900
     if kind == "start":
         time.sleep(seeded.uniform(0, 2))
         return not (output / "manifest.json").exists()
-    while not (being_saved(output, now) if kind == "save" else last_step(output) >= begun + steps):
+
+    def has_come():
+        if kind == "save":
+            return being_saved(output, now)
+        return last_step(output) >= start_step + steps
+
+    while not has_come():
         if (output / "manifest.json").exists():
             return False
-        assert time.monotonic() < deadline, f"no moment of the kind {kind!r} came\n{told()}"
+        assert time.monotonic() < deadline, f"no {kind} within 900 s\n{describe()}"
         time.sleep(0.001)
     time.sleep(pause)
     return not (output / "manifest.json").exists()
@@ -71,9 +75,10 @@ def rewind(output, step):
 
 def assert_same_losses(killed, undisturbed):
     """Compare every step of two finished runs, to the last bit."""
-    names = ("step", "loss", "grad_norm", "consumed_samples")
-    lines = [
-        [[record[name] for name in names] for record in log(output, "train")]
-        for output in (undisturbed, killed)
-    ]
+    lines = [_steps(output) for output in (undisturbed, killed)]
     assert lines[0] and lines[0] == lines[1]
+
+
+def _steps(output):
+    names = ("step", "loss", "grad_norm", "consumed_samples")
+    return [tuple(record[name] for name in names) for record in log(output, "train")]

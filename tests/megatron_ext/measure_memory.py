@@ -62,7 +62,18 @@ OTHER_SHAPE = dataclasses.replace(
     vocab_size=900,
     share_embeddings_and_output_weights=True,
 )
+UNGATED = dataclasses.replace(SHAPE, activation="relu2", gated_mlp=False)
+NORM_AFTER = dataclasses.replace(SHAPE, norm_placement="after")
+SHAPES = {"other shape": OTHER_SHAPE, "ungated": UNGATED, "norm after": NORM_AFTER}
 HELD_OUT = {
+    "ungated": {},
+    "ungated, TP2 SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
+    "norm after": {},
+    "norm after, TP2 SP bf16": {
+        "tensor_model_parallel_size": 2,
+        "sequence_parallel": True,
+        "precision": "bf16",
+    },
     "other shape": {},
     "other shape, PP2 VP3 bf16": {
         "pipeline_model_parallel_size": 2,
@@ -185,46 +196,52 @@ def measure(run, shape):
     parallel_groups.initialize(run.parallel, run.training.seed)
     model = wrap_model(build_model_chunks(platform, shape, run), run)
     optimizer = build_optimizer(model, run)
-    parameters = [weight for piece in model for weight in piece.parameters()]
+    parameters = []
+    for chunk in model:
+        parameters += chunk.parameters()
     held = Held({weight.untyped_storage().data_ptr() for weight in parameters})
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda holder: holder.tensor):
         TrainStep(platform, run, model).run(batches(run), memory_model.micro_batches(run, 2), [])
     optimizer.prepare_grads()
-    state = [
-        tensor
-        for part in optimizer.chained_optimizers
-        for one in part.optimizer.state.values()
-        for tensor in one.values()
-    ]
-    copies = [
-        weight
-        for part in optimizer.chained_optimizers
-        for group in part.optimizer.param_groups
-        for weight in group["params"]
-    ]
-    # in fp32 they are the weights themselves
-    copies = [] if run.training.precision == "fp32" else copies
+    state = optimizer_tensors(optimizer, copies=run.training.precision != "fp32")
     stage = parallel_state.get_pipeline_model_parallel_rank()
     planned = memory_model.stage_memory(shape, run, 2, stage, fused=False)
     # of what `logits` counts, autograd holds the logits themselves, and of each token two float32,
     # an int64 and a bool
     tokens = memory_model.micro_batch_tokens(run)
-    kept_logits = memory_model.logits_bytes(shape, run)["logits"] + 17 * tokens
+    logits_and_buffers = memory_model.logits_bytes(shape, run)["logits"] + 17 * tokens
     candidates = memory_model.peak_candidates(shape, run, 2, stage, fused=False)
     measured = {
         "parameters": sum(weight.numel() for weight in parameters),
         "weights": size(parameters),
         "gradients": size([weight.main_grad for weight in parameters]),
-        "optimizer": size([tensor for tensor in (*state, *copies) if tensor.numel() > 1]),
+        "optimizer": size([tensor for tensor in state if tensor.numel() > 1]),
         "activations": held.most,
     }
     parallel_state.destroy_model_parallel()
-    kept = max(activations + (kept_logits if logits else 0) for activations, logits in candidates)
+    planned_activations = max(
+        activations + (logits_and_buffers if logits else 0) for activations, logits in candidates
+    )
     return {
         "stage": stage,
         "measured": measured,
-        "planned": {**dataclasses.asdict(planned), "activations": kept},
+        "planned": {**dataclasses.asdict(planned), "activations": planned_activations},
     }
+
+
+def optimizer_tensors(optimizer, copies):
+    """Return the tensors of the state, with `copies` also the optimizer's own weights.
+
+    In fp32 these are the model's.
+    """
+    tensors = []
+    for chained in optimizer.chained_optimizers:
+        for state in chained.optimizer.state.values():
+            tensors += state.values()
+        if copies:
+            for group in chained.optimizer.param_groups:
+                tensors += group["params"]
+    return tensors
 
 
 def size(tensors):
@@ -234,13 +251,13 @@ def size(tensors):
 def main(_):
     platforms.current_platform().init_distributed()
     for name, options in (LAYOUTS | HELD_OUT).items():
-        found = measure(recipe(options), OTHER_SHAPE if "other shape" in name else SHAPE)
+        result = measure(recipe(options), SHAPES.get(name.split(",")[0], SHAPE))
         line = json.dumps(
             {
                 "layout": name,
                 "held_out": name in HELD_OUT,
                 "rank": torch.distributed.get_rank(),
-                **found,
+                **result,
             }
         )
         print(line, flush=True)

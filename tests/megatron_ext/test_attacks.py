@@ -62,7 +62,7 @@ DROPPED |= {
     "an array without content",
     "a long text in lists twice",
 }
-"""Harmless where the value is dropped: it is looked at as a whole afterwards, and is not there."""
+"""Harmless where the value is dropped: the remaining value is checked afterwards, without it."""
 
 
 def in_child(work, seconds=100, room=3 * 2**30):
@@ -90,7 +90,7 @@ def in_child(work, seconds=100, room=3 * 2**30):
     return json.loads(content)
 
 
-def told(work):
+def run_timed(work):
     """Return how a command ended and how long it took.
 
     It ended with an error message, another failure, or `None`.
@@ -99,22 +99,22 @@ def told(work):
     try:
         work()
     except GalenError as error:
-        said = f"error: {error}"
+        message = f"error: {error}"
     except SystemExit as error:
-        said = f"exit {error.code}"
+        message = f"exit {error.code}"
     except BaseException as error:
-        said = f"{type(error).__name__}: {error}\n{traceback.format_exc()[-1500:]}"
+        message = f"{type(error).__name__}: {error}\n{traceback.format_exc()[-1500:]}"
     else:
-        said = None
-    return said, time.monotonic() - began
+        message = None
+    return message, time.monotonic() - began
 
 
 def in_dict(body, **values):
     """A pickle of a dict with the attack as a value of it."""
-    kept = b"".join(
+    items = b"".join(
         text(key) + pickle.dumps(value, 2)[2:-1] + b"s" for key, value in values.items()
     )
-    return b"\x80\x04}" + kept + text("planted") + body + b"s."
+    return b"\x80\x04}" + items + text("planted") + body + b"s."
 
 
 def in_metadata(folder, body):
@@ -249,17 +249,22 @@ def a_third(mark, number):
     return list(attacks(mark).items())[number % 3 :: 3]
 
 
-def check(outcomes, mark, place):
+def check(outcomes, mark, plant):
     """Check that each attack was refused soon, in one line that names the file."""
     wrong = []
-    for attack, path, said, seconds in outcomes:
-        if said is None and attack in DROPPED and place in (in_metadata, in_tensor):
+    for attack, path, message, seconds in outcomes:
+        if message is None and attack in DROPPED and plant in (in_metadata, in_tensor):
             continue
         if (
-            not (said and said.startswith("error: ") and path in said and "\n" not in said)
+            not (
+                message
+                and message.startswith("error: ")
+                and path in message
+                and "\n" not in message
+            )
             or seconds > 20
         ):
-            wrong.append(f"{attack}: {seconds:.1f} s, {said}")
+            wrong.append(f"{attack}: {seconds:.1f} s, {message}")
     assert not wrong, "\n".join(wrong)
     assert len(outcomes) >= 40 and not mark.exists()
 
@@ -268,37 +273,41 @@ def check(outcomes, mark, place):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_refuses_every_attack(tmp_path, command, untied_llama, checkpoint, nemo):
     mark, output = tmp_path / "was-run", tmp_path / "output"
-    _, _, _, places = argv_of(command, untied_llama, tmp_path, output)
-    for number, place in enumerate(places):
+    _, _, _, plants = argv_of(command, untied_llama, tmp_path, output)
+    for number, plant in enumerate(plants):
         folder = tmp_path / f"attacked{number}"
         source = nemo if "nemo" in command and command != "megatron_to_nemo" else checkpoint
-        shutil.copytree(source, folder) if place is not in_rank else folder.mkdir()
+        shutil.copytree(source, folder) if plant is not in_rank else folder.mkdir()
         module, argv, inside, _ = argv_of(command, untied_llama, folder, output)
         for manifest in folder.rglob("manifest.json"):
             manifest.unlink()  # an attacker would write one that is right
 
         chosen = a_third(mark, COMMANDS.index(command) + number)
 
-        def all_attacks(place=place, module=module, argv=argv, inside=inside, chosen=chosen):
+        def all_attacks(plant=plant, module=module, argv=argv, inside=inside, chosen=chosen):
             outcomes = []
             for attack, body in chosen:
-                path = place(inside, body)
+                path = plant(inside, body)
                 outcomes.append(
-                    [attack, str(path), *told(lambda: module.main([str(part) for part in argv]))]
+                    [
+                        attack,
+                        str(path),
+                        *run_timed(lambda: module.main([str(part) for part in argv])),
+                    ]
                 )
                 for made in (output, output.with_name(f".{output.name}.partial")):
                     shutil.rmtree(made, ignore_errors=True)
             return outcomes
 
-        check(in_child(all_attacks), mark, place)
+        check(in_child(all_attacks), mark, plant)
 
 
-PLACES = (in_metadata, in_common, in_object, in_tensor)
+PLANTS = (in_metadata, in_common, in_object, in_tensor)
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
-    """What pretraining, going on with it and the Megatron side of verify.py load with."""
+@pytest.mark.parametrize("plant", PLANTS)
+def test_no_attack_reaches_megatron(tmp_path, plant, checkpoint):
+    """The loader of pretraining, resuming and the Megatron side of verify.py."""
     mark, folder = tmp_path / "was-run", tmp_path / "attacked"
     shutil.copytree(checkpoint, folder)
 
@@ -314,19 +323,19 @@ def test_nothing_attacked_reaches_megatron(tmp_path, place, checkpoint):
         parallel_groups.initialize(Parallel(), seed=1)
         load()
         outcomes = []
-        for attack, body in a_third(mark, PLACES.index(place)):
-            path = place(folder / ITERATION, body)
-            outcomes.append([attack, str(path), *told(load)])
+        for attack, body in a_third(mark, PLANTS.index(plant)):
+            path = plant(folder / ITERATION, body)
+            outcomes.append([attack, str(path), *run_timed(load)])
         return outcomes
 
-    check(in_child(all_attacks), mark, place)
+    check(in_child(all_attacks), mark, plant)
 
 
 def each(tmp_path, path, work):
     """Return what comes of a third of the attacks, all of them in one process."""
     return in_child(
         lambda: [
-            [attack, path, *told(lambda body=body: work(body))]
+            [attack, path, *run_timed(lambda body=body: work(body))]
             for attack, body in a_third(tmp_path / "was-run", 0)
         ]
     )
@@ -354,7 +363,7 @@ def test_every_attack_is_refused_soon_and_with_little_memory(tmp_path):
 
     outcomes = in_child(
         lambda: [
-            [attack, "history", *told(lambda body=body: give(body))]
+            [attack, "history", *run_timed(lambda body=body: give(body))]
             for attack, body in attacks(tmp_path / "was-run").items()
         ],
         room=2**30,
@@ -362,14 +371,14 @@ def test_every_attack_is_refused_soon_and_with_little_memory(tmp_path):
     check(outcomes, tmp_path / "was-run", give)
 
 
-def test_what_is_more_or_less_than_a_pickle_is_refused(tmp_path):
+def test_files_with_more_or_less_than_a_pickle_are_refused(tmp_path):
     for what, content in broken(pickle.dumps({"a": 1}), tmp_path / "was-run").items():
         with pytest.raises(DataError, match="history"):
             safe_pickle.read_bytes(content, f"history, {what}")
     assert not (tmp_path / "was-run").exists()
 
 
-KINDS = (
+CASES = (
     "compressed",
     "two pickles",
     "the same name twice",
@@ -380,8 +389,8 @@ KINDS = (
 )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_archives_that_torch_does_not_write_are_refused(tmp_path, kind):
+@pytest.mark.parametrize("case", CASES)
+def test_archives_that_torch_does_not_write_are_refused(tmp_path, case):
     right, path = pickle.dumps({"a": 1}, 2), tmp_path / "common.pt"
     file = io.BytesIO()
     torch.save(torch.zeros(2), file)
@@ -395,11 +404,11 @@ def test_archives_that_torch_does_not_write_are_refused(tmp_path, kind):
         "cut": archive(right)[:-10],
         "shared bytes": archive(right, {"data/0": b"0" * 64}),
         "no storage": archive(refers),
-    }[kind]
+    }[case]
     # the second entry of the directory points to where the first part lies
-    if kind == "shared bytes":
-        place = content.rindex(b"PK\x01\x02")
-        content = content[: place + 42] + b"\0" * 4 + content[place + 46 :]
+    if case == "shared bytes":
+        plant = content.rindex(b"PK\x01\x02")
+        content = content[: plant + 42] + b"\0" * 4 + content[plant + 46 :]
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"common\.pt"):
         safe_pickle.read_archive(path)
@@ -415,7 +424,7 @@ def test_a_tensor_larger_than_its_part_is_refused(tmp_path):
         safe_pickle.read_archive(tmp_path / "x")
 
 
-LIES = (
+CONTRADICTIONS = (
     "chunks",
     "outside",
     "beyond",
@@ -430,8 +439,8 @@ LIES = (
 )
 
 
-@pytest.mark.parametrize("kind", LIES)
-def test_metadata_that_lies_is_refused(tmp_path, checkpoint, kind):
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_contradictory_metadata_is_refused(tmp_path, checkpoint, case):
     """PyTorch loaded an object that passes for a tensor with all that its pickle asks for."""
     from torch.distributed.checkpoint.metadata import (
         BytesStorageMetadata,
@@ -443,27 +452,27 @@ def test_metadata_that_lies_is_refused(tmp_path, checkpoint, kind):
     key = "decoder.final_layernorm.weight"
     index = next(index for index in content.storage_data if index.fqn == key)
     info = content.storage_data[index]
-    if kind == "chunks":
+    if case == "chunks":
         content.state_dict_metadata[key] = BytesStorageMetadata()
         content.state_dict_metadata[key].chunks = []
-    elif kind == "beyond":
+    elif case == "beyond":
         content.state_dict_metadata[key].chunks = [
             ChunkStorageMetadata(offsets=torch.Size([1]), sizes=torch.Size([64]))
         ]
-    elif kind == "elsewhere":
+    elif case == "elsewhere":
         content.storage_data[MetadataIndex(key, torch.Size([7]))] = info
-    elif kind in ("overlap", "twice", "shared"):  # as many numbers as the whole has, and fewer
+    elif case in ("overlap", "twice", "shared"):  # as many numbers as the tensor has, and fewer
         sizes = {"overlap": ((0, 40), (24, 24)), "twice": ((0, 8), (0, 4)), "shared": ((0, 8),)}[
-            kind
+            case
         ]
         chunks = [
             ChunkStorageMetadata(offsets=torch.Size([begin]), sizes=torch.Size([length]))
             for begin, length in sizes
         ]
-        content.state_dict_metadata[key].chunks = chunks * (2 if kind == "shared" else 1)
-    elif kind == "no offset":
+        content.state_dict_metadata[key].chunks = chunks * (2 if case == "shared" else 1)
+    elif case == "no offset":
         content.storage_data[MetadataIndex(key)] = info
-    elif kind == "text":
+    elif case == "text":
         content.state_dict_metadata[key] = "a tensor"
     else:
         changes = {
@@ -471,7 +480,7 @@ def test_metadata_that_lies_is_refused(tmp_path, checkpoint, kind):
             "transformed": ("transform_descriptors", ["zlib"]),
             "negative": ("offset", -1),
         }
-        setattr(info, *changes[kind])
+        setattr(info, *changes[case])
     folder = tmp_path / ITERATION
     shutil.copytree(checkpoint / ITERATION, folder)
     (folder / ".metadata").write_bytes(pickle.dumps(content))
@@ -499,7 +508,7 @@ def test_a_tensor_of_another_type_than_metadata_says_is_refused(tmp_path, checkp
 
     inside = rewritten(checkpoint, tmp_path / "changed", change)
     with pytest.raises(
-        DataError, match=r"final_layernorm\.weight should have \[64\] of torch\.float32 there"
+        DataError, match=r"final_layernorm\.weight should have \[64\] of torch\.float32"
     ):
         torch_dist.TorchDist(inside).rows("decoder.final_layernorm.weight", None, 0, 64)
 
@@ -526,7 +535,7 @@ def test_parts_that_leave_a_gap_are_refused(tmp_path, checkpoint):
     inside = rewritten(checkpoint, tmp_path / "changed", change)
     with pytest.raises(
         DataError,
-        match=r"the parts of decoder\.final_layernorm\.weight in \.metadata do not make it whole",
+        match=r"the parts of decoder\.final_layernorm\.weight in \.metadata do not cover it",
     ):
         torch_dist.TorchDist(inside).rows(key, None, 0, 60)
 
@@ -571,8 +580,8 @@ def test_each_protocol_of_torch_save_is_read(tmp_path, protocol):
     torch.save(
         {**saved, "t": torch.arange(6).view(2, 3).t()}, tmp_path / "x.pt", pickle_protocol=protocol
     )
-    found = pickle_values.real(safe_pickle.read_archive(tmp_path / "x.pt"), "x.pt")
-    assert torch.equal(found.pop("t"), torch.arange(6).view(2, 3).t()) and found == saved
+    values = pickle_values.real(safe_pickle.read_archive(tmp_path / "x.pt"), "x.pt")
+    assert torch.equal(values.pop("t"), torch.arange(6).view(2, 3).t()) and values == saved
 
 
 def test_tensors_among_plain_values_have_a_bound(tmp_path):
@@ -596,14 +605,14 @@ def test_describe_prints_no_endless_value(tmp_path, checkpoint, capsys):
         folder / ITERATION / "common.pt",
     )
     describe.main([str(folder)])
-    said = capsys.readouterr().out
-    assert re.search("num_layers +a list", said) and "?[2J64" in said and len(said) < 3000
+    message = capsys.readouterr().out
+    assert re.search("num_layers +a list", message) and "?[2J64" in message and len(message) < 3000
 
 
-def attacked(checkpoint, folder, place, mark):
+def attacked(checkpoint, folder, plant, mark):
     shutil.copytree(checkpoint, folder)
     (folder / ITERATION / "manifest.json").unlink(missing_ok=True)
-    return place(folder / ITERATION, call(name("os", "system"), text(f"touch {mark}")))
+    return plant(folder / ITERATION, call(name("os", "system"), text(f"touch {mark}")))
 
 
 @pytest.mark.slow
@@ -629,12 +638,12 @@ def test_verify_does_not_say_the_same_model(tmp_path, untied_llama, checkpoint):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("place", [in_common, in_object])
+@pytest.mark.parametrize("plant", [in_common, in_object])
 def test_pretraining_from_an_attacked_checkpoint_is_refused(
-    tmp_path, place, checkpoint, data, pretrain_forked
+    tmp_path, plant, checkpoint, data, pretrain_forked
 ):
     mark = tmp_path / "was-run"
-    path = attacked(checkpoint, tmp_path / "attacked", place, mark)
+    path = attacked(checkpoint, tmp_path / "attacked", plant, mark)
     codes, written = pretrain_forked(
         1, f"model.checkpoint={tmp_path / 'attacked'}", output=tmp_path / "run", check=False
     )

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import import_model
-from tests.megatron_ext.conftest import log
+from tests.megatron_ext.conftest import log, write
 
 RECIPE = """
 output: {output}
@@ -30,15 +30,6 @@ training:
     eval_iters: 0, save_interval: 8}}
 optimizer: {{lr: 1e-2, weight_decay: 0.0}}
 """
-
-
-def write(prefix, documents):
-    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
-
-    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=numpy.uint16)
-    for document in documents:
-        builder.add_document(numpy.array(document), [len(document)])
-    builder.finalize(f"{prefix}.idx")
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +76,12 @@ def recipe(step, iters, checkpoint, data):
 def test_a_loss_that_is_not_finite_is_skipped_and_its_samples_are_named(
     pretrain_forked, broken, mixed
 ):
-    given = recipe(2, 5, broken, mixed)
-    found = []
+    recipe_text = recipe(2, 5, broken, mixed)
+    samples = []
     for processes, micro in ((1, 2), (2, 1)):
-        output = pretrain_forked(processes, f"training.micro_batch_size={micro}", recipe=given)
+        output = pretrain_forked(
+            processes, f"training.micro_batch_size={micro}", recipe=recipe_text
+        )
         steps = log(output, "train")
         assert [math.isfinite(record["loss"]) for record in steps] == [
             True,
@@ -105,19 +98,21 @@ def test_a_loss_that_is_not_finite_is_skipped_and_its_samples_are_named(
             skipped["first_sample"],
             skipped["samples"],
         ) == (3, "loss", 16, 8)
-        found.append(skipped["not_finite"])
-    assert found[0] == found[1]
-    assert 0 < len(found[0]) < 8 and set(found[0]) < set(range(16, 24))
-    codes, written = pretrain_forked(1, "resilience.max_skipped_steps=0", recipe=given, check=False)
+        samples.append(skipped["not_finite"])
+    assert samples[0] == samples[1]
+    assert 0 < len(samples[0]) < 8 and set(samples[0]) < set(range(16, 24))
+    codes, written = pretrain_forked(
+        1, "resilience.max_skipped_steps=0", recipe=recipe_text, check=False
+    )
     assert codes == [1] and "Traceback" not in written
-    assert f"the last: loss of step 3 (samples {found[0]})" in written
+    assert f"the last: loss of step 3 (samples {samples[0]})" in written
 
 
 @pytest.mark.multiprocess
-def test_a_spike_goes_back_and_leaves_the_window_out(pretrain_forked, checkpoint, mixed):
-    given = recipe(20, 26, checkpoint, mixed)
+def test_a_spike_rolls_back_and_skips_the_window(pretrain_forked, checkpoint, mixed):
+    recipe_text = recipe(20, 26, checkpoint, mixed)
     guard = ["resilience.loss_spike_threshold=2", "resilience.loss_spike_window=4"]
-    output = pretrain_forked(2, *guard, recipe=given)
+    output = pretrain_forked(2, *guard, recipe=recipe_text)
     steps, (event,) = log(output, "train"), log(output, "rolled_back")
     assert [record["step"] for record in steps] == list(range(1, 27))
     assert (event["from_step"], event["to_step"], event["first_sample"], event["samples"]) == (

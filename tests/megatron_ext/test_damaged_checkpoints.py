@@ -36,7 +36,7 @@ def lose(folder):
 
 
 @pytest.mark.multiprocess
-def test_the_one_before_is_taken(tmp_path, pretrain_forked):
+def test_the_previous_checkpoint_is_used(tmp_path, pretrain_forked):
     undisturbed = pretrain_forked(2, *STEPS, output=tmp_path / "undisturbed")
     damaged = tmp_path / "damaged"
     shutil.copytree(undisturbed, damaged)
@@ -67,7 +67,7 @@ def complete(checkpoint, iteration):
         (folder / name).touch()
 
 
-def test_what_is_kept(tmp_path):
+def test_pruning(tmp_path):
     for iteration in range(10, 100, 10):
         complete(tmp_path, iteration)
     (tmp_path / ".iter_0000005.removed").mkdir()
@@ -95,7 +95,7 @@ def test_an_incomplete_iteration_is_not_kept_instead_of_a_good_one(tmp_path):
 
 
 @pytest.mark.multiprocess
-def test_a_run_without_its_pointer_goes_on(tmp_path, pretrain_forked):
+def test_a_run_without_its_pointer_resumes(tmp_path, pretrain_forked):
     """It would begin at step 0 and write over its checkpoints."""
     undisturbed = pretrain_forked(2, *STEPS, output=tmp_path / "undisturbed")
     lost = tmp_path / "lost"

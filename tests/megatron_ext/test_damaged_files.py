@@ -104,7 +104,7 @@ def test_restart(run_folder, name, capsys):
         "checkpoints/iter_0000004/__0_0.distcp",
     ],
 )
-def test_pretrain_goes_on_or_says_why_not(run_folder, pretrain_forked, name, tmp_path):
+def test_pretrain_resumes_or_reports_why_not(run_folder, pretrain_forked, name, tmp_path):
     """The checkpoint has no manifest, as another program may have written it.
 
     Nothing is compared before it is read.
@@ -123,7 +123,7 @@ def test_pretrain_goes_on_or_says_why_not(run_folder, pretrain_forked, name, tmp
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("sealed", [False, True], ids=["without manifests", "with manifests"])
-def test_pretrain_begins_or_says_why_not(checkpoint, data, pretrain_forked, tmp_path, sealed):
+def test_pretrain_starts_or_reports_why_not(checkpoint, data, pretrain_forked, tmp_path, sealed):
     """From a checkpoint and what lies beside it, of which any file is damaged or removed."""
     model, output = tmp_path / "model", tmp_path / "run"
     shutil.copytree(checkpoint, model)

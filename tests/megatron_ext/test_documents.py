@@ -43,7 +43,7 @@ def same_document(tmp_path_factory, tiny_tokenizer):
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_packed_document_has_the_loss_that_it_has_alone(
+def test_packing_does_not_change_the_loss_of_a_document(
     pretrain_forked, untied_llama, same_document, name
 ):
     prefix, ids = same_document
@@ -58,11 +58,11 @@ def test_a_packed_document_has_the_loss_that_it_has_alone(
     output = pretrain_forked(processes, *read, "data.reset_attention_mask=true", *overrides)
     tokens = torch.tensor([ids])
     with torch.no_grad():  # Hugging Face's model, on the document alone
-        alone = AutoModelForCausalLM.from_pretrained(untied_llama)(
+        document_loss = AutoModelForCausalLM.from_pretrained(untied_llama)(
             tokens, labels=tokens
         ).loss.item()
-    assert log(output, "validation")[0]["loss"] == pytest.approx(alone, rel=1e-6)
-    assert log(output, "train")[0]["loss"] == pytest.approx(alone, rel=1e-6)
+    assert log(output, "validation")[0]["loss"] == pytest.approx(document_loss, rel=1e-6)
+    assert log(output, "train")[0]["loss"] == pytest.approx(document_loss, rel=1e-6)
     if name == "one process":
         across = pretrain_forked(1, *read)
-        assert log(across, "validation")[0]["loss"] != pytest.approx(alone, rel=1e-3)
+        assert log(across, "validation")[0]["loss"] != pytest.approx(document_loss, rel=1e-3)

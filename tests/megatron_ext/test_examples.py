@@ -1,5 +1,7 @@
 """Every published recipe fits its model under every layout; its options reach Megatron's config."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -24,14 +26,13 @@ SIZES = {
     "mmed_llama3_70b": ("70b", 70_553_706_496),
     "biomistral_7b": ("7b", 7_241_740_288),
 }
-KIND = {"h100": GPUS["h100-80gb"], "a100": GPUS["a100-80gb"], "h200": GPUS["h200"]}
-GPUS = {"2b": (8, 64), "7b": (8, 32), "70b": (64, 128)}
-PAIRS = [
-    (model, f"{size}_{gpu}", count)
-    for model, (size, _) in SIZES.items()
-    for gpu in ("h100_bf16", "h100_fp8", "a100_bf16", "h200_bf16")
-    for count in GPUS[size]
-]
+GPU_SPECS = {"h100": GPUS["h100-80gb"], "a100": GPUS["a100-80gb"], "h200": GPUS["h200"]}
+GPU_COUNTS = {"2b": (8, 64), "7b": (8, 32), "70b": (64, 128)}
+LAYOUTS = ("h100_bf16", "h100_fp8", "a100_bf16", "h200_bf16")
+CASES = []
+for _model, (_size, _) in SIZES.items():
+    for _layout, _count in itertools.product(LAYOUTS, GPU_COUNTS[_size]):
+        CASES.append((_model, f"{_size}_{_layout}", _count))
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +40,8 @@ def at_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def load_pair(model, spread):
-    return load(Recipe, EXAMPLES / f"{model}.yaml", [str(EXAMPLES / f"layouts/{spread}.yaml")])
+def load_with_layout(model, layout):
+    return load(Recipe, EXAMPLES / f"{model}.yaml", [str(EXAMPLES / f"layouts/{layout}.yaml")])
 
 
 @pytest.mark.parametrize("model", SIZES)
@@ -52,13 +53,13 @@ def test_the_architectures_are_the_published_models(model):
     )
 
 
-@pytest.mark.parametrize(("model", "spread", "gpus"), PAIRS)
-def test_every_layout_fits(model, spread, gpus):
-    recipe = load_pair(model, spread)
+@pytest.mark.parametrize(("model", "layout", "gpus"), CASES)
+def test_every_layout_fits(model, layout, gpus):
+    recipe = load_with_layout(model, layout)
     shape = architecture_from_model(recipe.model.checkpoint, recipe.model.architecture)
     check_layout(recipe, shape, gpus)
-    # into the memory of that GPU, as planned
-    assert estimate(shape, recipe, gpus, KIND[spread.split("_")[1]]).fits
+    # the planner expects it to fit into that GPU's memory
+    assert estimate(shape, recipe, gpus, GPU_SPECS[layout.split("_")[1]]).fits
     config = shape.transformer_config(**parallel_groups.model_options(recipe))
     assert config.tensor_model_parallel_size == recipe.parallel.tensor_model_parallel_size
     assert (
@@ -66,18 +67,23 @@ def test_every_layout_fits(model, spread, gpus):
         == recipe.parallel.virtual_pipeline_model_parallel_size
     )
     assert config.params_dtype == torch.bfloat16
-    if spread.endswith("fp8"):
+    if layout.endswith("fp8"):
         assert (config.fp8, config.fp8_recipe, config.fp8_param, config.first_last_layers_bf16) == (
             "hybrid",
             "tensorwise",
             True,
             True,
         )
-    assert optimizer.data_parallel_config(recipe).fp8_param_gather == spread.endswith("fp8")
+    assert optimizer.data_parallel_config(recipe).fp8_param_gather == layout.endswith("fp8")
 
 
 def test_every_file_is_tested():
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {*SIZES, "tiny"}
     assert {path.stem for path in (EXAMPLES / "layouts").glob("*.yaml")} == {
-        spread for _, spread, _ in PAIRS
+        layout for _, layout, _ in CASES
     }
+
+
+def test_a_trial_run_of_the_demo_needs_one_override():
+    recipe = load(Recipe, ROOT / "examples/demo/pretrain.yaml", ["training.train_iters=3"])
+    assert recipe.optimizer.lr_warmup_iters < 3

@@ -5,11 +5,11 @@ import shutil
 import pytest
 
 from galen import manifest
-from tests.megatron_ext.conftest import log
+from tests.megatron_ext.conftest import losses
 
 
 @pytest.mark.multiprocess
-def test_started_again_or_as_another_run(pretrain_forked, alone):
+def test_a_finished_run_is_skipped_or_refused_to_another(pretrain_forked, alone):
     output = alone
     for record in manifest.read(output, "pretrain")["outputs"]:
         assert manifest.sha256(output / record["path"]) == record["sha256"]
@@ -23,7 +23,7 @@ def test_started_again_or_as_another_run(pretrain_forked, alone):
 
 
 @pytest.mark.multiprocess
-def test_a_run_goes_on_with_data_that_moved_when_its_recipe_says_so(
+def test_a_run_resumes_with_moved_data_once_its_recipe_is_edited(
     pretrain_forked, alone, data, tmp_path
 ):
     output = tmp_path / "out"
@@ -32,13 +32,14 @@ def test_a_run_goes_on_with_data_that_moved_when_its_recipe_says_so(
     )
     assert codes == [75], written
     moved = shutil.copytree(data, tmp_path / "moved")
-    places = [f"data.{split}=[{moved}/{split}_text_document]" for split in ("train", "validation")]
-    codes, written = pretrain_forked(1, *places, output=output, check=False)
+    moved_paths = [
+        f"data.{split}=[{moved}/{split}_text_document]" for split in ("train", "validation")
+    ]
+    codes, written = pretrain_forked(1, *moved_paths, output=output, check=False)
     recipe = output / "recipe.yaml"
     advice = f"if the files have only moved, write their new paths into {recipe}"
     assert codes == [2]
     assert advice in written
     recipe.write_text(recipe.read_text().replace(str(data), str(moved)))
-    pretrain_forked(1, *places, output=output)
-    losses = [[record["loss"] for record in log(folder, "train")] for folder in (output, alone)]
-    assert losses[0] == losses[1]
+    pretrain_forked(1, *moved_paths, output=output)
+    assert losses(output) == losses(alone)

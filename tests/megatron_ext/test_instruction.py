@@ -71,7 +71,7 @@ def chats(model, talks, tmp_path_factory):
     (folder / "a.jsonl").write_text(
         "".join(json.dumps({"messages": messages}) + "\n" for messages in talks)
     )
-    place = [
+    options = [
         "--input",
         folder / "a.jsonl",
         "--output-prefix",
@@ -79,7 +79,7 @@ def chats(model, talks, tmp_path_factory):
         "--tokenizer-model",
         model,
     ]
-    run("data_prep/preprocess.py", *place, "--instruction", "--append-eod")
+    run("data_prep/preprocess.py", *options, "--instruction", "--append-eod")
     return folder / "p_text_document"
 
 
@@ -104,11 +104,11 @@ def test_both_paths_learn_the_same_tokens(model, chats, samples):
     from megatron_ext.data.sft import Conversations
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
-    for place, made in enumerate(samples):
-        tokens, learnt = conversations.tokens(place), conversations.learnt(place)
-        # the end-of-document token is there, and not learnt
+    for index, made in enumerate(samples):
+        tokens, mask = conversations.tokens(index), conversations.loss_mask(index)
+        # the end-of-document token exists, and is not in the loss
         assert tokens.tolist() == [*made.tokens, 301]
-        assert learnt.tolist() == [*(label != IGNORE_INDEX for label in made.labels), False]
+        assert mask.tolist() == [*(label != IGNORE_INDEX for label in made.labels), False]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -117,13 +117,13 @@ def test_each_conversation_comes_once_a_pass_and_labels_are_the_next_tokens(mode
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
     dataset = InstructionSamples(conversations, 8, LENGTH, packed, seed=1)
-    seen = [place for row in dataset._rows for place in row]
+    seen = [index for row in dataset._rows for index in row]
     assert sorted(seen[:8]) == list(range(8)) and len(dataset) == 8
     assert packed == any(len(row) > 1 for row in dataset._rows)
     for row in dataset:
         assert torch.equal(row["labels"][:-1], row["tokens"][1:]) and row["loss_mask"][-1] == 0
-    learnt = sum(int(row["loss_mask"].sum()) for row in dataset)
-    assert packed or learnt == sum(int(conversations.learnt(place).sum()) for place in range(8))
+    tokens = sum(int(row["loss_mask"].sum()) for row in dataset)
+    assert packed or tokens == sum(int(conversations.loss_mask(index).sum()) for index in range(8))
 
 
 @pytest.fixture(scope="module")
@@ -163,12 +163,12 @@ def expected_loss(model, chats, samples, packed, count=8):
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
     rows = InstructionSamples(conversations, count, LENGTH, packed, seed=1234)._rows
-    batch = collate([samples[place] for row in rows for place in row])
+    batch = collate([samples[index] for row in rows for index in row])
     labels = batch.pop("labels")
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(model)(**batch).logits
-    learnt = int((labels != IGNORE_INDEX).sum())
-    return loss_sum(logits, labels).item() / learnt, learnt
+    tokens = int((labels != IGNORE_INDEX).sum())
+    return loss_sum(logits, labels).item() / tokens, tokens
 
 
 @pytest.mark.multiprocess
@@ -178,14 +178,14 @@ def test_both_paths_have_the_same_loss(learn, alone, model, chats, samples, pack
 
     The loss is the mean over all answer tokens, as in finetune/.
     """
-    expected, learnt = expected_loss(model, chats, samples, packed)
+    expected, tokens = expected_loss(model, chats, samples, packed)
     output = learn(1, "data.reset_attention_mask=true") if packed else alone
     first = log(output, "train")[0]
-    assert first["loss"] == pytest.approx(expected, rel=1e-6) and first["tokens"] == learnt
+    assert first["loss"] == pytest.approx(expected, rel=1e-6) and first["tokens"] == tokens
     before = log(output, "validation")[0]
     # which reads each conversation once
-    expected, learnt = expected_loss(model, chats, samples, packed, None)
-    assert before["loss"] == pytest.approx(expected, rel=1e-6) and before["tokens"] == learnt
+    expected, tokens = expected_loss(model, chats, samples, packed, None)
+    assert before["loss"] == pytest.approx(expected, rel=1e-6) and before["tokens"] == tokens
 
 
 LAYOUTS = {
@@ -198,7 +198,7 @@ LAYOUTS = {
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_processes_learn_as_one_however_they_share_the_work(learn, alone, layout):
+def test_two_processes_have_the_losses_of_one(learn, alone, layout):
     """Answers of uneven length are spread unevenly over ranks.
 
     Yet each token has the same weight, before and after a step.
@@ -229,6 +229,6 @@ def test_files_of_another_kind_are_refused(model, chats, tmp_path):
     manifest = json.loads((tmp_path / "p_manifest.json").read_text())
     manifest["config"]["message"] = "<|im_start|>[{role}]\n{content}<|im_end|>\n"
     (tmp_path / "p_manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="it cannot be told where answers begin"):
+    with pytest.raises(DataError, match="the start of answers is not recognized"):
         Conversations(str(tmp_path / "p_text_document"), model / "tokenizer.json", LENGTH)
     assert numpy.all(Conversations(str(chats), model / "tokenizer.json", LENGTH).sizes < LENGTH)

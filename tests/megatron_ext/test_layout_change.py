@@ -52,7 +52,7 @@ def other(data):
 
 
 @pytest.mark.multiprocess
-def test_the_losses_do_not_notice(tmp_path, pretrain_forked, other):
+def test_a_layout_change_keeps_the_losses(tmp_path, pretrain_forked, other):
     whole = pretrain_forked(1, output=tmp_path / "whole", recipe=RECIPE)
     steps = log(whole, "train")
     assert [record["global_batch_size"] for record in steps] == [4, 4, 4, 8, 8, 8, 8, 8]

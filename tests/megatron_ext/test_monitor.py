@@ -72,7 +72,7 @@ def test_state_of_a_run_folder(folder):
     assert [event["kind"] for event in state.events] == ["skipped"]
 
 
-def test_how_it_ended(folder):
+def test_status(folder):
     os.utime(folder / "log.jsonl", (time.time() - 7200, time.time() - 7200))
     assert run_state.read(folder).status == "stalled: no heartbeat for 120 minutes"
     (folder / "stopped.json").write_text('{"reason": "SIGUSR2", "iteration": 30, "exit_code": 75}')
@@ -146,7 +146,9 @@ def test_a_folder_that_holds_no_run(tmp_path):
     (tmp_path / "recipe.yaml").write_text("model: {path: a}\nlora: {r: 4}\noutput: b\n")
     with pytest.raises(OutputConflictError) as error:
         run_state.read(tmp_path)
-    assert f"{tmp_path} is not the folder of a pretraining run (" in str(error.value)
+    assert f"{tmp_path} is not the folder of a pretraining run of this version of Galen (" in str(
+        error.value
+    )
     assert "\n" not in str(error.value)
 
 

@@ -53,12 +53,12 @@ LAYOUTS = {
 def test_same_losses_as_one_process(pretrain_forked, alone, name):
     processes, overrides = LAYOUTS[name]
     output = pretrain_forked(processes, *overrides)
-    for expected, found in zip(log(alone, "train"), log(output, "train"), strict=True):
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
-        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-5)
-        assert (found["lr"], found["tokens"]) == (expected["lr"], expected["tokens"])
-    for expected, found in zip(log(alone, "validation"), log(output, "validation"), strict=True):
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    for expected, actual in zip(log(alone, "train"), log(output, "train"), strict=True):
+        assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+        assert actual["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-5)
+        assert (actual["lr"], actual["tokens"]) == (expected["lr"], expected["tokens"])
+    for expected, actual in zip(log(alone, "validation"), log(output, "validation"), strict=True):
+        assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-6)
 
 
 @pytest.mark.multiprocess
@@ -70,9 +70,9 @@ def test_training_lowers_the_loss(alone):
 
 @pytest.mark.multiprocess
 def test_bf16_stays_near_fp32(pretrain_forked, alone):
-    for expected, found in zip(
+    for expected, actual in zip(
         log(alone, "train"),
         log(pretrain_forked(1, "training.precision=bf16"), "train"),
         strict=True,
     ):
-        assert found["loss"] == pytest.approx(expected["loss"], rel=0.01)
+        assert actual["loss"] == pytest.approx(expected["loss"], rel=0.01)

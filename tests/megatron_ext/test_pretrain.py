@@ -102,11 +102,11 @@ def test_a_process_with_another_recipe_is_named():
 
     same = {"output": "run", "optimizer": {"lr": 1e-3, "clip_grad": 1.0}}
     check_same_everywhere([same, same])
-    told = (
-        r"process 2 was started with another recipe than process 0 \(optimizer.lr: 0.001 there,"
-        r" 0.002 here\)"
+    message = (
+        r"process 2 was started with another recipe than process 0 \(optimizer.lr: 0.001 on process"
+        r" 0, 0.002 on process 2\)"
     )
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         check_same_everywhere(
             [same, same, {"output": "run", "optimizer": {"lr": 2e-3, "clip_grad": 1.0}}]
         )

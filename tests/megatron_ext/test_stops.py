@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+import numpy
 import psutil
 import pytest
 
@@ -51,17 +52,17 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
         "resilience.straggler_ratio=1.0000001",
         "data.num_workers=1",
     )
-    asked = psutil.Process(run.pids[1])
+    process_to_stop = psutil.Process(run.pids[1])
     # as Slurm does: those that read ahead get it too
-    for process in (*asked.children(recursive=True), asked):
+    for process in (*process_to_stop.children(recursive=True), process_to_stop):
         process.send_signal(number)
     codes, written = run.wait()
     assert codes == [75, 75], written[-3000:]
     stopped = json.loads((output / "stopped.json").read_text())
     assert stopped["reason"] == number.name
-    kept = output / "checkpoints" / f"iter_{stopped['iteration']:07d}"
-    assert (kept / "manifest.json").is_file()
-    assert f"({number.name}), checkpoint written: {kept}; to resume: " in written
+    last_checkpoint = output / "checkpoints" / f"iter_{stopped['iteration']:07d}"
+    assert (last_checkpoint / "manifest.json").is_file()
+    assert f"({number.name}), checkpoint written: {last_checkpoint}; to resume: " in written
     assert log(output, "train")[-1]["step"] == stopped["iteration"]
     slow = [record for event in log(output, "slow_ranks") for record in event["ranks"]]
     assert slow and all(
@@ -70,12 +71,12 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
 
 
 @pytest.mark.multiprocess
-def test_a_validation_is_broken_off_and_made_up_for(
+def test_an_interrupted_validation_is_repeated(
     pretrain_forked, start_forked, tmp_path, checkpoint, data
 ):
     many = tmp_path / "many"
     many.mkdir()
-    documents = [[n % 300 for n in range(start, start + 33)] for start in range(1200)]
+    documents = [numpy.arange(start, start + 33) % 300 for start in range(1200)]
     prefix = write(many / "validation_text_document", documents)
     options = [
         f"data.validation=[{prefix}]",
@@ -103,9 +104,7 @@ def test_a_validation_is_broken_off_and_made_up_for(
 
 @pytest.mark.multiprocess
 def test_a_stop_in_the_first_validation_leaves_nothing(start_forked, tmp_path, checkpoint, data):
-    prefix = write(
-        tmp_path / "validation_text_document", [[n % 300 for n in range(33)] for _ in range(40000)]
-    )
+    prefix = write(tmp_path / "validation_text_document", [list(range(33))] * 40000)
     output = tmp_path / "out"
     (tmp_path / "r.yaml").write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
     run = start_forked(
@@ -126,7 +125,7 @@ def test_a_stop_in_the_first_validation_leaves_nothing(start_forked, tmp_path, c
 
 
 @pytest.mark.multiprocess
-def test_a_second_start_is_told_who_is_there(start, tmp_path):
+def test_a_second_start_names_the_running_process(start, tmp_path):
     run, output = start()
     second = command(
         "-m", "megatron_ext.pretrain", "--nproc-per-node", 2, tmp_path / "r.yaml", *LONG
@@ -135,13 +134,13 @@ def test_a_second_start_is_told_who_is_there(start, tmp_path):
         second, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 1, done.stderr
-    told = done.stderr.splitlines()
+    lines = done.stderr.splitlines()
     assert (
-        told[-1].startswith(f"error: {output} is being written by ")
-        and f"(process {run.pids[0]} on " in told[-1]
+        lines[-1].startswith(f"error: {output} is being written by ")
+        and f"(process {run.pids[0]} on " in lines[-1]
     ), done.stderr
     assert (
-        len([line for line in told if "is being written by" in line]) == 1
+        len([line for line in lines if "is being written by" in line]) == 1
         and "Traceback" not in done.stderr
     )
     since = log(output, "train")[-1]["step"]
@@ -211,13 +210,13 @@ def test_a_killed_process_is_named(start):
 
 
 @pytest.mark.multiprocess
-def test_a_killed_reader_of_data_is_told(start):
+def test_a_killed_data_loader_is_reported(start):
     run, _ = start("data.num_workers=1")
     psutil.Process(run.pids[0]).children()[0].kill()
     codes, written = run.wait()
     assert codes[0] == 1, written[-3000:]
-    told = (
-        r"error: a process of the run, or one that reads its data, has ended \((DataLoader"
+    message = (
+        r"error: a process of the run or of its data loader has ended \((DataLoader"
         r" worker|\[Errno \d+\] Connection reset)"
     )
-    assert re.search(told, written) and "lack of memory" in written, written[-3000:]
+    assert re.search(message, written) and "lack of memory" in written, written[-3000:]

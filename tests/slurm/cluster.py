@@ -95,18 +95,21 @@ def missing() -> list[str]:
 
 
 def wait_for(
-    what: str, ready: Callable[[], object], seconds: float = PATIENCE, told: Callable[[], str] = str
+    what: str,
+    ready: Callable[[], object],
+    seconds: float = PATIENCE,
+    describe: Callable[[], str] = str,
 ) -> Any:
     """Return the result of `ready` once it is true.
 
-    Fails, with the result of `told`, when it takes more than `seconds`.
+    Fails, with the result of `describe`, when it takes more than `seconds`.
     """
     deadline = time.monotonic() + seconds
-    while not (found := ready()):
+    while not (result := ready()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {seconds} s in vain for: {what}\n{told()}")
+            raise AssertionError(f"waited {seconds} s in vain for: {what}\n{describe()}")
         time.sleep(0.2)
-    return found
+    return result
 
 
 class Cluster:
@@ -128,14 +131,14 @@ class Cluster:
         try:
             munge = (f"--{name}={self.folder}/munge.{ending}" for name, ending in MUNGE.items())
             self._daemon("munged", "munged", "--foreground", "--force", *munge)
-            wait_for("munge's socket", (self.folder / "munge.socket").exists, told=self.logs)
+            wait_for("munge's socket", (self.folder / "munge.socket").exists, describe=self.logs)
             self._daemon("slurmctld", "slurmctld", "-D", "-c")
             for node in self.nodes:
                 self.start_node(node)
             wait_for(
                 "all nodes idle",
                 lambda: self.states() == dict.fromkeys(self.nodes, "idle"),
-                told=self.logs,
+                describe=self.logs,
             )
         except BaseException:
             self.__exit__()
@@ -292,9 +295,9 @@ class Cluster:
         number: int | str,
         what: str,
         ready: Callable[[dict[str, str]], object],
-        told: Callable[[], str] = str,
+        describe: Callable[[], str] = str,
     ) -> dict[str, str]:
-        """Wait until `ready`, given a job's Slurm state, is true; return that state.
+        """Wait until `ready` is true for a job's Slurm state; return that state.
 
         Fails when the job ends before.
         """
@@ -304,15 +307,16 @@ class Cluster:
             if ready(job):
                 return job
             assert job["JobState"] not in OVER, (
-                f"job {number} ended ({job['JobState']}) before: {what}\n{told()}\n{self.logs()}"
+                f"job {number} ended ({job['JobState']}) before: {what}\n{describe()}\n"
+                + self.logs()
             )
             return None
 
-        return wait_for(what, look, told=lambda: told() + self.logs())
+        return wait_for(what, look, describe=lambda: describe() + self.logs())
 
-    def wait(self, number: int | str, told: Callable[[], str] = str) -> dict[str, str]:
+    def wait(self, number: int | str, describe: Callable[[], str] = str) -> dict[str, str]:
         """Wait until a job has ended and return what Slurm knows of it."""
-        return self.until(number, "its end", lambda job: job["JobState"] in OVER, told)
+        return self.until(number, "its end", lambda job: job["JobState"] in OVER, describe)
 
     def logs(self) -> str:
         """Return the last lines of the daemons' logs."""

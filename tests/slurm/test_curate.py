@@ -44,37 +44,19 @@ def slurm(cluster, monkeypatch):
     monkeypatch.setattr(slurm_executor, "_POLL_SECONDS", 0.2)
 
 
-def test_same_bytes_and_a_left_job_is_taken_over(recipe, tmp_path, slurm):
+def test_same_bytes_and_a_leftover_job_is_canceled(recipe, tmp_path, slurm):
     curate.main([str(recipe), "--workers", "1"])
-    command = [
-        sys.executable,
-        "data_prep/curate.py",
-        str(recipe),
-        "--executor",
-        "slurm",
-        "--workers",
-        "2",
-        f"output={tmp_path / 'slurm'}",
-    ]
+    words = [str(recipe), "--executor", "slurm", "--workers", "2", f"output={tmp_path / 'slurm'}"]
+    command = [sys.executable, "data_prep/curate.py", *words]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    note = tmp_path / ".slurm.partial/log/index/job"
-    while not note.exists():
+    job_record = tmp_path / ".slurm.partial/log/index/job"
+    while not job_record.exists():
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
     process.wait()
     assert not (tmp_path / "slurm").exists()
-    curate.main(
-        [
-            str(recipe),
-            "--executor",
-            "slurm",
-            "--workers",
-            "2",
-            f"output={tmp_path / 'slurm'}",
-            "--slurm-args=--time=10",
-        ]
-    )
+    curate.main([*words, "--slurm-args=--time=10"])
     assert bytes_of(tmp_path / "slurm") == bytes_of(tmp_path / "local")
     manifests = [
         json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("local", "slurm")
@@ -82,7 +64,7 @@ def test_same_bytes_and_a_left_job_is_taken_over(recipe, tmp_path, slurm):
     assert manifests[0]["counts"] == manifests[1]["counts"]
 
 
-def test_what_is_wrong_is_said(recipe, tmp_path, slurm):
+def test_mistakes_are_reported(recipe, tmp_path, slurm):
     with pytest.raises(UsageError, match="sbatch refuses the job"):
         curate.main([str(recipe), "--executor", "slurm", "--slurm-args=--partition=nowhere"])
     with pytest.raises(DataError, match=r"task [01] met a bad file"):

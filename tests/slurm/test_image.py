@@ -46,8 +46,8 @@ def hold(folder, numpy, torch):
     return done, held.read_text().split()
 
 
-@pytest.mark.parametrize(("numpy", "kept"), [("1.26.4", []), ("2.2.6", ["numpy==2.2.6"])])
-def test_builds_that_no_index_has_are_held(tmp_path, numpy, kept):
+@pytest.mark.parametrize(("numpy", "retained"), [("1.26.4", []), ("2.2.6", ["numpy==2.2.6"])])
+def test_builds_that_no_index_has_are_held(tmp_path, numpy, retained):
     done, held = hold(tmp_path, numpy, TORCH)
     assert done.returncode == 0, done
     builds = [
@@ -56,7 +56,7 @@ def test_builds_that_no_index_has_are_held(tmp_path, numpy, kept):
         "torchvision==0.25.0a0+ca221243",
         "transformer_engine==2.9.0+70f53666",
     ]
-    assert held == ["flash_attn==2.7.4.post1", *kept, *builds]
+    assert held == ["flash_attn==2.7.4.post1", *retained, *builds]
 
 
 def test_a_base_image_without_pytorch_is_refused(tmp_path):

@@ -57,10 +57,10 @@ def questions(file):
             lines.write(json.dumps({**record, "answer": "A", "pmid": str(number)}) + "\n")
 
 
-def test_the_whole_chain(cluster, site, tmp_path, tied_llama):
+def test_all_stages(cluster, site, tmp_path, tied_llama):
     place = tmp_path / "Jane's files"
-    for part, count in (("train", 60), ("validation", 20), ("test", 3)):
-        documents(place / "corpus" / part, count)
+    for split, count in (("train", 60), ("validation", 20), ("test", 3)):
+        documents(place / "corpus" / split, count)
     model, work = place / "a model", place / "the work"
     shutil.copytree(tied_llama, model)
     (place / "pretrain.yaml").write_text(RECIPE)
@@ -95,13 +95,13 @@ def test_the_whole_chain(cluster, site, tmp_path, tied_llama):
     )
     numbers = sorted(set(cluster.jobs()) - before)
 
-    def told():
+    def describe():
         return "\n".join(
             f"--- {path.name}\n{path.read_text()}" for path in sorted((work / "logs").glob("*"))
         )
 
     for number in numbers:
-        assert cluster.wait(number, told)["JobState"] == "COMPLETED", told()
+        assert cluster.wait(number, describe)["JobState"] == "COMPLETED", describe()
     assert len(numbers) >= 10
     steps = [
         json.loads(line) for line in (work / "pretrain" / "log.jsonl").read_text().splitlines()
@@ -116,6 +116,6 @@ def test_the_whole_chain(cluster, site, tmp_path, tied_llama):
     assert len(set(losses.values())) == 3
 
 
-def test_a_word_that_is_no_setting(cluster, site):
+def test_an_unknown_setting(cluster, site):
     assert "is missing" in cluster.refusal("slurm/pipeline.sh", "model=x", **site)
     assert "modle=x: not a setting" in cluster.refusal("slurm/pipeline.sh", "modle=x", **site)

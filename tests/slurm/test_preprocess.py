@@ -33,18 +33,18 @@ def test_array_equals_one_run(cluster, contained, tmp_path, tiny_tokenizer):
         **site,
     )
 
-    def told():
+    def describe():
         return "\n".join(path.read_text() for path in sorted(tmp_path.glob("log-*")))
 
-    cluster.wait(array, told)
-    merged = [line for line in told().splitlines() if line.startswith("Submitted batch job")]
-    assert len(merged) == 1, told()
-    assert cluster.wait(int(merged[0].split()[-1]), told)["JobState"] == "COMPLETED", told()
+    cluster.wait(array, describe)
+    merged = [line for line in describe().splitlines() if line.startswith("Submitted batch job")]
+    assert len(merged) == 1, describe()
+    assert cluster.wait(int(merged[0].split()[-1]), describe)["JobState"] == "COMPLETED", describe()
     for ending in ("bin", "idx"):
         expected = (tmp_path / f"alone_text_document.{ending}").read_bytes()
         assert (output / f"joined_text_document.{ending}").read_bytes() == expected
     if "GALEN_TEST_SITE" not in os.environ:
-        assert told().count("apptainer starts") == 4 and "in /images/my galen" in told()
+        assert describe().count("apptainer starts") == 4 and "in /images/my galen" in describe()
 
 
 SLEEPER = """#!/bin/bash
@@ -54,7 +54,7 @@ exec {python} "$@"
 
 
 @pytest.mark.slow
-def test_each_task_at_its_time_limit_is_queued_again_alone(cluster, site, tmp_path, tiny_tokenizer):
+def test_only_tasks_at_their_time_limit_are_requeued(cluster, site, tmp_path, tiny_tokenizer):
     """The array's number is also the job number of one of its tasks: the last one to start."""
     (tmp_path / "in.jsonl").write_text(
         "".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 5)
@@ -88,16 +88,18 @@ def test_each_task_at_its_time_limit_is_queued_again_alone(cluster, site, tmp_pa
         **{**site, "GALEN_SITE": str(settings)},
     )
 
-    def told():
+    def describe():
         return "\n".join(
             f"{path.name}: {path.read_text()}" for path in sorted(tmp_path.glob("log-*"))
         )
 
-    ended = [cluster.wait(f"{array}_{task}", told) for task in range(3)]
-    assert [(job["JobState"], job["Restarts"]) for job in ended] == [("COMPLETED", "1")] * 3, told()
+    ended = [cluster.wait(f"{array}_{task}", describe) for task in range(3)]
+    assert [(job["JobState"], job["Restarts"]) for job in ended] == [("COMPLETED", "1")] * 3, (
+        describe()
+    )
     assert str(array) in {job["JobId"] for job in ended}
-    merge = next(line for line in told().splitlines() if "Submitted batch job" in line)
-    assert cluster.wait(int(merge.split()[-1]), told)["JobState"] == "COMPLETED", told()
+    merge = next(line for line in describe().splitlines() if "Submitted batch job" in line)
+    assert cluster.wait(int(merge.split()[-1]), describe)["JobState"] == "COMPLETED", describe()
     for ending in ("bin", "idx"):
         expected = (tmp_path / f"alone_text_document.{ending}").read_bytes()
         assert (tmp_path / f"joined_text_document.{ending}").read_bytes() == expected

@@ -32,14 +32,14 @@ def paused(recipe):
 
     So nothing depends on how fast this machine trains.
     """
-    found = [
+    processes = [
         process for rank in training(recipe) for process in (rank, *rank.children(recursive=True))
     ]
-    for process in found:
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.suspend()
     yield
-    for process in found:
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
 
@@ -81,21 +81,21 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
     site = contained("pyxis")
     written, output, seeded = folder / "job.log", folder / "run", new_random()
 
-    def told():
+    def describe():
         return written.read_text() if written.exists() else "no output of the job"
 
     def goes_on():
         """Wait until the job is beyond the next checkpoint; return its number of restarts."""
         since = last_step(output)
         return int(
-            cluster.until(job, "further steps", lambda _: last_step(output) > since + 10, told)[
+            cluster.until(job, "further steps", lambda _: last_step(output) > since + 10, describe)[
                 "Restarts"
             ]
         )
 
     def is_queued_again(restarts, why):
         cluster.until(
-            job, f"{why} queues it again", lambda job: int(job["Restarts"]) > restarts, told
+            job, f"{why} queues it again", lambda job: int(job["Restarts"]) > restarts, describe
         )
 
     overrides = [
@@ -117,12 +117,15 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
     )
 
     cluster.until(
-        job, "the first start leaves node n1 out", lambda job: job.get("ExcNodeList") == "n1", told
+        job,
+        "the first start leaves node n1 out",
+        lambda job: job.get("ExcNodeList") == "n1",
+        describe,
     )
-    assert "excluding node n1: GPU 5 has uncorrected memory errors: 3" in told()
+    assert "excluding node n1: GPU 5 has uncorrected memory errors: 3" in describe()
 
     restarts = goes_on()
-    assert await_moment("step", output, seeded, told)
+    assert await_moment("step", output, seeded, describe)
     seeded.choice(training(recipe)).kill()
     is_queued_again(restarts, "a killed process")
 
@@ -133,10 +136,10 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
         undisturbed = start_forked(2, recipe, *overrides, f"output={tmp_path / 'undisturbed'}")
         # minutes: the script wants its signal ten before the end
         cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=5")
-        cluster.until(job, "the signal", lambda _: "the time limit is near" in told(), told)
+        cluster.until(job, "the signal", lambda _: "the time limit is near" in describe(), describe)
     is_queued_again(restarts, "the time limit")
     cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=120")
-    assert "the run was asked to stop early" in told() and "restarting" in told()
+    assert "the run was asked to stop early" in describe() and "restarting" in describe()
     assert before_limit <= last_step(output) < STEPS
 
     restarts = goes_on()
@@ -144,20 +147,20 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
         "scontrol", "show", "hostnames", cluster.job(job)["NodeList"]
     ).split()
     assert "n1" not in (first, second)
-    assert await_moment("save", output, seeded, told)
+    assert await_moment("save", output, seeded, describe)
     with paused(recipe):
         cluster.kill_node(second)
     # what a site's health check does; Slurm finds out by itself, but takes minutes
     cluster.command("scontrol", "update", f"NodeName={second}", "State=DOWN", "Reason=it died")
     is_queued_again(restarts, "the dead node")
-    done = cluster.wait(job, told)
-    assert done["JobState"] == "COMPLETED", told()
+    done = cluster.wait(job, describe)
+    assert done["JobState"] == "COMPLETED", describe()
     assert second not in cluster.command("scontrol", "show", "hostnames", done["NodeList"]).split()
     codes, printed = undisturbed.wait()
     assert codes == [0, 0], printed
     assert_same_losses(output, tmp_path / "undisturbed")
     # the nodes met, whatever the container told them of their places
-    assert "all-reduce between two nodes" in told()
+    assert "all-reduce between two nodes" in describe()
     assert (output / "manifest.json").is_file()
     cluster.start_node(second)
     cluster.command("scontrol", "update", f"NodeName={second}", "State=RESUME")

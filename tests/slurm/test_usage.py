@@ -1,4 +1,4 @@
-"""What the scripts say that were started without what they need. No Slurm is needed for that."""
+"""Messages of scripts started without their arguments; no Slurm needed."""
 
 import subprocess
 
@@ -41,16 +41,18 @@ def test_a_batch_job_started_by_hand(script):
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
-        ("convert.sh", "which program?"),
-        ("pretrain_7b.sh", "which recipe?"),
-        ("pretrain_70b.sh", "which recipe?"),
+        ("convert.sh", "unknown converter: none"),
+        ("pretrain_7b.sh", "the recipe is missing"),
+        ("pretrain_70b.sh", "the recipe is missing"),
     ],
 )
-def test_a_job_without_arguments(script, said):
+def test_a_job_without_arguments(script, message):
     done = start(script, SLURM_JOB_ID="1", SLURM_SUBMIT_DIR=str(ROOT))
-    assert done.returncode == 2 and said in done.stderr and f"sbatch slurm/{script}" in done.stdout
+    assert (
+        done.returncode == 2 and message in done.stderr and f"sbatch slurm/{script}" in done.stdout
+    )
 
 
 def in_a_job(script, **environment):
@@ -67,12 +69,12 @@ def in_a_job(script, **environment):
     )
 
 
-def test_a_slurm_that_queues_no_job_again():
+def test_a_slurm_that_does_not_requeue():
     done = in_a_job("squeue() { echo RUNNING; }; scontrol() { [[ $2 == show ]]; }; galen_requeue")
     assert done.returncode == 1 and "submit the same command again" in done.stderr
 
 
-def test_a_slurm_whose_jobs_may_not_submit_jobs():
+def test_a_slurm_where_jobs_cannot_submit_jobs():
     array = {
         "SLURM_ARRAY_TASK_COUNT": "8",
         "SLURM_ARRAY_TASK_MAX": "7",

@@ -5,6 +5,7 @@ From any JSONL with a question, options, a context or other named fields.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,11 @@ def read_items(paths: Sequence[str], fields: Sequence[str]) -> Iterator[ItemFiel
             at all.
     """
     for path in item_files(paths):
-        found = False
+        has_items = False
         for item in _fields_of(path, fields):
-            found = True
+            has_items = True
             yield item
-        if not found:
+        if not has_items:
             raise DataError(
                 f"{path} has no text in any of the fields {', '.join(fields)}; name its fields in"
                 " decontaminate.fields"
@@ -58,7 +59,7 @@ def item_files(paths: Sequence[str]) -> list[Path]:
         DataError: one of them names none.
     """
     try:
-        return [file for path in paths for file in find_files(path, (".jsonl", ".json"))]
+        return list(chain.from_iterable(find_files(path, (".jsonl", ".json")) for path in paths))
     except DataError as error:
         raise DataError(
             f"step decontaminate, key eval_datasets: {error}; put the evaluation items"

@@ -59,11 +59,7 @@ class WordHasher:
         hashes: list[int] = []
         spans: list[tuple[int, int]] = []
         cache = self._cache
-        words = (
-            self._words_of(text)
-            if is_hidden(text)
-            else [(found[0], found.span()) for found in WORD.finditer(text)]
-        )
+        words = self._words_of(text) if is_hidden(text) else _plain_words(text)
         for word, span in words:
             # a ligature or fraction may give several words
             for value in cache.get(word) or self._hash(word):
@@ -73,14 +69,14 @@ class WordHasher:
 
     def _words_of(self, text: str) -> Iterator[tuple[str, tuple[int, int]]]:
         """Yield the words of a text with hidden breaks as they are written, with their spans."""
-        for found in _WORD_OR_MARKUP.finditer(text):
-            if found[0][0] in "<&":
+        for match in _WORD_OR_MARKUP.finditer(text):
+            if match[0][0] in "<&":
                 continue
-            parts = parts_of(found[0])
-            if self._is_one_word(found[0], parts):
-                yield found[0], found.span()
+            parts = parts_of(match[0])
+            if self._is_one_word(match[0], parts):
+                yield match[0], match.span()
             else:
-                yield from self._words_in(parts, found.start())
+                yield from self._words_in(parts, match.start())
 
     def _is_one_word(self, written: str, parts: Sequence[tuple[str, int]]) -> bool:
         """Return whether a word as it is written, with hidden breaks, is one word."""
@@ -228,11 +224,22 @@ def build_index(
         rare = {
             gram: gram_entries
             for gram, gram_entries in entries_of.items()
-            if len({fields[number][:2] for number, _ in gram_entries}) < max_item_frequency
+            if _num_items(gram_entries, fields) < max_item_frequency
         }
         if rare:
             grams[length] = _arrays(rare)
     return Index(fields, grams, np.array(sorted(known_words), dtype=np.uint64))
+
+
+def _plain_words(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the words of a text without hidden breaks, with their spans."""
+    for match in WORD.finditer(text):
+        yield match[0], match.span()
+
+
+def _num_items(entries: Sequence[tuple[int, int]], fields: Sequence[Any]) -> int:
+    """Return in how many items a sequence occurs, each of which may have several fields."""
+    return len({fields[number][:2] for number, _ in entries})
 
 
 def _is_mostly_unspaced(text: str, spans: Sequence[tuple[int, int]]) -> bool:

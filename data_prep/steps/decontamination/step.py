@@ -150,7 +150,7 @@ class Decontamination(PreparedFilter[DecontaminationSettings]):
             covered = np.any([match.covered for match in matches], axis=0)
             doc.text = _without(text, spans, covered)
             if not doc.text:
-                return False, "nothing else"
+                return False, "nothing left"
         return True
 
     def _record(

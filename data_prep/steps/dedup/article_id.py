@@ -139,7 +139,7 @@ class DedupById(GlobalStep[DedupByIdSettings]):
 
     def apply(self, context: Context) -> PipelineStep:
         """Drop the others."""
-        reasons = ["in a better source", "again in its source"]
+        reasons = ["in a preferred source", "duplicate in its source"]
         return DecisionFilter(
             self.name, context.folder / "decisions", reasons, context.exclusion_writer
         )

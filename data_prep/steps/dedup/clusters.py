@@ -20,7 +20,8 @@ def clusters_of(pairs: np.ndarray[Any, Any]) -> Iterator[list[int]]:
         return member
 
     for one, other in pairs.tolist():
-        first, second = root(one), root(other)
+        first = root(one)
+        second = root(other)
         if first != second:
             parents[max(first, second)] = min(first, second)  # the smallest member is the root
     groups: dict[int, list[int]] = {}

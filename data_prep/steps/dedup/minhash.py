@@ -213,16 +213,16 @@ class MinhashDedup(GlobalStep[MinhashDedupSettings]):
 
     def _pairs(self, folder: Path) -> Array:
         """Return the different pairs of all buckets, shape (pairs, 2)."""
-        found: Array = np.empty(0, dtype=np.uint64)
+        joined_pairs: Array = np.empty(0, dtype=np.uint64)
         for bucket in range(self.config.num_buckets):
             pairs = np.load(folder / f"{bucket:05d}.npy").astype(np.uint64)
-            found = np.union1d(found, pairs[:, 0] << np.uint64(32) | pairs[:, 1])
-        return np.stack([found >> np.uint64(32), found & np.uint64(2**32 - 1)], axis=1).astype(
-            np.int64
-        )
+            joined_pairs = np.union1d(joined_pairs, pairs[:, 0] << np.uint64(32) | pairs[:, 1])
+        return np.stack(
+            [joined_pairs >> np.uint64(32), joined_pairs & np.uint64(2**32 - 1)], axis=1
+        ).astype(np.int64)
 
     def apply(self, context: Context) -> PipelineStep:
         """Drop the others."""
         return DecisionFilter(
-            self.name, context.folder / "decisions", ["like a kept one"], context.exclusion_writer
+            self.name, context.folder / "decisions", ["near-duplicate"], context.exclusion_writer
         )

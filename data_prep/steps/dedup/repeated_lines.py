@@ -192,17 +192,17 @@ class _LineRemover(BaseFilter):
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Change one document; a line of which nothing is left goes with its end."""
         lines = split_units(doc, self.settings.unit)
-        remaining = [[unit for unit in line if self._stays(unit)] for line in lines]
+        remaining = [list(filter(self._stays, line)) for line in lines]
         if remaining != lines:
             self.stat_update("changed_documents")
-            left = (
+            texts = [
                 "".join(new).rstrip()
                 for new, old in zip(remaining, lines, strict=True)
                 if new or not old
-            )
-            doc.text = "\n".join(left).strip()
+            ]
+            doc.text = "\n".join(texts).strip()
         if not doc.text:
-            return False, "nothing else"
+            return False, "nothing left"
         return True
 
     def _stays(self, unit: str) -> bool:

@@ -69,19 +69,19 @@ def without_ip_addresses(text: str, replacement: str) -> str:
     if _FOUR_PARTS.search(text):
         if "::" in text or text.count(":") >= 6:
             text = _V4_IN_V6.sub(
-                lambda found: replacement if _holds_public_v4(found) else found[0], text
+                lambda match: replacement if _holds_public_v4(match) else match[0], text
             )
-        text = _V4.sub(lambda found: replacement if _is_address(found) else found[0], text)
+        text = _V4.sub(lambda match: replacement if _is_address(match) else match[0], text)
     if "::" in text or text.count(":") >= 7:
-        text = _V6.sub(lambda found: replacement if _is_public_v6(found[0]) else found[0], text)
+        text = _V6.sub(lambda match: replacement if _is_public_v6(match[0]) else match[0], text)
     return text
 
 
-def _holds_public_v4(found: re.Match[str]) -> bool:
+def _holds_public_v4(match: re.Match[str]) -> bool:
     """Return whether it is an address of version 6 that holds a public one of version 4."""
     try:
-        ipaddress.IPv6Address(found[0])
-        return ipaddress.IPv4Address(found[1]).is_global
+        ipaddress.IPv6Address(match[0])
+        return ipaddress.IPv4Address(match[1]).is_global
     except ValueError:
         return False
 
@@ -98,17 +98,17 @@ def _is_public_v6(number: str) -> bool:
     return address.is_global
 
 
-def _is_address(found: re.Match[str]) -> bool:
+def _is_address(match: re.Match[str]) -> bool:
     """Return whether a number of four parts is a public address in its context."""
     try:
-        address = ipaddress.IPv4Address(found[0])
+        address = ipaddress.IPv4Address(match[0])
     except ValueError:  # a part above 255, or one with zeros before it
         return False
     if not address.is_global or address.is_multicast:
         return False
-    text = found.string
-    before = text[max(0, found.start() - _BEFORE) : found.start()]
-    behind = text[found.end() : found.end() + _BEHIND]
+    text = match.string
+    before = text[max(0, match.start() - _BEFORE) : match.start()]
+    behind = text[match.end() : match.end() + _BEHIND]
     if before.endswith(("//", "@")) or re.match(r":\d{2,5}\b|/(?:[89]|[12]\d|3[0-2])\b", behind):
         return True
     words = list(_WORD.finditer(before))
@@ -116,7 +116,7 @@ def _is_address(found: re.Match[str]) -> bool:
         return False
     if words and len(_WORDS_BETWEEN.findall(before[words[-1].end() :])) <= _MAX_BETWEEN:
         return True
-    return _is_plausible(found[0], before, behind)
+    return _is_plausible(match[0], before, behind)
 
 
 def _is_plausible(number: str, before: str, behind: str) -> bool:

@@ -45,4 +45,4 @@ class LanguageFilter(DocumentFilter[LanguageSettings]):
         """Keep or drop one document."""
         if any(language in self.languages for language in doc.metadata["language"]):
             return True
-        return False, "not wanted"
+        return False, "other language"

@@ -67,5 +67,5 @@ class LanguageIdFilter(DocumentFilter[LanguageIdSettings]):
         if fraction < self.settings.min_fraction:
             return False, "no main language"
         if self.settings.languages is not None and language not in self.settings.languages:
-            return False, f"not wanted ({language})"
+            return False, f"other language ({language})"
         return True

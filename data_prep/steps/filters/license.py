@@ -61,7 +61,7 @@ class LicenseFilter(DocumentFilter[LicenseSettings]):
         if license in ("", "OTHER"):
             if self.settings.if_missing == "keep":
                 return True
-            return False, "a license of its own" if license else "none stated"
+            return False, "custom license" if license else "no license stated"
         if license not in self.allowed:
             return False, f"{license} not allowed"
         return True

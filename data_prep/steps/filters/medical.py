@@ -214,14 +214,14 @@ class MedicalFilter(DocumentFilter[MedicalSettings]):
         if language not in self.lists:
             if self.settings.other_languages == "keep":
                 return True
-            return False, f"no list of terms ({language})"
+            return False, f"no keyword list ({language})"
         unique, density = matcher(language, self.lists[language]).find(doc.text)
         doc.metadata["medical"] = {"unique": unique, "density": round(density, 4)}
         if unique < self._min_unique(language, count_words(doc.text)):
-            return False, "few medical terms"
+            return False, "too few medical terms"
         min_density = self.settings.min_density
         if density < (RULES[language].density if min_density is None else min_density):
-            return False, "thin in medical terms"
+            return False, "low density of medical terms"
         return True
 
     def _min_unique(self, language: str, words: int) -> int:

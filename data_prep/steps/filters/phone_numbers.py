@@ -30,23 +30,23 @@ def without_phones(text: str) -> str:
     """
     if "+" not in text:
         return text
-    return _PHONE.sub(lambda found: "[phone]" if _is_phone(found) else found[0], text)
+    return _PHONE.sub(lambda match: "[phone]" if _is_phone(match) else match[0], text)
 
 
-def _is_phone(found: re.Match[str]) -> bool:
+def _is_phone(match: re.Match[str]) -> bool:
     import phonenumbers
 
     try:
-        number = phonenumbers.parse(found[0], None)
+        number = phonenumbers.parse(match[0], None)
     except phonenumbers.NumberParseException:
         return False
     reason = phonenumbers.is_possible_number_with_reason(number)
     if reason != phonenumbers.ValidationResult.IS_POSSIBLE:
         return False
-    text = found.string
-    if _CALL.search(text[max(0, found.start() - 40) : found.start()]) is not None:
+    text = match.string
+    if _CALL.search(text[max(0, match.start() - 40) : match.start()]) is not None:
         return True
-    is_count = _COUNTED.match(text[found.end() : found.end() + 20]) is not None
-    if is_count and _THOUSANDS.fullmatch(found[0]):
+    is_count = _COUNTED.match(text[match.end() : match.end() + 20]) is not None
+    if is_count and _THOUSANDS.fullmatch(match[0]):
         return False
     return phonenumbers.is_valid_number(number)

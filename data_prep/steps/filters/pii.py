@@ -17,7 +17,8 @@ from data_prep.steps.filters.ip_addresses import without_ip_addresses
 from data_prep.steps.filters.phone_numbers import without_phones
 from galen.recipe import STRICT
 
-EMAIL, IP_ADDRESS = "email@example.com", "22.214.171.124"
+EMAIL = "email@example.com"
+IP_ADDRESS = "22.214.171.124"
 
 _NETWORK = re.compile(r"(?:\.[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]|\])$")
 """How an e-mail address ends: a top-level domain begins with a letter.
@@ -81,5 +82,5 @@ class PiiFilter(DocumentFilter[PiiSettings]):
         return True
 
 
-def _ends_as_address(found: str) -> bool:
-    return _NETWORK.search(found) is not None
+def _ends_as_address(address: str) -> bool:
+    return _NETWORK.search(address) is not None

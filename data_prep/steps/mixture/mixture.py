@@ -201,7 +201,7 @@ class _RepeatFilter(DecisionFilter):
         """Keep or drop the next document."""
         repeats = next(self._decisions)
         if repeats == 0:
-            return False, "not taken"
+            return False, "not sampled"
         if repeats > 1:
             doc.metadata["repeats"] = repeats
         return True

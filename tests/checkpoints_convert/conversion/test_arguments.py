@@ -7,15 +7,15 @@ from galen.errors import UsageError
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "1.5", "two"])
-def test_workers_are_a_number_of_at_least_one(workers):
-    message = f"--workers: '{workers}': a whole number of at least 1 is wanted"
+def test_workers_are_a_positive_integer(workers):
+    message = f"--workers: '{workers}' is not a positive integer"
     with pytest.raises(UsageError, match=message):
         legacy_to_megatron.main(
             ["--legacy", "old", "--output", "new", "--vocab-size", "300", "--workers", workers]
         )
 
 
-def test_recipes_give_what_the_options_give(tmp_path, tied_llama):
+def test_recipes_equal_options(tmp_path, tied_llama):
     """The example recipes, with the paths of this test, against the same options as flags."""
     start, exported = tmp_path / "start", tmp_path / "exported"
     hf_to_megatron.main(

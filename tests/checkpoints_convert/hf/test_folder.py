@@ -6,7 +6,7 @@ from checkpoints_convert.hf.folder import copy_companions
 from galen.errors import DataError
 
 
-def test_a_companion_that_is_no_json_is_told_and_nothing_copied(tmp_path):
+def test_an_invalid_json_companion_is_reported_and_no_file_is_copied(tmp_path):
     source, target = tmp_path / "hf", tmp_path / "copy"
     source.mkdir()
     files = {

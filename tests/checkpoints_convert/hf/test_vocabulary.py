@@ -130,7 +130,7 @@ def test_mistakes_in_the_file(tmp_path, make_model, text, message):
     assert not (tmp_path / "megatron").exists()
 
 
-def test_a_checkpoint_with_fewer_rows_than_ids_says_what_to_run(tmp_path, make_model):
+def test_a_checkpoint_with_fewer_rows_than_ids_names_the_command_to_run(tmp_path, make_model):
     hf = make_model("llama-2")
     back = convert(hf, tmp_path, "--add-special-tokens", MEDITRON)
     large = tmp_path / "large"
@@ -148,7 +148,9 @@ def test_a_checkpoint_with_fewer_rows_than_ids_says_what_to_run(tmp_path, make_m
     assert "--add-special-tokens" in str(error.value)
 
 
-def test_a_sentencepiece_tokenizer_with_more_ids_than_rows_says_what_to_run(tmp_path, make_model):
+def test_a_sentencepiece_tokenizer_with_more_ids_than_rows_names_the_command_to_run(
+    tmp_path, make_model
+):
     import sentencepiece
 
     hf = tmp_path / "hf"

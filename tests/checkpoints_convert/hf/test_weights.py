@@ -74,13 +74,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_the_library_refuses_is_refused(tmp_path, name):
+def test_files_that_the_library_refuses_are_refused(tmp_path, name):
     path = write(tmp_path / "model.safetensors", *BAD[name])
     with pytest.raises(SafetensorError), safe_open(path, "pt"):
         pass
-    with pytest.raises(DataError, match=r"model\.safetensors is damaged: ") as told:
+    with pytest.raises(DataError, match=r"model\.safetensors is damaged: ") as error:
         Weights(tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("length", [0, 1, 10, 10_000, 2**40, 2**64 - 1])
@@ -146,20 +146,20 @@ def test_an_index_that_leads_elsewhere(tmp_path, index):
 
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
-def test_what_is_accepted_the_library_accepts(tmp_path_factory, data):
+def test_the_library_accepts_every_accepted_file(tmp_path_factory, data):
     """With a damaged header, ours reads only what the library would, and at the same offset."""
     path = tmp_path_factory.getbasetemp() / "mutated.safetensors"
     content = bytearray(write(path, {**GOOD, "__metadata__": {"format": "pt"}}).read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(content) - 23))
-        content[place] = data.draw(st.sampled_from(b'0123456789-+.eE"{}[],: aFBUI\\u\x00\xff\n'))
+        position = data.draw(st.integers(0, len(content) - 23))
+        content[position] = data.draw(st.sampled_from(b'0123456789-+.eE"{}[],: aFBUI\\u\x00\xff\n'))
     path.write_bytes(content)
     try:
-        found = read_header(path)
+        tensors = read_header(path)
     except DataError:
         return
     with safe_open(path, "pt") as file:
-        assert set(file.keys()) == set(found)
-        for name, stored in found.items():
+        assert set(file.keys()) == set(tensors)
+        for name, stored in tensors.items():
             tensor = file.get_tensor(name)
             assert (tuple(tensor.shape), tensor.dtype) == (stored.shape, stored.dtype)

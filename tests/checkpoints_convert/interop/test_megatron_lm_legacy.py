@@ -52,8 +52,8 @@ def write_ranks(hf, folder, tensor, pipeline, key="encoder"):
     for stage in range(pipeline):
         for rank in range(tensor):
             block = {}
-            for place in range(layers // pipeline):
-                name = f"model.layers.{stage * (layers // pipeline) + place}"
+            for layer in range(layers // pipeline):
+                name = f"model.layers.{stage * (layers // pipeline) + layer}"
                 query, keys, value = (
                     old[f"{name}.self_attn.{part}_proj.weight"].split(size) for part in "qkv"
                 )
@@ -63,20 +63,20 @@ def write_ranks(hf, folder, tensor, pipeline, key="encoder"):
                         permute(query[group * heads // groups + n]) for n in range(heads // groups)
                     ]
                     fused += [permute(keys[group]), value[group]]
-                block[f"layers.{place}.{attention}.query_key_value.weight"] = torch.cat(fused)
-                block[f"layers.{place}.{attention}.dense.weight"] = (
+                block[f"layers.{layer}.{attention}.query_key_value.weight"] = torch.cat(fused)
+                block[f"layers.{layer}.{attention}.dense.weight"] = (
                     old[f"{name}.self_attn.o_proj.weight"].chunk(tensor, 1)[rank].clone()
                 )
                 up, gate = (
                     old[f"{name}.mlp.{part}_proj.weight"].chunk(tensor)[rank]
                     for part in ("up", "gate")
                 )
-                block[f"layers.{place}.mlp.dense_h_to_4h.weight"] = torch.cat([up, gate])
-                block[f"layers.{place}.mlp.dense_4h_to_h.weight"] = (
+                block[f"layers.{layer}.mlp.dense_h_to_4h.weight"] = torch.cat([up, gate])
+                block[f"layers.{layer}.mlp.dense_4h_to_h.weight"] = (
                     old[f"{name}.mlp.down_proj.weight"].chunk(tensor, 1)[rank].clone()
                 )
                 for norm in ("input_layernorm", "post_attention_layernorm"):
-                    block[f"layers.{place}.{norm}.weight"] = old[f"{name}.{norm}.weight"]
+                    block[f"layers.{layer}.{norm}.weight"] = old[f"{name}.{norm}.weight"]
             model = {key: block}
             if stage == 0:
                 embedding = (
@@ -130,22 +130,23 @@ def test_the_model_comes_back(tmp_path, model, tensor, pipeline, key):
         ]
     )
     megatron_to_hf.main(["--megatron", str(tmp_path / "new"), "--output", str(tmp_path / "back")])
-    expected, found = (
+    expected, actual = (
         load_file(model / "model.safetensors"),
         load_file(tmp_path / "back" / "model.safetensors"),
     )
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name, tensor_ in expected.items():
-        assert found[name].equal(tensor_), name
+        assert actual[name].equal(tensor_), name
     assert json.loads((tmp_path / "back" / "config.json").read_text())["num_key_value_heads"] == 2
 
 
-def test_another_vocabulary_is_another_model(tmp_path, model, capsys):
+def test_another_vocabulary_is_another_model(tmp_path, model, caplog):
+    caplog.set_level("INFO")
     write_ranks(model, tmp_path / "old", 1, 1)
     options = ["--legacy", str(tmp_path / "old"), "--output", str(tmp_path / "new"), "--vocab-size"]
     legacy_to_megatron.main([*options, "300"])
     legacy_to_megatron.main([*options, "300"])
-    assert "already complete" in capsys.readouterr().out
+    assert "already complete" in caplog.text
     with pytest.raises(DataError, match=r"belongs to another run \(vocab_size: 300 → 301\)"):
         legacy_to_megatron.main([*options, "301"])
 
@@ -161,7 +162,7 @@ def test_described(tmp_path, model, capsys):
 def test_a_lost_rank_is_named(tmp_path, model):
     write_ranks(model, tmp_path / "old", 2, 2)
     shutil.rmtree(tmp_path / "old" / "iter_0000020" / "mp_rank_01_000")
-    with pytest.raises(DataError, match="holds 3 ranks, but their names speak of 2 x 2"):
+    with pytest.raises(DataError, match="holds 3 ranks, but their names imply 2 x 2"):
         legacy_to_megatron.main(
             [
                 "--legacy",
@@ -176,7 +177,7 @@ def test_a_lost_rank_is_named(tmp_path, model):
 
 def test_too_large_a_tokenizer(tmp_path, model):
     write_ranks(model, tmp_path / "old", 1, 1)
-    with pytest.raises(DataError, match=r"speak of 600 ids, .* has 512 padded rows"):
+    with pytest.raises(DataError, match=r"give 600 ids, .* has 512 padded rows"):
         legacy_to_megatron.main(
             [
                 "--legacy",

@@ -10,7 +10,7 @@ from checkpoints_convert.resumable_io.input_hashes import InputHashes
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    monkeypatch.setattr(input_hashes, "_AT_ONCE", 1000)
+    monkeypatch.setattr(input_hashes, "_BLOCK", 1000)
     for number in range(4):
         (tmp_path / str(number)).write_bytes(bytes([number]) * 10_500)
     return [tmp_path / str(number) for number in range(4)]
@@ -43,6 +43,6 @@ def test_a_conversion_that_fails_does_not_wait_for_them(files, monkeypatch):
         raise KeyError
 
 
-def test_a_missing_file_is_not_told_before_it_is_asked_for(files, tmp_path):
+def test_a_missing_file_is_reported_by_result_only(files, tmp_path):
     with InputHashes([*files, tmp_path / "missing"]) as hashes, pytest.raises(FileNotFoundError):
         hashes.result()

@@ -61,7 +61,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(output_file, "_open", lambda _: os.open("/dev/full", os.O_WRONLY))
     output = OutputFile(tmp_path / "full")
     with pytest.raises(
-        DataError, match=r"cannot write .*full: No space left on device; .* it goes on"
+        DataError, match=r"cannot write .*full: No space left on device; .* to resume"
     ):
         write_entry(
             output, "full", "key", (3 * BLOCK,), (0,), torch.zeros(3 * BLOCK, dtype=torch.uint8)

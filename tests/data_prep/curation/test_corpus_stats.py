@@ -6,7 +6,7 @@ from data_prep.curation.writers import SplitWriter
 from tests.data_prep.material import read_records
 
 
-def test_further_repeats_count_where_they_are_written(tmp_path):
+def test_repeats_count_only_in_splits_that_have_them(tmp_path):
     fractions = SplitFractions(train=0.5, validation=0, test=0.5)
     documents = [
         Document(text="x" * 4, id=str(n), metadata={"repeats": 3, "date": "2020"})

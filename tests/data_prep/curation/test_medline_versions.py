@@ -57,20 +57,20 @@ def test_rules():
 def expected(events):
     """The same rules, one event after the other."""
     state, decisions = {}, [SUPERSEDED] * len(events)
-    for place, (pmid, version, deletion) in enumerate(events):
+    for row, (pmid, version, deletion) in enumerate(events):
         held = state.setdefault(pmid, {}).setdefault(version, [])
         if deletion:
             held.clear()
             held.append("deleted")
         else:
-            held[:] = [place]
+            held[:] = [row]
     for versions in state.values():
         alive = {version: held[0] for version, held in versions.items() if held[0] != "deleted"}
         if alive:
             decisions[alive[max(alive)]] = KEEP
-    for place, (pmid, version, _) in enumerate(events):
+    for row, (pmid, version, _) in enumerate(events):
         if state[pmid][version] == ["deleted"]:
-            decisions[place] = DELETED
+            decisions[row] = DELETED
     return decisions
 
 
@@ -84,10 +84,10 @@ def test_against_one_after_the_other(tmp_path, bucket_rows):
         with (tmp_path / f"{task:05d}.npy").open("wb") as file:
             np.save(file, rows(*events[task * 100 : task * 100 + 100]))
     list(VersionResolver(str(tmp_path), str(tmp_path / "out"), 3, bucket_rows).run())
-    found = np.concatenate(
+    actual = np.concatenate(
         [np.load(tmp_path / f"out/{task:05d}.npy") for task in range(3)]
     ).tolist()
-    assert found == [
+    assert actual == [
         decision for decision, event in zip(expected(events), events, strict=True) if not event[2]
     ]
 
@@ -138,7 +138,7 @@ def test_updates_in_a_corpus(tmp_path):
     counts = json.loads((tmp_path / "corpus/manifest.json").read_text())["counts"]
     assert counts["read"] == 7
     assert counts["dropped"] == {
-        "reader: a later version came": 2,
+        "reader: superseded by a later version": 2,
         "reader: deleted by NLM": 1,
         "retraction: retracted article": 1,
     }

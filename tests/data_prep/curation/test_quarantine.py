@@ -12,7 +12,7 @@ from data_prep.curation.input_files import InputFile, split_into_tasks
 from data_prep.curation.quarantine import check_quarantine
 from data_prep.curation.recipe import CorpusRecipe, Source
 from data_prep.readers import READERS
-from galen import recipe
+from galen import recipe, recipe_help
 from galen.errors import DataError, UsageError
 from tests.data_prep.material import many_records, read_records, write_medline
 from tests.data_prep.readers.test_jats import FIXTURE
@@ -156,4 +156,4 @@ def test_the_recipe_with_options_of_readers_is_written_and_read():
     sources = [Source(reader="records", path="raw", options={"text_key": "content"})]
     corpus = CorpusRecipe(output="out", sources=sources)
     assert recipe.to_dict(corpus)["sources"][0]["options"]["text_key"] == "content"
-    assert "  jats, s2orc, tei:\n        citations " in recipe.describe(CorpusRecipe)
+    assert "  jats, s2orc, tei:\n        citations " in recipe_help.describe(CorpusRecipe)

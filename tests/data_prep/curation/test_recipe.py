@@ -2,7 +2,8 @@ import pytest
 
 from data_prep.curation.recipe import CorpusRecipe
 from galen.errors import UsageError
-from galen.recipe import describe, dump, load, to_dict
+from galen.recipe import dump, load, to_dict
+from galen.recipe_help import describe
 
 HEAD = "output: out\nsources: [{reader: medline, path: raw}]\n"
 

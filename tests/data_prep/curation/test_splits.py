@@ -23,7 +23,7 @@ def test_known_values_never_change():
     ]
 
 
-def test_another_salt_another_division():
+def test_another_salt_gives_another_division():
     first, second = (
         SplitFractions(train=0.5, validation=0, test=0.5),
         SplitFractions(train=0.5, validation=0, test=0.5, salt="other"),

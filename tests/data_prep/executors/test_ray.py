@@ -9,7 +9,7 @@ from tests.data_prep.broken_step import BrokenStep
 from tests.data_prep.material import many_records, write_medline
 
 
-def test_ray_that_is_not_there_is_said(tmp_path, monkeypatch):
+def test_missing_ray_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install -e '\.\[ray\]'"):
         curate.make_executors("ray", 1)

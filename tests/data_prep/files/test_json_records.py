@@ -90,7 +90,7 @@ def test_only_named_columns_become_metadata(tmp_path):
         "origin": "mC4",
     }.items() <= document.metadata.items()
     assert "Jane" not in str(document.metadata) and "mrn" not in document.metadata
-    left_out = "noted_records with the column {}, which is left out (options.metadata_keys)"
+    left_out = "warning_records with the column {}, which is not stored (options.metadata_keys)"
     assert stats == {"total": 1, left_out.format("patient"): 1, left_out.format("mrn"): 1}
     [document], _, stats = read(path, metadata_keys=["mrn"])
     assert (
@@ -119,7 +119,7 @@ def test_bad_lines_are_put_aside_and_reading_goes_on(tmp_path):
     path.write_bytes(b"\n".join(lines))
     documents, bad, stats = read(path, max_record_bytes=2000)
     assert len(documents) == 2
-    wrong = ["wrong form"]
+    wrong = ["invalid structure"]
     assert [entry.reason for entry in bad] == [
         "not JSON",
         "not UTF-8",
@@ -183,7 +183,7 @@ def test_parquet(tmp_path):
         ("a1", ""),
         ("a3", "T"),
     ]
-    assert [(entry.position, entry.reason) for entry in bad] == [("row 2", "wrong form")]
+    assert [(entry.position, entry.reason) for entry in bad] == [("row 2", "invalid structure")]
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"a\.parquet is not complete Parquet"):
         read(path)
@@ -212,8 +212,8 @@ def test_what_a_corpus_cannot_hold(tmp_path):
     found = [(document.text, document.id, document.metadata["language"]) for document in documents]
     assert found == [("Good text.", "a", ["fre"]), ("Another.", "b", ["fre"])]
     assert [(entry.position, entry.reason) for entry in bad] == [
-        ("row 3", "wrong form"),
-        ("row 4", "wrong form"),
+        ("row 3", "invalid structure"),
+        ("row 4", "invalid structure"),
     ]
     assert "not JSON serializable: decimal.Decimal" in bad[1].detail
 
@@ -288,4 +288,4 @@ def test_guidelines(tmp_path):
         "redistributable": True,
         "language": ["eng"],
     }.items() <= first.metadata.items()
-    assert [entry.reason for entry in bad] == ["wrong form"]
+    assert [entry.reason for entry in bad] == ["invalid structure"]

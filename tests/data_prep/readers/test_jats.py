@@ -25,7 +25,7 @@ def blocks(**options):
     return document.text.split("\n\n")
 
 
-def test_everything_in_its_place():
+def test_every_element_is_rendered_in_order():
     assert blocks() == [
         "HIV and [Na+] in children: a review",
         "# Abstract",
@@ -89,7 +89,7 @@ def test_metadata():
         "full_text": True,
         "source": "article.nxml",
     }
-    assert stats["sub-articles left out"] == 1
+    assert stats["sub-articles skipped"] == 1
 
 
 def test_real_articles_are_complete(jats_folder):
@@ -122,7 +122,7 @@ def test_real_articles_are_complete(jats_folder):
 
 
 @pytest.mark.parametrize("citations", ["bib_ref", "drop"])
-def test_real_articles_leave_no_scraps(jats_folder, citations):
+def test_real_articles_have_no_leftover_brackets(jats_folder, citations):
     for path in sorted(jats_folder.glob("*.nxml")):
         [document], _, _ = read(path, citations=citations)
         assert not any(
@@ -173,7 +173,7 @@ def test_package_and_its_bad_members(tmp_path, name):
     assert stats["total"] == 7
 
 
-def test_no_member_of_a_package_vanishes(tmp_path):
+def test_every_member_of_a_package_is_counted(tmp_path):
     article = "<article><body><p>{}</p></body></article>".format
     compressed = gzip.compress(article("c").encode())
     members = {
@@ -189,16 +189,16 @@ def test_no_member_of_a_package_vanishes(tmp_path):
     assert [document.text for document in documents] == ["a", "b", "c"]
     assert (bad.position, bad.reason) == ("member cut.xml.gz", "damaged")
     assert stats["total"] == 4
-    assert stats["noted_archives inside archives, which are not read: unpack them"] == 2
-    assert stats["noted_members of archives with the ending .jpg, which are not read"] == 1
+    assert stats["warning_archives inside archives, which are not read: unpack them"] == 2
+    assert stats["warning_members of archives with the ending .jpg, which are not read"] == 1
 
 
-def test_package_that_breaks_off(tmp_path):
-    whole = package(
+def test_truncated_package(tmp_path):
+    complete = package(
         tmp_path / "whole.tar.gz", {f"{n}.xml": FIXTURE.read_bytes() + b" " * n for n in range(5)}
     )
     path = tmp_path / "a.tar.gz"
-    path.write_bytes(whole.read_bytes()[:-400])
+    path.write_bytes(complete.read_bytes()[:-400])
     with pytest.raises(DataError, match=r"a\.tar\.gz is not (a )?complete"):
         read(path)
     plain = package(tmp_path / "b.tar", {"a.xml": FIXTURE.read_bytes() * 4})
@@ -307,7 +307,7 @@ def test_namespaces_and_envelopes(tmp_path, data, ids):
     assert (bad, stats["total"]) == ([], len(ids))
 
 
-def test_what_is_no_article_is_counted(tmp_path):
+def test_elements_that_are_no_articles_are_counted(tmp_path):
     deleted = '<record><header status="deleted"><identifier>i</identifier></header></record>'
     dublin = record_of("<dc xmlns='urn:dc'><title>T</title></dc>")
     records = deleted + dublin + record_of(WITH_DEFAULT)
@@ -320,7 +320,7 @@ def test_what_is_no_article_is_counted(tmp_path):
         "total": 3,
         "dropped_deleted record": 1,
         "dropped_quarantined, not JATS": 1,
-        "sub-articles left out": 0,
+        "sub-articles skipped": 0,
     }
     for root in ("<book><body/></book>", "<article xmlns='http://docbook.org/ns/docbook'><title>D</title><para>x</para></article>",
                  "<html><body><article><p>Page</p></article></body></html>",
@@ -391,7 +391,7 @@ def test_tex(tmp_path, tex, formula):
     ]
 
 
-def test_a_document_around_no_formula_is_no_text(tmp_path):
+def test_a_tex_document_without_a_formula_gives_no_text(tmp_path):
     empty = "<tex-math>\\documentclass{article}\\begin{document}\\end{document}</tex-math>"
     (tmp_path / "a.xml").write_text(
         f"<article><body><p>Here <inline-formula>{empty}</inline-formula> it"
@@ -413,7 +413,7 @@ def test_cells_of_the_exchange_model(tmp_path):
     assert "| Drug | Dose |\n| --- | --- |\n| Drug | 5 mg |" in document.text
 
 
-def test_a_formula_without_tex_takes_what_there_is(tmp_path):
+def test_a_formula_without_tex_falls_back_to_its_text(tmp_path):
     mathml = (
         "<mml:math xmlns:mml='http://www.w3.org/1998/Math/MathML'><mml:mi>q</mml:mi></mml:math>"
     )

@@ -49,7 +49,7 @@ def test_metadata(fixture):
     }
 
 
-def test_sections_keep_labels_and_other_languages_stay_out(fixture):
+def test_sections_keep_labels_and_other_languages_are_skipped(fixture):
     document = by_id(fixture, "1002")
     assert (
         document.text
@@ -137,7 +137,7 @@ def test_entities_are_not_expanded(tmp_path):
     assert "hidden" not in read(path)[0][0].text
 
 
-def test_a_record_without_end_is_stopped(tmp_path):
+def test_an_endless_record_is_stopped(tmp_path):
     """The memory stays bounded: reading ends at the limit, not at the end of the text node."""
     path = write_medline(
         tmp_path / "a.xml", [record_xml(1), record_xml(2, abstract="word " * 20_000), record_xml(3)]

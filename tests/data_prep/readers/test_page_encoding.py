@@ -69,7 +69,7 @@ def page(text, label=""):
 @pytest.mark.parametrize(
     "label", [*LABELS, '<meta http-equiv="Content-Type" content="text/html; charset={}">']
 )
-def test_right_under_any_label(encoding, label):
+def test_detected_under_any_label(encoding, label):
     text = page(TEXTS[encoding], label.format(encoding))
     assert decode_page(text.encode(encoding)) == text
     for sure in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"):
@@ -104,7 +104,7 @@ def test_single_cases(data, charset, text):
 
 @pytest.mark.parametrize("encoding", ["windows-1251", "koi8-r", "windows-1253", "gbk", "euc-kr"])
 @pytest.mark.parametrize("label", ["windows-1251", "koi8-r", "iso-8859-5", "windows-1254"])
-def test_right_under_a_false_label_of_one_byte(encoding, label):
+def test_detected_under_a_false_single_byte_label(encoding, label):
     text = page(TEXTS[encoding], f"<meta charset={label}>")
     assert decode_page(text.encode(encoding)) == text
 
@@ -137,7 +137,7 @@ def test_right_labels_are_not_refuted(encoding, text):
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_what_cannot_be_told_is_put_aside(label):
+def test_undetectable_encodings_are_rejected(label):
     text = page(TEXTS["koi8-r"], label)
     with pytest.raises(UnknownEncodingError):
         decode_page(text.encode("cp866"))

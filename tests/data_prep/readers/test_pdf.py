@@ -34,13 +34,13 @@ def test_scanned_pages_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pdf, "has_ocr", lambda: False)
     path = tmp_path / "scan.pdf"
     path.write_bytes(scanned_pdf([None, PROSE * 3, None]))
-    [document], [note], stats = read(path)
+    [document], [report], stats = read(path)
     assert document.text == (PROSE * 3).strip()
     assert stats == {"total": 1, "scanned pages": 2}
-    assert note.position == "whole file, pages 1, 3"
-    assert "2 of 3 pages are scanned" in note.detail
+    assert report.position == "file, pages 1, 3"
+    assert "2 of 3 pages are scanned" in report.detail
     path.write_bytes(scanned_pdf([None]))
-    documents, [note], stats = read(path)
+    documents, [report], stats = read(path)
     assert documents == []
     assert stats == {"total": 1, "scanned pages": 1, "dropped_scanned, no OCR": 1}
 
@@ -143,7 +143,7 @@ def test_a_hyphen_at_the_end_of_a_line(language, broken, word):
         )
 
 
-def test_the_document_says_how_a_word_is_written():
+def test_the_document_decides_how_a_word_is_joined():
     assert (
         joined_pages(["The zig-zag and the zig-\nzag of it"]) == "The zig-zag and the zig-zag of it"
     )
@@ -191,5 +191,5 @@ def test_print_footers_of_a_single_page(footer):
         "Seen on 5 June 2020 in 10 adults.",
     ],
 )
-def test_other_last_lines_stay(line):
+def test_last_lines_that_are_no_footers_are_kept(line):
     assert line in joined_pages([f"Asthma is common.\n{line}"])

@@ -29,7 +29,7 @@ RECORDS = [{"text": f"Text of {n}.", "id": str(n)} for n in range(3000)]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files whole, whatever range is asked for."""
+    """Serves complete files, whatever range is asked for."""
 
     def log_message(self, *_):
         pass
@@ -39,12 +39,12 @@ class Ranges(Quiet):
     """Serves ranges."""
 
     def send_head(self):
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if wanted is None:
+        requested = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if requested is None:
             return super().send_head()
         with open(self.translate_path(self.path), "rb") as file:  # noqa: PTH123
             data = file.read()
-        first, last = int(wanted[1]), min(int(wanted[2]), len(data) - 1)
+        first, last = int(requested[1]), min(int(requested[2]), len(data) - 1)
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.send_header("Content-Length", str(last - first + 1))
@@ -73,20 +73,20 @@ def test_lines(server, ending):
     [(path, size)] = find_input_files(f"{address}/a.jsonl{ending}", RecordsReader.endings)
     assert size == (folder / f"a.jsonl{ending}").stat().st_size
     assert describe(path)["bytes"] == size
-    found = [document.id for document in RecordsReader(address).read_file(f"a.jsonl{ending}")]
-    assert found == [record["id"] for record in RECORDS]
+    actual = [document.id for document in RecordsReader(address).read_file(f"a.jsonl{ending}")]
+    assert actual == [record["id"] for record in RECORDS]
 
 
-def test_files_in_which_one_must_seek(server):
-    folder, address, kind = server
+def test_formats_that_need_seeking(server):
+    folder, address, handler_class = server
     (folder / "a.parquet").write_bytes(parquet(RECORDS))
     (folder / "a.zip").write_bytes(zipped(b"Some text."))
-    if kind is Ranges:
+    if handler_class is Ranges:
         assert len(list(RecordsReader(address).read_file("a.parquet"))) == len(RECORDS)
         assert len(list(TextReader(address, ReaderOptions()).read_file("a.zip"))) == 2
 
 
-def test_a_corpus_of_an_address(server, tmp_path):
+def test_a_corpus_from_an_address(server, tmp_path):
     folder, address, _ = server
     (folder / "a.jsonl").write_bytes(lines(*RECORDS[:5]) + b"{broken\n" + lines(*RECORDS[5:10]))
     recipe = tmp_path / "recipe.yaml"
@@ -121,8 +121,8 @@ def curated(path, output, **more):
     else:
         curate.main([str(recipe), "--workers", "1"])
     bad = output / "quarantine.jsonl"
-    found = [json.loads(line) for line in bad.read_text().splitlines()] if bad.exists() else []
-    return sorted(record["id"] for record in read_records(output / "train")), found
+    actual = [json.loads(line) for line in bad.read_text().splitlines()] if bad.exists() else []
+    return sorted(record["id"] for record in read_records(output / "train")), actual
 
 
 def sample_files():
@@ -168,8 +168,8 @@ def store(monkeypatch):
 @pytest.mark.multiprocess
 def test_a_bucket(store, tmp_path):
     """All files of a folder in one corpus; a glob; a missing key, a missing bucket."""
-    found, [bad] = curated("s3://bucket/all", tmp_path / "corpus", **store)
-    assert found == sorted(record["id"] for record in RECORDS[:600])
+    actual, [bad] = curated("s3://bucket/all", tmp_path / "corpus", **store)
+    assert actual == sorted(record["id"] for record in RECORDS[:600])
     assert (bad["file"], bad["position"].partition(",")[0]) == (
         "s3://bucket/all/4.jsonl",
         "line 51",
@@ -184,7 +184,7 @@ def test_a_bucket(store, tmp_path):
             find_input_files(missing, RecordsReader.endings)
 
 
-def test_a_store_that_fails_is_no_bad_file(store, tmp_path):
+def test_a_failing_store_is_not_a_bad_file(store, tmp_path):
     """Else the next start would take the file for a damaged one that it has read."""
     import s3fs
 
@@ -212,12 +212,12 @@ def test_a_data_set_of_the_hub(tmp_path):
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_OFFLINE": "0",
         }
-        found, [bad] = curated("hf://datasets/a/b/all", tmp_path / "corpus", **environment)
-    assert found == sorted(record["id"] for record in RECORDS[:600])
+        actual, [bad] = curated("hf://datasets/a/b/all", tmp_path / "corpus", **environment)
+    assert actual == sorted(record["id"] for record in RECORDS[:600])
     assert bad["file"].endswith("a/b/all/4.jsonl") or "a/b@main/all/4.jsonl" in bad["file"]
 
 
-def test_a_package_that_is_not_installed(monkeypatch):
+def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     for protocol in ("s3", "s3a"):
         monkeypatch.delitem(file_systems, protocol, raising=False)

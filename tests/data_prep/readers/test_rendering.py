@@ -25,7 +25,7 @@ TAG = MarkupRenderer(MarkupOptions()).citation("1", [("T", "N")])
         ("f(a, b) stays [Na+]", "f(a, b) stays [Na+]"),
     ],
 )
-def test_citations_left_out_leave_no_scraps(text, left):
+def test_dropped_citations_leave_no_brackets(text, left):
     assert (
         tidy(
             text.replace("x", DROP)
@@ -44,7 +44,7 @@ def test_citations_in_full_need_no_brackets():
     )
 
 
-def test_unknown_work_is_dropped_and_marker_kept():
+def test_an_unknown_work_is_dropped_or_keeps_its_marker():
     assert tidy("a [" + MarkupRenderer(MarkupOptions()).citation("1", []) + "] b") == "a b"
     assert MarkupRenderer(MarkupOptions(citations="marker")).citation("[1]", [("T", "N")]) == "[1]"
 

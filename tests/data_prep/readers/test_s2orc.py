@@ -22,12 +22,12 @@ PARTS = [
 
 def record(as_bytes=False, as_json=True):
     """A record in the annotated form, with every offset where its text stands."""
-    text, found = "Running head\n", {}
+    text, by_name = "Running head\n", {}
 
     def add(name, start, end, attributes=None):
         if as_bytes:
             start, end = len(text[:start].encode()), len(text[:end].encode())
-        found.setdefault(name, []).append(
+        by_name.setdefault(name, []).append(
             {"start": start, "end": str(end), **({"attributes": attributes} if attributes else {})}
         )
 
@@ -41,13 +41,13 @@ def record(as_bytes=False, as_json=True):
         spans = []
         while any(mark in words for mark in marks):
             mark = min((mark for mark in marks if mark in words), key=words.index)
-            kind, shown, target = marks[mark]
-            spans.append((kind, start + words.index(mark), shown, target))
+            annotation, shown, target = marks[mark]
+            spans.append((annotation, start + words.index(mark), shown, target))
             words = words.replace(mark, shown, 1)
         text += words
         add(name, start, len(text), attributes)
-        for kind, place, shown, target in spans:
-            add(kind, place, place + len(shown), target)
+        for annotation, position, shown, target in spans:
+            add(annotation, position, position + len(shown), target)
         if name == "figure":
             add(
                 "figurecaption", start + len("Figure 1. "), start + len("Figure 1. Bars are means.")
@@ -57,7 +57,7 @@ def record(as_bytes=False, as_json=True):
             add("bibauthorlastname", start + 14, start + 17)
         text += "\n"
     annotations = {
-        name: json.dumps(spans) if as_json else spans for name, spans in found.items()
+        name: json.dumps(spans) if as_json else spans for name, spans in by_name.items()
     } | {"venue": None}
     ids = {"PubMed": "678", "PubMedCentral": "123", "DOI": "10.1/x"}
     return {
@@ -104,7 +104,7 @@ def test_annotated(tmp_path, as_bytes, as_json):
     }.items() <= document.metadata.items()
 
 
-def test_wrong_offsets_are_put_aside(tmp_path):
+def test_invalid_offsets_are_quarantined(tmp_path):
     value = record()
     value["content"]["annotations"]["paragraph"] = json.dumps([{"start": 0, "end": 10**6}])
     documents, [bad] = read(tmp_path, value)
@@ -126,7 +126,7 @@ def test_wrong_offsets_are_put_aside(tmp_path):
         ({"content": None, "body_text": [{"text": ["x"]}]}, "text"),
     ],
 )
-def test_what_is_no_text_is_put_aside(tmp_path, change, key):
+def test_values_of_other_types_are_quarantined(tmp_path, change, key):
     documents, [bad] = read(tmp_path, record() | change)
     assert documents == []
     assert f"'{key}' is " in bad.detail
@@ -205,7 +205,7 @@ def content(text="Body of it.", **annotations):
         {"paper_id": "1", "pdf_parse": None, "latex_parse": None},
     ],
 )
-def test_a_paper_without_text_is_counted_as_that(tmp_path, value):
+def test_a_paper_without_text_is_counted(tmp_path, value):
     path = tmp_path / "s2orc.jsonl"
     path.write_text(json.dumps(value) + "\n")
     documents, bad, stats = read_raw(S2orcReader, path)
@@ -271,7 +271,7 @@ def test_a_paper_without_text_is_counted_as_that(tmp_path, value):
         },
     ],
 )
-def test_nulls_are_what_is_not_known(tmp_path, value):
+def test_nulls_count_as_unknown(tmp_path, value):
     [document], bad = read(tmp_path, value)
     assert bad == []
     assert document.text.removeprefix("# Abstract\n\n") == "Body of it."
@@ -283,16 +283,16 @@ def test_nulls_are_what_is_not_known(tmp_path, value):
 def test_offsets_in_any_unit(tmp_path, unit, header):
     text = "Alpha and 𝓷 beta, naïve. Second one.\nMethods\nWe asked 20 nurses."
 
-    def offset(place):
+    def offset(position):
         return (
-            place
+            position
             if unit == "characters"
-            else len(text[:place].encode(unit)) // (2 if "16" in unit else 1)
+            else len(text[:position].encode(unit)) // (2 if "16" in unit else 1)
         )
 
     def span(part):
-        place = text.index(part)
-        return {"start": offset(place), "end": offset(place + len(part))}
+        position = text.index(part)
+        return {"start": offset(position), "end": offset(position + len(part))}
 
     value = content(
         text,

@@ -10,7 +10,7 @@ FIXTURE = Path(__file__).parents[1] / "fixtures" / "grobid.tei.xml"
 read = partial(read_raw, TeiReader)
 
 
-def test_everything_in_its_place():
+def test_every_element_is_rendered_in_order():
     [document], _, _ = read(FIXTURE)
     assert document.text.split("\n\n") == [
         "Asthma in [Na+] loss",
@@ -119,7 +119,7 @@ def test_a_caption_that_refers_to_another_figure(tmp_path):
     assert len(written(tmp_path, inner)) == 2
 
 
-def test_a_prefix_is_no_hindrance(tmp_path):
+def test_a_namespace_prefix_is_accepted(tmp_path):
     path = tmp_path / "a.tei"
     path.write_text(
         "<t:TEI"

@@ -35,14 +35,14 @@ def test_members_of_a_zip_archive(tmp_path):
         "dropped_no text": 1,
         "dropped_quarantined, not UTF-8": 1,
         "dropped_quarantined, too long": 1,
-        "noted_members of archives with the ending .json, which are not read": 1,
+        "warning_members of archives with the ending .json, which are not read": 1,
     }
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(DataError, match=r"French\.zip is not a complete ZIP archive"):
         read(path)
 
 
-def test_no_member_vanishes(tmp_path):
+def test_every_member_is_counted(tmp_path):
     path = tmp_path / "A.ZIP"
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("a.txt", "b.txt.gz", "C.TXT", "D.TXT.XZ", "cut.txt.gz", "inner.zip", "x.png"):
@@ -57,8 +57,8 @@ def test_no_member_vanishes(tmp_path):
     assert stats == {
         "total": 5,
         "dropped_quarantined, damaged": 1,
-        "noted_archives inside archives, which are not read: unpack them": 1,
-        "noted_members of archives with the ending .png, which are not read": 1,
+        "warning_archives inside archives, which are not read: unpack them": 1,
+        "warning_members of archives with the ending .png, which are not read": 1,
     }
 
 

@@ -61,7 +61,7 @@ def test_filter():
     assert document.metadata["text_languages"]["en"] > 0.6
     assert language_id(languages=["fr"])(document) == (
         False,
-        "not wanted (en)",
+        "other language (en)",
     )
     assert language_id(languages=["en"], candidates=["fr", "de"])(document) is True
     assert language_id(languages=["en"], min_fraction=0.95)(document) == (

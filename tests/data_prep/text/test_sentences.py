@@ -20,9 +20,9 @@ AWKWARD = st.sampled_from([*CHARACTERS, "e.g. ", "Dr. ", "J. ", "\r\n", "3.5 "])
     st.sampled_from(["en", "fr", "es", "ru", "zh", "ja", "de", "xx"]),
 )
 def test_nothing_is_lost(text, language):
-    kept = SentenceSplitter(language, keep_newlines=True).split(text)
-    assert "".join(kept) == text
-    assert all(not sentence.isspace() for sentence in kept) or len(kept) == 1
+    split_sentences = SentenceSplitter(language, keep_newlines=True).split(text)
+    assert "".join(split_sentences) == text
+    assert all(not sentence.isspace() for sentence in split_sentences) or len(split_sentences) == 1
     bare = SentenceSplitter(language).split(text)
     assert all(sentence == sentence.strip() and sentence for sentence in bare)
     assert "".join("".join(bare).split()) == "".join(text.split())

@@ -1,4 +1,4 @@
-"""Words as they are compared: what is not seen does not part them, and the kept text stays."""
+"""Words as they are compared, whatever invisible characters they hold; the text is unchanged."""
 
 import pytest
 from datatrove.data import Document
@@ -49,7 +49,7 @@ def test_a_hyphen_at_the_end_of_a_line(end):
     )
 
 
-def test_what_is_no_broken_word():
+def test_hyphens_that_break_no_word():
     for text in ("a list:\n- one\n- two", "Non-\nHodgkin", "from 5-\n10 mg", "a word -\nanother"):
         assert searchable(text) == text
     assert searchable("DAUGH-\nTER") == "DAUGHTER"
@@ -102,7 +102,7 @@ def test_medical_terms_are_found():
     )
 
 
-def test_the_kept_text_stays():
+def test_the_stored_text_is_unchanged():
     """A zero-width non-joiner separates the parts of a Persian word, a joiner combines emoji."""
     text = (
         "می\u200cخواهم \U0001f469\u200d⚕\ufe0f and of the clinic that was seen for the pain with"

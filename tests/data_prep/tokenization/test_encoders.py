@@ -94,7 +94,7 @@ def test_words_are_not_cached_where_that_changes_ids(tmp_path):
     )
     encoder, why = choose_encoder(normalising, [], "cached_bpe")
     assert encoder.name == "reference"
-    assert "cached_bpe gives other ids" in why
+    assert "cached_bpe gives different ids" in why
 
 
 @pytest.mark.parametrize("encoder", ["gigatoken", "reference"])
@@ -127,7 +127,7 @@ def test_hugging_face_with_added_tokens(tmp_path, tokenizer_folder, encoder):
 
 def test_a_token_that_stands_twice(tmp_path, tokenizer_folder):
     (tmp_path / "tokens.txt").write_text("<A>\n<B>\n<A>\n")
-    with pytest.raises(DataError, match="names twice: <A>"):
+    with pytest.raises(DataError, match="repeated tokens: <A>"):
         run(
             tokenizer_folder,
             [write_lines(tmp_path / "a.jsonl", [{"text": "a"}])],
@@ -288,7 +288,7 @@ def test_the_demos_model_takes_the_fast_way():
         ),
         ("<|eot_id|>", "<|end_of_text|>", "end a document with '<|end_of_text|>'"),
         ("<end_of_turn>", "<eos>", "end a document with '<eos>'"),
-        ("<|im_end|>", "", "--eod-token chooses another one"),
+        ("<|im_end|>", "", "choose another one with --eod-token"),
         ("<|endoftext|>", "<|im_end|>", None),
         ("</s>", "", None),
     ],
@@ -308,7 +308,7 @@ def test_the_end_of_a_turn_is_not_used_silently(tmp_path, caplog, eos, base, exp
         assert not caplog.messages
     else:
         [warning] = [text for text in caplog.messages if "--append-eod" in text]
-        assert f"--append-eod takes {eos!r}" in warning
+        assert f"--append-eod uses {eos!r}" in warning
         assert expected in warning
     if base:
         caplog.clear()

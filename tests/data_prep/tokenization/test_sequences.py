@@ -114,9 +114,9 @@ def test_conversations_and_their_roles(tmp_path, tokenizer_folder, encode):
     ("options", "message"),
     [
         (["--overlap", "3"], "--overlap needs --window"),
-        (["--window", "4", "--overlap", "4"], "below --window, 4"),
-        (["--window", "4", "--instruction"], "do not go together"),
-        (["--instruction", "--message", "{role}"], r"must hold \{content\}"),
+        (["--window", "4", "--overlap", "4"], "less than --window, 4"),
+        (["--window", "4", "--instruction"], "cannot be combined"),
+        (["--instruction", "--message", "{role}"], r"must contain \{content\}"),
         (["--json-keys", "text", "text"], "a key twice"),
         (["--split-sentences", "--window", "8"], "--window and --split-sentences"),
         (["--keep-newlines"], "needs --split-sentences"),

@@ -6,11 +6,11 @@ from transformers import PreTrainedTokenizerFast
 
 from evaluation.backends.encoding import (
     Request,
-    beginning,
     encode_document,
     encode_letters,
     encode_pair,
     encode_text,
+    leading_special_tokens,
     tokens_by_text,
     truncate_left,
 )
@@ -25,7 +25,7 @@ PROCESSORS = {
     "both": f"{BOS} $A {EOS}",
     "two": f"{MASK} {BOS} $A {EOS}",
 }
-BEGINNINGS = {"none": [], "bos": [0], "eos": [], "both": [0], "two": [2, 0]}
+LEADING = {"none": [], "bos": [0], "eos": [], "both": [0], "two": [2, 0]}
 PROMPT = Prompt("Question: 7?\nAnswer:", {"A": " A", "B": " B", "C": " C"})
 
 
@@ -54,12 +54,12 @@ def make(processor="none", merges=()):
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_only_what_the_tokenizer_puts_before_a_text_is_added(processor):
     tokenizer = make(processor)
-    assert beginning(tokenizer) == BEGINNINGS[processor]
+    assert leading_special_tokens(tokenizer) == LEADING[processor]
     bare = tokenizer.encode("Answer:", add_special_tokens=False)
-    assert encode_text(tokenizer, "Answer:") == BEGINNINGS[processor] + bare
+    assert encode_text(tokenizer, "Answer:") == LEADING[processor] + bare
     for letter in "ABC":
         ids, added = encode_pair(tokenizer, "Answer:", f" {letter}")
-        assert ids == BEGINNINGS[processor] + bare
+        assert ids == LEADING[processor] + bare
         assert tokenizer.convert_ids_to_tokens(added) == [f"Ġ{letter}"]
     assert encode_pair(tokenizer, "Answer: ", "A") == encode_pair(tokenizer, "Answer:", " A")
     request, letters = encode_letters(tokenizer, PROMPT, tokens_by_text(tokenizer, "ABC"))

@@ -27,14 +27,14 @@ def test_weights_that_are_missing_or_of_another_shape_are_not_made_up(copy, chan
         model_loading.load_model(copy)
 
 
-def test_a_file_that_was_cut_off_is_told(copy):
+def test_a_truncated_file_is_reported(copy):
     file = copy / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(DataError, match=r"copy cannot be loaded: .*not fully covered"):
         model_loading.load_model(copy)
 
 
-def test_an_adapter_of_a_shallower_model_is_told(make_llama, tied_llama, tmp_path):
+def test_an_adapter_of_a_shallower_model_is_reported(make_llama, tied_llama, tmp_path):
     shallow, _ = model_loading.load_model(make_llama(num_hidden_layers=2))
     get_peft_model(shallow, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(
         tmp_path / "adapter"

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluation.backends import encoding, model_folder
-from evaluation.backends.base import batches
+from evaluation.backends.base import Batching, batches
 from evaluation.backends.encoding import Request
 from evaluation.backends.transformers_backend import TransformersBackend, default_device
 from evaluation.prompts.registry import LIKELIHOOD_TEMPLATES, Prompt, get_template
@@ -32,7 +32,7 @@ def naive(tiny_llama):
         start = len(tokenizer.encode(prompt))
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-        return sum(logits[place - 1, ids[place]].item() for place in range(start, len(ids)))
+        return sum(logits[index - 1, ids[index]].item() for index in range(start, len(ids)))
 
     return log_likelihood
 
@@ -40,7 +40,7 @@ def naive(tiny_llama):
 def score(backend, requests, max_batch_tokens, done=()):
     return dict(
         pair
-        for batch in backend.log_likelihoods(requests, max_batch_tokens, done)
+        for batch in backend.log_likelihoods(requests, Batching(max_batch_tokens, done))
         for pair in batch
     )
 
@@ -48,14 +48,16 @@ def score(backend, requests, max_batch_tokens, done=()):
 @pytest.mark.parametrize("max_batch_tokens", [1, 300, 100_000])
 @pytest.mark.parametrize("protocol", sorted(LIKELIHOOD_TEMPLATES))
 def test_questions_equal_the_naive_reference(backend, naive, data, max_batch_tokens, protocol):
-    forms = [
+    prompts = [
         get_template(protocol)(item) for item in question.read(data / "questions" / "test.jsonl")
     ]
-    requests = [encoding.encode_prompt(backend.tokenizer, form) for form in forms]
+    requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts]
     found = score(backend, requests, max_batch_tokens)
-    for place, form in enumerate(forms):
-        expected = [naive(form.text, continuation) for continuation in form.continuations.values()]
-        assert found[place] == pytest.approx(expected, abs=1e-5)
+    for index, prompt in enumerate(prompts):
+        expected = [
+            naive(prompt.text, continuation) for continuation in prompt.continuations.values()
+        ]
+        assert found[index] == pytest.approx(expected, abs=1e-5)
         assert max(expected) - min(expected) > 0.01  # the reference can tell the options apart
 
 
@@ -67,7 +69,7 @@ def test_options_of_several_tokens_equal_the_naive_reference(
     backend, naive, max_batch_tokens, attention, monkeypatch
 ):
     monkeypatch.setattr(backend.runner.model.config, "_attn_implementation", attention)
-    forms = [
+    prompts = [
         Prompt(
             "The drug was", {"A": " Heart", "B": " Liver failure", "C": " A", "D": " Answer: which"}
         ),
@@ -77,17 +79,18 @@ def test_options_of_several_tokens_equal_the_naive_reference(
         ),
         Prompt("Ends with a space: ", {"A": "Heart", "B": "Rats and mice"}),
     ]
-    requests = [encoding.encode_prompt(backend.tokenizer, form) for form in forms]
+    requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts]
     assert (
         max(len(continuation) for request in requests for continuation in request.continuations) > 2
     )
     found = score(backend, requests, max_batch_tokens)
-    for place, form in enumerate(forms):
-        prompt, space = form.text.rstrip(), form.text[len(form.text.rstrip()) :]
+    for index, prompt in enumerate(prompts):
+        stripped = prompt.text.rstrip()
+        space = prompt.text[len(stripped) :]
         expected = [
-            naive(prompt, space + continuation) for continuation in form.continuations.values()
+            naive(stripped, space + continuation) for continuation in prompt.continuations.values()
         ]
-        assert found[place] == pytest.approx(expected, abs=1e-5)
+        assert found[index] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 10_000])
@@ -102,8 +105,8 @@ def test_documents_are_scored_from_the_prefix_token_on(backend, naive, max_batch
     )
     assert sizes == tuple(len(text.encode()) for text in texts)
     found = score(backend, requests, max_batch_tokens)
-    for place, text in enumerate(texts):
-        assert found[place] == pytest.approx([naive("<|endoftext|>", text)], abs=1e-4)
+    for index, text in enumerate(texts):
+        assert found[index] == pytest.approx([naive("<|endoftext|>", text)], abs=1e-4)
 
 
 def test_a_long_document_is_cut_and_its_bytes_with_it(backend):
@@ -118,7 +121,7 @@ def test_batches_without_what_is_done_give_the_same_bits(backend):
     everything = score(backend, requests, 60)
     rest = score(backend, requests, 60, done=range(6))
     assert set(range(6, 12)) <= set(rest) < set(everything)
-    assert all(rest[place] == everything[place] for place in rest)
+    assert all(rest[index] == everything[index] for index in rest)
 
 
 def test_an_adapter_changes_the_score(backend, tiny_llama, tmp_path):
@@ -149,9 +152,9 @@ def test_an_adapter_changes_the_score(backend, tiny_llama, tmp_path):
 def test_batches_keep_the_bound_and_lose_nothing():
     lengths = dict(enumerate([9, 7, 7, 3, 3, 3, 1]))
     found = list(batches(range(7), lengths, 14))
-    assert [place for batch in found for place in batch] == list(range(7))
+    assert [index for batch in found for index in batch] == list(range(7))
     assert all(
-        len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= 14
+        len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 14
         for batch in found
     )
     assert found[:2] == [[0], [1, 2]]
@@ -171,7 +174,7 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("adapter_config.json", "is a PEFT adapter: give it by --adapter"),
+        ("adapter_config.json", "is a PEFT adapter: pass it as --adapter"),
         (
             "latest_checkpointed_iteration.txt",
             r"is a Megatron checkpoint: `galen export` exports it",
@@ -180,11 +183,11 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
             "checkpoints/latest_checkpointed_iteration.txt",
             r"is a pretraining run: `galen export` exports .*/checkpoints\)",
         ),
-        ("adapter/adapter_config.json", "is a fine-tuning run: what it made is .*/adapter"),
-        ("model/config.json", "is a fine-tuning run: what it made is .*/model"),
+        ("adapter/adapter_config.json", "is a fine-tuning run: its result is .*/adapter"),
+        ("model/config.json", "is a fine-tuning run: its result is .*/model"),
     ],
 )
-def test_what_is_no_model_is_told_for_what_it_is(tmp_path, file, message):
+def test_a_folder_that_is_not_a_model_is_identified(tmp_path, file, message):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).touch()
     with pytest.raises(DataError, match=message):
@@ -237,15 +240,15 @@ def test_a_model_with_a_short_window_is_scored_row_by_row(tmp_path, tiny_tokeniz
     of_backend = model.register_forward_pre_hook(
         lambda _, given, options: sizes.append(options["input_ids"].numel()), with_kwargs=True
     )
-    batches = list(backend.next_tokens(requests, 200))
+    batches = list(backend.next_tokens(requests, Batching(200)))
     of_backend.remove()
     for batch in batches:
-        for place, values, top in batch:
-            for continuation, value in zip(requests[place].continuations, values, strict=True):
-                ids = requests[place].prompt + continuation
+        for index, values, top in batch:
+            for continuation, value in zip(requests[index].continuations, values, strict=True):
+                ids = requests[index].prompt + continuation
                 with torch.no_grad():
                     logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-                start = len(requests[place].prompt)
+                start = len(requests[index].prompt)
                 expected = sum(logits[n - 1, ids[n]].item() for n in range(start, len(ids)))
                 assert value == pytest.approx(expected, abs=1e-5)
                 assert top == int(logits[start - 1].argmax())

@@ -7,14 +7,14 @@ from evaluation.backends import tree_attention
 CONTINUATIONS = [[5, 6, 7], [5, 6, 8, 9], [5, 3], [4], [5, 6, 8, 2]]
 
 
-def test_a_common_beginning_of_continuations_is_one_branch():
+def test_a_common_prefix_of_continuations_is_one_branch():
     tree = tree_attention.tree([1, 2], CONTINUATIONS)
     assert tree.tokens == [1, 2, 5, 6, 8]  # the last token of a continuation is only predicted
     assert tree.depths == [0, 1, 2, 3, 4]
     assert tree.logit_positions == [[1, 2, 3], [1, 2, 3, 4], [1, 2], [1], [1, 2, 3, 4]]
 
 
-def test_every_token_sees_the_shared_beginning_and_its_own_branch():
+def test_every_token_attends_to_the_shared_prefix_and_its_own_branch():
     draw = random.Random(0)
     trees = [
         tree_attention.tree(
@@ -27,11 +27,11 @@ def test_every_token_sees_the_shared_beginning_and_its_own_branch():
     width = rows.tokens_rs.shape[1]
     for tree, start in zip(trees, rows.starts, strict=True):
         row, column = divmod(start, width)
-        for read in tree.logit_positions:
-            branch = [*range(read[0] + 1), *read[1:]]
+        for positions in tree.logit_positions:
+            branch = [*range(positions[0] + 1), *positions[1:]]
             last = branch[-1]
             assert rows.positions_rs[row, column + last] == 3 + len(branch) - 1
-            seen = rows.attention_mask_r1st[row, 0, column + last].nonzero()[:, 0].tolist()
-            assert seen == [0, 1, 2, *(3 + column + place for place in branch)]
+            attended = rows.attention_mask_r1st[row, 0, column + last].nonzero()[:, 0].tolist()
+            assert attended == [0, 1, 2, *(3 + column + position for position in branch)]
     own = sum(len(tree.tokens) for tree in trees)
     assert own <= rows.tokens_rs.numel() < 1.25 * own

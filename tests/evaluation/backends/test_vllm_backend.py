@@ -10,7 +10,9 @@ import pytest
 
 from evaluation import run
 from evaluation.backends import vllm_backend
+from evaluation.backends.base import Batching
 from evaluation.backends.encoding import GenerationRequest, Request
+from evaluation.backends.sampling import Sampling
 from galen.errors import UsageError
 
 needs_vllm = pytest.mark.skipif(
@@ -46,17 +48,20 @@ def test_a_single_token_is_asked_for_after_the_prompt_and_more_as_part_of_it():
 
 
 def test_each_branch_has_a_seed_of_its_own_that_stays():
-    request = GenerationRequest([1, 2], 9, ("###",), 0.8, ("a", "b"))
-    first, second = vllm_backend.written(request, {5, 0})
+    request = GenerationRequest([1, 2], 9, ("###",), Sampling(temperature=0.8), ("a", "b"))
+    first, second = vllm_backend.generated(request, {5, 0})
     assert first[1] | {"seed": None} == {
         "max_tokens": 9,
         "temperature": 0.8,
+        "top_p": 1.0,
+        "top_k": 0,
+        "repetition_penalty": 1.0,
         "stop": ["###"],
         "stop_token_ids": [0, 5],
         "seed": None,
     }
     assert first[1]["seed"] != second[1]["seed"]
-    assert vllm_backend.written(request, {5, 0}) == [first, second]
+    assert vllm_backend.generated(request, {5, 0}) == [first, second]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +80,9 @@ def test_each_branch_has_a_seed_of_its_own_that_stays():
         ),
     ],
 )
-def test_what_cannot_be_is_said_before_any_work(tiny_llama, data, tmp_path, options, message):
+def test_unsupported_options_are_refused_before_any_work(
+    tiny_llama, data, tmp_path, options, message
+):
     with pytest.raises(UsageError, match=message):
         run.main(
             [
@@ -105,14 +112,20 @@ def test_the_same_answers_as_with_transformers(make_llama):
         Request([9 + n] * 3 + list(range(20, 40 + n)), [[5], [77, 9], [77, 130, 4]])
         for n in range(4)
     ]
-    expected, found = (
-        {place: rest for batch in side.next_tokens(requests, 10**6) for place, *rest in batch}
+    expected, actual = (
+        {
+            index: rest
+            for batch in side.next_tokens(requests, Batching(10**6))
+            for index, *rest in batch
+        }
         for side in (ours, theirs)
     )
-    for place, (values, top) in expected.items():
-        assert found[place][0] == pytest.approx(values, abs=1e-3)
-        assert found[place][1] == top
-    prompts = [GenerationRequest(request.prompt, 12, (), 0.0, ("a",)) for request in requests]
-    assert sorted(next(iter(theirs.generate(prompts, 10**6)))) == sorted(
-        next(iter(ours.generate(prompts, 10**6)))
+    for index, (values, top) in expected.items():
+        assert actual[index][0] == pytest.approx(values, abs=1e-3)
+        assert actual[index][1] == top
+    prompts = [
+        GenerationRequest(request.prompt, 12, (), Sampling(), ("a",)) for request in requests
+    ]
+    assert sorted(next(iter(theirs.generate(prompts, Batching(10**6))))) == sorted(
+        next(iter(ours.generate(prompts, Batching(10**6))))
     )

@@ -71,7 +71,7 @@ def test_a_redirect_is_not_followed(servers, status):
     endpoint.reply = (status, {"Location": f"{stranger.url}/chat/completions?key={SENTINEL}"}, b"")
     with pytest.raises(
         DataError,
-        match=r"leads to http://127\.0\.0\.1/v1/chat/completions; the key is not sent there",
+        match=r"redirects to http://127\.0\.0\.1/v1/chat/completions; the key is not sent there",
     ) as caught:
         ChatEndpoint(endpoint.url, "m").ask("?")
     assert stranger.asked == []
@@ -96,12 +96,12 @@ def test_what_the_server_repeats_of_the_key_is_not_shown(servers, status):
     "url", ["http://me:secret@localhost/v1", "https://a.org/v1?api-key=secret"]
 )
 def test_keys_in_the_address_are_refused(url):
-    with pytest.raises(UsageError, match="a key goes into OPENAI_API_KEY") as caught:
+    with pytest.raises(UsageError, match="set the key in OPENAI_API_KEY") as caught:
         ChatEndpoint(url, "m").ask("?")
     assert "secret" not in str(caught.value)
 
 
-def test_what_is_no_key_is_said(servers, monkeypatch):
+def test_an_invalid_key_is_refused(servers, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "two\nlines")
     with pytest.raises(UsageError, match="OPENAI_API_KEY holds blanks"):
         ChatEndpoint(servers[0].url, "m").ask("?")
@@ -109,19 +109,19 @@ def test_what_is_no_key_is_said(servers, monkeypatch):
 
 
 def test_an_endless_answer_is_broken_off(servers, monkeypatch):
-    monkeypatch.setattr(openai_endpoint, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(openai_endpoint, "_MAX_BYTES", 1000)
     servers[0].reply = (200, {}, bytes(2000))
     with pytest.raises(DataError, match="more than 1,000 bytes"):
         ChatEndpoint(servers[0].url, "m").ask("?")
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("said", [f"I am {SENTINEL}. Rating: 4", f"no rating, {SENTINEL}"])
-def test_a_command_writes_the_key_nowhere(servers, tmp_path, said):
+@pytest.mark.parametrize("reply", [f"I am {SENTINEL}. Rating: 4", f"no rating, {SENTINEL}"])
+def test_a_command_writes_the_key_nowhere(servers, tmp_path, reply):
     """Although the judge repeats it: not in scores, messages or the command line."""
     pytest.importorskip("sacrebleu")
     endpoint, _ = servers
-    endpoint.reply = (200, {}, json.dumps({"choices": [{"message": {"content": said}}]}).encode())
+    endpoint.reply = (200, {}, json.dumps({"choices": [{"message": {"content": reply}}]}).encode())
     scores = tmp_path / "scores"
     for name, record in (
         (
@@ -154,7 +154,7 @@ def test_a_command_writes_the_key_nowhere(servers, tmp_path, said):
     )
     shown = Path(f"/proc/{process.pid}/cmdline").read_text()
     printed, _ = process.communicate(timeout=300)
-    assert process.returncode == (0 if "Rating" in said else 1)
+    assert process.returncode == (0 if "Rating" in reply else 1)
     assert endpoint.asked[0]["Authorization"] == f"Bearer {SENTINEL}"
     assert SENTINEL not in "".join(
         [shown, printed, *(path.read_text() for path in tmp_path.rglob("*") if path.is_file())]

@@ -58,7 +58,7 @@ def test_ratings_of_another_text_are_refused(tmp_path):
     before = path.read_bytes()
     for rows in ([["a", "Another?"], ["b", "Two?"]], [["b", "Two?"]]):
         with pytest.raises(
-            UsageError, match=r"sheet\.csv, line 2: what is entered for 'a' is about another text"
+            UsageError, match=r"sheet\.csv, line 2: the entries for 'a' belong to another text"
         ):
             sheet.write(path, GIVEN, rows, JUDGES)
         assert path.read_bytes() == before
@@ -92,7 +92,7 @@ def test_another_file_is_refused(tmp_path):
         (b"id,judge1\na,1,2\n", "line 2: 3 cells, but there are 2 columns"),
         ("id,judge1\né,1\n".encode("latin-1"), "line 2: not UTF-8 text"),
         (b"id,judge1\n" + b'"a' * 100_000, "line 2: "),
-        (b"name,judge1\n", "line 1: a column 'id' is wanted"),
+        (b"name,judge1\n", "line 1: expected a column 'id'"),
         (b"id,id\n", "each column once"),
         (
             b"id,judge" + b"1" * 1000 + b"\na,x\n",

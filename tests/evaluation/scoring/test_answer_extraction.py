@@ -81,7 +81,7 @@ FOUR = dict(zip("ABCD", LETTERS["en"], strict=False))
 PUBMEDQA = dict(zip("ABC", WORDS["en"], strict=True))
 
 
-def test_majority_leaves_unreadable_answers_out():
+def test_majority_ignores_unparsed_answers():
     assert answer_extraction.majority([None, None, ("B",), None]) == ("B",)
     assert answer_extraction.majority([("A",), ("B",), ("B",), None, None]) == ("B",)
     assert answer_extraction.majority([("A",), ("B",)]) == ("A",)

@@ -43,6 +43,7 @@ def test_the_settings_are_the_published_ones(name):
     ("override", "message"),
     [
         ("optimizer.min_lr=1", r"min_lr \(1\.0\) is above lr"),
+        ("optimizer.lr_decay_style=constant", "min_lr has no effect with lr_decay_style: constant"),
         ("lora={target_modules: []}", "lora.target_modules: .*at least 1 item"),
         (
             "data.train=[{set: medqa, file: a.jsonl}]",
@@ -54,6 +55,6 @@ def test_the_settings_are_the_published_ones(name):
         ),
     ],
 )
-def test_mistakes_are_told(override, message):
+def test_mistakes_are_reported(override, message):
     with pytest.raises(UsageError, match=message):
         recipe.load(Recipe, "examples/finetune/meditron_medqa.yaml", [override])

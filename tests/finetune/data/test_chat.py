@@ -89,7 +89,7 @@ def test_generation_stops_at_the_mark_behind_an_answer(tokenizer):
     assert chat.end_of_answer(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
 
 
-def test_marks_that_are_no_tokens_are_told(tiny_tokenizer):
+def test_marks_that_are_no_tokens_are_reported(tiny_tokenizer):
     from transformers import AutoTokenizer
 
     bare = AutoTokenizer.from_pretrained(tiny_tokenizer)
@@ -224,7 +224,7 @@ def marked(tiny_tokenizer):
 
 
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
-def test_what_ends_an_answer_is_learnt_and_ends_generation(marked, name):
+def test_what_ends_an_answer_is_trained_and_ends_generation(marked, name):
     template, first, last, end = TEMPLATES[name]
     chat.install(marked, template)
     said = ("Which?", "One.", "And?", "Two.")
@@ -265,13 +265,13 @@ def test_a_template_that_ends_no_answer_is_refused_where_there_is_no_end_of_sequ
         ),
     ],
 )
-def test_templates_that_fail_are_told_in_one_message(marked, template, message):
+def test_templates_that_fail_are_reported_in_one_message(marked, template, message):
     marked.chat_template = template
     with pytest.raises(DataError, match=message):
         chat.answers(marked, MESSAGES)
 
 
-def test_a_template_file_of_another_encoding_is_told(tmp_path):
+def test_a_template_file_of_another_encoding_is_reported(tmp_path):
     (tmp_path / "a.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="is not UTF-8"):
         chat.read_template(str(tmp_path / "a.jinja"))

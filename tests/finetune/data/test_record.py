@@ -69,7 +69,7 @@ def test_an_id_that_is_null_is_absent(tmp_path):
         ({"prompt": "p", "completion": None}, "key 'completion' must be a text, not null"),
     ],
 )
-def test_wrong_pairs_are_told(tmp_path, wrong, message):
+def test_wrong_pairs_are_reported(tmp_path, wrong, message):
     with pytest.raises(DataError, match=message):
         record.read(write(tmp_path / "a.jsonl", {"prompt": "p", "completion": "c"}, wrong))
 
@@ -87,7 +87,7 @@ def test_wrong_pairs_are_told(tmp_path, wrong, message):
         (["a"], "message 1: a message must be an object"),
     ],
 )
-def test_wrong_conversations_are_told(tmp_path, messages, message):
+def test_wrong_conversations_are_reported(tmp_path, messages, message):
     with pytest.raises(DataError, match=message):
         record.read(write(tmp_path / "a.jsonl", {"messages": messages}))
 
@@ -95,7 +95,7 @@ def test_wrong_conversations_are_told(tmp_path, messages, message):
 @pytest.mark.parametrize(
     "given", [{"text": "t"}, {"prompt": "p", "response": "r"}, {"conversations": []}]
 )
-def test_an_unknown_layout_is_told_with_the_known_ones(tmp_path, given):
+def test_an_unknown_layout_is_reported_with_the_known_ones(tmp_path, given):
     with pytest.raises(
         DataError,
         match=(
@@ -106,6 +106,6 @@ def test_an_unknown_layout_is_told_with_the_known_ones(tmp_path, given):
         record.read(write(tmp_path / "a.jsonl", given))
 
 
-def test_an_empty_file_is_told(tmp_path):
+def test_an_empty_file_is_reported(tmp_path):
     with pytest.raises(DataError, match="holds no records"):
         record.read(write(tmp_path / "a.jsonl"))

@@ -153,7 +153,7 @@ def test_each_template_has_the_prompt_alone_and_then_the_answer_and_its_end(toke
     ("prompt", "completion"),
     [("Yes or no?", " yes"), ("Yes or no? ", "yes"), ("Write:", ":::"), ("Eins\n", "\nzwei")],
 )
-def test_a_completion_is_learnt_whole_with_its_end(tokenizer, prompt, completion):
+def test_a_completion_is_trained_complete_with_its_end(tokenizer, prompt, completion):
     (made,), _ = sample.encode(
         [Item(PromptCompletion("1", prompt, completion), "lm_eval")], tokenizer, 1000
     )

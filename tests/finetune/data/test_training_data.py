@@ -47,7 +47,7 @@ def test_both_forms_of_a_question_fall_on_one_side(mmedbench):
     }
 
 
-def test_what_stands_in_a_test_set_is_left_out(mmedbench, tmp_path):
+def test_what_is_in_a_test_set_is_excluded(mmedbench, tmp_path):
     test = tmp_path / "test.jsonl"
     options = {"A": "e", "B": "a", "C": "b", "D": "c", "E": "d"}
     test.write_text(
@@ -103,7 +103,7 @@ def test_bioinstructqa_comes_by_corpus_and_without_its_test_questions(tmp_path):
     assert [finding["item"] for finding in data.contaminated] == ["biomistral/test-5"]
 
 
-def test_ids_can_be_left_out(question_file, tmp_path):
+def test_ids_can_be_excluded(question_file, tmp_path):
     (tmp_path / "ids.json").write_text(json.dumps({"q1": "", "q3": ""}))
     data = training_data.read(
         Data(train=[Source(source=str(question_file), exclude_ids=str(tmp_path / "ids.json"))])
@@ -119,7 +119,7 @@ def test_ids_can_be_left_out(question_file, tmp_path):
         ("missing.jsonl", DataError, "there is no file missing.jsonl"),
     ],
 )
-def test_mistakes_are_told(source, error, message):
+def test_mistakes_are_reported(source, error, message):
     with pytest.raises(error, match=message):
         training_data.read(Data(train=[source]))
 
@@ -131,7 +131,7 @@ def test_training_and_validation_share_nothing(question_file):
         training_data.read(Data(train=[str(question_file)] * 2))
 
 
-def test_when_all_records_are_test_questions_that_is_told(question_file):
+def test_when_all_records_are_test_questions_that_is_reported(question_file):
     with pytest.raises(DataError, match="no record is left to train on: 40 are in test sets"):
         training_data.read(
             Data(

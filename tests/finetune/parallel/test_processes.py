@@ -87,7 +87,7 @@ def test_sharded_processes_train_as_one(recipe_file, tmp_path, start_forked, kin
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_killed_processes_go_on_to_the_same_bits(recipe_file, tmp_path, start_forked, kind):
+def test_killed_processes_resume_to_the_same_bits(recipe_file, tmp_path, start_forked, kind):
     """All processes are killed with SIGKILL between two checkpoints, in the middle of an epoch.
 
     With DDP each process draws dropout of its own.

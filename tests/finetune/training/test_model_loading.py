@@ -97,7 +97,7 @@ def test_without_new_tokens_no_row_is_trained(folder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])
-def test_quantised_weights_stay_and_the_adapter_learns(tiny_llama, kind, tmp_path):
+def test_quantized_weights_stay_and_the_adapter_learns(tiny_llama, kind, tmp_path):
     """The loss falls, linear layers stay bytes, and the adapter merges into unquantized weights."""
     pytest.importorskip("bitsandbytes")
     options = Model(path=str(tiny_llama), quantization=kind)

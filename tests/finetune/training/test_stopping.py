@@ -81,7 +81,7 @@ def long_recipe(tmp_path_factory, tiny_llama, question_file):
 @pytest.mark.parametrize(
     ("said", "number"), [("step 6/16 | loss", signal.SIGTERM), ("step 3/16 | loss", signal.SIGUSR2)]
 )
-def test_a_signal_brings_a_checkpoint_and_the_run_goes_on_to_the_same_bits(
+def test_a_signal_brings_a_checkpoint_and_the_run_resumes_to_the_same_bits(
     long_recipe, tmp_path, start_forked, said, number
 ):
     codes, written = signal_after(
@@ -89,8 +89,8 @@ def test_a_signal_brings_a_checkpoint_and_the_run_goes_on_to_the_same_bits(
     )
     assert codes == [75], written[-3000:]
     assert f"stopped by {number.name} after step" in written
-    kept = written.split("kept: ")[1].splitlines()[0]
-    assert Path(kept).is_dir()
+    saved = written.split("checkpoint: ")[1].splitlines()[0]
+    assert Path(saved).is_dir()
     assert "resume with: python " in written
     train.main([str(long_recipe / "recipe.yaml"), f"output={tmp_path / 'run'}"])
     same_result(long_recipe / "whole", tmp_path / "run")
@@ -118,12 +118,12 @@ def test_each_validation_is_broken_off_by_ctrl_c_and_made_when_the_run_goes_on(
     ]
     for step in validations:
         assert train.main(arguments) == 75
-        said = caplog.text
+        output = caplog.text
         caplog.clear()
         assert (
-            f"stopped by SIGINT after step {step} of 16; kept: " in said
+            f"stopped by SIGINT after step {step} of 16; checkpoint: " in output
             if step
-            else "nothing is kept" in said
+            else "nothing is saved" in output
         )
     assert train.main(arguments) == 0
     same_result(long_recipe / "whole", tmp_path / "run")
@@ -160,7 +160,7 @@ def test_the_command_that_a_stopped_run_names_finishes_it(recipe_file, tmp_path)
 
 
 @pytest.mark.multiprocess
-def test_one_of_two_processes_is_told_and_both_stop(recipe_file, tmp_path, start_forked):
+def test_one_of_two_processes_is_signaled_and_both_stop(recipe_file, tmp_path, start_forked):
     options = [
         recipe_file,
         "training.gradient_accumulation_steps=1",
@@ -206,7 +206,7 @@ def test_a_second_interrupt_ends_at_once_and_handlers_come_back():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_second_start_is_told_who_writes_the_run(recipe_file, tmp_path):
+def test_a_second_start_reports_that_another_process_writes_the_run(recipe_file, tmp_path):
     with (
         lock.hold(tmp_path / "run"),
         pytest.raises(DataError, match=rf"is being written by .* \(process {os.getpid()} on "),
@@ -216,7 +216,7 @@ def test_a_second_start_is_told_who_writes_the_run(recipe_file, tmp_path):
 
 
 @pytest.mark.multiprocess
-def test_a_second_start_of_two_processes_is_told_in_one_line(recipe_file, tmp_path):
+def test_a_second_start_of_two_processes_is_reported_in_one_line(recipe_file, tmp_path):
     with lock.hold(tmp_path / "run"):
         done = run("finetune/train.py", recipe_file, "--nproc-per-node", 2, check=False)
     assert done.returncode == 1

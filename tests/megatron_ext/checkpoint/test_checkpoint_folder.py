@@ -10,7 +10,7 @@ from megatron_ext.checkpoint import checkpoint_folder
 @pytest.mark.parametrize(
     ("folder", "file", "message"),
     [
-        ("none", "", "there is no such folder"),
+        ("none", "", "it does not exist"),
         (
             "hf",
             "config.json",
@@ -21,7 +21,7 @@ from megatron_ext.checkpoint import checkpoint_folder
         ("other", "notes.txt", r"no latest_checkpointed_iteration\.txt in it"),
     ],
 )
-def test_what_is_no_checkpoint_is_told_for_what_it_is(tmp_path, folder, file, message):
+def test_a_folder_that_is_no_checkpoint_is_described(tmp_path, folder, file, message):
     if file:
         (tmp_path / folder / file).parent.mkdir(parents=True)
         (tmp_path / folder / file).touch()

@@ -131,7 +131,7 @@ def test_objects_of_a_training_program_stay_inert(tmp_path):
 
 
 @pytest.mark.parametrize("checksum", [True, False])
-def test_tensors_are_found_where_they_lie(tmp_path, checksum):
+def test_tensors_are_located(tmp_path, checksum):
     tensors = {
         "a": torch.randn(5, 3),
         "t": torch.randn(4, 6).T,
@@ -145,12 +145,12 @@ def test_tensors_are_found_where_they_lie(tmp_path, checksum):
         length = file.tell() - 6
         file.write(b"after")
     torch.serialization.set_crc32_options(True)
-    found = safe_pickle.read_archive(tmp_path / "x", 6, length)
-    assert all(isinstance(value, StoredTensor) for value in found.values())
+    values = safe_pickle.read_archive(tmp_path / "x", 6, length)
+    assert all(isinstance(value, StoredTensor) for value in values.values())
     for name, tensor in tensors.items():
-        assert found[name].read().equal(tensor), name
-    assert found["a"].rows(1, 3).equal(tensors["a"][1:3])
-    assert found["t"].rows(1, 3).equal(tensors["t"][1:3])
+        assert values[name].read().equal(tensor), name
+    assert values["a"].rows(1, 3).equal(tensors["a"][1:3])
+    assert values["t"].rows(1, 3).equal(tensors["t"][1:3])
 
 
 def test_a_cut_file_is_named(tmp_path, checkpoint):
@@ -203,7 +203,7 @@ def test_the_class_of_an_optimizer_may_be_named_but_not_made():
         safe_pickle.read_bytes(b"ctorch.optim.adamw\nAdamW\n(tR.", "groups")
 
 
-def test_what_is_planted_behind_a_storage_is_refused(tmp_path):
+def test_bytes_behind_a_storage_are_refused(tmp_path):
     """torch.load unpickles the storage's keys too, whatever they are."""
     five = (1, 2, 3, "the storage", Planted(tmp_path / "was-run"))
     content = pickle.dumps(Loaded(b"".join(map(pickle.dumps, five))))
@@ -213,7 +213,7 @@ def test_what_is_planted_behind_a_storage_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_what_training_programs_write_is_read(tmp_path, protocol):
+def test_pickles_of_training_programs_are_read(tmp_path, protocol):
     drawn = {
         "python": random.getstate(),
         "numpy": numpy.random.get_state(),
@@ -249,20 +249,22 @@ def test_what_training_programs_write_is_read(tmp_path, protocol):
         ],
     }
     torch.save(stored, tmp_path / "common.pt", pickle_protocol=protocol)
-    found = pickle_values.real(
+    values = pickle_values.real(
         safe_pickle.read_archive(tmp_path / "common.pt"), "common.pt", inert=True
     )
     assert (
-        found["plain"] == stored["plain"]
-        and found["default"] == stored["default"]
-        and found["number"] == 2.5
+        values["plain"] == stored["plain"]
+        and values["default"] == stored["default"]
+        and values["number"] == 2.5
     )
-    assert all(found["state"][name].equal(weight) for name, weight in stored["state"].items())
-    assert found["turned"].tolist() == turned.tolist() and found["rng"]["python"] == drawn["python"]
-    assert found["rng"]["numpy"][1].tolist() == drawn["numpy"][1].tolist() and found["rng"][
+    assert all(values["state"][name].equal(weight) for name, weight in stored["state"].items())
+    assert (
+        values["turned"].tolist() == turned.tolist() and values["rng"]["python"] == drawn["python"]
+    )
+    assert values["rng"]["numpy"][1].tolist() == drawn["numpy"][1].tolist() and values["rng"][
         "torch"
     ].equal(drawn["torch"])
-    read = vars(found["args"])
+    read = vars(values["args"])
     assert (read["where"], read["dtype"], read["timeout"], read["lr"]) == (
         Path("/x/y"),
         torch.bfloat16,

@@ -16,7 +16,7 @@ def test_a_constant_batch():
 
 
 @pytest.mark.parametrize("ramp", [(8, 8, 100), (4, 4, 1000), (16, 16, 1), (8, 4, 333)])
-def test_the_ramp_is_megatrons(ramp):
+def test_the_ramp_up_is_megatrons(ramp):
     """Megatron's own calculator, where this version still has one that ramps."""
     ours, consumed, total = schedule(ramp), 0, 0
     if not hasattr(num_microbatches_calculator, "RampupBatchsizeNumMicroBatchesCalculator"):

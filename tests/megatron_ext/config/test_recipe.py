@@ -1,10 +1,10 @@
 import pytest
 
-from galen.errors import UsageError
-from galen.recipe import load
+from galen.errors import OutputConflictError, UsageError
+from galen.recipe import dump, load
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.layout_checks import check_layout
-from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.recipe import Recipe, from_run
 
 SHAPE = Architecture(
     family="llama",
@@ -115,9 +115,21 @@ def test_possible_layouts(recipe, processes, overrides, expected):
         (
             3,
             ["parallel.pipeline_model_parallel_size=2"],
-            "a multiple of 2 (--nproc-per-node)",
+            (
+                "the number of processes (3) must be a multiple of tensor x pipeline x context"
+                " parallel size = 1 x 2 x 1 = 2; use 2 or 4 (galen pretrain --nproc-per-node, galen"
+                " plan --gpus), or change parallel.pipeline_model_parallel_size"
+            ),
         ),
-        (8, [], "no multiple of micro_batch_size x data-parallel size = 2 x 8"),
+        (
+            8,
+            [],
+            (
+                "training.global_batch_size = 8 must be a multiple of micro_batch_size x"
+                " data-parallel size = 2 x 8 = 16; change it, training.micro_batch_size or the"
+                " number of processes"
+            ),
+        ),
         (1, ["data.seq_length=9000"], "longer than the 8192 positions"),
         (
             3,
@@ -156,9 +168,13 @@ def test_possible_layouts(recipe, processes, overrides, expected):
         (
             4,
             ["training.rampup_batch_size=[4,4,100]"],
-            "training.rampup_batch_size: the batch size = 4 is no multiple",
+            "training.rampup_batch_size: the batch size = 4 must be a multiple",
         ),
-        (2, ["parallel.context_parallel_size=4"], "models of 1 x 1 x 4"),
+        (
+            2,
+            ["parallel.context_parallel_size=4"],
+            "context parallel size = 1 x 1 x 4 = 4; use 4 (galen pretrain",
+        ),
         (
             2,
             [
@@ -205,7 +221,13 @@ LEAN_FP8 = (
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimizer.lr_warmup_iters=10", "must be less than training.train_iters"),
+        (
+            "optimizer.lr_warmup_iters=10",
+            (
+                "optimizer.lr_warmup_iters (10) must be less than training.train_iters (10); set"
+                " optimizer.lr_warmup_iters to at most 9, or training.train_iters to at least 11"
+            ),
+        ),
         ("optimizer.min_lr=1", "must not exceed optimizer.lr"),
         (
             "parallel.sequence_parallel=true",
@@ -332,7 +354,7 @@ def test_wrong_blends_are_named(recipe, overrides, message):
     assert message in str(error.value)
 
 
-def test_a_blend_knows_its_files(recipe):
+def test_a_blend_lists_its_files(recipe):
     data = recipe(*SOURCES).data
     assert (data.train_prefixes, data.validation_prefixes) == (["x", "z"], ["y"])
 
@@ -343,3 +365,11 @@ def test_sizes_of_smollm2():
     assert SHAPE.padded_vocab_size(tensor_parallel=9) == 49536
     # 6 N + 6 L h s, with the output layer (tied) among N
     assert SHAPE.flops_per_token(512) == 6 * 134_515_008 + 6 * 30 * 576 * 512
+
+
+def test_a_run_folder_of_another_version_names_the_fix(tmp_path, recipe):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump(recipe()).replace("training:\n", "training:\n  renamed: 1\n"))
+    with pytest.raises(OutputConflictError) as error:
+        from_run(path)
+    assert "unknown key 'training.renamed'); resume it with the version" in str(error.value)

@@ -14,6 +14,7 @@ from galen.recipe import load
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.data import data_identity, tokenized
 from megatron_ext.data.passes import ReadOnce
+from megatron_ext.data.token_files import Vocabulary
 from tests.megatron_ext.conftest import RECIPE, log, write
 
 EOD = 0
@@ -72,15 +73,19 @@ def test_a_small_validation_set_is_read_once(pretrain_forked, three, expected, n
 
 
 @pytest.mark.multiprocess
-def test_documents_apart(pretrain_forked, untied_llama, three):
+def test_documents_do_not_attend_to_each_other(pretrain_forked, untied_llama, three):
     model = AutoModelForCausalLM.from_pretrained(untied_llama)
     with torch.no_grad():
-        alone = [
+        source_losses = [
             model(torch.tensor([document]), labels=torch.tensor([document])).loss.item()
             for document in three[1]
         ]
     mean = (
-        sum(loss * (len(document) - 1) for loss, document in zip(alone, three[1], strict=True)) / 34
+        sum(
+            loss * (len(document) - 1)
+            for loss, document in zip(source_losses, three[1], strict=True)
+        )
+        / 34
     )
     sources = [
         f"s{n}: {{train: [{three[0]}], validation: [{three[0].parent}/one{n}], weight: 1}}"
@@ -91,9 +96,11 @@ def test_documents_apart(pretrain_forked, untied_llama, three):
     blend = ["data.train=[]", "data.validation=[]", "data.sources={" + ", ".join(sources) + "}"]
     output = pretrain_forked(1, *blend, *ONE_STEP)
     first = log(output, "validation")[0]
-    assert [first["sources"][f"s{n}"] for n in range(3)] == pytest.approx(alone, rel=1e-6)
-    assert first["loss"] == pytest.approx(sum(alone) / 3, rel=1e-6) and first["tokens"] == 34
-    assert mean == pytest.approx(sum(alone) / 3, rel=0.1)
+    assert [first["sources"][f"s{n}"] for n in range(3)] == pytest.approx(source_losses, rel=1e-6)
+    assert (
+        first["loss"] == pytest.approx(sum(source_losses) / 3, rel=1e-6) and first["tokens"] == 34
+    )
+    assert mean == pytest.approx(sum(source_losses) / 3, rel=0.1)
 
 
 @pytest.fixture
@@ -109,9 +116,9 @@ def built(tmp_path, group_of_one, checkpoint):
         run = load(
             Recipe, file, [f"data.train=[{prefix}]", f"data.validation=[{prefix}]", *overrides]
         )
-        vocabulary = tokenized.Vocabulary(vocab_size=300, eod=-2)
+        vocabulary = Vocabulary(vocab_size=300, eod=-2)
         fingerprints = {str(prefix): data_identity.fingerprint(str(prefix))}
-        return tokenized.build(run, vocabulary, tmp_path / "cache", tmp_path / "none", fingerprints)
+        return tokenized.build(run, vocabulary, tmp_path / "cache", fingerprints)
 
     return build
 
@@ -134,13 +141,13 @@ def test_no_sequence_holds_a_repetition(built, lengths):
         assert len(predicted) == starts[-1] - 1 == len(set(predicted))
 
 
-def test_padding_is_not_taken_for_the_mask_of_other_sequences(built):
+def test_padding_does_not_mask_other_sequences(built):
     data = built([[1] * 70])
-    tokens = [len(read(data.train.once[place])) for place in (*range(3), *range(3))]
+    tokens = [len(read(data.train.once[index])) for index in (*range(3), *range(3))]
     again = built([[1] * 70]).train.once
-    padded = min(range(3), key=lambda place: tokens[place])
+    padded = min(range(3), key=lambda index: tokens[index])
     assert sorted(tokens[:3]) == [6, 33, 33]
-    assert [len(read(again[place])) for place in (padded, *range(3))] == [6, *tokens[:3]]
+    assert [len(read(again[index])) for index in (padded, *range(3))] == [6, *tokens[:3]]
 
 
 def test_later_passes_have_another_order(built):
@@ -166,7 +173,7 @@ def test_epochs_are_counted(built):
     assert not below.exceeds_limit and below.message.endswith("8.00 epochs")
 
 
-def test_padding_counts_to_no_epoch(built):
+def test_padding_does_not_count_as_an_epoch(built):
     smallest = [
         "training.train_iters=1",
         "optimizer.lr_warmup_iters=0",
@@ -181,7 +188,7 @@ def test_padding_counts_to_no_epoch(built):
     )
 
 
-def test_samples_of_several_files_and_empty_ones_behind():
+def test_samples_of_several_files_end_with_padding():
     files = [
         [{"tokens": torch.tensor([n]), "loss_mask": torch.ones(1)} for n in range(low, high)]
         for low, high in ((0, 3), (3, 10))

@@ -1,3 +1,4 @@
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,8 @@ from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.architecture import read_architecture
 from megatron_ext.data.batches import BatchSampler
-from megatron_ext.data.tokenized import check, check_ids
+from megatron_ext.data.token_files import check
+from megatron_ext.data.tokenized import check_ids
 from tests.conftest import run
 
 
@@ -37,18 +39,18 @@ def written(tmp_path_factory, tiny_tokenizer):
 
 
 @pytest.fixture
-def tokenised(tmp_path, written):
+def tokenized(tmp_path, written):
     shutil.copytree(written, tmp_path, dirs_exist_ok=True)
     return f"{tmp_path}/d_text_document"
 
 
-def test_what_preprocess_wrote_fits(tokenised, shape, tiny_tokenizer):
-    vocabulary = check([tokenised], shape, tiny_tokenizer / "tokenizer.json")
+def test_output_of_preprocess_is_accepted(tokenized, shape, tiny_tokenizer):
+    vocabulary = check([tokenized], shape, tiny_tokenizer / "tokenizer.json")
     assert (vocabulary.vocab_size, vocabulary.eod) == (300, 0)
 
 
 def test_documents_without_an_end_have_no_end_of_document_token(
-    tmp_path, tokenised, shape, tiny_tokenizer
+    tmp_path, tokenized, shape, tiny_tokenizer
 ):
     """Files without end-of-document tokens have none, though their tokenizer does.
 
@@ -58,42 +60,54 @@ def test_documents_without_an_end_have_no_end_of_document_token(
     made["config"]["append_eod"] = False
     (tmp_path / "x_manifest.json").write_text(json.dumps(made))
     for ending in ("bin", "idx"):
-        shutil.copy(f"{tokenised}.{ending}", tmp_path / f"x_text_document.{ending}")
+        shutil.copy(f"{tokenized}.{ending}", tmp_path / f"x_text_document.{ending}")
     assert (
         check(
-            [tokenised, f"{tmp_path}/x_text_document"], shape, tiny_tokenizer / "tokenizer.json"
+            [tokenized, f"{tmp_path}/x_text_document"], shape, tiny_tokenizer / "tokenizer.json"
         ).eod
         < 0
     )
 
 
-def test_another_tokenizer_is_refused(tmp_path, tokenised, shape, tiny_tokenizer):
+def test_another_tokenizer_is_refused(tmp_path, tokenized, shape, tiny_tokenizer):
     other = tmp_path / "tokenizer.json"
     other.write_text((tiny_tokenizer / "tokenizer.json").read_text() + "\n")
     with pytest.raises(DataError, match="differs from the model's own"):
-        check([tokenised], shape, other)
+        check([tokenized], shape, other)
 
 
-def test_an_altered_index_is_refused(tokenised, shape, tiny_tokenizer):
-    index = Path(f"{tokenised}.idx")
+def test_an_altered_index_is_refused(tokenized, shape, tiny_tokenizer):
+    index = Path(f"{tokenized}.idx")
     content = bytearray(index.read_bytes())
     content[-9] ^= 1
     index.write_bytes(content)
     with pytest.raises(DataError, match=r"\.idx was altered since .*_manifest\.json was written"):
-        check([tokenised], shape, tiny_tokenizer / "tokenizer.json")
+        check([tokenized], shape, tiny_tokenizer / "tokenizer.json")
 
 
-def test_a_larger_vocabulary_is_refused(tmp_path, tokenised, shape, tiny_tokenizer):
+def test_a_larger_vocabulary_is_refused(tmp_path, tokenized, shape, tiny_tokenizer):
     path = tmp_path / "d_manifest.json"
     made = manifest.read(path)
     made["tokenizer"]["vocab_size"] = 301
     path.write_text(json.dumps(made))
     with pytest.raises(DataError, match="has 301 ids; the model has 300 embedding rows"):
-        check([tokenised], shape, tiny_tokenizer / "tokenizer.json")
+        check([tokenized], shape, tiny_tokenizer / "tokenizer.json")
+
+
+@pytest.mark.parametrize("section", ["config", "tokenizer"])
+def test_a_manifest_of_another_version_is_refused(
+    tmp_path, tokenized, shape, tiny_tokenizer, section
+):
+    path = tmp_path / "d_manifest.json"
+    made = manifest.read(path)
+    made[section] = {"renamed": 1}
+    path.write_text(json.dumps(made))
+    with pytest.raises(DataError, match="lacks what this version of Galen records"):
+        check([tokenized], shape, tiny_tokenizer / "tokenizer.json")
 
 
 @pytest.mark.usefixtures("group_of_one")
-def test_ids_are_read_when_no_manifest_tells(data, shape, tmp_path):
+def test_ids_are_checked_in_files_without_a_manifest(data, shape, tmp_path):
     prefix = str(data / "train_text_document")
     assert check([prefix], shape, tmp_path / "none").vocab_size == 300
     check_ids([prefix], shape)
@@ -128,10 +142,10 @@ def test_damaged_files_are_named(data, shape, tmp_path, damage, message):
         check([str(tmp_path / "x")], shape, tmp_path / "none")
 
 
-@pytest.mark.parametrize("given", ["d", "d_text_document.bin", "d_text_document.idx"])
-def test_a_prefix_that_is_nearly_right_is_told(tokenised, shape, tmp_path, given):
-    with pytest.raises(DataError, match=rf"{given}\.idx is missing; did you mean {tokenised}\?"):
-        check([f"{tmp_path}/{given}"], shape, tmp_path / "none")
+@pytest.mark.parametrize("name", ["d", "d_text_document.bin", "d_text_document.idx"])
+def test_a_similar_prefix_is_suggested(tokenized, shape, tmp_path, name):
+    with pytest.raises(DataError, match=rf"{name}\.idx is missing; did you mean {tokenized}\?"):
+        check([f"{tmp_path}/{name}"], shape, tmp_path / "none")
 
 
 def test_empty_data_are_refused(shape, tmp_path):
@@ -145,20 +159,19 @@ def test_empty_data_are_refused(shape, tmp_path):
 
 def samples(ranks, micro, consumed=0):
     """All ranks' samples, in the order in which global batches of 8 consume them."""
-    parts = [
-        list(
-            BatchSampler(
-                total=32, consumed=consumed, micro_batch_size=micro, rank=rank, ranks=ranks
-            )
-        )
+    samplers = [
+        BatchSampler(total=32, consumed=consumed, micro_batch_size=micro, rank=rank, ranks=ranks)
         for rank in range(ranks)
     ]
-    batches = 8 // (micro * ranks)
-    steps = range(0, len(parts[0]), batches)
-    return [
-        sorted(n for part in parts for batch in part[step : step + batches] for n in batch)
-        for step in steps
-    ]
+    micro_batches = [list(sampler) for sampler in samplers]
+    per_step = 8 // (micro * ranks)
+    steps = []
+    for first in range(0, len(micro_batches[0]), per_step):
+        step = []
+        for own in micro_batches:
+            step += itertools.chain.from_iterable(own[first : first + per_step])
+        steps.append(sorted(step))
+    return steps
 
 
 def test_each_step_takes_the_same_samples_under_any_layout():

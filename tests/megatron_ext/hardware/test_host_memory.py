@@ -55,11 +55,9 @@ def smollm(checkpoint):
 
 
 def test_the_line_of_readme_on_a_laptop(readme, smollm, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "8")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     monkeypatch.setattr(host_memory, "available", lambda: 22.0 * GIB)
     with pytest.raises(UsageError) as refused:
-        host_memory.check(smollm, readme)
+        host_memory.check(smollm, readme, 8, 8)
     text = str(refused.value)
     assert (
         "the run needs about 58." in text
@@ -82,7 +80,7 @@ def test_the_line_of_readme_on_a_laptop(readme, smollm, monkeypatch):
     forced = dataclasses.replace(
         readme, resilience=dataclasses.replace(readme.resilience, check_memory=False)
     )
-    host_memory.check(smollm, forced)
+    host_memory.check(smollm, forced, 8, 8)
 
 
 def test_limits_of_control_groups(tmp_path):
@@ -106,15 +104,26 @@ def test_limits_of_control_groups(tmp_path):
     assert host_memory.available() > 0
 
 
-@pytest.mark.multiprocess
-def test_a_run_that_cannot_fit_is_refused(checkpoint, data, tmp_path):
+def test_drivers_of_gpus_are_found(tmp_path):
+    (tmp_path / "null").touch()
+    assert not host_memory.may_have_gpu(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert host_memory.may_have_gpu(tmp_path)
+
+
+def test_a_run_that_cannot_fit_is_refused_before_torch_is_imported(checkpoint, data, tmp_path):
+    if host_memory.may_have_gpu():
+        pytest.skip("on a machine with a GPU, PyTorch decides")
     (tmp_path / "r.yaml").write_text(
         RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=data)
     )
     huge = ["training.micro_batch_size=100000000", "training.global_batch_size=100000000"]
-    words = command(
-        "-m", "megatron_ext.pretrain", "--nproc-per-node", 1, tmp_path / "r.yaml", *huge
+    program = (
+        "import sys; from galen import cli; from megatron_ext import pretrain\n"
+        "try: cli.run(pretrain.main)\n"
+        "finally: print('torch imported:', 'torch' in sys.modules)"
     )
+    words = command("-c", program, "--nproc-per-node", 1, tmp_path / "r.yaml", *huge)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2, done.stderr
     last = done.stderr.splitlines()[-1]
@@ -122,4 +131,5 @@ def test_a_run_that_cannot_fit_is_refused(checkpoint, data, tmp_path):
         last.startswith("error: the run needs about ")
         and "It fits with training.micro_batch_size=1;" in last
     )
+    assert "torch imported: False" in done.stdout
     assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()

@@ -1,7 +1,4 @@
-"""How processes meet, and what the platforms ask of Transformer Engine.
-
-Stand-ins take its place, since it is not installed where this runs.
-"""
+"""Rendezvous of processes, and calls of Transformer Engine, which stand-ins replace."""
 
 import enum
 import socket
@@ -45,9 +42,9 @@ def test_without_a_gpu_megatron_does_not_see_gpu_packages(monkeypatch, gpu):
     ],
 )
 def test_buffers_of_the_overlap(tmp_path, monkeypatch, overrides, modes):
-    base, given = ModuleType("base"), {}
+    base, options = ModuleType("base"), {}
     base.UserBufferQuantizationMode = enum.Enum("UserBufferQuantizationMode", ["NONE", "FP8"])
-    base.initialize_ub = given.update
+    base.initialize_ub = options.update
     monkeypatch.setitem(sys.modules, "transformer_engine.pytorch.module.base", base)
     (tmp_path / "r.yaml").write_text(TEXT)
     run = load(Recipe, tmp_path / "r.yaml", [*OVERLAP, *overrides])
@@ -55,9 +52,9 @@ def test_buffers_of_the_overlap(tmp_path, monkeypatch, overrides, modes):
         device=torch.device("cuda", 0), backend="nccl", transformer_engine=True
     )
     platform.start_tp_overlap(run, SHAPE.hidden_size)
-    assert [mode.name for mode in given.pop("quantization_modes")] == modes
+    assert [mode.name for mode in options.pop("quantization_modes")] == modes
     tokens = run.data.seq_length * run.training.micro_batch_size
-    assert given == {
+    assert options == {
         "shape": [tokens, SHAPE.hidden_size],
         "tp_size": 3,
         "bootstrap_backend": "nccl",
@@ -102,7 +99,7 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
             platforms.detect_platform().init_distributed()
 
 
-def test_half_a_description_of_the_processes_is_refused(monkeypatch):
+def test_an_incomplete_environment_is_refused(monkeypatch):
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", "0")
@@ -112,3 +109,13 @@ def test_half_a_description_of_the_processes_is_refused(monkeypatch):
         match="RANK is set, MASTER_ADDR and MASTER_PORT not: start the run with torchrun",
     ):
         platforms.detect_platform().init_distributed()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the platform is CUDA")
+def test_torch_compile_works_on_the_cpu_platform():
+    """It refuses one function under several of PyTorch's names, as some stand-ins were."""
+    from torch._dynamo import trace_rules
+
+    platforms.current_platform()
+    trace_rules.get_torch_obj_rule_map.cache_clear()
+    assert trace_rules.get_torch_obj_rule_map()

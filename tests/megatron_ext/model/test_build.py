@@ -36,7 +36,7 @@ def computed(tmp_path_factory, make_llama, start_forked):
     torch.save(tokens, folder / "tokens.pt")
     models = {name: make_llama(**options) for name, options in CONFIGS.items()}
     pairs = [
-        (folder / f"megatron{place}", folder / f"found{place}.pt") for place in range(len(models))
+        (folder / f"megatron{index}", folder / f"outputs{index}.pt") for index in range(len(models))
     ]
     for hf, (checkpoint, _) in zip(models.values(), pairs, strict=True):
         import_model(hf, checkpoint)
@@ -46,20 +46,20 @@ def computed(tmp_path_factory, make_llama, start_forked):
     ).wait()
     assert codes == [0], written[-3000:]
     return tokens, {
-        name: (hf, torch.load(found))
-        for (name, hf), (_, found) in zip(models.items(), pairs, strict=True)
+        name: (hf, torch.load(outputs))
+        for (name, hf), (_, outputs) in zip(models.items(), pairs, strict=True)
     }
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logits_and_losses_equal_hugging_faces(computed, name):
-    tokens, (hf, found) = computed[0], computed[1][name]
+    tokens, (hf, outputs) = computed[0], computed[1][name]
     with torch.no_grad():
         expected = AutoModelForCausalLM.from_pretrained(hf)(tokens).logits
     assert expected.std() > 0.5  # a model whose logits are all alike would prove nothing
-    torch.testing.assert_close(found["logits"][..., :300], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs["logits"][..., :300], expected, rtol=1e-5, atol=1e-5)
     losses = torch.nn.functional.cross_entropy(
         expected.transpose(1, 2), tokens.roll(-1, 1), reduction="none"
     )
     # the 84 padded ids take no probability
-    torch.testing.assert_close(found["losses"], losses, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs["losses"], losses, rtol=1e-5, atol=1e-5)

@@ -29,10 +29,10 @@ def test_loss_and_gradient_are_pytorchs(monkeypatch, dtype, tolerance, true_rows
     (expected * weights).sum().backward()
 
     leaf = logits.clone().requires_grad_()
-    found = BlockwiseCrossEntropy.apply(leaf * 1, labels, true_rows, Alone())
-    (found * weights).sum().backward()
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected.detach(), rtol=1e-6, atol=1e-6)
+    actual = BlockwiseCrossEntropy.apply(leaf * 1, labels, true_rows, Alone())
+    (actual * weights).sum().backward()
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, expected.detach(), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(
         leaf.grad.float()[:, :true_rows], expected_input.grad, rtol=tolerance, atol=tolerance / 10
     )

@@ -31,15 +31,15 @@ def silent(monkeypatch):
 
 
 def history(file):
-    """Return what a run told Weights & Biases, from the file of its offline mode."""
+    """Return what a run logged to Weights & Biases, from the file of its offline mode."""
     from wandb.proto import wandb_internal_pb2
 
-    found, runs, ended = [], set(), False
+    records, runs, ended = [], set(), False
     for data in log_records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
-            found.append(
+            records.append(
                 {
                     item.key or "/".join(item.nested_key): json.loads(item.value_json)
                     for item in record.history.item
@@ -48,32 +48,32 @@ def history(file):
         if record.WhichOneof("record_type") == "run":
             runs.add(record.run.run_id)
         ended |= record.WhichOneof("record_type") == "exit"
-    return found, runs, ended
+    return records, runs, ended
 
 
 def wait_for_end(file):
     """Return the same once it is all written: another process of Weights & Biases does that."""
     deadline = time.monotonic() + 120
-    while not (told := history(file))[2]:
+    while not (recorded := history(file))[2]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    return told[:2]
+    return recorded[:2]
 
 
 def log_records(data):
     """Yield the records of a file in LevelDB's log format, with a 7-byte header of its own."""
-    place, part = 7, b""
-    while place + 7 <= len(data):
-        left = 32768 - place % 32768
-        if left < 7:  # the rest of a block is padding
-            place += left
+    offset, fragment = 7, b""
+    while offset + 7 <= len(data):
+        remaining = 32768 - offset % 32768
+        if remaining < 7:  # the rest of a block is padding
+            offset += remaining
             continue
-        _, length, kind = struct.unpack_from("<IHB", data, place)
-        part += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield part
-            part = b""
+        _, length, kind = struct.unpack_from("<IHB", data, offset)
+        fragment += data[offset + 7 : offset + 7 + length]
+        offset += 7 + length
+        if kind in (1, 4):  # complete, or the last fragment
+            yield fragment
+            fragment = b""
 
 
 def test_weights_and_biases_offline(tmp_path, monkeypatch, capfd):
@@ -97,16 +97,16 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch, capfd):
             with contextlib.suppress(psutil.Error):  # wandb asks git, which may have ended by now
                 commands.append(" ".join(child.cmdline()))
         log.close()
-    told = [
+    recorded = [
         wait_for_end(file) for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     ]
-    lines = [line for lines, _ in told for line in lines]
+    lines = [line for lines, _ in recorded for line in lines]
     assert sorted((line["step"], line["train/loss"]) for line in lines if "train/loss" in line) == [
         (1, 2.5),
         (2, 1.5),
     ]
     assert [line["validation/loss"] for line in lines if "validation/loss" in line] == [2.25, 2.25]
-    runs = set().union(*(runs for _, runs in told))
+    runs = set().union(*(runs for _, runs in recorded))
     assert runs == {(tmp_path / "wandb_id.txt").read_text().strip()}
     wandb.teardown()  # it remembers the key for what this process starts next
     printed = capfd.readouterr()
@@ -117,7 +117,7 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch, capfd):
     ) and key.encode() not in b"".join(files)
 
 
-def test_wanted_without_a_key(tmp_path, monkeypatch):
+def test_enabled_without_a_key(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
@@ -127,7 +127,7 @@ def test_wanted_without_a_key(tmp_path, monkeypatch):
         wandb_logger.start(Wandb(project="galen-tests", mode="online"), tmp_path)
 
 
-def test_wanted_and_not_installed(monkeypatch):
+def test_enabled_but_not_installed(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     wandb_logger.check(None)
     with pytest.raises(UsageError, match="wandb is not installed"):
@@ -137,8 +137,8 @@ def test_wanted_and_not_installed(monkeypatch):
 def test_in_the_recipe(tmp_path):
     (tmp_path / "r.yaml").write_text(TEXT)
     assert load(Recipe, tmp_path / "r.yaml").wandb is None
-    found = load(Recipe, tmp_path / "r.yaml", ["wandb.project=p", "wandb.mode=offline"]).wandb
-    assert (found.project, found.mode) == ("p", "offline")
+    options = load(Recipe, tmp_path / "r.yaml", ["wandb.project=p", "wandb.mode=offline"]).wandb
+    assert (options.project, options.mode) == ("p", "offline")
     for override, message in [
         ("wandb.name=x", "key 'wandb.project' is missing"),
         ("wandb.projekt=x", "did you mean 'project'?"),
@@ -148,7 +148,7 @@ def test_in_the_recipe(tmp_path):
             load(Recipe, tmp_path / "r.yaml", [override])
 
 
-def test_not_wanted(tmp_path):
+def test_not_enabled(tmp_path):
     assert wandb_logger.start(None, tmp_path) is None
     log = RunLog(tmp_path, 0, 1)
     log.train({"step": 1, **RECORD})

@@ -9,9 +9,9 @@ import pytest
 def measurements(start_forked):
     codes, written = start_forked(2, module="tests.megatron_ext.measure_memory").wait()
     assert codes == [0, 0], written[-3000:]
-    found = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
-    assert len(found) == 38  # 19 layouts, two ranks
-    return found
+    layouts = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
+    assert len(layouts) == 46  # 23 layouts, two ranks
+    return layouts
 
 
 @pytest.mark.multiprocess

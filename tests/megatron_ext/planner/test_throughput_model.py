@@ -28,6 +28,6 @@ def test_with_constants_written_down_before():
 
 def test_meditron_70b_on_a100():
     """332 hours on 128 A100-80GB, in a layout that fits."""
-    found = FIGURES["MEDITRON-70B, bf16, 128 A100"].estimate()
-    assert found.days * 24 == pytest.approx(332, rel=0.05)
-    assert found.fits
+    estimate = FIGURES["MEDITRON-70B, bf16, 128 A100"].estimate()
+    assert estimate.days * 24 == pytest.approx(332, rel=0.05)
+    assert estimate.fits

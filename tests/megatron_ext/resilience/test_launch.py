@@ -14,10 +14,10 @@ from tests.conftest import ROOT, command
 from tests.megatron_ext.conftest import RECIPE
 
 
-def launched(folder, *words, **places):
+def launched(folder, *words, **paths):
     """Start a run that goes on for ever; return the launcher and the file of what it writes."""
     recipe = folder / "r.yaml"
-    recipe.write_text(RECIPE.format(output=folder / "out", **places))
+    recipe.write_text(RECIPE.format(output=folder / "out", **paths))
     written = folder / f"written_{time.monotonic_ns()}"
     arguments = command(
         "-m",
@@ -55,7 +55,7 @@ def test_the_only_process_is_killed(checkpoint, data, tmp_path):
 
 
 @pytest.mark.multiprocess
-def test_two_machines_and_one_launcher_is_asked_to_end(checkpoint, data, tmp_path):
+def test_termination_of_one_launcher_ends_both_machines(checkpoint, data, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         meeting = f"127.0.0.1:{probe.getsockname()[1]}"

@@ -50,23 +50,23 @@ def heartbeat(rank, step=4, phase="forward and backward", since=NOW - 100, seen=
         ),
     ],
 )
-def test_names_who_is_waited_for(heartbeats, message):
+def test_the_hanging_process_is_named(heartbeats, message):
     assert message in diagnose(heartbeats, 0, 60)
 
 
 def test_a_phase_that_takes_too_long_is_reported(tmp_path):
-    said = queue.Queue()
+    messages = queue.Queue()
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "rank_00001.json").write_text(
         json.dumps(heartbeat(1, host="node2", seen=time.time() - 999, step=0))
     )
-    watchdog = Watchdog(tmp_path, rank=0, world_size=2, limit=0.2, on_hang=said.put)
+    watchdog = Watchdog(tmp_path, rank=0, world_size=2, limit=0.2, on_hang=messages.put)
     watchdog.enter(0, "optimizer step")
-    assert "it waits for rank 1 on node2" in said.get(timeout=60)
+    assert "it waits for rank 1 on node2" in messages.get(timeout=60)
     watchdog.close()
 
 
-def test_progress_keeps_it_quiet(tmp_path):
+def test_progress_prevents_a_report(tmp_path):
     watchdog = Watchdog(
         tmp_path, rank=0, world_size=1, limit=1e6, on_hang=lambda _: pytest.fail("not hung")
     )

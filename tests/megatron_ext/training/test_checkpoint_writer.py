@@ -39,7 +39,7 @@ def test_its_weights_are_those_of_the_optimizer(tmp_path, pretrain_forked):
 
 
 @pytest.mark.multiprocess
-def test_checkpoints_written_on_the_side_are_the_same(tmp_path, pretrain_forked):
+def test_asynchronous_checkpoints_are_the_same(tmp_path, pretrain_forked):
     options = ["training.save_interval=2", "training.eval_iters=0"]
     at_once = pretrain_forked(2, *options, output=tmp_path / "at_once")
     aside = pretrain_forked(2, *options, "training.async_save=true", output=tmp_path / "aside")
@@ -62,11 +62,11 @@ def test_a_full_disk_is_reported_in_one_line():
         rank: _wrap_exception(RuntimeError("Worker failure: [Errno 28] No space left on device"))
         for rank in (0, 3)
     }
-    told = (
+    message = (
         r"cannot write the checkpoint run: Worker failure: \[Errno 28\] No space left on device;"
         r" fix that"
     )
-    with pytest.raises(DataError, match=told), writing("run"):
+    with pytest.raises(DataError, match=message), writing("run"):
         raise CheckpointException("write", failures)
 
 
@@ -83,14 +83,14 @@ def holds(tmp_path):
 def held_writer(folder, run):
     """Return the process that is about to write a file of a checkpoint, and is held there."""
     deadline = time.monotonic() + 300
-    while not (found := list(folder.glob("writer_*"))):
+    while not (markers := list(folder.glob("writer_*"))):
         assert time.monotonic() < deadline, run.written.read_text()
         time.sleep(0.01)
-    return psutil.Process(int(found[0].name.removeprefix("writer_")))
+    return psutil.Process(int(markers[0].name.removeprefix("writer_")))
 
 
 @pytest.mark.multiprocess
-def test_it_does_not_reach_the_files_of_the_next_start(
+def test_an_old_writer_cannot_touch_the_files_of_the_next_start(
     tmp_path, start_forked, checkpoint, data, holds
 ):
     output, recipe = tmp_path / "out", tmp_path / "r.yaml"

@@ -14,7 +14,7 @@ def test_a_stage_with_more_work_is_not_slow():
 
 
 def test_one_of_two():
-    assert [found["rank"] for found in find_slow([1.0, 2.0], [("a", 0), ("b", 0)], 1.3)] == [1]
+    assert [slow["rank"] for slow in find_slow([1.0, 2.0], [("a", 0), ("b", 0)], 1.3)] == [1]
 
 
 def test_a_single_process():

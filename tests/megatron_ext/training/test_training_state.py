@@ -3,6 +3,7 @@
 Stand-ins take its place, since it is not installed where this runs.
 """
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -18,8 +19,8 @@ from megatron_ext.training import training_state
 from megatron_ext.training.optimizer import _load_remainders, complete_groups
 
 
-class Piece(torch.nn.Linear):
-    """A model of one weight that is kept in FP8."""
+class Fp8Model(torch.nn.Linear):
+    """A model of one weight in FP8."""
 
     def sharded_state_dict(self, metadata):
         return {"weight": None, "_extra_state": None}
@@ -27,15 +28,15 @@ class Piece(torch.nn.Linear):
 
 def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch):
     """TE keeps such a weight's initial value, for Megatron to make the optimizer's copy of."""
-    piece, loaded, began = Piece(3, 2, bias=False), torch.randn(2, 3), torch.zeros(2, 3)
-    piece.weight.get_high_precision_init_val = lambda: began
+    layer, loaded, initial = Fp8Model(3, 2, bias=False), torch.randn(2, 3), torch.zeros(2, 3)
+    layer.weight.get_high_precision_init_val = lambda: initial
     monkeypatch.setattr(
         training_state,
         "load_sharded",
         lambda state, _: {name: {"weight": loaded} for name in state},
     )
-    training_state.load_weights_from(piece, "checkpoint")
-    assert piece.weight.equal(loaded) and began.equal(loaded)
+    training_state.load_weights_from(layer, "checkpoint")
+    assert layer.weight.equal(loaded) and initial.equal(loaded)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +49,12 @@ def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch
         (None, "delayed", False, {"weight", "_extra_state"}),
     ],
 )
-def test_the_history_of_fp8_is_asked_for_where_there_is_one(fp8, recipe, loading, expected):
-    piece = SimpleNamespace(config=SimpleNamespace(fp8=fp8, fp8_recipe=recipe), module=Piece(3, 2))
+def test_fp8_history_is_loaded_only_with_delayed_scaling(fp8, recipe, loading, expected):
+    layer = SimpleNamespace(
+        config=SimpleNamespace(fp8=fp8, fp8_recipe=recipe), module=Fp8Model(3, 2)
+    )
     optimizer = SimpleNamespace(sharded_state_dict=lambda *_, **__: {})
-    run = training_state.TrainState(model=[piece], optimizer=optimizer, scheduler=None)
+    run = training_state.TrainState(model=[layer], optimizer=optimizer, scheduler=None)
     assert training_state.sharded_state(run, loading, with_random=False)["model"].keys() == expected
 
 
@@ -85,10 +88,10 @@ def test_transformer_engine_unpickles_what_was_pickled_here(monkeypatch):
         "amax_history_fwd": torch.zeros(4, 3),
         "extra_fp8_variables": {"fp8_checkpoint": True},
     }
-    kept = state(**history)
-    before = bytes(kept["model"]["b._extra_state"].numpy())
-    training_state._repickle_fp8_history(kept, Path("iter_0000002"))
-    after = bytes(kept["model"]["b._extra_state"].numpy())
+    restored = state(**history)
+    before = bytes(restored["model"]["b._extra_state"].numpy())
+    training_state._repickle_fp8_history(restored, Path("iter_0000002"))
+    after = bytes(restored["model"]["b._extra_state"].numpy())
     assert os.environ["NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"] == "1"
     read = pickle.loads(after)
     assert read["scale_fwd"].equal(torch.ones(3)) and read["amax_history_fwd"].shape == (4, 3)
@@ -96,8 +99,8 @@ def test_transformer_engine_unpickles_what_was_pickled_here(monkeypatch):
     monkeypatch.delenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE")
 
 
-@pytest.mark.parametrize("place", [-1, 625, 10**6])
-def test_a_place_among_random_numbers_that_is_none_is_refused(place):
+@pytest.mark.parametrize("position", [-1, 625, 10**6])
+def test_an_invalid_position_in_the_random_stream_is_refused(position):
     """NumPy would read memory that is not its own."""
     states = random_states.get()
     name, keys, _, *rest = states["numpy"]
@@ -105,10 +108,10 @@ def test_a_place_among_random_numbers_that_is_none_is_refused(place):
         pytest.raises(DataError, match=r"the random states in iter_2 are damaged"),
         random_states.restoring("iter_2"),
     ):
-        random_states.restore({**states, "numpy": (name, keys, place, *rest)})
+        random_states.restore({**states, "numpy": (name, keys, position, *rest)})
 
 
-def test_random_states_come_back_in_either_form():
+def test_random_states_are_restored_from_both_formats():
     states = random_states.get()
     drawn = numpy.random.random(3)
     random_states.restore(states)
@@ -141,3 +144,15 @@ def test_remainders_of_weights_are_restored_as_integers():
         and taken["master_param"].dtype == torch.int16
     )
     assert taken["exp_avg"].dtype == torch.float32
+
+
+def test_a_state_of_another_version_is_refused(tmp_path):
+    folder = tmp_path / "iter_0000002"
+    folder.mkdir()
+    saved = {"progress": {"iteration": 2, "renamed": 1}, "layout": [1, 1, 1], "scheduler": {}}
+    (folder / training_state.STATE).write_text(json.dumps(saved))
+    with pytest.raises(DataError, match="has the unknown field 'renamed'; resume with the version"):
+        training_state._saved(folder)
+    del saved["progress"]["renamed"]
+    (folder / training_state.STATE).write_text(json.dumps(saved))
+    assert training_state._saved(folder) == saved

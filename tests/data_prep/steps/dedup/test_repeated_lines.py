@@ -18,13 +18,13 @@ def texts_left(folder, texts, **settings):
     return [document.text for part in left for document in part]
 
 
-def test_lines_are_cut_after_the_first(tmp_path):
+def test_repeated_lines_are_removed_after_the_first(tmp_path):
     notice = "All rights of this notice are reserved."
     texts = [f"{distinct(n)}\n{notice}" for n in range(6)]
     assert texts_left(tmp_path, [*texts, notice]) == [texts[0], *(distinct(n) for n in range(1, 6))]
 
 
-def test_sentences_are_cut_out_of_their_lines(tmp_path):
+def test_repeated_sentences_are_removed_from_their_lines(tmp_path):
     notice = "This text does not replace your doctor."
     texts = [f"# Head\n\n{distinct(n)} ends. {notice} Case {n} is told." for n in range(6)]
     assert texts_left(tmp_path, texts, unit="sentence") == [

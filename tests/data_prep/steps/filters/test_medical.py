@@ -28,14 +28,14 @@ def test_punctuation_and_inflection_do_not_hide_a_term():
     assert TermMatcher("en", ["heart failure", "failure"]).find("Heart-failure.")[0] == 2
 
 
-def test_arabic_words_meet_with_and_without_the_article():
+def test_arabic_words_match_with_and_without_the_article():
     matcher = TermMatcher("ar", ["فيروس", "مستشفى", "علاجي"])
     assert matcher.find("الفيروس وفيروسات والفيروسات")[0] == 1
     assert matcher.find("للمستشفيات العلاجية")[0] == 2
     assert matcher.find("وفي كل عام")[0] == 0
 
 
-def test_whole_words_only_but_substrings_without_spaces():
+def test_terms_match_words_and_in_unspaced_scripts_substrings():
     assert TermMatcher("en", ["graft"]).find("grafting graftonite craft")[0] == 1
     assert TermMatcher("en", ["rat"]).find("a rate, a grate, a democrat") == (0, 0)
     assert TermMatcher("zh", ["肺炎"]).find("重症肺炎患者。肺炎") == (1, pytest.approx(4 / 9))
@@ -67,17 +67,17 @@ def test_filter():
     assert medical.filter(Document(text=MEDICAL, id="1", metadata={"text_language": "en"})) is True
     assert medical.filter(Document(text=EVERYDAY, id="2", metadata={"text_language": "en"})) == (
         False,
-        "few medical terms",
+        "too few medical terms",
     )
     long = Document(text=MEDICAL + EVERYDAY * 30, id="3", metadata={"text_language": "en"})
-    assert medical.filter(long) == (False, "thin in medical terms")
+    assert medical.filter(long) == (False, "low density of medical terms")
     assert medical.filter(Document(text="Jest.", id="4", metadata={"text_language": "pl"})) == (
         False,
-        "no list of terms (pl)",
+        "no keyword list (pl)",
     )
 
 
-def test_lists_of_ones_own(tmp_path):
+def test_custom_keyword_lists(tmp_path):
     with pytest.raises(UsageError, match="no lists of keywords"):
         build_step(MedicalSettings(keywords=str(tmp_path)))
     (tmp_path / "en.txt").write_text("# sports\nball\nfield\ngoal\n")

@@ -35,7 +35,7 @@ from data_prep.steps.filters.pii import PiiSettings
         "at 12:30:45, std::cout, dplyr::add, fe80::1",
     ],
 )
-def test_numbers_of_four_parts_stay(text):
+def test_numbers_of_four_parts_are_kept(text):
     assert without_ip_addresses(text, "[ip]") == text
 
 
@@ -57,7 +57,7 @@ def test_numbers_of_four_parts_stay(text):
         ("at 2001:4860:4860::8888, 2a00:1450:4001:81b:0:0:0:200e.", "at [ip], [ip]."),
     ],
 )
-def test_addresses_go(text, changed):
+def test_addresses_are_replaced(text, changed):
     assert without_ip_addresses(text, "[ip]") == changed
 
 
@@ -74,7 +74,7 @@ def test_addresses_go(text, changed):
         "Na+ 140 135 142",
     ],
 )
-def test_counts_are_no_telephone_numbers(text):
+def test_counts_are_not_telephone_numbers(text):
     assert without_phones(text) == text
 
 
@@ -91,7 +91,7 @@ def test_counts_are_no_telephone_numbers(text):
         "+886 912 345 678",
     ],
 )
-def test_telephone_numbers_go(number):
+def test_telephone_numbers_are_replaced(number):
     assert (
         without_phones(f"Call {number}, or ({number}) at night.")
         == "Call [phone], or ([phone]) at night."

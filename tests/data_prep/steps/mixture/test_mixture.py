@@ -51,33 +51,33 @@ def documents(prefix, count, size=400, **metadata):
     ]
 
 
-def test_weights_round_by_chance_and_do_not_hang_on_others(tmp_path):
+def test_weights_are_rounded_at_random_and_independently(tmp_path):
     mixture = build_step(MixtureSettings(weights={"a": 2.5, "b": 0.1}))
-    found, _ = taken(mixture, tmp_path / "1", a=documents("a", 2000), b=documents("b", 2000))
-    assert set(found["a"].values()) == {2, 3}
-    assert sum(found["a"].values()) == pytest.approx(5000, rel=0.03)
-    assert len(found["b"]) == pytest.approx(200, rel=0.25)
+    sampled, _ = taken(mixture, tmp_path / "1", a=documents("a", 2000), b=documents("b", 2000))
+    assert set(sampled["a"].values()) == {2, 3}
+    assert sum(sampled["a"].values()) == pytest.approx(5000, rel=0.03)
+    assert len(sampled["b"]) == pytest.approx(200, rel=0.25)
     many, _ = taken(
         build_step(MixtureSettings(weights={"a": 300})), tmp_path / "3", a=documents("a", 1)
     )
     assert many["a"] == {"a0": 300}
     fewer, _ = taken(mixture, tmp_path / "2", a=documents("a", 100), b=documents("b", 2000))
-    assert fewer["b"] == found["b"]
-    assert fewer["a"] == {key: found["a"][key] for key in fewer["a"]}
+    assert fewer["b"] == sampled["b"]
+    assert fewer["a"] == {key: sampled["a"][key] for key in fewer["a"]}
 
 
 def test_cap_and_replay_by_tokens(tmp_path):
-    found, report = taken(
+    sampled, report = taken(
         build_step(MixtureSettings(max_tokens={"capped": 5_050}, replay={"replay": 0.1})),
         tmp_path,
         main=documents("m", 900),
         capped=documents("c", 100),
         replay=documents("r", 500),
     )
-    assert len(found["capped"]) == 50  # 100 tokens each
-    assert len(found["main"]) == 900
+    assert len(sampled["capped"]) == 50  # 100 tokens each
+    assert len(sampled["main"]) == 900
     # 10 % of all: 105 of (900 + 50 + 105), as far as whole documents go
-    assert len(found["replay"]) == 105
+    assert len(sampled["replay"]) == 105
     assert report["tokens"] == {"main": 90_000, "capped": 5_000, "replay": 10_500}
 
 
@@ -91,10 +91,10 @@ def test_upsampling_takes_types_and_the_quarters_of_citations(tmp_path):
         for n in range(100)
     ]
     plain = documents("p", 50)
-    found, _ = taken(
+    sampled, _ = taken(
         build_step(MixtureSettings(upsample=Upsample())), tmp_path, typed=typed, plain=plain
     )
-    assert set(found["plain"].values()) == {1}
-    assert {found["typed"][str(n)] for n in range(25)} == {2}  # 1 + 1 for the type
-    assert {found["typed"][str(n)] for n in range(75, 100)} == {3}
-    assert {found["typed"][str(n)] for n in range(26, 74)} == {2, 3}  # 2.5
+    assert set(sampled["plain"].values()) == {1}
+    assert {sampled["typed"][str(n)] for n in range(25)} == {2}  # 1 + 1 for the type
+    assert {sampled["typed"][str(n)] for n in range(75, 100)} == {3}
+    assert {sampled["typed"][str(n)] for n in range(26, 74)} == {2, 3}  # 2.5

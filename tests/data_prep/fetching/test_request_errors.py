@@ -1,4 +1,4 @@
-"""Why a request brought nothing, in words."""
+"""Causes of failed requests in words."""
 
 import socket
 import ssl
@@ -8,7 +8,7 @@ import requests
 import urllib3
 from urllib3.exceptions import MaxRetryError, NameResolutionError, ProtocolError, ProxyError
 
-from data_prep.fetching.transfer import cause_of
+from data_prep.fetching.request_errors import describe
 
 POOL = urllib3.HTTPConnectionPool("s.org")
 UNKNOWN = NameResolutionError(
@@ -30,7 +30,7 @@ REFUSED = ProxyError(
             requests.exceptions.ProxyError(MaxRetryError(POOL, "/", REFUSED)),
             "through the proxy: Tunnel connection failed: 403 Forbidden",
         ),
-        (requests.ReadTimeout("Read timed out."), "no answer in time"),
+        (requests.ReadTimeout("Read timed out."), "timed out"),
         (
             requests.exceptions.SSLError(ssl.SSLError(1, "self-signed certificate")),
             "no trusted TLS connection",
@@ -39,18 +39,18 @@ REFUSED = ProxyError(
             requests.ConnectionError(
                 ProtocolError("Aborted.", ConnectionResetError(104, "Connection reset by peer"))
             ),
-            "the connection broke off (Connection reset by peer)",
+            "the connection was lost (Connection reset by peer)",
         ),
     ],
 )
 def test_causes(error, words):
-    assert cause_of(error).startswith(words)
+    assert describe(error).startswith(words)
 
 
-def test_a_refused_proxy_is_told_as_such():
+def test_a_refused_proxy_is_reported_as_such():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(requests.RequestException) as raised:
             requests.get("http://s.org/", proxies={"http": proxy}, timeout=5)
-    assert cause_of(raised.value) == "through the proxy: connection refused"
+    assert describe(raised.value) == "through the proxy: connection refused"

@@ -1,0 +1,56 @@
+"""The properties of a model that other programs' formats express; refuses all others.
+
+A target declares the properties that its format expresses. Any other property must have its
+default, so that a new one is refused by every target until that target declares it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from galen.errors import DataError
+from megatron_ext.config.architecture import Architecture, properties
+
+Supports = Callable[[Architecture], bool]
+
+
+def always(architecture: Architecture) -> bool:
+    """Return true: the target expresses every value of a property."""
+    return True
+
+
+@dataclass(frozen=True)
+class InteropTarget:
+    """A program whose checkpoints or configurations are written."""
+
+    name: str
+    """In messages."""
+    supports: Mapping[str, Supports]
+    """By property of Architecture: whether the format expresses this model's value."""
+
+    def refusal(self, architecture: Architecture) -> str | None:
+        """Return which properties of a model the format cannot express, or None."""
+        unsupported = [
+            f"{name} = {getattr(architecture, name)!r}"
+            for name, default in properties().items()
+            if getattr(architecture, name) != default
+            and not self.supports.get(name, _never)(architecture)
+        ]
+        if not unsupported:
+            return None
+        return (
+            f"{self.name} cannot express {', '.join(unsupported)} of this {architecture.family}"
+            " model"
+        )
+
+    def check(self, architecture: Architecture) -> None:
+        """Refuse a model that the format cannot express.
+
+        Raises:
+            DataError: names the target and the properties.
+        """
+        if refusal := self.refusal(architecture):
+            raise DataError(refusal)
+
+
+def _never(architecture: Architecture) -> bool:
+    return False

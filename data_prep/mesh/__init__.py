@@ -1,0 +1,1 @@
+"""MeSH headings of MEDLINE records and the multiple-choice questions made from them."""

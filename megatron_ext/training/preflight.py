@@ -1,0 +1,96 @@
+"""Checks of a run before its processes start; no torch here, so that mistakes show within a second.
+
+Whatever configuration and file headers alone decide is checked here: the layout, the run folder,
+the data and the memory of a machine without GPUs.
+"""
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+
+from galen import checksums, manifest, recipe, run_folder
+from galen.run_folder import Identity
+from megatron_ext.checkpoint import checkpoint_folder
+from megatron_ext.config.architecture import Architecture, architecture_from_model
+from megatron_ext.config.layout_checks import check_layout
+from megatron_ext.config.recipe import Recipe, from_run
+from megatron_ext.data import token_files
+from megatron_ext.data.token_files import Vocabulary
+from megatron_ext.hardware import host_memory
+from megatron_ext.observability import wandb_logger
+
+RECIPE = "recipe.yaml"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The inputs of a run, as far as they are read before it starts."""
+
+    architecture: Architecture
+    vocabulary: Vocabulary
+
+
+def check(
+    run: Recipe, world_size: int, local_world_size: int, launching: bool = False
+) -> Inputs | None:
+    """Check a run; None if it is already finished.
+
+    Args:
+        run: its recipe.
+        world_size: number of its processes.
+        local_world_size: number of those on this machine.
+        launching: this is the launcher; leave the reading of large indexes to the processes.
+
+    Raises:
+        UsageError: the layout is impossible, or the machine has too little memory.
+        DataError: checkpoint, data and tokenizer do not match.
+        OutputConflictError: the run folder holds another run.
+    """
+    output = Path(run.output)
+    wandb_logger.check(run.wandb)
+    checkpoint_folder.newest(run.model.checkpoint)
+    _verify_companions(run, launching)
+    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
+    check_layout(run, architecture, world_size)
+    _check_same_run(output, run)
+    if (output / manifest.NAME).is_file():
+        logger.info(f"{output} is already complete")
+        return None
+    read_index = not launching and os.environ.get("LOCAL_RANK", "0") == "0"
+    vocabulary = token_files.check_run(run, architecture, read_index)
+    if not host_memory.may_have_gpu():
+        host_memory.check(architecture, run, world_size, local_world_size)
+    return Inputs(architecture, vocabulary)
+
+
+def _verify_companions(run: Recipe, launching: bool) -> None:
+    """Compare tokenizer and configuration of the initial checkpoint with its manifest."""
+    folder = Path(run.model.checkpoint) / checkpoint_folder.HF
+    if run.model.verify_checksums:
+        checksums.verify(folder)
+    elif manifest.recorded(folder) and not launching and os.environ.get("RANK", "0") == "0":
+        checksums.log_skipped(folder)
+
+
+def _check_same_run(output: Path, run: Recipe) -> None:
+    """Refuse to mix two runs in one folder."""
+    path = output / RECIPE
+    if not path.is_file():
+        return
+    identity = Identity(recipe.to_dict(run), may_change=recipe.resume_may_change(Recipe))
+    differences = identity.differences(Identity(recipe.to_dict(from_run(path))))
+    if not differences:
+        return
+    paths = ("data.train", "data.validation", "model.checkpoint")
+    advice = run_folder.ADVICE
+    if all(difference.startswith(paths) for difference in differences):
+        advice = f"if the files have only moved, write their new paths into {path}; else {advice}"
+    raise run_folder.conflict(
+        output,
+        differences,
+        f"{advice}; to train its weights further in another way, set"
+        f" model.checkpoint={output / 'checkpoints'} and another output",
+    )

@@ -1,0 +1,38 @@
+"""The layers of Transformer Engine, which are not installed here: their specification."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+from megatron.core.models.gpt import gpt_layer_specs
+from megatron.core.transformer.identity_op import IdentityOp
+
+from megatron_ext.model.layer_specs import NormAfterLayer, decoder_spec
+from tests.megatron_ext.config.test_recipe import SHAPE
+
+
+@pytest.fixture
+def transformer_engine(monkeypatch):
+    """Megatron's modules of Transformer Engine, which can be named without it."""
+    from megatron.core.extensions import transformer_engine, transformer_engine_spec_provider
+
+    provider = transformer_engine_spec_provider.TESpecProvider
+    monkeypatch.setattr(transformer_engine_spec_provider, "is_te_min_version", lambda _: True)
+    monkeypatch.setattr(gpt_layer_specs, "TESpecProvider", provider, raising=False)
+    return transformer_engine
+
+
+@pytest.mark.parametrize("norm_placement", ["before", "after"])
+def test_norm_placement_with_transformer_engine(transformer_engine, norm_placement):
+    architecture = dataclasses.replace(SHAPE, norm_placement=norm_placement)
+    platform = SimpleNamespace(transformer_engine=True)
+    layer = decoder_spec(platform, architecture, architecture.transformer_config())
+    modules = layer.submodules
+    first = {modules.self_attention.submodules.linear_qkv, modules.mlp.submodules.linear_fc1}
+    if norm_placement == "before":
+        assert first == {transformer_engine.TELayerNormColumnParallelLinear}
+        return
+    assert layer.module is NormAfterLayer
+    assert layer.params == {"norm": transformer_engine.TENorm}
+    assert first == {transformer_engine.TEColumnParallelLinear}
+    assert modules.input_layernorm is modules.pre_mlp_layernorm is IdentityOp
