@@ -5,7 +5,7 @@ The answer is the likeliest continuation, after one space.
 
 from collections.abc import Sequence
 
-from evaluation.prompts.template import Prompt, PromptTemplate, lines, right
+from evaluation.prompts.template import Prompt, PromptTemplate, Turns, lines, right
 from evaluation.question_sets.question import Question
 
 
@@ -24,10 +24,7 @@ def lm_eval(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
         description = (
             f"The following are multiple choice questions (with answers) about {subject}.\n\n"
         )
-    shown = (_prompt(item) for item in few_shot)
-    return _prompt(
-        question, description + "".join(f"{prompt.text}{prompt.target}\n\n" for prompt in shown)
-    )
+    return _assembled(description, [_prompt(item) for item in few_shot], _prompt(question))
 
 
 def lm_eval_continuation(question: Question, few_shot: Sequence[Question] = ()) -> Prompt:
@@ -35,17 +32,31 @@ def lm_eval_continuation(question: Question, few_shot: Sequence[Question] = ()) 
 
     The options are not listed; their texts are the continuations.
     """
-    before = "".join(f"{_open(item)}{right(item, _texts(item))}\n\n" for item in few_shot)
+    return _assembled(
+        "", [_continuation_prompt(item) for item in few_shot], _continuation_prompt(question)
+    )
+
+
+def _assembled(description: str, few_shot: Sequence[Prompt], prompt: Prompt) -> Prompt:
+    """Return a prompt after a description and few-shot examples, each with its answer."""
+    before = "".join(f"{example.text}{example.target}\n\n" for example in few_shot)
+    examples = tuple((example.text, example.target.removeprefix(" ")) for example in few_shot)
+    turns = Turns(prompt.text, examples, description)
+    text = description + before + prompt.text
+    return Prompt(text, prompt.continuations, prompt.target, turns)
+
+
+def _continuation_prompt(question: Question) -> Prompt:
     continuations = _texts(question)
-    return Prompt(before + _open(question), continuations, right(question, continuations))
+    return Prompt(_open(question), continuations, right(question, continuations))
 
 
-def _prompt(question: Question, before: str = "") -> Prompt:
+def _prompt(question: Question) -> Prompt:
     words = question.question_set == "pubmedqa"
     continuations = (
         _texts(question) if words else {letter: f" {letter}" for letter in question.options}
     )
-    return Prompt(before + _question(question), continuations, right(question, continuations))
+    return Prompt(_question(question), continuations, right(question, continuations))
 
 
 def _question(question: Question) -> str:
