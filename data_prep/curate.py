@@ -127,7 +127,7 @@ def _curate(recipe: CorpusRecipe, executors: "Executors", run: RunFolder) -> Non
     existing = run.finished(Identity(config, inputs))
     if existing is not None:
         run.discard()  # killed after its last rename
-        print(f"{run.output} is already complete: {existing['counts']['kept']:,} documents")
+        logger.info(f"{run.output} is already complete: {existing['counts']['kept']:,} documents")
         return
     cancel_leftover_jobs(run.partial)
     may_change = resume_may_change(CorpusRecipe)

@@ -13,6 +13,7 @@ card.
 
 import argparse
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from galen import cli, json_file, links, manifest
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError, one_line
 from galen.run_folder import Identity, RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -48,7 +51,7 @@ def main(argv: list[str] | None = None) -> int | None:
     config |= {"scores": [_scores_hash(path) for path in arguments.scores]}
     config |= {"corpus": [path.name for path in arguments.corpus]}
     if RunFolder(arguments.output, "export").finished(Identity(config)) is not None:
-        print(f"{arguments.output} is already complete")
+        logger.info(f"{arguments.output} is already complete")
     else:
         _write(arguments, run, source, base, config)
         print(f"done: {arguments.output}")

@@ -9,6 +9,7 @@ adds the letters' probabilities of models that evaluation/run.py has scored on t
 and writes scores for evaluation/report.py.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from pydantic.dataclasses import dataclass
 from finetune.merging import ensemble, merge_models
 from galen import cli, recipe
 from galen.run_folder import Identity, RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, config=recipe.STRICT)
@@ -65,7 +68,7 @@ def main(argv: list[str] | None = None) -> int | None:
     }
     stage = "merge" if options.ensemble is None else "ensemble"
     if RunFolder(output, stage).finished(Identity(config)) is not None:
-        print(f"{output} is already complete")
+        logger.info(f"{output} is already complete")
     elif options.ensemble is not None:
         print(ensemble.write([Path(folder) for folder in options.ensemble.scores], config, output))
     else:

@@ -16,6 +16,7 @@ ends it immediately. torchrun and srun can start the processes, too (docs/finetu
 """
 
 import contextlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from finetune.data.training_data import TrainingData
 from finetune.parallel import processes
 from galen import cli, launch, lock, manifest, recipe, run_folder, stop_signals
 from galen.run_folder import Identity
+
+logger = logging.getLogger(__name__)
 
 _ADVICE = (
     "see `dmesg` or the job's log. The same command resumes from the last checkpoint. A run with"
@@ -70,7 +73,7 @@ def finetune(options: Recipe) -> int:
             config |= {"files": files, "processes": processes.count()}
             run_folder.bind(run, Identity(config))
             if finished:
-                print(f"{run} is already complete; the result is in {result}")
+                logger.info(f"{run} is already complete; the result is in {result}")
             return not finished
 
         return _train(options, data, run, result, files) if processes.first_decides(begin) else 0

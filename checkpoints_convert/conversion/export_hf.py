@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from galen.run_folder import Identity, RunFolder, stat_record
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.config.architecture import ARCHITECTURE_FILE, Architecture, read_architecture
+
+logger = logging.getLogger(__name__)
 
 STAGE = "megatron_to_hf"
 
@@ -97,7 +100,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     run = RunFolder(output, STAGE)
     identity = Identity(options, [stat_record(path) for path in inputs.paths])
     if run.finished(identity) is not None:
-        print(f"{output} is already complete")
+        logger.info(f"{output} is already complete")
         return
     stored = TorchDist(job.folder)
     check_tensors(stored, family, architecture)

@@ -233,7 +233,7 @@ def _is_complete(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -
     identity = Identity(config, [stat_record(path) for path in inputs])
     if finished(output, folder / manifest.NAME, STAGE, identity) is None:
         raise unknown_output(output)
-    print(f"{output} is already complete")
+    logger.info(f"{output} is already complete")
     return True
 
 

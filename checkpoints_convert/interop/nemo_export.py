@@ -1,6 +1,7 @@
 """Writes an iteration of a Megatron checkpoint as a NeMo 2 folder, a slice at a time."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from galen.run_folder import Identity, RunFolder, resume, stat_record
 from megatron_ext.checkpoint import checkpoint_folder, torch_dist
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.config.architecture import Architecture, read_architecture
+
+logger = logging.getLogger(__name__)
 
 STAGE = "megatron_to_nemo"
 # State that Lightning requires of a run before its first step, and how Megatron Core shards an
@@ -94,7 +97,7 @@ def convert(
     run = RunFolder(output, STAGE)
     identity = Identity(options, [stat_record(path) for path in inputs])
     if run.finished(identity) is not None:
-        print(f"{output} is already complete")
+        logger.info(f"{output} is already complete")
         return
     family = FAMILIES[architecture.family]
     stored = TorchDist(folder)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from evaluation.backends.encoding import GenerationRequest, Request
+from evaluation.backends.encoding import Generated, GenerationRequest, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ class Backend(Protocol):
 
     def generate(
         self, requests: Sequence[GenerationRequest], batching: Batching
-    ) -> Iterator[list[tuple[int, list[str]]]]:
-        """Yield each request's index and its generated texts, one for each seed."""
+    ) -> Iterator[list[tuple[int, list[Generated]]]]:
+        """Yield each request's index and its generated answers, one for each seed."""
         ...
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from evaluation.backends.sampling import Sampling
 from evaluation.prompts.registry import Prompt
 from galen.errors import DataError
 
@@ -32,14 +33,30 @@ class GenerationRequest:
     max_new_tokens: int
     stop: tuple[str, ...]
     """Strings that end an answer."""
-    temperature: float
+    sampling: Sampling
     seeds: tuple[str, ...]
     """One per sample: the seed of its random numbers; unused at temperature 0."""
+    json_schema: str = ""
+    """JSON schema that the answer must follow, in backends with guided decoding; "" for none."""
 
     @property
     def input_length(self) -> int:
         """Tokens of all samples, each with the longest answer."""
         return (len(self.prompt) + self.max_new_tokens) * len(self.seeds)
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A generated answer."""
+
+    text: str
+    """Without the end token, up to the first stop string."""
+    num_tokens: int
+    """Generated tokens, with the end token."""
+    finished: bool
+    """Whether the answer ended by itself; False if max_new_tokens ended it."""
+    ids: tuple[int, ...] = ()
+    """The generated tokens; empty where the backend does not know them."""
 
 
 def leading_special_tokens(tokenizer: Any) -> list[int]:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.backends.encoding import GenerationRequest
+from evaluation.backends.encoding import Generated, GenerationRequest
 from evaluation.backends.model_runner import ModelRunner, Prefix
+from evaluation.backends.sampling import Sampling
 from galen.errors import UsageError
 
 _STOP_WINDOW = 12
@@ -31,7 +32,9 @@ class _Sequence:
 
 
 @torch.inference_mode()
-def run(runner: ModelRunner, requests: list[GenerationRequest], prefix: Prefix) -> list[list[str]]:
+def run(
+    runner: ModelRunner, requests: list[GenerationRequest], prefix: Prefix
+) -> list[list[Generated]]:
     """Return the answers of the requests of one batch, one per seed.
 
     Random numbers belong to a sample and its step, not to the batch, so that the same sample draws
@@ -73,10 +76,10 @@ def run(runner: ModelRunner, requests: list[GenerationRequest], prefix: Prefix) 
             active = [active[row] for row in unfinished]
         mask_rs = torch.cat([mask_rs, torch.ones((len(active), 1), dtype=torch.long)], dim=1)
         logits_rv = _next_logits(runner, active, mask_rs, cache)
-    answers: list[list[str]] = [[] for _ in requests]
+    answers: list[list[Generated]] = [[] for _ in requests]
     for sequence in sequences:
-        text = answer_text(runner.tokenizer, sequence.ids, sequence.request, end_ids)
-        answers[sequence.index].append(text)
+        generated = answer(runner.tokenizer, sequence.ids, sequence.request, end_ids)
+        answers[sequence.index].append(generated)
     return answers
 
 
@@ -92,14 +95,16 @@ def end_token_ids(tokenizer: Any, configured: int | Iterable[int] | None) -> fro
     return frozenset(id_ for id_ in ids if id_ is not None)
 
 
-def answer_text(
+def answer(
     tokenizer: Any, ids: list[int], request: GenerationRequest, end_ids: frozenset[int]
-) -> str:
-    """Return generated tokens as text, without the end token, up to the first stop string."""
-    text = tokenizer.decode(ids[:-1] if ids[-1] in end_ids else ids, skip_special_tokens=False)
+) -> Generated:
+    """Return generated tokens as an answer: without the end token, up to the first stop string."""
+    has_ended = ids[-1] in end_ids
+    full_text = tokenizer.decode(ids[:-1] if has_ended else ids, skip_special_tokens=False)
+    text = full_text
     for stop in request.stop:
         text = text.split(stop)[0]
-    return text
+    return Generated(text, len(ids), has_ended or text != full_text, tuple(ids))
 
 
 def _configured_end_ids(model: Any) -> int | Iterable[int] | None:
@@ -139,30 +144,65 @@ def _next_logits(
 def _append_tokens(active: list[_Sequence], logits_rv: Tensor) -> None:
     """Append the next token to each sequence.
 
-    At temperature 0 the most likely one; else one drawn from the full distribution with one uniform
-    random number.
+    At temperature 0 the most likely one; else one drawn with one uniform random number.
     """
-    temperatures = [sequence.request.temperature for sequence in active]
-    if any(temperatures):
-        tokens = _sample(logits_rv, temperatures, [sequence.generator for sequence in active])
+    logits_rv = _penalized(active, logits_rv)
+    if any(sequence.request.sampling.temperature for sequence in active):
+        tokens = _sample(active, logits_rv)
     else:
         tokens = logits_rv.argmax(-1).tolist()
     for sequence, token in zip(active, tokens, strict=True):
         sequence.ids.append(token)
 
 
-def _sample(
-    logits_rv: Tensor, temperatures: list[float], generators: list[np.random.Generator]
-) -> list[int]:
-    """Return a token drawn for each row of logits, (rows, vocabulary)."""
+def _penalized(active: list[_Sequence], logits_rv: Tensor) -> Tensor:
+    """Return logits with the repetition penalty on the tokens of prompts and answers so far."""
+    if all(sequence.request.sampling.repetition_penalty == 1 for sequence in active):
+        return logits_rv
+    logits_rv = logits_rv.clone()
+    for row, sequence in enumerate(active):
+        penalty = sequence.request.sampling.repetition_penalty
+        seen = sorted({*sequence.request.prompt, *sequence.ids})
+        values = logits_rv[row, seen]
+        logits_rv[row, seen] = torch.where(values < 0, values * penalty, values / penalty)
+    return logits_rv
+
+
+def _sample(active: list[_Sequence], logits_rv: Tensor) -> list[int]:
+    """Return a token for each row of logits, (rows, vocabulary): drawn, or greedy at 0."""
     device = logits_rv.device
+    # greedy rows are drawn too and replaced below
+    temperatures = [sequence.request.sampling.temperature or 1.0 for sequence in active]
     temperature_r1 = torch.tensor(temperatures, dtype=torch.float64, device=device)[:, None]
-    cumulative_rv = (logits_rv.double() / temperature_r1).softmax(-1).cumsum(-1)
-    numbers = [[generator.random()] for generator in generators]
+    probability_rv = (logits_rv.double() / temperature_r1).softmax(-1)
+    for row, sequence in enumerate(active):
+        sampling = sequence.request.sampling
+        if sampling.top_k or sampling.top_p < 1:
+            probability_rv[row] = _restricted(probability_rv[row], sampling)
+    cumulative_rv = probability_rv.cumsum(-1)
+    numbers = [[sequence.generator.random()] for sequence in active]
     uniform_r1 = torch.tensor(numbers, dtype=torch.float64, device=device)
     threshold_r1 = uniform_r1 * cumulative_rv[:, -1:]
     token_r1 = torch.searchsorted(cumulative_rv, threshold_r1, right=True)
-    return token_r1[:, 0].clamp(max=logits_rv.shape[-1] - 1).tolist()
+    tokens: list[int] = token_r1[:, 0].clamp(max=logits_rv.shape[-1] - 1).tolist()
+    for row, sequence in enumerate(active):
+        if not sequence.request.sampling.temperature:
+            tokens[row] = int(logits_rv[row].argmax())
+    return tokens
+
+
+def _restricted(probability_v: Tensor, sampling: Sampling) -> Tensor:
+    """Return the probabilities, (vocabulary), with those that top_k and top_p exclude at 0.
+
+    As in transformers, top_p counts what top_k leaves, and the most likely token always remains.
+    """
+    sorted_v, token_v = probability_v.sort(descending=True, stable=True)
+    if sampling.top_k:
+        sorted_v[sampling.top_k :] = 0
+    if sampling.top_p < 1:
+        before_v = sorted_v.cumsum(-1) - sorted_v
+        sorted_v[before_v >= sampling.top_p * sorted_v.sum()] = 0
+    return torch.zeros_like(probability_v).scatter(0, token_v, sorted_v)
 
 
 def _is_finished(tokenizer: Any, sequence: _Sequence, end_ids: frozenset[int]) -> bool:

@@ -23,7 +23,7 @@ from evaluation.backends import (
     tree_attention,
 )
 from evaluation.backends.base import Batching
-from evaluation.backends.encoding import GenerationRequest, Request
+from evaluation.backends.encoding import Generated, GenerationRequest, Request
 from evaluation.backends.likelihood import RequestScores
 from evaluation.backends.model_loading import load_model, with_adapter
 from evaluation.backends.model_runner import ModelRunner, Prefix
@@ -102,7 +102,7 @@ class TransformersBackend:
 
     def generate(
         self, requests: Sequence[GenerationRequest], batching: Batching
-    ) -> Iterator[list[tuple[int, list[str]]]]:
+    ) -> Iterator[list[tuple[int, list[Generated]]]]:
         """Yield, batch by batch, a request's index and its answers, one per seed.
 
         The tokens of a batch are answers × (longest prompt + longest answer). A prompt is computed

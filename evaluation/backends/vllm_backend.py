@@ -16,7 +16,7 @@ from typing import Any
 
 from evaluation.backends import generation, model_folder
 from evaluation.backends.base import Batching
-from evaluation.backends.encoding import GenerationRequest, Request
+from evaluation.backends.encoding import Generated, GenerationRequest, Request
 from galen.errors import DataError, UsageError, install, one_line
 
 Input = tuple[list[int], dict[str, Any]]
@@ -96,7 +96,7 @@ class VllmBackend:
 
     def generate(
         self, requests: Sequence[GenerationRequest], batching: Batching
-    ) -> Iterator[list[tuple[int, list[str]]]]:
+    ) -> Iterator[list[tuple[int, list[Generated]]]]:
         """Yield each request's index and its answers, one per seed."""
         lengths = {index: request.input_length for index, request in enumerate(requests)}
         for _, batch in batching.batches([range(len(requests))], lengths):
@@ -106,21 +106,30 @@ class VllmBackend:
             outputs = iter(self._ask(inputs))
             yield [(index, self._answers(requests[index], outputs)) for index in batch]
 
-    def _answers(self, request: GenerationRequest, outputs: Iterator[Any]) -> list[str]:
+    def _answers(self, request: GenerationRequest, outputs: Iterator[Any]) -> list[Generated]:
         """Return the answers to a request from the next outputs, one per seed."""
         answers = []
         for output in itertools.islice(outputs, len(request.seeds)):
             ids = list(output.outputs[0].token_ids)
-            answers.append(generation.answer_text(self.tokenizer, ids, request, self._end_ids))
+            answers.append(generation.answer(self.tokenizer, ids, request, self._end_ids))
         return answers
 
     def _ask(self, inputs: Sequence[Input]) -> list[Any]:
-        from vllm import SamplingParams
-
         prompts = [{"prompt_token_ids": ids} for ids, _ in inputs]
-        return self.engine.generate(
-            prompts, [SamplingParams(**parameters) for _, parameters in inputs], use_tqdm=False
-        )
+        parameters = [_sampling_params(parameters) for _, parameters in inputs]
+        return self.engine.generate(prompts, parameters, use_tqdm=False)
+
+
+def _sampling_params(parameters: dict[str, Any]) -> Any:
+    """Return vLLM's object for the arguments of an input; a JSON schema guides the decoding."""
+    import vllm.sampling_params
+
+    parameters = dict(parameters)
+    schema = parameters.pop("json_schema", None)
+    if schema is not None:
+        guide = vllm.sampling_params.StructuredOutputsParams(json=schema)
+        parameters["structured_outputs"] = guide
+    return vllm.sampling_params.SamplingParams(**parameters)
 
 
 _GREEDY: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
@@ -159,11 +168,16 @@ def _log_likelihoods(request: Request, outputs: Iterator[Any]) -> list[float]:
 
 def generated(request: GenerationRequest, end_ids: Collection[int]) -> list[Input]:
     """Return vLLM's inputs for the answers to a prompt, each with its own seed."""
-    parameters = {
+    parameters: dict[str, Any] = {
         "max_tokens": request.max_new_tokens,
-        "temperature": request.temperature,
+        "temperature": request.sampling.temperature,
+        "top_p": request.sampling.top_p,
+        "top_k": request.sampling.top_k,
+        "repetition_penalty": request.sampling.repetition_penalty,
         "stop_token_ids": sorted(end_ids),
     }
+    if request.json_schema:
+        parameters["json_schema"] = request.json_schema
     if request.stop:
         parameters["stop"] = list(request.stop)
     seeds = [int.from_bytes(hashlib.sha256(seed.encode()).digest()[:6]) for seed in request.seeds]

@@ -11,6 +11,7 @@ from typing import Protocol
 from evaluation.backends import model_folder
 from evaluation.backends.base import Batching
 from evaluation.backends.encoding import GenerationRequest, encode_text
+from evaluation.backends.sampling import Sampling
 from evaluation.chat_models import chat_template
 from evaluation.chat_models.openai_endpoint import ChatEndpoint
 from galen.errors import UsageError
@@ -69,9 +70,11 @@ class LocalChat:
         if length is not None:
             max_tokens = min(max_tokens, max(length // 2, 1))
             ids = ids[-(length - max_tokens) :]
-        request = GenerationRequest(ids, max_tokens, (), temperature, (str(seed),))
-        [[(_, [text])]] = self._backend.generate([request], Batching(max_tokens=1))
-        return text
+        request = GenerationRequest(
+            ids, max_tokens, (), Sampling(temperature=temperature), (str(seed),)
+        )
+        [[(_, [answer])]] = self._backend.generate([request], Batching(max_tokens=1))
+        return answer.text
 
 
 def add_options(parser: argparse.ArgumentParser, role: str) -> None:

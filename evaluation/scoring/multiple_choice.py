@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluation.backends import encoding
 from evaluation.backends.base import Backend
+from evaluation.backends.sampling import Sampling
 from evaluation.metrics import aggregate, intervals
 from evaluation.metrics.intervals import Estimate
 from evaluation.prompts.template import Prompt, PromptTemplate
@@ -158,7 +159,7 @@ def job(
     if protocol.scoring == "generation":
         requests = _generation_requests(name, questions, prompts, protocol, run, backend)
 
-        def from_outputs(index: int, outputs: list[str]) -> Sample:
+        def from_outputs(index: int, outputs: list[encoding.Generated]) -> Sample:
             return generation_sample(questions[index], protocol, outputs)
 
         return Job(backend.generate, requests, from_outputs, texts)
@@ -180,20 +181,41 @@ def job(
 def likelihood_sample(
     question: Question, prompt: Prompt, protocol: Protocol, values: list[float]
 ) -> Sample:
-    """Return a question's sample from its options' log-likelihoods (nats); ties go to the first."""
+    """Return a question's sample from its options' log-likelihoods (nats); ties go to the first.
+
+    It has the result of each metric of `LikelihoodMetric`. As in lm-evaluation-harness an empty
+    option is never the likeliest per character or byte; `empty_option` marks such samples.
+    """
     logprobs = dict(zip(question.options, finite(values, f"question {question.id}"), strict=True))
-    sizes = {
-        letter: len(text.removeprefix(" ").encode()) or 1
-        for letter, text in prompt.continuations.items()
+    choices = {
+        label: text.removeprefix(prompt.target_delimiter)
+        for label, text in prompt.continuations.items()
     }
-    prediction = max(logprobs, key=lambda letter: logprobs[letter])
-    by_bytes = max(logprobs, key=lambda letter: logprobs[letter] / sizes[letter])
-    chosen = by_bytes if protocol.acc_bytes else prediction
-    sample = _sample(question, chosen)
+    predictions = {
+        "acc": max(logprobs, key=logprobs.__getitem__),
+        "acc_norm": _likeliest(logprobs, {label: len(text) for label, text in choices.items()}),
+        "acc_bytes": _likeliest(
+            logprobs, {label: len(text.encode()) for label, text in choices.items()}
+        ),
+    }
+    sample = _sample(question, predictions[protocol.metric])
     sample["logprobs"] = logprobs
-    if len(set(sizes.values())) > 1:
-        sample["correct_acc_bytes"] = by_bytes == question.answer
+    if protocol.metric == "acc":  # the same as `correct`
+        del predictions["acc"]
+    for metric, prediction in predictions.items():
+        sample[f"correct_{metric}"] = prediction == question.answer
+    if not all(choices.values()):
+        sample["empty_option"] = True
     return sample
+
+
+def _likeliest(logprobs: dict[str, float], lengths: dict[str, int]) -> str:
+    """Return the option with the highest log-likelihood per unit of length."""
+    normalized = {
+        label: value / lengths[label] if lengths[label] else -math.inf
+        for label, value in logprobs.items()
+    }
+    return max(normalized, key=normalized.__getitem__)
 
 
 def letter_sample(
@@ -231,18 +253,20 @@ def letter_sample(
     }
 
 
-def generation_sample(question: Question, protocol: Protocol, outputs: list[str]) -> Sample:
+def generation_sample(
+    question: Question, protocol: Protocol, outputs: list[encoding.Generated]
+) -> Sample:
     """Return a question's sample from generated texts: the majority of the parsed answers."""
-    extracted = [
-        answer_extraction.extract(_final_answer(text), question.options) for text in outputs
-    ]
+    texts = [output.text for output in outputs]
+    extracted = [answer_extraction.extract(_final_answer(text), question.options) for text in texts]
     prediction = answer_extraction.majority(extracted)
     sample = _sample(question, ",".join(prediction) if prediction else None)
-    sample["outputs"] = outputs
+    sample["outputs"] = texts
+    sample["num_tokens"] = [output.num_tokens for output in outputs]
     sample["extracted_answers"] = [",".join(answer) if answer else None for answer in extracted]
     if protocol.strict_match:
         extract = answer_extraction.STRICT_EXTRACTORS[protocol.strict_match]
-        strict = answer_extraction.majority([extract(text, question.options) for text in outputs])
+        strict = answer_extraction.majority([extract(text, question.options) for text in texts])
         answer = ",".join(strict) if strict else None
         sample["strict_match"] = answer
         sample["correct_strict_match"] = answer == question.answer
@@ -315,6 +339,7 @@ def _generation_requests(
 ) -> list[encoding.GenerationRequest]:
     """Return the requests for answers; warns of prompts that are truncated."""
     length = backend.context_length
+    sampling = Sampling(temperature=protocol.temperature)
     requests = []
     truncated = 0
     for question, prompt in zip(questions, prompts, strict=True):
@@ -328,9 +353,7 @@ def _generation_requests(
             ids = ids[-(length - reserved) :]
             longest = min(longest, length - len(ids))
         seeds = tuple(f"{run}\n{question.id}\n{number}" for number in range(protocol.num_samples))
-        requests.append(
-            encoding.GenerationRequest(ids, longest, protocol.stop, protocol.temperature, seeds)
-        )
+        requests.append(encoding.GenerationRequest(ids, longest, protocol.stop, sampling, seeds))
     if truncated:
         logger.warning(
             f"{name}: {truncated} of {len(requests)} prompts leave no room for an answer within"

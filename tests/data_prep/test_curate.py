@@ -149,15 +149,16 @@ def group_alive(group):
 
 @pytest.mark.slow
 def test_a_finished_run_is_reported_and_another_configuration_refused(
-    recipe_file, tmp_path, medline_folder, capsys
+    recipe_file, tmp_path, medline_folder, caplog
 ):
+    caplog.set_level("INFO")
     curate.main([str(recipe_file)])
     before = files_of(tmp_path / "corpus")
-    capsys.readouterr()
+    caplog.clear()
     # as a kill after the last rename leaves it
     (tmp_path / ".corpus.partial/documents-0").mkdir(parents=True)
     curate.main([str(recipe_file)])
-    assert "already complete" in capsys.readouterr().out
+    assert "already complete" in caplog.text
     assert not (tmp_path / ".corpus.partial").exists()
     with pytest.raises(DataError, match="steps"):
         curate.main([str(recipe_file), "steps=[{step: language, languages: [fre]}]"])

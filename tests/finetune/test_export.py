@@ -211,7 +211,7 @@ def test_no_network_is_reported_and_the_same_command_uploads_the_folder_as_it_is
     with Hub() as hub:
         done = push(arguments, hub)
         ((_, contents),) = hub.commits
-    assert "already complete" in done.stdout and contents["README.md"].endswith(
+    assert "already complete" in done.stderr and contents["README.md"].endswith(
         b"Written by hand.\n"
     )
 

@@ -46,7 +46,7 @@ def hold(folder, numpy, torch):
     return done, held.read_text().split()
 
 
-@pytest.mark.parametrize(("numpy", "kept"), [("1.26.4", []), ("2.2.6", ["numpy==2.2.6"])])
+@pytest.mark.parametrize(("numpy", "retained"), [("1.26.4", []), ("2.2.6", ["numpy==2.2.6"])])
 def test_builds_that_no_index_has_are_held(tmp_path, numpy, retained):
     done, held = hold(tmp_path, numpy, TORCH)
     assert done.returncode == 0, done

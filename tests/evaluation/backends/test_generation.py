@@ -3,11 +3,13 @@
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
-from evaluation.backends import encoding
+from evaluation.backends import encoding, generation
 from evaluation.backends.base import Batching
 from evaluation.backends.encoding import GenerationRequest, Request
 from evaluation.backends.prefix_groups import common_prefix_length
+from evaluation.backends.sampling import Sampling
 from evaluation.backends.transformers_backend import TransformersBackend
 from evaluation.prompts.registry import Prompt
 
@@ -40,7 +42,7 @@ def requests(backend, temperature=0.0, num_samples=1, stop=(), length=24):
             backend.tokenizer.encode(text),
             length,
             stop,
-            temperature,
+            Sampling(temperature=temperature),
             tuple(f"{text}\n{n}" for n in range(num_samples)),
         )
         for text in PROMPTS
@@ -49,8 +51,8 @@ def requests(backend, temperature=0.0, num_samples=1, stop=(), length=24):
 
 def answers(backend, found, max_batch_tokens=10_000):
     return [
-        texts
-        for _, texts in sorted(
+        [answer.text for answer in answers]
+        for _, answers in sorted(
             pair for batch in backend.generate(found, Batching(max_batch_tokens)) for pair in batch
         )
     ]
@@ -92,8 +94,11 @@ def test_samples_differ_and_do_not_depend_on_the_batch(backend):
 
 def test_sampling_follows_the_distribution(backend, reference):
     prompt = backend.tokenizer.encode(PROMPTS[0])
-    request = GenerationRequest(prompt, 1, (), 0.8, tuple(map(str, range(2000))))
-    [[(_, texts)]] = list(backend.generate([request], Batching(10**6)))
+    request = GenerationRequest(
+        prompt, 1, (), Sampling(temperature=0.8), tuple(map(str, range(2000)))
+    )
+    [[(_, found)]] = list(backend.generate([request], Batching(10**6)))
+    texts = [answer.text for answer in found]
     with torch.no_grad():
         probabilities = (reference(torch.tensor([prompt])).logits[0, -1] / 0.8).softmax(-1)
     likeliest = int(probabilities.argmax())
@@ -149,3 +154,43 @@ def test_letters_have_all_tokens_of_their_text(backend):
     )
     assert (request.continuations, letters) == ([[7], [9], [8]], ["A", "A", "B"])
     assert request.prompt == backend.tokenizer.encode("Answer:(")
+
+
+@pytest.mark.parametrize("sampling", [Sampling(repetition_penalty=1.8)])
+def test_a_repetition_penalty_is_that_of_generate(backend, reference, sampling):
+    for text in PROMPTS[:2]:
+        ids = torch.tensor([backend.tokenizer.encode(text)])
+        expected = reference.generate(
+            ids, max_new_tokens=24, do_sample=False, repetition_penalty=1.8, pad_token_id=0
+        )
+        request = GenerationRequest(ids[0].tolist(), 24, (), sampling, ("",))
+        [[(_, [answer])]] = list(backend.generate([request], Batching(10**6)))
+        assert list(answer.ids) == expected[0, ids.shape[1] :].tolist()
+        assert answer.num_tokens == len(answer.ids)
+        assert answer.finished == (answer.ids[-1] in (0, backend.tokenizer.eos_token_id))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"), [(0.7, 5, 1.0), (1.0, 0, 0.2), (1.3, 40, 0.5)]
+)
+def test_top_k_and_top_p_leave_the_tokens_that_transformers_leaves(temperature, top_k, top_p):
+    logits = torch.randn(300, generator=torch.Generator().manual_seed(1)) * 3
+    expected = logits[None] / temperature
+    if top_k:
+        expected = TopKLogitsWarper(top_k)(None, expected)
+    if top_p < 1:
+        expected = TopPLogitsWarper(top_p)(None, expected)
+    probabilities = (logits.double() / temperature).softmax(-1)
+    found = generation._restricted(
+        probabilities, Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    )
+    assert found / found.sum() == pytest.approx(expected[0].double().softmax(-1), abs=1e-7)
+
+
+def test_sampling_draws_from_what_top_k_leaves(backend):
+    prompt = backend.tokenizer.encode(PROMPTS[0])
+    seeds = tuple(map(str, range(400)))
+    sampling = Sampling(temperature=2.0, top_k=3)
+    request = GenerationRequest(prompt, 1, (), sampling, seeds)
+    [[(_, found)]] = list(backend.generate([request], Batching(10**6)))
+    assert len({answer.ids for answer in found}) == 3

@@ -12,6 +12,7 @@ from evaluation import run
 from evaluation.backends import vllm_backend
 from evaluation.backends.base import Batching
 from evaluation.backends.encoding import GenerationRequest, Request
+from evaluation.backends.sampling import Sampling
 from galen.errors import UsageError
 
 needs_vllm = pytest.mark.skipif(
@@ -47,11 +48,14 @@ def test_a_single_token_is_asked_for_after_the_prompt_and_more_as_part_of_it():
 
 
 def test_each_branch_has_a_seed_of_its_own_that_stays():
-    request = GenerationRequest([1, 2], 9, ("###",), 0.8, ("a", "b"))
+    request = GenerationRequest([1, 2], 9, ("###",), Sampling(temperature=0.8), ("a", "b"))
     first, second = vllm_backend.generated(request, {5, 0})
     assert first[1] | {"seed": None} == {
         "max_tokens": 9,
         "temperature": 0.8,
+        "top_p": 1.0,
+        "top_k": 0,
+        "repetition_penalty": 1.0,
         "stop": ["###"],
         "stop_token_ids": [0, 5],
         "seed": None,
@@ -119,7 +123,9 @@ def test_the_same_answers_as_with_transformers(make_llama):
     for index, (values, top) in expected.items():
         assert actual[index][0] == pytest.approx(values, abs=1e-3)
         assert actual[index][1] == top
-    prompts = [GenerationRequest(request.prompt, 12, (), 0.0, ("a",)) for request in requests]
+    prompts = [
+        GenerationRequest(request.prompt, 12, (), Sampling(), ("a",)) for request in requests
+    ]
     assert sorted(next(iter(theirs.generate(prompts, Batching(10**6))))) == sorted(
         next(iter(ours.generate(prompts, Batching(10**6))))
     )
