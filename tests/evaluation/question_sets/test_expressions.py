@@ -33,5 +33,5 @@ def test_nesting_without_end_is_no_valid_template():
 
 
 def test_an_error_without_a_text_is_named():
-    with pytest.raises(ExpressionError, match="^MemoryError$"):
+    with pytest.raises(ExpressionError, match=r"^MemoryError$"):
         expressions.evaluate("{{ 'a' * n }}", {"n": 2**62})
