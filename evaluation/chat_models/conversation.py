@@ -71,12 +71,17 @@ class Conversation:
         )
         if self.markers is not None and not self.thinks:
             text = thinking.closed(text, self.markers)
-        delimiter = " " if prompt.turns is None else prompt.turns.target_delimiter
         continuations = {
-            letter: answer.removeprefix(delimiter)
+            letter: answer.removeprefix(prompt.target_delimiter)
             for letter, answer in prompt.continuations.items()
         }
-        return replace(prompt, text=text, continuations=continuations, is_conversation=True)
+        return replace(
+            prompt,
+            text=text,
+            continuations=continuations,
+            target_delimiter="",
+            is_conversation=True,
+        )
 
     def messages(self, prompt: Prompt) -> list[Message]:
         """Return the messages of a prompt."""

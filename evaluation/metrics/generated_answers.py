@@ -29,9 +29,11 @@ def estimates(by_run: Sequence[Sequence[Sample]]) -> dict[str, Estimate]:
     """
     samples = list(itertools.chain.from_iterable(by_run))
     result: dict[str, Estimate] = {}
-    for name in ("truncated_thinking", "forced"):
-        if all(name in sample for sample in samples):
-            result[name] = _proportion(by_run, name)
+    thinks = any(any(sample["truncated_thinking"]) for sample in samples)
+    if thinks or all("num_thinking_tokens" in sample for sample in samples):
+        result["truncated_thinking"] = _proportion(by_run, "truncated_thinking")
+    if all("forced" in sample for sample in samples):
+        result["forced"] = _proportion(by_run, "forced")
     counts = {
         "tokens_per_answer": "num_tokens",
         "thinking_tokens_per_answer": "num_thinking_tokens",

@@ -101,7 +101,8 @@ def chat(
         f"{before}{text}\n\n",
         {letter: letter for letter in question.options},
         _target(question, answer_format, reasons),
-        Turns(text, tuple(examples), target_delimiter=""),
+        target_delimiter="",
+        turns=Turns(text, tuple(examples)),
     )
 
 

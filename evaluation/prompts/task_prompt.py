@@ -59,9 +59,13 @@ class TaskPrompt:
             examples.append((example_text, target.removeprefix(self.target_delimiter)))
         continuations = self._continuations(question)
         own_text = self._text(question)
-        turns = Turns(own_text, tuple(examples), description, self.target_delimiter)
-        target = right(question, continuations)
-        return Prompt(text + own_text, continuations, target, turns)
+        return Prompt(
+            text + own_text,
+            continuations,
+            right(question, continuations),
+            target_delimiter=self.target_delimiter,
+            turns=Turns(own_text, tuple(examples), description),
+        )
 
     def _text(self, question: Question) -> str:
         return self._rendered("doc_to_text", self.doc_to_text, question)

@@ -16,8 +16,6 @@ class Turns:
     """Few-shot examples: the user's message and the assistant's."""
     system: str = ""
     """The beginning of the prompt's text that describes the task, with the space after it."""
-    target_delimiter: str = " "
-    """What precedes an answer in the prompt's text, but not in a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +28,8 @@ class Prompt:
     """Option letter to the text that answers with it."""
     target: str = ""
     """The complete correct answer, as fine-tuning with this template teaches it."""
+    target_delimiter: str = " "
+    """What precedes an answer's text in `continuations`; not counted in its length."""
     turns: Turns | None = None
     """The same as a conversation; None: the text is one message of the user."""
     is_conversation: bool = False

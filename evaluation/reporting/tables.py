@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.reporting import cells, published_results
-from evaluation.reporting.comparison import Comparison
+from evaluation.reporting.comparison import Comparison, with_subsets
 from evaluation.reporting.report_inputs import ModelScores
 from galen.atomic import write_text
 
@@ -54,6 +54,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     columns = [
         "task",
         "model",
+        "subset",
         "samples",
         "metric",
         "value",
@@ -64,7 +65,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         "p (Holm)",
     ]
     rows = []
-    for compared in comparisons:
+    for compared in with_subsets(comparisons):
         for row in compared.rows:
             for metric, estimate in row.metrics.items():
                 tests = [""] * 3
@@ -75,9 +76,10 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
                         f"{row.corrected_p:.4g}",
                     ]
                 values = [f"{value:.4f}" for value in (estimate.value, estimate.low, estimate.high)]
-                rows.append(
-                    [compared.title, row.model, str(compared.samples), metric, *values, *tests]
-                )
+                subset = compared.subset or "all"
+                samples = str(compared.samples)
+                names = [compared.title, row.model, subset, samples, metric]
+                rows.append([*names, *values, *tests])
     note = (
         "Intervals are 95 %. p: paired test against the first model; Holm: corrected for all tests"
         " of this table."

@@ -18,6 +18,7 @@ from evaluation.prompts.template import Prompt
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets.question import Question
 from evaluation.scoring import answer_extraction
+from evaluation.scoring.answer_extraction import Status
 from evaluation.scoring.task_type import Job, Sample, sample_of
 
 logger = logging.getLogger(__name__)
@@ -78,29 +79,17 @@ def generation_sample(
         conversation: how the model was asked; None for a model without thinking.
         starts_open: whether the prompt already opened the thinking.
     """
-    markers = None if conversation is None else conversation.markers
-    texts = [output.text for output in outputs]
-    answers = texts
-    sample_thinking: Sample = {}
-    if conversation is not None and markers is not None:
-        splits = [thinking.split(text, markers, starts_open) for text in texts]
-        answers = [_before_stop(split.answer, protocol.stop) for split in splits]
-        encode = functools.partial(conversation.tokenizer.encode, add_special_tokens=False)
-        sample_thinking = {
-            "num_thinking_tokens": [len(encode(split.thinking)) for split in splits],
-            "truncated_thinking": [split.is_cut_off for split in splits],
-        }
-        if protocol.budget_forcing:
-            sample_thinking["forced"] = [output.is_forced for output in outputs]
-    extracted = [
-        answer_extraction.extract(_final_answer(text), question.options) for text in answers
-    ]
-    prediction = answer_extraction.majority(extracted)
+    answers, thinking_counts = _without_thinking(outputs, protocol, conversation, starts_open)
+    read = [answer_extraction.read(_final_answer(text), question.options) for text in answers]
+    prediction = answer_extraction.majority([item.letters for item in read])
     sample = sample_of(question, ",".join(prediction) if prediction else None)
-    sample["outputs"] = texts
-    sample["extracted_answers"] = [",".join(answer) if answer else None for answer in extracted]
+    sample["outputs"] = [output.text for output in outputs]
+    sample["extracted_answers"] = [
+        ",".join(item.letters) if item.letters else None for item in read
+    ]
     sample["num_tokens"] = [output.num_tokens for output in outputs]
-    sample |= sample_thinking
+    sample["truncated_thinking"] = [item.status == Status.TRUNCATED_THINKING for item in read]
+    sample |= thinking_counts
     if protocol.strict_match:
         extract = answer_extraction.STRICT_EXTRACTORS[protocol.strict_match]
         strict = answer_extraction.majority([extract(text, question.options) for text in answers])
@@ -110,6 +99,30 @@ def generation_sample(
     if question.rationale_checked:
         sample["rationale"] = question.rationale
     return sample
+
+
+def _without_thinking(
+    outputs: list[Generated],
+    protocol: Protocol,
+    conversation: Conversation | None,
+    starts_open: bool,
+) -> tuple[list[str], Sample]:
+    """Return the answers after the thinking, and the sample's keys about it."""
+    texts = [output.text for output in outputs]
+    if conversation is None or conversation.markers is None:
+        return texts, {}
+    splits = [thinking.split(text, conversation.markers, starts_open) for text in texts]
+    answers = [_before_stop(split.answer, protocol.stop) for split in splits]
+    encode = conversation.tokenizer.encode
+    counts: Sample = {
+        "num_thinking_tokens": [
+            len(encode(split.thinking, add_special_tokens=False)) for split in splits
+        ],
+        "truncated_thinking": [split.is_cut_off for split in splits],
+    }
+    if protocol.budget_forcing:
+        counts["forced"] = [output.is_forced for output in outputs]
+    return answers, counts
 
 
 def _before_stop(text: str, stops: tuple[str, ...]) -> str:

@@ -153,7 +153,7 @@ class TaskType(ABC, Generic[T]):
         """
         entry = self.entry(by_run, runs, samples)
         if contaminated is not None:
-            entry |= aggregate.without_contaminated(by_run, contaminated, self.estimate)
+            entry |= aggregate.by_contamination(by_run, contaminated, self.estimate)
         return {"kind": self.name, "samples": len(by_run[0]), **entry}
 
     @abstractmethod

@@ -144,7 +144,8 @@ def test_gemma_gets_the_system_prompt_in_the_first_message_where_lm_eval_loses_i
     prompt = asked.prompt(get_template("lm_eval_continuation")(QUESTIONS[0], QUESTIONS[1:2]))
     example, question = (item.question for item in (QUESTIONS[1], QUESTIONS[0]))
     assert prompt.text == (
-        f"{tokenizer.bos_token}<start_of_turn>user\n{SYSTEM}\n\nQuestion: {example}\nAnswer:"
+        f"{tokenizer.bos_token}<start_of_turn>user\n{SYSTEM}\n\nThe following are questions"
+        f" (with answers) about anatomy.\n\nQuestion: {example}\nAnswer:"
         "<end_of_turn>\n<start_of_turn>model\nVena cava<end_of_turn>\n<start_of_turn>user\n"
         f"Question: {question}\nAnswer:<end_of_turn>\n<start_of_turn>model\n"
     )
