@@ -40,6 +40,29 @@ class Calibration(_Checked):
     bins: list[Bin]
 
 
+class Position(_Checked):
+    """A position of the options."""
+
+    position: Count
+    chosen: Interval
+    expected: Number
+    accuracy: Interval | None
+
+
+class OrderBias(_Checked):
+    """A task's order bias; without questions it has no metrics."""
+
+    questions: Annotated[int, Field(ge=0)]
+    orders: Count
+    excluded: dict[str, int]
+    accuracy: Interval | None = None
+    accuracy_original_order: Interval | None = None
+    all_orders_correct: Interval | None = None
+    changed_answers: Interval | None = None
+    changed_questions: Interval | None = None
+    by_position: list[Position] = []
+
+
 class Summary(_Checked):
     """A task's entry."""
 
@@ -54,6 +77,7 @@ class Summary(_Checked):
     predictions: dict[str, int] | None = None
     one_sided: str | None = None
     settings: dict[str, Any] = {}
+    order_bias: OrderBias | None = None
 
 
 class Model(_Checked):
