@@ -29,6 +29,8 @@ _TITLES = {
     "bits_per_byte": "Bits per byte",
     "accuracy": "Accuracy",
     "accuracy_argmax": "Most likely option",
+    "acc": "Not normalized",
+    "acc_norm": "Per character",
     "acc_bytes": "Per byte",
     "accuracy_strict_match": "Strict match",
     "partial_credit": "Partial credit",

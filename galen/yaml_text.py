@@ -112,7 +112,7 @@ def _load(text: str, where: str, lines: bool = True) -> tuple[Any, list[tuple[Lo
         _check_aliases(root, {})
         _check_values(root, set())
         keys = list(_key_lines(root, ()))  # before merges are carried out in the nodes
-        return loader.construct_document(root), keys
+        return _without_sharing(loader.construct_document(root)), keys
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark and lines else ""
@@ -121,6 +121,15 @@ def _load(text: str, where: str, lines: bool = True) -> tuple[Any, list[tuple[Lo
     # `!!int x`, 2024-13-45 …
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise UsageError(f"{where}: not valid YAML: {one_line(error)}") from None
+
+
+def _without_sharing(content: Any) -> Any:
+    """Return content in which each alias is a copy, so that an override changes one place."""
+    if isinstance(content, dict):
+        return {key: _without_sharing(item) for key, item in content.items()}
+    if isinstance(content, list):
+        return [_without_sharing(item) for item in content]
+    return content
 
 
 def _check_aliases(node: yaml.Node, sizes: dict[int, int]) -> int:

@@ -15,6 +15,8 @@ Sample = dict[str, Any]
 
 _MEASURES = {
     "accuracy_argmax": "correct_argmax",
+    "acc": "correct_acc",
+    "acc_norm": "correct_acc_norm",
     "acc_bytes": "correct_acc_bytes",
     "accuracy_strict_match": "correct_strict_match",
 }
@@ -69,6 +71,9 @@ def choice_entry(by_run: Sequence[Sequence[Sample]], runs: Sequence[int]) -> Sam
             entry[f"by_{key}"] = _by_group(correct, groups, single)
             estimates[f"macro_by_{key}"] = intervals.macro_mean(correct, list(groups.values()))
     samples_of_all_runs = list(itertools.chain.from_iterable(by_run))
+    empty_options = sum("empty_option" in sample for sample in first)
+    if empty_options:  # never the likeliest per character or byte
+        entry["samples_with_empty_option"] = empty_options
     if all("logprobs" in sample for sample in first):
         entry["calibration"] = calibration.calibration(samples_of_all_runs)
     if all("answer" in sample for sample in first):

@@ -54,7 +54,12 @@ class TaskPrompt:
             target = right(example, self._continuations(example))
             text += self._text(example) + target + self.fewshot_delimiter
         continuations = self._continuations(question)
-        return Prompt(text + self._text(question), continuations, right(question, continuations))
+        return Prompt(
+            text + self._text(question),
+            continuations,
+            right(question, continuations),
+            target_delimiter=self.target_delimiter,
+        )
 
     def _text(self, question: Question) -> str:
         return self._rendered("doc_to_text", self.doc_to_text, question)

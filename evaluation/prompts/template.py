@@ -16,6 +16,8 @@ class Prompt:
     """Option letter to the text that answers with it."""
     target: str = ""
     """The complete correct answer, as fine-tuning with this template teaches it."""
+    target_delimiter: str = " "
+    """What precedes an answer's text in `continuations`; not counted in its length."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+LikelihoodMetric = Literal["acc", "acc_norm", "acc_bytes"]
+
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
@@ -16,10 +18,11 @@ class Protocol:
     `letter`: the top token of the entire vocabulary, and beside it the likeliest of the options'
     tokens. `generation`: the generated text, read by `evaluation.scoring.answer_extraction`.
     """
-    acc_bytes: bool = False
-    """With `likelihood`: divide by the UTF-8 bytes of the continuation, without its leading space.
+    metric: LikelihoodMetric = "acc"
+    """With `likelihood`: which continuation counts as the answer, as lm-evaluation-harness has it.
 
-    This is lm-evaluation-harness' `acc_bytes`; its `acc_norm` divides by characters.
+    `acc`: the likeliest. `acc_norm`: the likeliest per character, `acc_bytes` per UTF-8 byte; the
+    delimiter before the answer does not count.
     """
     num_fewshot: int = 0
     """Few-shot examples before the question, the same for every question of a run."""

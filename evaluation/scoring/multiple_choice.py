@@ -181,20 +181,41 @@ def job(
 def likelihood_sample(
     question: Question, prompt: Prompt, protocol: Protocol, values: list[float]
 ) -> Sample:
-    """Return a question's sample from its options' log-likelihoods (nats); ties go to the first."""
+    """Return a question's sample from its options' log-likelihoods (nats); ties go to the first.
+
+    It has the result of each metric of `LikelihoodMetric`. As in lm-evaluation-harness an empty
+    option is never the likeliest per character or byte; `empty_option` marks such samples.
+    """
     logprobs = dict(zip(question.options, finite(values, f"question {question.id}"), strict=True))
-    sizes = {
-        letter: len(text.removeprefix(" ").encode()) or 1
-        for letter, text in prompt.continuations.items()
+    choices = {
+        label: text.removeprefix(prompt.target_delimiter)
+        for label, text in prompt.continuations.items()
     }
-    prediction = max(logprobs, key=lambda letter: logprobs[letter])
-    by_bytes = max(logprobs, key=lambda letter: logprobs[letter] / sizes[letter])
-    chosen = by_bytes if protocol.acc_bytes else prediction
-    sample = _sample(question, chosen)
+    predictions = {
+        "acc": max(logprobs, key=logprobs.__getitem__),
+        "acc_norm": _likeliest(logprobs, {label: len(text) for label, text in choices.items()}),
+        "acc_bytes": _likeliest(
+            logprobs, {label: len(text.encode()) for label, text in choices.items()}
+        ),
+    }
+    sample = _sample(question, predictions[protocol.metric])
     sample["logprobs"] = logprobs
-    if len(set(sizes.values())) > 1:
-        sample["correct_acc_bytes"] = by_bytes == question.answer
+    if protocol.metric == "acc":  # the same as `correct`
+        del predictions["acc"]
+    for metric, prediction in predictions.items():
+        sample[f"correct_{metric}"] = prediction == question.answer
+    if not all(choices.values()):
+        sample["empty_option"] = True
     return sample
+
+
+def _likeliest(logprobs: dict[str, float], lengths: dict[str, int]) -> str:
+    """Return the option with the highest log-likelihood per unit of length."""
+    normalized = {
+        label: value / lengths[label] if lengths[label] else -math.inf
+        for label, value in logprobs.items()
+    }
+    return max(normalized, key=normalized.__getitem__)
 
 
 def letter_sample(

@@ -36,6 +36,7 @@ class Calibration(_Checked):
     """A task's calibration."""
 
     ece: Number | None
+    ece_biomistral: Number | None = None
     brier: Number | None
     bins: list[Bin]
 

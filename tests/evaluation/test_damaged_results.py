@@ -18,6 +18,7 @@ from tests.evaluation.test_report import write_corpus, write_run, write_scores
 
 CALIBRATION = {
     "ece": 0.1,
+    "ece_biomistral": 0.2,
     "brier": 0.5,
     "bins": [{"low": 0.5, "high": 0.6, "samples": 4, "confidence": 0.55, "accuracy": 0.5}],
 }
