@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.metrics import generated_answers
 from evaluation.reporting import comparison, error_analysis, paper_tables, report_inputs, tables
 from evaluation.reporting.comparison import Comparison, Row
 from evaluation.reporting.report_inputs import ModelScores
@@ -35,10 +36,14 @@ _TITLES = {
     "accuracy_strict_match": "Strict match",
     "partial_credit": "Partial credit",
     "unparsed": "Unparsed",
+    "truncated_thinking": "Thinking cut off",
+    "forced": "Answers forced",
+    "tokens_per_answer": "Tokens per answer",
+    "thinking_tokens_per_answer": "Of these thinking",
     "macro_by_subject": "Mean of subjects",
     "macro_by_language": "Mean of languages",
 }
-_COUNTED = ("perplexity", "bits_per_byte")
+_COUNTED = ("perplexity", "bits_per_byte", *generated_answers.COUNTED)
 """Metrics that are not fractions; all others are shown in percent."""
 
 
