@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.reporting import comparison, error_analysis, report_inputs, tables
+from evaluation.metrics import generated_answers
+from evaluation.reporting import comparison, error_analysis, paper_tables, report_inputs, tables
 from evaluation.reporting.comparison import Comparison, Row
 from evaluation.reporting.report_inputs import ModelScores
 from evaluation.scoring import option_orders
@@ -30,14 +31,20 @@ _TITLES = {
     "bits_per_byte": "Bits per byte",
     "accuracy": "Accuracy",
     "accuracy_argmax": "Most likely option",
+    "acc": "Not normalized",
+    "acc_norm": "Per character",
     "acc_bytes": "Per byte",
     "accuracy_strict_match": "Strict match",
     "partial_credit": "Partial credit",
     "unparsed": "Unparsed",
+    "truncated_thinking": "Thinking cut off",
+    "forced": "Answers forced",
+    "tokens_per_answer": "Tokens per answer",
+    "thinking_tokens_per_answer": "Of these thinking",
     "macro_by_subject": "Mean of subjects",
     "macro_by_language": "Mean of languages",
 }
-_COUNTED = ("perplexity", "bits_per_byte")
+_COUNTED = ("perplexity", "bits_per_byte", *generated_answers.COUNTED)
 """Metrics that are not fractions; all others are shown in percent."""
 
 
@@ -54,7 +61,7 @@ def _report(options: argparse.Namespace) -> None:
     """Read the inputs, and write the page and the tables."""
     models = report_inputs.named([report_inputs.read_scores(folder) for folder in options.results])
     comparisons = comparison.compare(models)
-    paper = tables.paper_tables(models)
+    paper = paper_tables.paper_tables(models)
     folders = {"Further pretraining": options.pretraining, "Fine-tuning": options.finetuning}
     html = render(
         title=options.title,
@@ -86,20 +93,38 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def verdict(compared: Comparison) -> str:
-    """Return a task's outcome in one sentence: the first model against the second and the last."""
-    first = compared.rows[0]
+    """Return a task's outcome: the first model against the second and the last.
+
+    A second sentence is about the clean subset if some samples are contaminated.
+    """
     metric = compared.metric
     subject = (
-        f"{_TITLES[metric]} on {compared.samples:,} {compared.task_type.unit} ({compared.title})"
+        f"{_TITLES.get(metric, metric)} on {compared.samples:,} {compared.task_type.unit}"
+        f" ({compared.title})"
     )
+    sentence = f"{subject}{_outcome(compared)}."
+    if not compared.subsets:
+        return sentence
+    contaminated = compared.samples - (compared.clean.samples if compared.clean else 0)
+    if compared.clean is None:
+        return f"{sentence} All of them are in the training corpus."
+    return (
+        f"{sentence} Without the {contaminated:,} that are in the training corpus"
+        f"{_outcome(compared.clean)}."
+    )
+
+
+def _outcome(compared: Comparison) -> str:
+    first, *others = compared.rows
+    metric = compared.metric
     before = number(first.metrics[metric].value, metric)
-    if len(compared.rows) == 1:
-        return f"{subject} is {before} ({interval(first, metric)})."
-    others = compared.rows[1:]
+    if not others:
+        separator = ":" if compared.subset else " is"
+        return f"{separator} {before} ({interval(first, metric)})"
     if len(others) > 2:
         others = [others[0], others[-1]]
     changes = [_change(row, metric) for row in others]
-    return f"{subject}: {before} for {first.model}; {'; '.join(changes)}."
+    return f": {before} for {first.model}; {'; '.join(changes)}"
 
 
 def render(
@@ -119,9 +144,12 @@ def render(
             "number": number,
             "duration": duration,
             "signed": signed,
-            "p_value": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
+            "p_value": p_value,
         },
         comparisons=comparisons,
+        tests=comparison.number_of_tests(comparisons),
+        alpha=comparison.ALPHA,
+        remarks=remarks,
         corpus=corpus,
         drops=drops(corpus.counts) if corpus else [],
         runs=runs,
@@ -133,6 +161,28 @@ def render(
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         **rest,
     )
+
+
+def remarks(compared: Comparison) -> list[str]:
+    """Return sentences about a task's metric and contamination."""
+    sentences = []
+    if compared.task_type.lower_is_better:
+        sentences.append("Lower is better.")
+    else:
+        sentences.append("Higher is better; differences in percentage points.")
+    if compared.chance is not None:
+        sentences.append(f"Guessing gives {number(compared.chance, 'accuracy')}.")
+    if compared.subsets:
+        sentences.append(
+            "Contaminated: in the training corpus, by the check of at least one model."
+        )
+    elif not compared.unchecked:
+        sentences.append("No sample is in the training corpus.")
+    if len(compared.unchecked) == len(compared.rows):
+        sentences.append("Contamination not checked.")
+    elif compared.unchecked:
+        sentences.append(f"Contamination not checked for {', '.join(compared.unchecked)}.")
+    return sentences
 
 
 def grouped(models: Sequence[ModelScores]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
@@ -230,9 +280,17 @@ def number(value: float, metric: str) -> str:
 
 
 def signed(value: float, metric: str) -> str:
-    """Return a difference with its sign: percentage points for accuracy."""
-    text = f"{100 * value:+.1f}" if metric == "accuracy" else f"{value:+.2f}"
+    """Return a difference with its sign: percentage points, or units of perplexity and the like."""
+    text = f"{value:+.2f}" if metric in _COUNTED else f"{100 * value:+.1f}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float) -> str:
+    """Return a formatted p-value; a significant one is never rounded to the level."""
+    if value < 0.001:
+        return "< 0.001"
+    text = f"{value:.3f}"
+    return f"< {comparison.ALPHA}" if value < comparison.ALPHA <= float(text) else text
 
 
 def interval(row: Row, metric: str) -> str:
@@ -257,20 +315,25 @@ def duration(seconds: float) -> str:
 
 
 def _change(row: Row, metric: str) -> str:
-    assert row.difference is not None  # only the first row has none
-    value = row.metrics[metric].value
-    unit = " points" if metric == "accuracy" else ""
-    low = signed(row.difference.low, metric)
-    high = signed(row.difference.high, metric)
+    """Return how a model compares with the first one; "rose" and "fell" only if that is clear."""
+    difference = row.difference
+    assert difference is not None  # only the first row has none
+    value = number(row.metrics[metric].value, metric)
     if row.judgement == "unclear":
-        change = f"{number(value, metric)} for {row.model}, no clear change"
+        change = f"{value} for {row.model}, no clear change"
     else:
-        verb = "fell" if row.difference.value < 0 else "rose"
-        change = f"{verb} to {number(value, metric)} for {row.model}"
-    return (
-        f"{change} (difference {signed(row.difference.value, metric)}{unit}, 95 % interval {low} to"
-        f" {high})"
-    )
+        verb = "fell" if difference.value < 0 else "rose"
+        change = f"{verb} to {value} for {row.model}"
+    unit = "" if metric in _COUNTED else " points"
+    low = signed(difference.low, metric)
+    high = signed(difference.high, metric)
+    interval = f"difference {signed(difference.value, metric)}{unit}, 95 % interval {low} to {high}"
+    return f"{change} ({interval}), corrected p{_relation(row.corrected_p)}"
+
+
+def _relation(p: float | None) -> str:
+    text = p_value(1.0 if p is None else p)
+    return f" {text}" if text.startswith("<") else f" = {text}"
 
 
 def _parser() -> argparse.ArgumentParser:

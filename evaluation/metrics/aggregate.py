@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.metrics import calibration, intervals
+from evaluation.metrics import calibration, generated_answers, intervals
 from evaluation.metrics.intervals import Estimate
 
 Sample = dict[str, Any]
 
 _MEASURES = {
     "accuracy_argmax": "correct_argmax",
+    "acc": "correct_acc",
+    "acc_norm": "correct_acc_norm",
     "acc_bytes": "correct_acc_bytes",
     "accuracy_strict_match": "correct_strict_match",
 }
@@ -69,6 +71,9 @@ def choice_entry(by_run: Sequence[Sequence[Sample]], runs: Sequence[int]) -> Sam
             entry[f"by_{key}"] = _by_group(correct, groups, single)
             estimates[f"macro_by_{key}"] = intervals.macro_mean(correct, list(groups.values()))
     samples_of_all_runs = list(itertools.chain.from_iterable(by_run))
+    empty_options = sum("empty_option" in sample for sample in first)
+    if empty_options:  # never the likeliest per character or byte
+        entry["samples_with_empty_option"] = empty_options
     if all("logprobs" in sample for sample in first):
         entry["calibration"] = calibration.calibration(samples_of_all_runs)
     if all("answer" in sample for sample in first):
@@ -90,8 +95,19 @@ def _choice_estimates(by_run: Sequence[Sequence[Sample]]) -> dict[str, Estimate]
     if any("credit" in sample for sample in first):
         estimates["partial_credit"] = intervals.mean(_mean_over_runs(by_run, _credit))
     if any("top" in sample or "outputs" in sample for sample in first):
-        estimates["unparsed"] = _proportion(by_run, lambda sample: sample["prediction"] is None)
+        estimates["unparsed"] = _proportion(by_run, _is_unparsed)
+    if all("outputs" in sample for sample in first):
+        estimates |= generated_answers.estimates(by_run)
     return estimates
+
+
+def _is_unparsed(sample: Sample) -> bool:
+    """Return whether there is an answer, and none of the options in it.
+
+    Where all thinking was cut off there is no answer; that is a metric of its own.
+    """
+    cut_off = sample.get("truncated_thinking")
+    return sample["prediction"] is None and not (cut_off and all(cut_off))
 
 
 def _credit(sample: Sample) -> float:
@@ -157,21 +173,34 @@ def accuracy(by_run: Sequence[Sequence[Sample]]) -> Estimate:
     return _proportion(by_run, operator.itemgetter("correct"))
 
 
-def without_contaminated(
+def by_contamination(
     by_run: Sequence[Sequence[Sample]],
     contaminated: Collection[str],
     estimate: Callable[[Sequence[Sequence[Sample]]], Estimate],
 ) -> Sample:
-    """Return the number of contaminated samples and the primary metric on the others."""
-    clean = [_without(samples, contaminated) for samples in by_run]
-    entry: Sample = {"contaminated": len(by_run[0]) - len(clean[0])}
-    if clean[0]:
-        entry["clean"] = {"samples": len(clean[0]), **estimate(clean).as_dict()}
+    """Return the primary metric on the clean and on the contaminated samples.
+
+    Each is omitted if it has no samples.
+
+    Args:
+        by_run: samples of each run.
+        contaminated: ids of samples that the training corpus contains, and perhaps of others.
+        estimate: returns the primary metric of the samples of each run.
+    """
+    ids = sorted(sample["id"] for sample in by_run[0] if sample["id"] in contaminated)
+    entry: Sample = {"contaminated": len(ids), "contaminated_ids": ids}
+    subsets = {
+        "clean": [_selected(samples, contaminated, False) for samples in by_run],
+        "contaminated_subset": [_selected(samples, contaminated, True) for samples in by_run],
+    }
+    for name, subset in subsets.items():
+        if subset[0]:
+            entry[name] = {"samples": len(subset[0]), **estimate(subset).as_dict()}
     return entry
 
 
-def _without(samples: Sequence[Sample], ids: Collection[str]) -> list[Sample]:
-    return [sample for sample in samples if sample["id"] not in ids]
+def _selected(samples: Sequence[Sample], ids: Collection[str], contained: bool) -> list[Sample]:
+    return [sample for sample in samples if (sample["id"] in ids) == contained]
 
 
 def _mean_over_runs(

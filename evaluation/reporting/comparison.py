@@ -1,7 +1,7 @@
 """Comparison of models with the first one, on the same samples of each task."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,9 @@ from evaluation.metrics.intervals import Estimate
 from evaluation.reporting.report_inputs import ModelScores, TaskScores, conditions_name
 from evaluation.scoring.task_type import TaskType
 from galen.errors import DataError
+
+ALPHA = 0.05
+"""Significance level of the corrected tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,15 @@ class Row:
 
     @property
     def judgement(self) -> str:
-        """Return `better`, `worse`, or `unclear` when the interval of the difference contains zero.
+        """Return `better`, `worse` or `unclear`; empty for the first model.
 
-        Empty for the first model.
+        A difference is clear if the corrected p-value is below `ALPHA` and the interval of the
+        difference excludes zero. One that was not tested is unclear.
         """
         if self.difference is None:
             return ""
+        if self.corrected_p is None or self.corrected_p >= ALPHA:
+            return "unclear"
         if self.difference.low <= 0 <= self.difference.high:
             return "unclear"
         return "better" if (self.difference.value < 0) == self.lower_is_better else "worse"
@@ -50,11 +56,22 @@ class Comparison:
     rows: list[Row]
     protocol: str = ""
     """Protocol and settings, if the report has the task under several; else empty."""
+    subset: str = ""
+    """`clean` or `contaminated`: samples that no or some model's training corpus contains."""
+    subsets: tuple["Comparison", ...] = ()
+    """The same comparison on these subsets; empty if no sample is contaminated."""
+    unchecked: tuple[str, ...] = ()
+    """Models whose samples were not checked for contamination."""
 
     @property
     def title(self) -> str:
         """Return the task, and the protocol if there are several."""
         return f"{self.task}, {self.protocol}" if self.protocol else self.task
+
+    @property
+    def clean(self) -> "Comparison | None":
+        """Return the comparison on the clean subset, if there is one."""
+        return next((part for part in self.subsets if part.subset == "clean"), None)
 
     @property
     def metric(self) -> str:
@@ -102,22 +119,55 @@ def _groups(task: str, models: Sequence[ModelScores]) -> list[tuple[str, list[Mo
 
 
 def _compared(name: str, protocol: str, models: Sequence[ModelScores]) -> Comparison:
+    scores = {model.name: model.tasks[name] for model in models}
     first, *others = models
-    base = first.tasks[name]
-    rows = [Row(first.name, base.metrics, None, base.task_type.lower_is_better)]
     for model in others:
-        scores = model.tasks[name]
-        _check_same_samples(name, first.name, base, model.name, scores)
-        rows.append(
-            Row(
-                model.name,
-                scores.metrics,
-                difference(base, scores),
-                base.task_type.lower_is_better,
-                p_value(base, scores),
-            )
-        )
-    return Comparison(name, base.task_type, len(base.samples), base.chance, rows, protocol)
+        _check_same_samples(name, first.name, scores[first.name], model.name, scores[model.name])
+    compared = _comparison(name, scores)
+    return replace(
+        compared,
+        protocol=protocol,
+        subsets=tuple(
+            replace(subset, protocol=protocol) for subset in _by_contamination(name, scores)
+        ),
+        unchecked=tuple(model for model, entry in scores.items() if entry.contaminated is None),
+    )
+
+
+def _comparison(name: str, by_model: dict[str, TaskScores]) -> Comparison:
+    """Return the comparison of models with the first one, without correction of the p-values."""
+    base, *_ = by_model.values()
+    rows = []
+    for model, scores in by_model.items():
+        row = Row(model, scores.metrics, None, base.task_type.lower_is_better)
+        if scores is not base:
+            row = replace(row, difference=difference(base, scores), p=p_value(base, scores))
+        rows.append(row)
+    return Comparison(name, base.task_type, len(base.samples), base.chance, rows)
+
+
+def _by_contamination(name: str, by_model: dict[str, TaskScores]) -> list[Comparison]:
+    """Return the comparisons on the clean and on the contaminated samples.
+
+    A sample is contaminated if one model's check found it. The contaminated subset is not tested.
+    """
+    base, *_ = by_model.values()
+    contaminated: set[str] = set()
+    for scores in by_model.values():
+        contaminated |= scores.contaminated or frozenset()
+    contaminated &= base.samples.keys()
+    clean = base.samples.keys() - contaminated
+    subsets = []
+    for subset, ids in (("clean", clean), ("contaminated", contaminated)):
+        if contaminated and ids:
+            parts = {model: scores.subset(ids) for model, scores in by_model.items()}
+            subsets.append(replace(_comparison(name, parts), subset=subset))
+    return [subset if subset.subset == "clean" else _untested(subset) for subset in subsets]
+
+
+def _untested(compared: Comparison) -> Comparison:
+    rows = [replace(row, difference=None, p=None) for row in compared.rows]
+    return replace(compared, rows=rows)
 
 
 def difference(first: TaskScores, second: TaskScores) -> Estimate:
@@ -140,25 +190,40 @@ def p_value(first: TaskScores, second: TaskScores) -> float:
 
 
 def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
-    """Return the comparisons with the p-values corrected for all tests."""
+    """Return the comparisons with the p-values corrected for all tests, also those on subsets."""
     p_values: dict[str, float] = {}
-    for compared in comparisons:
+    for compared in with_subsets(comparisons):
         for row in compared.rows:
             if row.p is not None:
                 p_values[_test_name(compared, row)] = row.p
     corrected = significance.holm(p_values)
-    result = []
+    return [_with_corrected(compared, corrected) for compared in comparisons]
+
+
+def _with_corrected(compared: Comparison, corrected: Mapping[str, float]) -> Comparison:
+    rows = [
+        replace(row, corrected_p=corrected.get(_test_name(compared, row))) for row in compared.rows
+    ]
+    subsets = tuple(_with_corrected(subset, corrected) for subset in compared.subsets)
+    return replace(compared, rows=rows, subsets=subsets)
+
+
+def with_subsets(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return the comparisons, each followed by those on its subsets."""
+    result: list[Comparison] = []
     for compared in comparisons:
-        rows = [
-            replace(row, corrected_p=corrected.get(_test_name(compared, row)))
-            for row in compared.rows
-        ]
-        result.append(replace(compared, rows=rows))
+        result += [compared, *compared.subsets]
     return result
 
 
+def number_of_tests(comparisons: Sequence[Comparison]) -> int:
+    """Return the number of paired tests that the p-values are corrected for."""
+    rows = [row for compared in with_subsets(comparisons) for row in compared.rows]
+    return sum(row.p is not None for row in rows)
+
+
 def _test_name(compared: Comparison, row: Row) -> str:
-    return f"{compared.title}\n{row.model}"
+    return "\n".join([compared.title, compared.subset, row.model])
 
 
 def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,21 @@ class TaskScores:
     """Accuracy of guessing, for multiple choice."""
     summary: dict[str, Any] = field(default_factory=dict)
     """The task's complete entry of `results.json`."""
+
+    @property
+    def contaminated(self) -> frozenset[str] | None:
+        """Return the ids of samples that the training corpus contains; None if not checked."""
+        if self.summary.get("contaminated") is None:
+            return None
+        return frozenset(self.summary.get("contaminated_ids", ()))
+
+    def subset(self, ids: Collection[str]) -> "TaskScores":
+        """Return the samples with these ids, with the primary metric only."""
+        samples = {id_: sample for id_, sample in self.samples.items() if id_ in ids}
+        # a sample is already a mean over the runs
+        by_run = [list(samples.values())] * len(self.summary.get("runs") or [""])
+        metrics = {self.task_type.primary_metric: self.task_type.estimate(by_run)}
+        return replace(self, samples=samples, metrics=metrics)
 
 
 @dataclass(frozen=True, slots=True)

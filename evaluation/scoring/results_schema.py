@@ -36,6 +36,7 @@ class Calibration(_Checked):
     """A task's calibration."""
 
     ece: Number | None
+    ece_biomistral: Number | None = None
     brier: Number | None
     bins: list[Bin]
 
@@ -63,6 +64,12 @@ class OrderBias(_Checked):
     by_position: list[Position] = []
 
 
+class Subset(Interval):
+    """The primary metric of some of a task's samples."""
+
+    samples: Count
+
+
 class Summary(_Checked):
     """A task's entry."""
 
@@ -76,6 +83,10 @@ class Summary(_Checked):
     calibration: Calibration | None = None
     predictions: dict[str, int] | None = None
     one_sided: str | None = None
+    contaminated: Annotated[int, Field(ge=0)] | None = None
+    contaminated_ids: list[str] = []
+    clean: Subset | None = None
+    contaminated_subset: Subset | None = None
     settings: dict[str, Any] = {}
     order_bias: OrderBias | None = None
 

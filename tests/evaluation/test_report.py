@@ -1,5 +1,6 @@
 """The report on small folders in the formats that the other rooms write."""
 
+import csv
 import gzip
 import json
 import random
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluation import report
-from evaluation.metrics import intervals
+from evaluation.metrics import aggregate, intervals
 from evaluation.reporting import report_inputs
 from galen import manifest
 from galen.errors import DataError, UsageError
@@ -194,6 +195,175 @@ def test_verdict_states_changes_and_unclear_differences(
         perplexity,
     )
     assert "52.5 % for tuned, no clear change (difference +2.5 points" in accuracy
+    assert accuracy.endswith(", corrected p = 1.000.")
+
+
+def write_questions(
+    folder: Path, name: str, right: dict[str, set[int]], contaminated: set[int] | None = None
+) -> Path:
+    """A results folder with tasks of 40 questions each; `right` has the correct ones of a task.
+
+    `contaminated`: the questions in the training corpus; None if that was not checked.
+    """
+    tasks = {}
+    for task, correct in right.items():
+        samples = [
+            {"id": f"{n}", "answer": "A", "prediction": "A" if n in correct else "B"}
+            | {"correct": n in correct}
+            for n in range(40)
+        ]
+        entry = aggregate.choice_entry([samples], [0])
+        if contaminated is not None:
+            ids = {f"{n}" for n in contaminated}
+            entry |= aggregate.by_contamination([samples], ids, aggregate.accuracy)
+        tasks[task] = {"kind": "multiple_choice", "samples": 40, "chance": 0.25, **entry}
+        write_lines(folder / "samples" / f"{task}.jsonl", samples)
+    results = {
+        "model": {"name": name, "path": name, "adapter": None},
+        "protocol": "lm_eval",
+        "tasks": tasks,
+        "versions": {"galen": "0.1.0"},
+    }
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    return folder
+
+
+def marked(page: str) -> list[str]:
+    """Return the judgements of the differences on a page, in order."""
+    found = re.findall(r'<span class="(better|worse|unclear)">[+−][0-9.]+ (\w+)</span>', page)
+    assert all(css == word for css, word in found)
+    return [word for _, word in found]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "gained", "lost", "judgement"),
+    [
+        # exact McNemar, 7 against 1: p = 18/256 = 0.0703, though the interval excludes zero
+        (1, 7, 1, "unclear"),
+        (10, 7, 1, "unclear"),  # corrected: 0.703
+        (1, 8, 1, "better"),  # p = 20/512 = 0.0391
+        (2, 8, 1, "unclear"),  # corrected: 0.0781
+        (10, 10, 0, "better"),  # p = 2/1024; corrected 0.0195
+        (1, 1, 8, "worse"),
+        (2, 1, 8, "unclear"),
+        (1, 5, 5, "unclear"),
+        (1, 0, 0, "unclear"),
+    ],
+)
+def test_verdicts_follow_the_corrected_test(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    tasks: int,
+    gained: int,
+    lost: int,
+    judgement: str,
+) -> None:
+    before = set(range(20))
+    after = set(range(lost, 20 + gained))
+    names = [f"task{n}" for n in range(tasks)]
+    folders = [
+        write_questions(tmp_path / "base", "base", dict.fromkeys(names, before)),
+        write_questions(tmp_path / "tuned", "tuned", dict.fromkeys(names, after)),
+    ]
+    page = write_report(tmp_path, *folders)
+    assert marked(page) == [judgement] * tasks
+    value = f"{100 * len(after) / 40:.1f} % for tuned"
+    expected = {"better": f"rose to {value}", "worse": f"fell to {value}"}
+    sentences = [line for line in capsys.readouterr().out.splitlines() if "Accuracy" in line]
+    for sentence in sentences:
+        assert expected.get(judgement, f"; {value}, no clear change (difference ") in (
+            sentence.replace("50.0 % for base; ", "; ", 1)
+        )
+        assert re.search(r"95 % interval [+−][0-9.]+ to [+−][0-9.]+\), corrected p [<=]", sentence)
+        assert sentence.count("rose") + sentence.count("fell") == (judgement != "unclear")
+    assert ("the only test" if tasks == 1 else f"all {tasks} tests") in page
+
+
+def test_a_significant_p_value_is_not_rounded_to_the_level() -> None:
+    assert report.p_value(0.0494) == "0.049"
+    assert report.p_value(0.04996) == "< 0.05"
+    assert report.p_value(0.05) == "0.050"
+    assert report.p_value(0.0004) == "< 0.001"
+    assert report.p_value(0.7031) == "0.703"
+
+
+def test_clean_and_contaminated_scores(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """All that the second model gains is in the corpus: 30 of 40 questions, all right after it."""
+    right = {"leaked": set(range(10, 40)), "sealed": set(range(10))}
+    folders = [
+        write_questions(tmp_path / "base", "base", {"leaked": {0, 1, 2, 3, 10, 11}}),
+        write_questions(tmp_path / "tuned", "tuned", right, set(range(10, 40))),
+    ]
+    page = write_report(tmp_path, *folders, "--tables", tmp_path / "tables")
+    leaked, sealed = [line for line in capsys.readouterr().out.splitlines() if "Acc" in line]
+    assert "15.0 % for base; rose to 75.0 % for tuned" in leaked
+    assert (
+        "Without the 30 that are in the training corpus: 40.0 % for base; 0.0 % for tuned, no clear"
+        " change (difference −40.0 points" in leaked
+    )
+    assert "Without the 30 that are in the training corpus: 100.0 % (95 % interval" in sealed
+    assert marked(page) == ["better", "unclear"]
+    assert "All 40</th>" in page
+    assert "Clean 10</th>" in page
+    assert "Contaminated 30</th>" in page
+    assert "Contamination not checked for base." in page
+    rows = list(csv.DictReader((tmp_path / "tables" / "all.csv").open()))
+    shown = {
+        (row["subset"], row["samples"], row["model"]): row["value"]
+        for row in rows
+        if row["task"] == "leaked"
+    }
+    assert shown == {
+        ("all", "40", "base"): "0.1500",
+        ("all", "40", "tuned"): "0.7500",
+        ("clean", "10", "base"): "0.4000",
+        ("clean", "10", "tuned"): "0.0000",
+        ("contaminated", "30", "base"): "0.0667",
+        ("contaminated", "30", "tuned"): "1.0000",
+    }
+    # 4 lost and none gained: p = 2/16; two tests are corrected for
+    tested = {row["subset"]: row for row in rows if row["p"]}
+    assert tested.keys() == {"all", "clean"}
+    assert float(tested["clean"]["p"]) == pytest.approx(0.125)
+    assert float(tested["clean"]["p (Holm)"]) == pytest.approx(0.125)
+
+
+def test_contamination_of_all_or_no_samples(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    right = {"topics": set(range(10))}
+    everything = write_questions(tmp_path / "a", "a", right, set(range(40)))
+    nothing = write_questions(tmp_path / "b", "b", right, set())
+    page = write_report(tmp_path, everything)
+    assert "All of them are in the training corpus." in capsys.readouterr().out
+    assert "Contaminated 40</th>" in page
+    assert "Clean" not in page
+    page = write_report(tmp_path, nothing)
+    assert "training corpus" not in capsys.readouterr().out
+    assert "No sample is in the training corpus." in page
+
+
+def test_subsets_of_several_runs_equal_the_results(tmp_path: Path) -> None:
+    """Clean and contaminated values of the report are those of `results.json`."""
+    runs = [
+        [
+            {"id": f"{n}", "answer": "A", "prediction": "A", "correct": n % step == 0}
+            for n in range(9)
+        ]
+        for step in (2, 3)
+    ]
+    ids = {"0", "3", "4"}
+    entry = aggregate.choice_entry(runs, [1, 2])
+    entry |= aggregate.by_contamination(runs, ids, aggregate.accuracy)
+    folder = tmp_path / "scores"
+    for name, samples in zip("12", runs, strict=True):
+        write_lines(folder / "samples" / f"topics@{name}.jsonl", samples)
+    tasks = {"topics": {"kind": "multiple_choice", "samples": 9, **entry}}
+    results = {"model": {"name": "a", "path": "a"}, "protocol": "x", "tasks": tasks, "versions": {}}
+    (folder / "results.json").write_text(json.dumps(results))
+    scores = report_inputs.read_scores(folder).tasks["topics"]
+    assert scores.contaminated == ids
+    for subset, name in ((scores.contaminated, "contaminated_subset"), (set("125678"), "clean")):
+        expected = {key: value for key, value in entry[name].items() if key != "samples"}
+        assert scores.subset(subset).metrics["accuracy"].as_dict() == pytest.approx(expected)
 
 
 def test_sections_without_input_are_omitted(tmp_path: Path, models: list[Path]) -> None:

@@ -1,5 +1,7 @@
 """The robust reader on labelled answers in nine languages; strict readers as in their code."""
 
+import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -115,3 +117,144 @@ def test_strict_reading_of_meditron(text, options, letters):
 )
 def test_strict_reading_of_mmedbench(text, letters):
     assert answer_extraction.extract_mmedbench(text, FOUR) == letters
+
+
+ANSWERS = Path(__file__).parent / "answers"
+RIGHT = {"develop": 0.99, "held_out": 0.96, "adversarial": 0.99}
+WRONG = {"develop": 0.003, "held_out": 0.01, "adversarial": 0.01}
+SETS = sorted(path.stem for path in ANSWERS.glob("*.jsonl"))
+
+
+def labeled(name):
+    lines = (ANSWERS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def outcome(row):
+    letters = answer_extraction.extract(row["text"], row["options"])
+    if letters == (tuple(row["expected"]) if row["expected"] else None):
+        return "right"
+    return "wrong" if letters else "unparsed"
+
+
+def test_the_labeled_answers_are_many_and_varied():
+    rows = [row for name in ("develop", "held_out") for row in labeled(name)]
+    assert len(rows) >= 600
+    assert len({row["language"] for row in rows}) >= 10
+    assert sum(len(row["text"]) >= 200 for row in rows) >= 190
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_robust_extraction_is_right(name):
+    """A wrong letter misleads more than an unparsed answer."""
+    rows = labeled(name)
+    outcomes = [outcome(row) for row in rows]
+    failures = "\n".join(
+        f"{result}, expected {row['expected']}: {row['text'][-200:]!r}"
+        for row, result in zip(rows, outcomes, strict=True)
+        if result != "right"
+    )
+    assert outcomes.count("right") >= RIGHT[name] * len(rows), failures
+    assert outcomes.count("wrong") <= WRONG[name] * len(rows), failures
+
+
+@pytest.mark.parametrize("category", sorted({row["category"] for row in labeled("develop")}))
+def test_robust_extraction_is_right_in_every_category(category):
+    rows = [row for row in labeled("develop") if row["category"] == category]
+    outcomes = Counter(map(outcome, rows))
+    # one of a small category weighs more than a hundredth
+    assert outcomes["right"] >= min(0.97 * len(rows), len(rows) - 1)
+
+
+QT = dict(
+    zip(
+        "ABCD",
+        [
+            "Ventricular fibrillation",
+            "Atrial flutter",
+            "Torsades de pointes",
+            "Third-degree AV block",
+        ],
+        strict=True,
+    )
+)
+DRUGS = {"A": "An ACE inhibitor", "B": "A thiazide", "C": "A calcium antagonist"}
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("Let's analyze the options:\n(A) Ventricular fibrillation has no complexes.", None),
+        ("Let's analyze the options:\n(A) No.\n(B) No.\n\nThe answer is (C).", ("C",)),
+        ("The QT interval is long.\n\n(C) Torsades", ("C",)),
+        ("The QT interval is long.\n\n**C) Torsades de pointes**", ("C",)),
+        ("The answer is D. Note that the rate is slow.", ("D",)),
+        ("The answer is D. Wrong answers are A and B.", ("D",)),
+        ("The answer is D. False positives are rare.", ("D",)),
+        ("All point to long QT, so the answer is C. Nothing else fits.", ("C",)),
+        ("A resposta correta é a letra C", ("C",)),
+        ('{"answer": "C"}', ("C",)),
+        ('```json\n{"answer": "C"}\n```', ("C",)),
+        ("The answer is `C`.", ("C",)),
+        ("\\boxed{C}", ("C",)),
+        ("$\\boxed{\\text{C}}$", ("C",)),
+        ("The answer is B. Wait, the axis twists, so C.", ("C",)),
+        ("It is narrow, so neither B nor D fits; the answer is A.", ("A",)),
+        ("A is incorrect because she has a pulse, B and D as well, leaving C.", ("C",)),
+        ("الإجابة الصحيحة هي ج", ("C",)),
+        ("Final answer: C", ("C",)),
+        ("Answer: **C. Torsades de pointes**", ("C",)),
+        ("I would choose (C)", ("C",)),
+        ("Option C is correct", ("C",)),
+        ("I cannot determine the answer.", None),
+        ("None of the above", None),
+        ("Ｃ", ("C",)),
+        ("Ответ: С", ("C",)),
+        ("c", ("C",)),
+    ],
+)
+def test_forms_that_were_misread(text, letters):
+    assert answer_extraction.extract(text, QT) == letters
+
+
+def test_an_article_is_no_letter():
+    options = DRUGS | {"D": "A beta blocker"}
+    assert answer_extraction.extract("The answer is a beta blocker.", options) == ("D",)
+    assert answer_extraction.extract("The answer is a beta blocker.", DRUGS) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "letters", "status"),
+    [
+        ("<think>The answer is A.</think>Answer: C", ("C",), "answered"),
+        ("The answer is A?</think>\n\nC", ("C",), "answered"),
+        ("<think>The answer is A. But", None, "truncated_thinking"),
+        ("<think>\n\n</think>\n\nAnswer: C", ("C",), "answered"),
+        ("<think>The answer is A.</think>", None, "unparsed"),
+        ("[THINK]A?[/THINK]C", ("C",), "answered"),
+        ("<|channel|>analysis<|message|>The answer is A", None, "truncated_thinking"),
+        ("<|channel|>analysis<|message|>A<|end|><|channel|>final<|message|>C", ("C",), "answered"),
+        ("## Thinking\n\nA?\n\n## Final Response\n\nThe answer is C.", ("C",), "answered"),
+        ("I do not know.", None, "unparsed"),
+        ("", None, "unparsed"),
+    ],
+)
+def test_thinking_is_not_the_answer(text, letters, status):
+    extraction = answer_extraction.read(text, QT)
+    assert (extraction.letters, extraction.status) == (letters, status)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *("A, ", "The answer is A or B. ", "(", "[[", "{", '{"answer": ', "\\boxed{", "<think>"),
+        *("</think>", "\n", "** ", "the ", "answer ", "correct is ", "not A but ", "Option A "),
+        *("A. Aspirin\n", "wait, ", "答案是", "A or ", " ", "Answer: ", "`A", "\\text{", "##Q:\n"),
+        *("if would ", '"answer": "', "Aspirin ", "is ", "l'", "AB"),
+    ],
+)
+def test_extraction_takes_linear_time(unit):
+    text = unit * (100_000 // len(unit))
+    begin = time.perf_counter()
+    answer_extraction.extract(text, {"A": "Aspirin", "B": "Warfarin"})
+    assert time.perf_counter() - begin < 1

@@ -1,0 +1,110 @@
+"""What denies, limits or takes back a declaration."""
+
+import re
+
+from evaluation.scoring.answer_extraction import languages
+from evaluation.scoring.answer_extraction.choices import Choice
+from evaluation.scoring.answer_extraction.languages import pattern
+
+_FLAGS = re.IGNORECASE
+_NOT = pattern(languages.NOT)
+_WRONG = pattern(languages.WRONG)
+_OPTION = pattern(languages.OPTION)
+_COPULA = pattern(languages.COPULA)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？؟।\n]")
+_SENTENCE = 300
+"""Characters of a sentence that are looked at, at most."""
+NEGATION = re.compile(_NOT, _FLAGS)
+_NEGATED = re.compile(rf"{_NOT}[ \t]*$", _FLAGS)
+_OPTION_NEGATED = re.compile(
+    rf"(?:{_NOT}|{pattern(languages.OR)})[ \t]*+(?:{_COPULA}[ \t]*+)?"
+    rf"(?:the |a |an |la |le |a letra |{_OPTION})*+[ \t]*+[(\[\"'“]*+$",
+    _FLAGS,
+)
+_CALLED_WRONG = re.compile(rf"(?:{_WRONG}|{_NOT})[ \t]*(?:the |la |le |die )*$", _FLAGS)
+_DENIED = re.compile(
+    rf"[ \t]*+[)\]\"'”]*+[ \t]*+(?:{_OPTION})?"
+    rf"(?:[ \t]*+{_COPULA}|[ \t]*+(?:seems|looks|can|may|might|could)(?!\w))?[ \t]*+"
+    r"(?:therefore |thus |also |definitely |clearly |be |donc |も)?"
+    rf"(?:{_WRONG}|{_NOT})",
+    _FLAGS,
+)
+_NEGATED_AFTER = re.compile(r"[^.。,،\n]{0,8}?(?:아니|않|ではな|でな|ない|नहीं)")
+_CONDITION = re.compile(pattern(languages.CONDITION), _FLAGS)
+_HEDGE = re.compile(
+    r"(?<!\w)(?:might|could|may|perhaps|possibly|peut-être|pourrait|podría|poderia|könnte|potrebbe"
+    r"|может быть|возможно)(?!\w)|可能是|かもしれ",
+    _FLAGS,
+)
+_IF = re.compile(r"(?<!\w)(?:if|unless|depending|wenn|falls|si|se|если)(?!\w)|如果|もし", _FLAGS)
+_WOULD = re.compile(
+    r"(?<!\w)(?:would|could|might|serait|sería|seria|wäre|könnte|sarebbe|бы)(?!\w)", _FLAGS
+)
+_QUESTION = re.compile(r"[ \t]*[)\]*\"]*[ \t]*[?？؟]")
+_RETRACTION = re.compile(pattern(languages.RETRACTION), _FLAGS)
+
+
+def sentence_start(text: str, position: int) -> int:
+    """Return where the sentence around a position begins."""
+    start = max(position - _SENTENCE, 0)
+    ends = [match.end() for match in _SENTENCE_END.finditer(text, start, position)]
+    return ends[-1] if ends else start
+
+
+def sentence_end(text: str, position: int, limit: int) -> int:
+    """Return where the sentence around a position ends, within a number of characters."""
+    match = _SENTENCE_END.search(text, position, position + limit)
+    return match.start() if match else min(position + limit, len(text))
+
+
+def holds(text: str, choice: Choice, start: int, hedges: bool = True) -> bool:
+    """Return whether a declaration from `start` to the choice is meant for this question.
+
+    It is not if it is denied, asked, one of several alternatives, or hangs on a condition.
+
+    Args:
+        text: the answer.
+        choice: the options that are declared.
+        start: where the declaration begins.
+        hedges: whether "might" and its like before the declaration count.
+    """
+    if choice.hedged or _DENIED.match(text, choice.end) or _QUESTION.match(text, choice.end):
+        return False
+    begin = sentence_start(text, start)
+    if _CONDITION.search(text, begin, choice.start):
+        return False
+    if hedges and _HEDGE.search(text, max(start - 25, begin), choice.start):
+        return False
+    # "the answer would be C if …"
+    condition = _IF.search(text, choice.end, sentence_end(text, choice.end, 100))
+    return not (condition and _WOULD.search(text, start, condition.start()))
+
+
+def is_called_wrong(text: str, position: int) -> bool:
+    """Return whether "wrong" or "not" stands before a position: "the wrong answer is"."""
+    return _CALLED_WRONG.search(text, max(position - 30, 0), position) is not None
+
+
+def is_negated(text: str, position: int) -> bool:
+    """Return whether "not" stands before a position."""
+    return _NEGATED.search(text, max(position - 12, 0), position) is not None
+
+
+def is_option_negated(text: str, position: int) -> bool:
+    """Return whether an option at a position is dropped: "not the option A", "neither A or B"."""
+    return _OPTION_NEGATED.search(text, max(position - 25, 0), position) is not None
+
+
+def is_negated_after(text: str, position: int) -> bool:
+    """Return whether the verb at a position is negated, as in Japanese, Korean and Hindi."""
+    return _NEGATED_AFTER.match(text, position) is not None
+
+
+def is_denied(text: str, position: int) -> bool:
+    """Return whether what comes before a position is called wrong: "A is incorrect"."""
+    return _DENIED.match(text, position) is not None
+
+
+def retractions(text: str) -> list[int]:
+    """Return where the model takes back what it declared before."""
+    return [match.start() for match in _RETRACTION.finditer(text)]
