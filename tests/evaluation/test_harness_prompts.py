@@ -6,7 +6,7 @@ copies of them.
 
 import dataclasses
 import fnmatch
-import json
+import importlib
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from evaluation.scoring import multiple_choice
 from evaluation.tasks import task
 
 pytest.importorskip("lm_eval", reason="lm-eval is in the extra `test`")
-from tests.evaluation import harness_tasks
+harness_tasks = importlib.import_module("tests.evaluation.harness_tasks")
 
 COUNTERPARTS = {
     "medqa_4options": "medqa_4options",
@@ -46,104 +46,52 @@ WITHOUT = (
     "rumeddanet",
     "truthfulqa_health",  # a part of TruthfulQA with four options
 )
-TEXTS = [
-    " outer blanks ",
-    "a meritocracy. ",
-    "Na⁺/K⁺-ATPase",
-    "{{ question }}",
-    "7",
-    "two\nlines",
-    "línea\u00a0única",
-    "'quoted' \"twice\" \\n",
-    "次のうち",
-    "it's; a, b",
-]
-"""Options and questions with what templates, parsers and tokenizers get wrong."""
-
-
-def texts(number, count):
-    return [TEXTS[(number * 3 + index) % len(TEXTS)] for index in range(count)]
-
-
-def question(number):
-    return f"{TEXTS[number % len(TEXTS)]} Which of these, {number}?"
-
-
-def medqa(number):
-    options = dict(zip("ABCD", texts(number, 4), strict=True))
-    ours = {"question": question(number), "options": options, "answer_idx": "ABCD"[number % 4]}
-    theirs = {"sent1": question(number), "sent2": "", "label": number % 4}
-    return ours, theirs | {f"ending{i}": text for i, text in enumerate(options.values())}
-
-
-def medmcqa(number):
-    record = dict(zip(("opa", "opb", "opc", "opd"), texts(number, 4), strict=True))
-    record |= {"id": f"m{number}", "question": question(number)}
-    return record | {"cop": number % 4 + 1}, record | {"cop": number % 4}
-
-
-def pubmedqa(number):
-    record = {"QUESTION": question(number), "CONTEXTS": texts(number, 3)}
-    record |= {"final_decision": ("yes", "no", "maybe")[number % 3], "LONG_ANSWER": "long"}
-    return record | {"pubid": number}, record
-
-
-def mmlu(number, subject="anatomy"):
-    record = {"question": f" {question(number)}\n", "subject": subject}
-    record |= {"choices": texts(number, 4), "answer": number % 4}
-    return record, record
-
-
-def us_foreign_policy(number):
-    return mmlu(number, "us_foreign_policy")
-
-
-def headqa(number):
-    answers = [{"aid": i, "atext": text.strip()} for i, text in enumerate(texts(number, 5), 1)]
-    record = {"name": f"exam {number}", "qid": number, "qtext": question(number).strip()}
-    record |= {"ra": number % 5 + 1, "answers": answers, "category": "biology"}
-    return record, record
-
-
-def truthfulqa(number):
-    choices = [*texts(number, 3 + number % 4), ""][: 3 + number % 5]
-    record = {"question": question(number)}
-    record["mc1_targets"] = {"choices": choices, "labels": [1] + [0] * (len(choices) - 1)}
-    return record, record
-
-
 CASES = [
     # task and protocol of Galen, task of the harness, name of Galen's file, its records
-    ("medqa_4options", "lm_eval", "medqa_4options", "test.jsonl", medqa),
-    ("medmcqa", "lm_eval", "medmcqa", "dev.json", medmcqa),
-    ("pubmedqa", "lm_eval", "pubmedqa", "ori.jsonl", pubmedqa),
-    ("mmlu_medical", "lm_eval", "mmlu_anatomy", "test.jsonl", mmlu),
-    ("mmlu_biomistral", "lm_eval_continuation", "mmlu_anatomy_continuation", "a.jsonl", mmlu),
-    ("mmlu_general", "lm_eval", "mmlu_us_foreign_policy", "a.jsonl", us_foreign_policy),
+    ("medqa_4options", "lm_eval", "medqa_4options", "test.jsonl", harness_tasks.medqa),
+    ("medmcqa", "lm_eval", "medmcqa", "dev.json", harness_tasks.medmcqa),
+    ("pubmedqa", "lm_eval", "pubmedqa", "ori.jsonl", harness_tasks.pubmedqa),
+    ("mmlu_medical", "lm_eval", "mmlu_anatomy", "test.jsonl", harness_tasks.mmlu),
+    (
+        "mmlu_biomistral",
+        "lm_eval_continuation",
+        "mmlu_anatomy_continuation",
+        "a.jsonl",
+        harness_tasks.mmlu,
+    ),
+    (
+        "mmlu_general",
+        "lm_eval",
+        "mmlu_us_foreign_policy",
+        "a.jsonl",
+        harness_tasks.us_foreign_policy,
+    ),
     (
         "mmlu_general",
         "lm_eval_continuation",
         "mmlu_us_foreign_policy_continuation",
         "a.jsonl",
-        us_foreign_policy,
+        harness_tasks.us_foreign_policy,
     ),
-    ("headqa", "lm_eval", "headqa_es", "es.jsonl", headqa),
-    ("headqa", "lm_eval_continuation", "headqa_en", "test_en.jsonl", headqa),
-    ("truthfulqa", "lm_eval", "truthfulqa_mc1", "validation.jsonl", truthfulqa),
-    ("truthfulqa", "lm_eval_continuation", "truthfulqa_mc1", "validation.jsonl", truthfulqa),
+    ("headqa", "lm_eval", "headqa_es", "es.jsonl", harness_tasks.headqa),
+    ("headqa", "lm_eval_continuation", "headqa_en", "test_en.jsonl", harness_tasks.headqa),
+    ("truthfulqa", "lm_eval", "truthfulqa_mc1", "validation.jsonl", harness_tasks.truthfulqa),
+    (
+        "truthfulqa",
+        "lm_eval_continuation",
+        "truthfulqa_mc1",
+        "validation.jsonl",
+        harness_tasks.truthfulqa,
+    ),
 ]
-
-
-def write(path, records):
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def both(tmp_path, name, protocol, harness_name, file, build, num_fewshot):
     """Return Galen's questions, its prompts, and the harness' task, over the same records."""
     pairs = [build(number) for number in range(26)]
     test, train = pairs[:20], pairs[20:]
-    write(tmp_path / file, [ours for ours, _ in test])
-    write(tmp_path / "train.json", [ours for ours, _ in train])
+    harness_tasks.write(tmp_path / file, [ours for ours, _ in test])
+    harness_tasks.write(tmp_path / "train.json", [ours for ours, _ in train])
     _, specification = task.load(name)
     specification = dataclasses.replace(
         specification,
