@@ -99,7 +99,8 @@ def read(layout: str | Reader, source: str | Path) -> list[Question]:
     if skipped:
         logger.info(f"{source}: {skipped} of {skipped + copies.total()} records skipped")
     if not questions:
-        raise DataError(f"{source} holds no questions with an answer")
+        excluded = f": all {skipped} records are excluded (no answer, filter or split)"
+        raise DataError(f"{source} holds no questions with an answer{excluded if skipped else ''}")
     return list(questions.values())
 
 

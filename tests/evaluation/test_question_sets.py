@@ -490,7 +490,7 @@ def test_select_by_published_ids_and_subjects(read, tmp_path):
             {"question": "?", "options": {"A": "x"}, "answer_idx": "A"},
             "line 1: key 'options' must hold at least two options",
         ),
-        ("medmcqa", MEDMCQA | {"cop": 4}, "key 'cop' must be a whole number from 0 to 3, not 4"),
+        ("medmcqa", MEDMCQA | {"cop": 4}, "key 'cop' must be an integer from 0 to 3, not 4"),
         (
             "pubmedqa",
             {"question": "?", "context": "text", "final_decision": "yes"},
