@@ -199,5 +199,5 @@ def test_a_file_that_is_no_template_is_named(tokenizer, tmp_path):
 def test_a_template_that_refuses_a_question_is_an_error(tokenizer, tmp_path):
     path = tmp_path / "refusing.jinja"
     path.write_text("{{ raise_exception('never') }}")
-    with pytest.raises(DataError, match="the chat template refuses .*never"):
+    with pytest.raises(DataError, match=r"the chat template refuses .*never"):
         created(tokenizer, "x", chat_template=str(path))
