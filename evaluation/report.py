@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.reporting import comparison, error_analysis, report_inputs, tables
+from evaluation.metrics import generated_answers
+from evaluation.reporting import comparison, error_analysis, paper_tables, report_inputs, tables
 from evaluation.reporting.comparison import Comparison, Row
 from evaluation.reporting.report_inputs import ModelScores
+from evaluation.scoring import option_orders
 from galen import cli, lock, page
 from galen.atomic import write_text
 
@@ -29,14 +31,20 @@ _TITLES = {
     "bits_per_byte": "Bits per byte",
     "accuracy": "Accuracy",
     "accuracy_argmax": "Most likely option",
+    "acc": "Not normalized",
+    "acc_norm": "Per character",
     "acc_bytes": "Per byte",
     "accuracy_strict_match": "Strict match",
     "partial_credit": "Partial credit",
     "unparsed": "Unparsed",
+    "truncated_thinking": "Thinking cut off",
+    "forced": "Answers forced",
+    "tokens_per_answer": "Tokens per answer",
+    "thinking_tokens_per_answer": "Of these thinking",
     "macro_by_subject": "Mean of subjects",
     "macro_by_language": "Mean of languages",
 }
-_COUNTED = ("perplexity", "bits_per_byte")
+_COUNTED = ("perplexity", "bits_per_byte", *generated_answers.COUNTED)
 """Metrics that are not fractions; all others are shown in percent."""
 
 
@@ -53,7 +61,7 @@ def _report(options: argparse.Namespace) -> None:
     """Read the inputs, and write the page and the tables."""
     models = report_inputs.named([report_inputs.read_scores(folder) for folder in options.results])
     comparisons = comparison.compare(models)
-    paper = tables.paper_tables(models)
+    paper = paper_tables.paper_tables(models)
     folders = {"Further pretraining": options.pretraining, "Fine-tuning": options.finetuning}
     html = render(
         title=options.title,
@@ -64,6 +72,7 @@ def _report(options: argparse.Namespace) -> None:
         grouped=grouped(models),
         calibrations=calibrations(models),
         letters=letters(models),
+        order_biases=order_biases(models),
         wrong=wrong_answers(models),
         corpus=report_inputs.read_corpus(options.corpus) if options.corpus else None,
         runs={title: report_inputs.read_run(folder) for title, folder in folders.items() if folder},
@@ -127,7 +136,7 @@ def render(
 ) -> str:
     """Return the page as HTML; `rest` is passed to the template."""
     # matplotlib takes a second to import
-    from evaluation.reporting import report_figures
+    from evaluation.reporting import order_figure, report_figures
 
     return page.render(
         Path(__file__).parent / "reporting" / "report.html.j2",
@@ -140,15 +149,40 @@ def render(
         comparisons=comparisons,
         tests=comparison.number_of_tests(comparisons),
         alpha=comparison.ALPHA,
+        remarks=remarks,
         corpus=corpus,
         drops=drops(corpus.counts) if corpus else [],
         runs=runs,
         figures=report_figures,
+        order_figure=order_figure.positions,
+        exclusions=option_orders.exclusions,
         bins_of=lambda by_model: {name: entry["bins"] for name, entry in by_model.items()},
         metric_titles=_TITLES,
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         **rest,
     )
+
+
+def remarks(compared: Comparison) -> list[str]:
+    """Return sentences about a task's metric and contamination."""
+    sentences = []
+    if compared.task_type.lower_is_better:
+        sentences.append("Lower is better.")
+    else:
+        sentences.append("Higher is better; differences in percentage points.")
+    if compared.chance is not None:
+        sentences.append(f"Guessing gives {number(compared.chance, 'accuracy')}.")
+    if compared.subsets:
+        sentences.append(
+            "Contaminated: in the training corpus, by the check of at least one model."
+        )
+    elif not compared.unchecked:
+        sentences.append("No sample is in the training corpus.")
+    if len(compared.unchecked) == len(compared.rows):
+        sentences.append("Contamination not checked.")
+    elif compared.unchecked:
+        sentences.append(f"Contamination not checked for {', '.join(compared.unchecked)}.")
+    return sentences
 
 
 def grouped(models: Sequence[ModelScores]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
@@ -198,6 +232,17 @@ def letters(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]
         for name, scores in model.tasks.items():
             if scores.summary.get("predictions"):
                 by_task.setdefault(name, {})[model.name] = scores.summary
+    return by_task
+
+
+def order_biases(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return, for each task scored in several option orders, each model's order bias."""
+    by_task: dict[str, dict[str, dict[str, Any]]] = {}
+    for model in models:
+        for name, scores in model.tasks.items():
+            order_bias = scores.summary.get("order_bias")
+            if order_bias and order_bias["questions"]:
+                by_task.setdefault(name, {})[model.name] = order_bias
     return by_task
 
 

@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends import model_folder
+from evaluation.chat_models import options as chat_options
 from evaluation.protocols.registry import PROTOCOLS
-from evaluation.scoring import evaluator, preparation
+from evaluation.scoring import evaluator, preparation, results_table
 from evaluation.scoring.evaluator import Plan
 from evaluation.scoring.preparation import Preparation
 from evaluation.scoring.recipe import Recipe
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int | None:
 def _print_scores(options: Recipe) -> None:
     """Score the models and print the results of each one when it is done."""
     for plan, results in _scores(options):
-        print(evaluator.table(results))
+        print(results_table.table(results))
         logger.info(f"results: {plan.output / evaluator.RESULTS}")
 
 
@@ -140,6 +141,7 @@ def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(__doc__, epilog=epilog)
     _add_model_options(parser)
     _add_task_options(parser)
+    chat_options.add_chat_options(parser)
     _add_file_options(parser)
     _add_compute_options(parser)
     return parser
@@ -203,7 +205,7 @@ def _add_task_options(parser: cli.ArgumentParser) -> None:
         "--num-samples",
         type=int,
         metavar="N",
-        help="answers sampled for a question by self-consistency (default: 5)",
+        help="answers sampled for a question (default: the protocol's)",
     )
     parser.add_argument(
         "--max-new-tokens",
@@ -211,6 +213,7 @@ def _add_task_options(parser: cli.ArgumentParser) -> None:
         metavar="N",
         help="maximum length of a generated answer (default: the protocol's)",
     )
+    chat_options.add_sampling_options(parser)
 
 
 def _add_file_options(parser: cli.ArgumentParser) -> None:
@@ -244,6 +247,22 @@ def _add_file_options(parser: cli.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="score only N samples of each task, chosen by a hash of their ids",
+    )
+    parser.add_argument(
+        "--permute-options",
+        type=int,
+        metavar="K",
+        help=(
+            "score each question with its options in K orders and report the order bias; as many as"
+            " options: the cyclic shifts"
+        ),
+    )
+    parser.add_argument(
+        "--permute-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the orders of the options (default: 0)",
     )
     parser.add_argument(
         "--contamination",

@@ -224,7 +224,7 @@ def quantize(
     **options: Any,
 ) -> Quantization:
     """Quantize a model and measure the cost, see `galen quantize --help`."""
-    names = methods.split(",") if isinstance(methods, str) else list(methods)
+    names = methods.split(",") if isinstance(methods, str) else words("methods", methods)
     known = {"model": model, "methods": ",".join(names), "questions": questions, "output": output}
     run_command("quantize", [], {**known, **options})
     return api_results.read_quantization(Path(output), Path(model), [n.strip() for n in names])

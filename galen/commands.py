@@ -151,12 +151,23 @@ def explain_missing_library(verb: str | None) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        if verb is None or not library or library in log.PACKAGES:
+        message = _missing_library(error, verb)
+        if message is None:
             raise
-        extra = next(stage.extra for stage in STAGES if verb in stage.verbs)
-        message = f"galen {verb} needs the library {library}: {install(extra)}"
         raise UsageError(message) from error
+
+
+def _missing_library(error: ModuleNotFoundError, verb: str | None) -> str | None:
+    """Return which library a verb needs, None if the error has another cause."""
+    name = error.name or ""
+    library = name.partition(".")[0]
+    if verb is None or not library or library in log.PACKAGES:
+        return None
+    is_installed = getattr(sys.modules.get(library), "__file__", None) is not None
+    if name != library and is_installed:  # of another version, or the name is misspelled
+        return None
+    extra = next(stage.extra for stage in STAGES if verb in stage.verbs)
+    return f"galen {verb} needs the library {library}: {install(extra)}"
 
 
 def script_verb() -> str | None:
@@ -184,11 +195,11 @@ def _report_missing_library(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
     """Print an exception that ends the process: a missing library of a command as one line."""
-    try:
-        with explain_missing_library(script_verb()):
-            raise error
-    except UsageError as explained:
-        print(f"error: {explained}", file=sys.stderr)
-        sys.exit(explained.exit_code)
-    except BaseException:
+    message = None
+    if isinstance(error, ModuleNotFoundError):
+        message = _missing_library(error, script_verb())
+    if message is None:
         sys.__excepthook__(kind, error, traceback)
+        return
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(UsageError.exit_code)

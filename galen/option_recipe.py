@@ -48,10 +48,11 @@ class OptionParser(ArgumentParser):
         count = start = _log_level_words(words)
         while count < len(words) and not words[count].startswith("-"):
             count += 1
-        options = self._from_recipe(words[start:count]) if count > start else []
+        options = self._from_recipe(words[start:count]) if count > start else {}
         for word in words[count:]:
-            self._forget_origins(word)
-        arguments = self.parse_args([*words[:start], *options, *words[count:]])
+            self._forget(word, options)
+        from_recipe = [option for key in options for option in options[key]]
+        arguments = self.parse_args([*words[:start], *from_recipe, *words[count:]])
         if arguments.recipe:
             self.error(f"{arguments.recipe[0]!r}: a recipe and key=value come before the options")
         del arguments.recipe
@@ -68,35 +69,38 @@ class OptionParser(ArgumentParser):
         with option_origins.name_keys(self._origins):
             raise UsageError(message.removeprefix("argument "))
 
-    def _forget_origins(self, word: str) -> None:
+    def _forget(self, word: str, options: dict[str, list[str]]) -> None:
         """Forget the recipe's value of an option that a word of the command line replaces."""
         flag = word.partition("=")[0]
         if len(flag) > 2 and flag.startswith("--"):
             for key in list(self._origins):
                 if _flag(key).startswith(flag):  # options may be abbreviated
                     del self._origins[key]
+                    options.pop(key, None)
 
-    def _from_recipe(self, words: Sequence[str]) -> list[str]:
-        """Return the options that a recipe and its overrides stand for."""
+    def _from_recipe(self, words: Sequence[str]) -> dict[str, list[str]]:
+        """Return the words of the command line for each key of a recipe and its overrides."""
         from galen import yaml_text
 
         if not words[0].endswith((".yaml", ".yml")):
             self.error(f"{words[0]!r}: a recipe (….yaml) or an option is expected first")
         path = Path(words[0])
         tree, lines = yaml_text.read(path)
-        origins = {key: f"{path}, line {lines[key,]}" for key in tree}
+        # a key that a merge (`<<`) brings in has no line of its own
+        merge_line = lines.get(("<<",), 1)
+        origins = {key: f"{path}, line {lines.get((key,), merge_line)}" for key in tree}
         for word in words[1:]:
             key, separator, text = word.partition("=")
             origins[key] = f"override {word!r}"
             if not separator:
                 raise UsageError(f"override {word!r}: write key=value, for example output=DIR")
             tree[key] = yaml_text.value(text, origins[key])
-        options = []
+        options = {}
         for key, value in tree.items():
             if key not in self._keys:
                 hint = did_you_mean(str(key), sorted(self._keys))
                 raise UsageError(f"{origins[key]}: unknown key {key!r}; {hint}")
-            options += _option(self._keys[key], value, f"{origins[key]}: {key}")
+            options[key] = _option(self._keys[key], value, f"{origins[key]}: {key}")
         self._origins = {key: origins.get(key, str(path)) for key in self._keys}
         return options
 

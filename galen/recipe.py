@@ -10,7 +10,7 @@ string below each, which also becomes the command's help:
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -75,11 +75,13 @@ def _read(path: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any], d
     for override in overrides:
         if "=" not in override and override.endswith((".yaml", ".yml")):
             layer, lines = yaml_text.read(Path(override))
-            _merge(tree, layer)
-            for key, line in lines.items():
-                _set_origin(origins, key, f"{override}, line {line}")
+            for replaced in _merge(tree, layer):
+                _forget_origins(origins, replaced)
+            origins.update((key, f"{override}, line {line}") for key, line in lines.items())
         else:
-            _set_origin(origins, _apply_override(tree, override), f"override {override!r}")
+            location = _apply_override(tree, override)
+            _forget_origins(origins, location)
+            origins[location] = f"override {override!r}"
     return tree, origins
 
 
@@ -140,12 +142,11 @@ def _unwrap(tree: Any, location: Location) -> None:
     (tree[last],) = tree[last]
 
 
-def _set_origin(origins: dict[Location, str], location: Location, origin: str) -> None:
-    """Record the origin of the value at a location, which replaces everything within it."""
+def _forget_origins(origins: dict[Location, str], location: Location) -> None:
+    """Remove the origins of a location and everything within it, as its value is replaced."""
     for known in list(origins):
         if known[: len(location)] == location:
             del origins[known]
-    origins[location] = origin
 
 
 def to_dict(recipe: Any) -> dict[str, Any]:
@@ -171,13 +172,20 @@ def resume_may_change(recipe_class: type, prefix: str = "") -> list[str]:
     return keys
 
 
-def _merge(tree: dict[str, Any], layer: dict[str, Any]) -> None:
-    """Replace values of `tree` by those of `layer`; sections are merged, lists replaced."""
+def _merge(
+    tree: dict[str, Any], layer: dict[str, Any], prefix: Location = ()
+) -> Iterator[Location]:
+    """Replace values of `tree` by those of `layer`; sections are merged, lists replaced.
+
+    Yields:
+        The location of each replaced value.
+    """
     for key, value in layer.items():
         if isinstance(value, dict) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value)
+            yield from _merge(tree[key], value, (*prefix, key))
         else:
             tree[key] = value
+            yield (*prefix, key)
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> Location:

@@ -56,8 +56,8 @@ def _message(recipe_class: type, error: Any, origins: Origins, path: str) -> str
     key = ".".join(map(str, location))
     origin = _origin(location, origins) or path
     if error["type"] in _UNKNOWN_KEY:
-        if origin == path:  # "dats.seed=1" would create a section of that name
-            origin = next(iter(_origins_below(location, origins)), path)
+        if location not in origins:  # "dats.seed=1" would create a section of that name
+            origin = next(iter(_origins_below(location, origins)), origin)
         hint = _suggestion(recipe_class, section, str(location[-1]))
         return f"{origin}: unknown key {key!r}; {hint}"
     if error["type"] in _MISSING_KEY:

@@ -6,16 +6,19 @@
     prompt = prompts.get_template("biomistral")(question, few_shot)
 
 Templates:
-    lm_eval, lm_eval_continuation: lm-evaluation-harness' `medqa_4options`, `medmcqa`, `pubmedqa`,
-        `mmlu_*`; and its `mmlu_continuation` and `headqa`, where the options' texts are the
-        answers (continuation scoring): a small model that cannot tell letters apart can answer so
+    lm_eval: lm-evaluation-harness' `medqa_4options`, `medmcqa`, `pubmedqa`, `mmlu_*`, `headqa_*`,
+        `truthfulqa_mc1`
+    lm_eval_continuation: its `mmlu_*_continuation`, where the options' texts are the answers
+        (continuation scoring): a small model that cannot tell letters apart can answer so
     meditron, meditron_cot: MEDITRON's base models, direct and with chain of thought
     meditron_chat, meditron_chat_cot: its fine-tuned models
     mmedbench, mmedbench_rationale: MMedLM, direct and with a rationale first
     biomistral: BioMistral, a letter after an open bracket
+    chat, chat_cot: chat models, direct and with a chain of thought; with `_json` or `_boxed` in
+        another answer format
 """
 
-from evaluation.prompts import biomistral, lm_eval, meditron, mmedbench
+from evaluation.prompts import biomistral, chat, lm_eval, meditron, mmedbench
 from evaluation.prompts.template import Prompt, PromptTemplate
 from galen.errors import UsageError, did_you_mean
 
@@ -26,6 +29,7 @@ TEMPLATES: dict[str, PromptTemplate] = {
     **meditron.TEMPLATES,
     **mmedbench.TEMPLATES,
     **biomistral.TEMPLATES,
+    **chat.TEMPLATES,
 }
 """Name to template."""
 

@@ -5,5 +5,6 @@ from evaluation.protocols.protocol import Protocol
 PROTOCOLS = {
     "lm_eval": Protocol("lm_eval"),
     "lm_eval_continuation": Protocol("lm_eval_continuation"),
-    "lm_eval_continuation_acc_bytes": Protocol("lm_eval_continuation", acc_bytes=True),
+    "lm_eval_continuation_acc_norm": Protocol("lm_eval_continuation", metric="acc_norm"),
+    "lm_eval_continuation_acc_bytes": Protocol("lm_eval_continuation", metric="acc_bytes"),
 }

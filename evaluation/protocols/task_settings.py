@@ -32,7 +32,7 @@ def settings(task: MultipleChoiceTask, protocol: Protocol) -> Protocol:
     if task.num_fewshot is not None:
         protocol = dataclasses.replace(protocol, num_fewshot=task.num_fewshot)
     if task.metric is not None:
-        protocol = dataclasses.replace(protocol, acc_bytes=task.metric == "acc_bytes")
+        protocol = dataclasses.replace(protocol, metric=task.metric)
     return protocol
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from evaluation.question_sets import english, field_reader, jsonl, multilingual, question, rows
 from evaluation.question_sets.question import Question
 from evaluation.question_sets.reader import Reader
-from evaluation.question_sets.rows import Row
+from evaluation.question_sets.rows import Row, Table
 from galen.errors import DataError, GalenError, UsageError, did_you_mean, one_line
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _READERS = (
     Reader(name="medmcqa", convert=english.medmcqa),
     Reader(name="pubmedqa", convert=english.pubmedqa),
     Reader(name="mmlu", convert=english.mmlu, few_shot_by_subject=True),
-    Reader(name="truthfulqa", convert=english.truthfulqa),
+    Reader(name="truthfulqa", convert=english.truthfulqa, table=Table()),
     Reader(name="medxpertqa", convert=english.medxpertqa),
     Reader(name="mmedbench", convert=multilingual.mmedbench),
     Reader(name="frenchmedmcqa", convert=multilingual.frenchmedmcqa),
@@ -99,7 +99,8 @@ def read(layout: str | Reader, source: str | Path) -> list[Question]:
     if skipped:
         logger.info(f"{source}: {skipped} of {skipped + copies.total()} records skipped")
     if not questions:
-        raise DataError(f"{source} holds no questions with an answer")
+        excluded = f": all {skipped} records are excluded (no answer, filter or split)"
+        raise DataError(f"{source} holds no questions with an answer{excluded if skipped else ''}")
     return list(questions.values())
 
 

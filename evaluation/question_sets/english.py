@@ -27,7 +27,7 @@ def lettered(texts: Sequence[Any], row: Row) -> dict[str, str]:
         )
     if len(texts) > len(LETTERS):
         raise row.wrong(f"{len(texts)} options are more than there are letters")
-    return dict(zip(LETTERS, (text.strip() for text in texts), strict=False))
+    return dict(zip(LETTERS, texts, strict=False))
 
 
 def options(row: Row, key: str = "options") -> dict[str, str]:
@@ -53,7 +53,7 @@ def options(row: Row, key: str = "options") -> dict[str, str]:
         raise row.wrong(
             f"key {key!r} must hold at least two options with a text each, not {jsonl.shown(value)}"
         )
-    return {letter: text.strip() for letter, text in sorted(found.items())}
+    return dict(sorted(found.items()))
 
 
 def answer(letters: Sequence[str], of: dict[str, str], row: Row) -> str:
@@ -82,7 +82,7 @@ def place(row: Row, key: str, count: int, first: int = 0) -> str:
         or not first <= number < first + count
     ):
         raise row.wrong(
-            f"key {key!r} must be a whole number from {first} to {first + count - 1}, not"
+            f"key {key!r} must be an integer from {first} to {first + count - 1}, not"
             f" {jsonl.shown(number)}"
         )
     return LETTERS[number - first]
@@ -91,8 +91,15 @@ def place(row: Row, key: str, count: int, first: int = 0) -> str:
 def medqa(row: Row) -> Question:
     """MedQA (USMLE), five or four options.
 
-    Keys: `question`, `options`, `answer_idx` or the text in `answer`, `meta_info`.
+    Keys: `question`, `options`, `answer_idx` or the text in `answer`, `meta_info`. The rows that
+    lm-evaluation-harness reads have `sent1`, `ending0` to `ending3` and `label`.
     """
+    if "ending0" in row.record:
+        endings = lettered([row.text(f"ending{number}") for number in range(4)], row)
+        right = place(row, "label", 4)
+        return Question(
+            row.identifier("id") or row.id, "", row.text("sent1"), endings, right, "medqa"
+        )
     given = options(row)
     letters = (
         [row.text("answer_idx")]
@@ -191,30 +198,64 @@ def mmlu(row: Row) -> Question:
 
 
 def truthfulqa(row: Row) -> Question:
-    """TruthfulQA, single-true: the hub's `mc1_targets`, shuffled by a hash of the question.
+    """TruthfulQA, single-true: options shuffled by a hash of the question.
 
     As published the right option is always the first; a fixed shuffle keeps the letters from giving
     it away.
+
+    Layouts: the authors' `TruthfulQA.csv` (`Best Answer`, `Incorrect Answers`) and `mc_task.json`
+    (`mc1_targets`: text to label), the hub's `multiple_choice` (`mc1_targets`: `choices` and
+    `labels`) and `generation` (`best_answer`, `incorrect_answers`). Only the CSV and `generation`
+    have the category. Some of the published choices are empty; lm-evaluation-harness scores them.
     """
-    targets = row.record.get("mc1_targets") or {}
-    choices, labels = targets.get("choices"), targets.get("labels")
-    if not choices or not labels or len(choices) != len(labels) or sum(labels) != 1:
-        raise row.wrong("key 'mc1_targets' must hold as many 'labels' as 'choices', one of them 1")
-    text = row.text("question")
+    record = row.record
+    text = row.text("Question" if "Question" in record else "question")
+    right, wrong = _truthfulqa_answers(row)
+    choices = [right, *wrong]
     order = sorted(
         range(len(choices)),
         key=lambda index: hashlib.sha256(f"{text}\n{choices[index]}".encode()).digest(),
     )
-    given = lettered([choices[index] for index in order], row)
+    if len(choices) < 2 or len(choices) > len(LETTERS):
+        raise row.wrong(f"2 to {len(LETTERS)} options are needed, not {len(choices)}")
+    shuffled = dict(zip(LETTERS, (choices[index] for index in order), strict=False))
     return Question(
         row.id,
         "",
         text,
-        given,
-        LETTERS[order.index(labels.index(1))],
+        shuffled,
+        LETTERS[order.index(0)],
         "truthfulqa",
-        subject=row.optional_text("category"),
+        subject=row.optional_text("Category") or row.optional_text("category"),
     )
+
+
+def _truthfulqa_answers(row: Row) -> tuple[str, list[str]]:
+    """Return the right option and the wrong ones.
+
+    Raises:
+        DataError: the record has none of the published layouts.
+    """
+    record = row.record
+    if "Best Answer" in record:
+        wrong = [part.strip() for part in row.text("Incorrect Answers").split(";")]
+        right = row.text("Best Answer").strip()
+        return right, [text for text in dict.fromkeys(wrong) if text and text != right]
+    if "best_answer" in record and "mc1_targets" not in record:
+        wrong = record.get("incorrect_answers") or []
+        if not isinstance(wrong, list) or not all(isinstance(text, str) for text in wrong):
+            raise row.wrong("key 'incorrect_answers' must be a list of texts")
+        return row.text("best_answer"), [text for text in wrong if text.strip()]
+    targets = record.get("mc1_targets") or {}
+    choices, labels = targets.get("choices"), targets.get("labels")
+    if not isinstance(choices, list):
+        choices, labels = list(targets), list(targets.values())
+    if not all(isinstance(text, str) for text in choices):
+        raise row.wrong("the choices of the key 'mc1_targets' must be texts")
+    rights = [text for text, label in zip(choices, labels or (), strict=False) if label == 1]
+    if not labels or len(choices) != len(labels) or len(rights) != 1 or not rights[0].strip():
+        raise row.wrong("key 'mc1_targets' must hold as many 'labels' as 'choices', one of them 1")
+    return rights[0], [text for text, label in zip(choices, labels, strict=True) if label != 1]
 
 
 def medxpertqa(row: Row) -> Question:

@@ -80,7 +80,7 @@ def _expression(text: str) -> Any:
 
 
 def _message(error: Exception, variables: Mapping[str, Any]) -> str:
-    message = one_line(error)
+    message = one_line(error) or type(error).__name__
     if message.endswith("is undefined"):
         message += f"; defined: {', '.join(map(str, variables)):.200}"
     return message
@@ -94,7 +94,7 @@ def check_template(text: str) -> str:
     """
     try:
         _template(text)
-    except TemplateError as error:
+    except (TemplateError, RecursionError) as error:
         raise ValueError(f"not a valid template: {one_line(error)}") from None
     return text
 
@@ -102,7 +102,7 @@ def check_template(text: str) -> str:
 def _check_expression(text: str) -> str:
     try:
         _expression(text)
-    except TemplateError as error:
+    except (TemplateError, RecursionError) as error:
         raise ValueError(f"not a valid expression: {one_line(error)}") from None
     return text
 

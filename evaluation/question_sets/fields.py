@@ -106,3 +106,8 @@ class Fields:
             raise ValueError("give one of the keys 'options' and 'fixed_options'")
         if self.fixed_options is not None and len(self.fixed_options) < 2:
             raise ValueError("key 'fixed_options' must list at least two options")
+        for key in ("fixed_options", "columns"):
+            texts = getattr(self, key) or []
+            for text in texts:
+                if texts.count(text) > 1:
+                    raise ValueError(f"key {key!r} lists {text!r} twice")

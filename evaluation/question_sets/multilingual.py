@@ -1,5 +1,7 @@
 """Records of question sets in other languages than English, or in several, to questions."""
 
+import re
+
 from evaluation.question_sets import jsonl
 from evaluation.question_sets.english import answer, lettered, options, place
 from evaluation.question_sets.question import Question
@@ -94,29 +96,31 @@ def headqa(row: Row) -> Question | None:
 
     `qtext`, `answers` of `{"aid", "atext"}`, `ra`; questions with images are left out.
 
-    `_en` in the file's name, or the hub's configuration `en`, says that it is the English
-    translation.
+    The English translation is recognized by `"language": "en"` in the file, by its name
+    (`test_HEAD_EN.json`), or by the hub's configuration or folder `en`. Outer white space of texts
+    is removed, as in the hub's rows, which lm-evaluation-harness reads.
     """
     if row.record.get("image"):
         return None
     answers = row.record.get("answers")
     if not isinstance(answers, list) or not all(
-        isinstance(item, dict) and "atext" in item for item in answers
+        isinstance(item, dict) and isinstance(item.get("atext"), str) for item in answers
     ):
         raise row.wrong("key 'answers' must be a list of {'aid', 'atext'}")
-    given = lettered([item["atext"] for item in answers], row)
-    language = "en" if row.file == "en" or row.file.endswith("_en") else "es"
+    given = lettered([item["atext"].strip() for item in answers], row)
+    names = re.split(r"[^a-z]+", row.file.lower())
+    is_english = "en" in (row.record.get("language"), row.folder, *names)
     exam = row.optional_text("name")
     identity = f"{exam}:{row.record.get('qid')}" if exam else row.id
     right = place(row, "ra", len(given), first=1)
     return Question(
         identity,
         "",
-        row.text("qtext"),
+        row.text("qtext").strip(),
         given,
         right,
         "headqa",
-        language,
+        "en" if is_english else "es",
         subject=row.optional_text("category"),
     )
 

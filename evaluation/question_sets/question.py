@@ -1,5 +1,6 @@
 """Multiple-choice questions: the record of all readers and prompt forms, and its JSONL layout."""
 
+import dataclasses
 import hashlib
 import heapq
 from dataclasses import dataclass
@@ -76,6 +77,34 @@ def sample_questions(questions: list[Question], limit: int | None) -> list[Quest
     )
     ids = {item.id for item in chosen}
     return [item for item in questions if item.id in ids]
+
+
+def sample_options(question: Question, count: int) -> Question:
+    """Return a question with at most `count` options: the right ones and a sample of the others.
+
+    The wrong ones are chosen by a SHA-256 of question and text; empty ones are left out. All keep
+    their order, and get the labels of the first options.
+    """
+
+    def draw(label: str) -> bytes:
+        # another hash than the one that orders TruthfulQA's options: the labels stay independent
+        text = f"sample\n{question.question}\n{question.options[label]}"
+        return hashlib.sha256(text.encode()).digest()
+
+    wrong = [
+        label
+        for label, text in question.options.items()
+        if label not in question.answers and text.strip()
+    ]
+    number = max(count - len(question.answers), 1)
+    chosen = question.answers.union(sorted(wrong, key=draw)[:number])
+    shown = [label for label in question.options if label in chosen]
+    labels = dict(zip(shown, question.options, strict=False))
+    return dataclasses.replace(
+        question,
+        options={labels[label]: question.options[label] for label in shown},
+        answer=",".join(labels[label] for label in shown if label in question.answers),
+    )
 
 
 def from_record(record: dict[str, Any], where: str) -> Question:

@@ -43,6 +43,8 @@ class Row:
     """Place in the file, from 1 on."""
     key: str = ""
     """The name of the record where a JSON file is an object of records."""
+    folder: str = ""
+    """Name of the file's folder; empty for a data set on the hub."""
 
     @property
     def id(self) -> str:
@@ -99,7 +101,9 @@ def read(source: str | Path, table: Table | None = None) -> Iterator[Row]:
     for path in files(source, table):
         try:
             for number, (where, key, record) in enumerate(_records(path, table), start=1):
-                yield Row(record, where, path.name.split(".")[0], number, key)
+                yield Row(
+                    record, where, path.name.split(".")[0], number, key, path.resolve().parent.name
+                )
         except GalenError:
             raise
         # csv and pyarrow raise their own; other encodings and structures raise any
@@ -230,8 +234,10 @@ def _csv_lines(file: IO[bytes]) -> Iterator[str]:
     number = 0
     while line := file.readline(jsonl.MAX_LINE + 1):
         number += 1
+        if number == 1:  # others are part of a cell: two of MMLU's questions have one
+            line = line.removeprefix(codecs.BOM_UTF8)
         try:
-            text = line.removeprefix(codecs.BOM_UTF8).decode()
+            text = line.decode()
         except UnicodeDecodeError:
             text = "\0"
         if "\0" in text or len(line) > jsonl.MAX_LINE:
@@ -255,7 +261,12 @@ def _json(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
             return
         raise
     if isinstance(tree, dict) and isinstance(tree.get("exams"), dict):
-        tree = [record for name, exam in tree["exams"].items() for record in _exam(name, exam)]
+        common = {"language": tree.get("language")}
+        tree = [
+            {**common, **record}
+            for name, exam in tree["exams"].items()
+            for record in _exam(name, exam)
+        ]
     if not isinstance(tree, dict | list):
         raise DataError(
             f"{path}: a list or an object of records is wanted, not {jsonl.shown(tree)}"

@@ -14,12 +14,15 @@ from typing import Any
 import yaml
 
 from evaluation.backends.base import Backend, Batching
+from evaluation.chat_models import conversation
+from evaluation.chat_models.conversation import Conversation
 from evaluation.metrics import contamination
 from evaluation.prompts.registry import get_template
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets import jsonl
-from evaluation.scoring import barrier, run_task, task_types
+from evaluation.scoring import barrier, model_settings, option_orders, run_task, task_types
+from evaluation.scoring.option_orders import OptionOrders
 from evaluation.scoring.results_schema import Results, check
 from evaluation.scoring.sample_log import SampleLog, file_name, parts
 from evaluation.tasks.task import Task
@@ -31,6 +34,8 @@ from galen.run_folder import Identity
 RESULTS = "results.json"
 RECIPE = "recipe.yaml"
 """The recipe that reproduces the results."""
+_RECORDED = ("chat", "sampling", "device")
+"""Keys of the results that are known once the model is loaded."""
 logger = logging.getLogger(__name__)
 
 
@@ -51,6 +56,8 @@ class Plan:
     backend: str
     tensor_parallel: int
     contaminated: contamination.Contaminated | None
+    orders: dict[str, OptionOrders]
+    """The questions of each task with options in further orders."""
     configuration: dict[str, Any]
     """The configuration that the output folder is bound to.
 
@@ -67,6 +74,8 @@ class _TaskLog:
 
     task: str
     run: int
+    order: int
+    """Number of the options' order; 0 is the original one."""
     path: Path
 
 
@@ -103,19 +112,23 @@ def evaluate(
         results = _finished(plan)
         if plan.contaminated is None:
             return results
-        return _write_results(
-            plan, samples, results["device"], manifest.read(plan.output)["seconds"]
-        )
+        existing = {key: results[key] for key in _RECORDED if key in results}
+        return _write_results(plan, samples, existing, manifest.read(plan.output)["seconds"])
     started = time.monotonic()
     backend = _load_backend(plan, rank)
+    asked = conversation.create(plan.protocol, backend.tokenizer)
     for log in _logs(plan):
-        _score(plan, log, samples[log.task], examples[log.task][log.run], backend, rank, of)
+        _score(plan, log, samples[log.task], examples[log.task][log.run], backend, asked, rank, of)
     if rank:
         return None
     if of > 1:
         _wait_for_others(plan, samples, check)
-    device = {"device": str(backend.device), "dtype": backend.dtype}
-    return _write_results(plan, samples, device, time.monotonic() - started)
+    record: dict[str, Any] = {"device": {"device": str(backend.device), "dtype": backend.dtype}}
+    if plan.protocol.chat_template != conversation.NO_TEMPLATE:
+        record["chat"] = asked.record()
+    if plan.protocol.scoring == "generation":
+        record["sampling"] = model_settings.sampling(plan.protocol)
+    return _write_results(plan, samples, record, time.monotonic() - started)
 
 
 def _load_backend(plan: Plan, rank: int) -> Backend:
@@ -142,6 +155,7 @@ def _score(
     samples: list[Any],
     examples: FewShotExamples,
     backend: Backend,
+    asked: Conversation,
     rank: int,
     of: int,
 ) -> None:
@@ -153,9 +167,22 @@ def _score(
         if task_types.of(task).generates(plan.protocol):
             max_tokens *= 8
     batching = Batching(max_tokens, rank=rank, world_size=of)
+    permutations = plan.orders[log.task].permutations(log.order) if log.order else []
+    if permutations:
+        samples = [permutation.question for permutation in permutations]
     with SampleLog(log.path, rank) as sample_log:
         run_task.score(
-            log.task, task, samples, examples, plan.protocol, log.run, backend, sample_log, batching
+            log.task,
+            task,
+            samples,
+            examples,
+            plan.protocol,
+            log.run,
+            backend,
+            asked,
+            sample_log,
+            batching,
+            permutations,
         )
 
 
@@ -215,7 +242,7 @@ def _backend(plan: Plan) -> Backend:
 def _wait_for_others(plan: Plan, samples: dict[str, list[Any]], check: Callable[[], None]) -> None:
     """Return when the other processes have written the samples of all runs."""
     logs = _logs(plan)
-    expected = sum(len(samples[log.task]) for log in logs)
+    expected = sum(_num_samples(plan, log, samples) for log in logs)
     last = -1
     since = time.monotonic()
     while True:
@@ -239,10 +266,19 @@ def _logs(plan: Plan) -> list[_TaskLog]:
     logs = []
     for name, task in plan.tasks.items():
         runs = task_types.of(task).runs(task, plan.protocol)
+        num_orders = plan.orders[name].count if name in plan.orders else 1
         for run in runs:
-            file = file_name(name, run if len(runs) > 1 else "")
-            logs.append(_TaskLog(name, run, plan.output / "samples" / file))
+            for order in range(num_orders):
+                file = file_name(name, run if len(runs) > 1 else "", order)
+                logs.append(_TaskLog(name, run, order, plan.output / "samples" / file))
     return logs
+
+
+def _num_samples(plan: Plan, log: _TaskLog, samples: dict[str, list[Any]]) -> int:
+    """Return the number of samples of a run of a task."""
+    if log.order:
+        return len(plan.orders[log.task].permutations(log.order))
+    return len(samples[log.task])
 
 
 def _samples(path: Path) -> dict[str, Any]:
@@ -255,15 +291,22 @@ def _samples(path: Path) -> dict[str, Any]:
 def _summaries(plan: Plan, samples: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
     """Return the entry of each task in the results."""
     by_run: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in plan.tasks}
+    by_order: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for log in _logs(plan):
         scored = _samples(log.path)
-        by_run[log.task].append([scored[sample.id] for sample in samples[log.task]])
+        if not log.order:
+            by_run[log.task].append([scored[sample.id] for sample in samples[log.task]])
+        by_order.setdefault((log.task, log.run), []).append(scored)
     summaries = {}
     for name, task in plan.tasks.items():
         task_type = task_types.of(task)
         runs = task_type.runs(task, plan.protocol)
         contaminated = contamination.of_task(plan.contaminated, name)
         summaries[name] = task_type.summarize(by_run[name], runs, samples[name], contaminated)
+        if name in plan.orders:
+            summaries[name]["order_bias"] = option_orders.entry(
+                plan.orders[name], [by_order[name, run] for run in runs]
+            )
         settings = task_type.settings(task, plan.protocol)
         if settings:
             summaries[name]["settings"] = settings
@@ -271,9 +314,12 @@ def _summaries(plan: Plan, samples: dict[str, list[Any]]) -> dict[str, dict[str,
 
 
 def _write_results(
-    plan: Plan, samples: dict[str, list[Any]], device: dict[str, str], seconds: float
+    plan: Plan, samples: dict[str, list[Any]], record: dict[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """Write results, recipe and manifest; return the results."""
+    """Write results, recipe and manifest; return the results.
+
+    `record` has the keys of the results that are known once the model is loaded.
+    """
     summaries = _summaries(plan, samples)
     outputs = [plan.output / RESULTS]
     for log in _logs(plan):
@@ -287,7 +333,7 @@ def _write_results(
         "protocol": plan.protocol_name,
         "settings": plan.configuration["settings"],
         "tasks": summaries,
-        "device": device,
+        **record,
         "versions": manifest.versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -298,49 +344,10 @@ def _write_results(
         plan.output / manifest.NAME,
         stage="evaluate",
         inputs=plan.files,
-        config={**plan.configuration, **device},
+        config={**plan.configuration, **record["device"]},
         outputs=outputs,
         counts={"samples": {name: len(samples[name]) for name in plan.tasks}},
         seconds=round(seconds, 1),
     )
     read_back: dict[str, Any] = json.loads(text)
     return read_back
-
-
-def table(results: dict[str, Any]) -> str:
-    """Return the results as plain text, one line per metric."""
-    rows = [["task", "samples", "metric", "value", "95 % interval"]]
-    notes = []
-    for name, entry in results["tasks"].items():
-        for metric, estimate in entry["metrics"].items():
-            interval = _interval(estimate)
-            if metric == "accuracy":
-                interval += _accuracy_remarks(entry)
-            rows.append([name, str(entry["samples"]), metric, f"{estimate['value']:.4g}", interval])
-        if clean := entry.get("clean"):
-            interval = (
-                f"{_interval(clean)}  ({entry['contaminated']} contaminated samples excluded)"
-            )
-            rows.append([name, str(clean["samples"]), "clean", f"{clean['value']:.4g}", interval])
-        if "one_sided" in entry:
-            notes.append(f"note: {name}: {entry['one_sided']}")
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([results["model"]["name"], *lines, *notes])
-
-
-def _interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['low']:.4g} to {estimate['high']:.4g}"
-
-
-def _accuracy_remarks(entry: dict[str, Any]) -> str:
-    """Return chance level and standard deviation over runs, where a task has them."""
-    remarks = ""
-    if entry.get("chance") is not None:
-        remarks += f"  (chance {entry['chance']:.4g})"
-    if "sd" in entry:
-        remarks += f"  (sd over {len(entry['runs'])} runs {entry['sd']:.4g})"
-    return remarks

@@ -13,7 +13,7 @@ from evaluation import question_sets
 from evaluation.prompts.task_prompt import TaskPrompt
 from evaluation.question_sets import field_reader, rows
 from evaluation.question_sets.fields import Fields
-from evaluation.question_sets.question import Question
+from evaluation.question_sets.question import Question, sample_options
 from evaluation.question_sets.reader import Reader
 from galen import recipe, yaml_text
 from galen.errors import UsageError, did_you_mean
@@ -39,6 +39,11 @@ class MultipleChoiceTask:
     """File with the ids of the questions to score, below --data; null: all."""
     subjects: list[str] | None = None
     """Score only questions with these subjects; null: all."""
+    max_options: Annotated[int, Field(ge=2)] | None = None
+    """Show at most so many options: the right ones, and wrong ones chosen by a hash; null: all.
+
+    Empty options are never chosen.
+    """
     fewshot_source: str | None = None
     """Where few-shot protocols take few-shot examples from (the training set), as `file`."""
     fewshot_examples: str | None = None
@@ -63,8 +68,8 @@ class MultipleChoiceTask:
     """
     prompt: TaskPrompt | None = None
     """Wording of the task under `lm_eval`; null: the protocol's."""
-    metric: Literal["acc", "acc_bytes"] | None = None
-    """Under `lm_eval`: the likeliest answer counts, or the likeliest per byte; null: acc."""
+    metric: Literal["acc", "acc_norm", "acc_bytes"] | None = None
+    """Under `lm_eval`: the likeliest answer counts, per character or per byte; null: acc."""
 
     def __post_init__(self) -> None:
         if self.reader not in question_sets.READERS:
@@ -112,7 +117,8 @@ class MultipleChoiceTask:
         """
         layout = self.layout(self.test_split)
         found = question_sets.read(layout, self.source(data, self.file))
-        return question_sets.select(found, data / self.ids if self.ids else None, self.subjects)
+        found = question_sets.select(found, data / self.ids if self.ids else None, self.subjects)
+        return self._with_max_options(found)
 
     def fewshot_candidates(self, data: Path) -> list[Question]:
         """Read the questions that few-shot examples are selected from, in the task's layout."""
@@ -120,7 +126,13 @@ class MultipleChoiceTask:
         if self.fields is not None:
             # published training sets have ids twice; only ids of samples must be unique
             layout = field_reader.task_reader(self.fields, self.fewshot_split, unique_ids=False)
-        return question_sets.read(layout, self.source(data, self.fewshot_file or ""))
+        found = question_sets.read(layout, self.source(data, self.fewshot_file or ""))
+        return self._with_max_options(found)
+
+    def _with_max_options(self, questions: list[Question]) -> list[Question]:
+        if self.max_options is None:
+            return questions
+        return [sample_options(item, self.max_options) for item in questions]
 
 
 @dataclass(kw_only=True, config=recipe.STRICT)

@@ -7,13 +7,14 @@ import pytest
 
 from evaluation import question_sets, run
 from evaluation.backends.encoding import Generated
+from evaluation.metrics import aggregate
 from evaluation.prompts import meditron
 from evaluation.protocols import few_shot
 from evaluation.protocols.protocol import Protocol
 from evaluation.protocols.registry import PROTOCOLS, get_protocol
 from evaluation.question_sets import question
 from evaluation.question_sets.question import Question
-from evaluation.scoring import megatron_export, multiple_choice
+from evaluation.scoring import generated_answers, megatron_export, multiple_choice
 from evaluation.tasks import task
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT, import_model
@@ -359,7 +360,7 @@ def generated(text):
 
 def test_sets_of_answers_exact_and_partial():
     question = Question("1", "", "?", {"A": "x", "B": "y", "C": "z"}, "A,C", language="fr")
-    item = multiple_choice.generation_sample(
+    item = generated_answers.generation_sample(
         question, PROTOCOLS["mmedbench"], generated("###Answer: OPTION A,C IS CORRECT.")
     )
     assert (
@@ -374,12 +375,12 @@ def test_sets_of_answers_exact_and_partial():
         " OPTION B IS CORRECT."
     )
     assert (
-        multiple_choice.generation_sample(question, PROTOCOLS["mmedbench_rationale"], gone_on)[
+        generated_answers.generation_sample(question, PROTOCOLS["mmedbench_rationale"], gone_on)[
             "prediction"
         ]
         == "A,C"
     )
-    item = multiple_choice.generation_sample(
+    item = generated_answers.generation_sample(
         question, PROTOCOLS["mmedbench"], generated("La réponse est A et B.")
     )
     assert (item["prediction"], item["correct"], item["credit"], item["strict_match"]) == (
@@ -396,13 +397,55 @@ def test_option_texts_are_compared_per_byte():
     question = Question("1", "", "?", {"A": "no", "B": "a longer option"}, "B")
     prompt = Prompt("", {"A": " no", "B": " a longer option"})
     item = multiple_choice.likelihood_sample(
-        question, prompt, Protocol("lm_eval_continuation", acc_bytes=True), [-2.0, -6.0]
+        question, prompt, Protocol("lm_eval_continuation", metric="acc_bytes"), [-2.0, -6.0]
     )
     assert (item["prediction"], item["correct"]) == ("B", True)
     item = multiple_choice.likelihood_sample(
         question, prompt, Protocol("lm_eval_continuation"), [-2.0, -6.0]
     )
     assert (item["prediction"], item["correct"], item["correct_acc_bytes"]) == ("A", False, True)
+
+
+def test_length_normalization_is_by_characters_or_bytes_as_in_the_harness():
+    """`ü` is one character and two bytes; an empty option is never the likeliest per length."""
+    from evaluation.prompts.template import Prompt
+
+    question = Question("1", "", "?", {"A": "üüüü", "B": "five5", "C": ""}, "A")
+    prompt = Prompt("", {"A": " üüüü", "B": " five5", "C": " "})
+    values = [-4.4, -5.0, -3.0]
+    found = {
+        metric: multiple_choice.likelihood_sample(
+            question, prompt, Protocol("lm_eval", metric=metric), values
+        )
+        for metric in ("acc", "acc_norm", "acc_bytes")
+    }
+    # per character -1.1, -1.0; per byte -0.55, -1.0
+    assert [item["prediction"] for item in found.values()] == ["C", "B", "A"]
+    for metric, item in found.items():
+        assert (item["correct_acc_norm"], item["correct_acc_bytes"]) == (False, True)
+        assert item["empty_option"]
+        assert ("correct_acc" in item) == (metric != "acc")
+    entry = aggregate.choice_entry([list(found.values())[1:]], [0])
+    assert entry["samples_with_empty_option"] == 2
+    metrics = {name: value["value"] for name, value in entry["metrics"].items()}
+    assert metrics == {"accuracy": 0.5, "acc": 0, "acc_norm": 0, "acc_bytes": 1}
+
+
+def test_a_question_with_options_of_equal_length_keeps_the_metrics_of_its_task():
+    from evaluation.prompts.template import Prompt
+
+    samples = []
+    for id_, options in (("1", {"A": "1", "B": "2"}), ("2", {"A": "one", "B": "seventeen"})):
+        question = Question(id_, "", "?", options, "B")
+        prompt = Prompt("", {label: f" {text}" for label, text in options.items()})
+        samples.append(
+            multiple_choice.likelihood_sample(
+                question, prompt, Protocol("lm_eval_continuation"), [-2.0, -4.0]
+            )
+        )
+    metrics = aggregate.choice_entry([samples], [0])["metrics"]
+    assert metrics["accuracy"]["value"] == 0
+    assert metrics["acc_norm"]["value"] == metrics["acc_bytes"]["value"] == 0.5
 
 
 @pytest.mark.multiprocess

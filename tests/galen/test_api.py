@@ -146,6 +146,7 @@ def test_evaluate_takes_one_model_and_lists_of_numbers(tmp_path, monkeypatch):
         (lambda: api.finetune({"model": 1}), "recipe: "),
         (lambda: api.curate("r.yaml", {1: 2}), "the key 1 is not a text"),
         (lambda: api.report(5, "r.html"), "results: 5 is not a list of paths or texts"),
+        (lambda: api.quantize("m", 5, "q", "o"), "methods: 5 is not a list of paths or texts"),
         (lambda: api.import_hf("m", {"a"}), "output: {'a'} is neither a text"),
         (lambda: api.preprocess(["a", None], "o", "t"), "input: None is neither"),
         (lambda: api.inspect_checkpoint(b"m"), "path: b'm' is neither"),

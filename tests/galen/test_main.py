@@ -1,4 +1,5 @@
 import ast
+import importlib
 import os
 import resource
 import subprocess
@@ -6,7 +7,7 @@ import sys
 
 import pytest
 
-from galen import main
+from galen import commands, main
 from galen.commands import STAGES, VERBS
 from galen.errors import UsageError
 from tests.conftest import ROOT
@@ -123,6 +124,18 @@ def test_a_missing_library_names_the_extra(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(UsageError, match=r"galen finetune needs the library tqdm: .*\[finetune\]"):
         main.run(["finetune", "--help"])
+
+
+def test_a_missing_module_of_an_installed_library_keeps_its_traceback():
+    with pytest.raises(ModuleNotFoundError), commands.explain_missing_library("curate"):
+        importlib.import_module("yaml.nothing")
+
+
+def test_the_traceback_of_a_bug_in_a_script_is_its_own():
+    script = "import sys; sys.argv = ['-m']; import data_prep; 1 / 0"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+    assert "commands.py" not in done.stderr
 
 
 def cpu_seconds():

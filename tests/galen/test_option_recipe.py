@@ -100,3 +100,18 @@ def test_wrong_usage_is_refused(parser, recipe_file, argv, message):
     with pytest.raises(UsageError) as refused:
         parser.parse([recipe_file if word == "RECIPE" else word for word in argv])
     assert message in str(refused.value)
+
+
+def test_a_key_that_a_merge_brings_in_has_the_line_of_the_merge(parser, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model_name: a\n<<: {workers: 3}\n")
+    assert parser.parse([str(path)]).workers == 3
+    path.write_text("model_name: a\n<<: {workers: x}\n")
+    with pytest.raises(UsageError, match=r"recipe.yaml, line 2: workers: invalid int value: 'x'"):
+        parser.parse([str(path)])
+
+
+def test_a_wrong_value_that_an_option_replaces_does_not_matter(parser, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model_name: a\nworkers: x\n")
+    assert parser.parse([str(path), "--work", "4"]).workers == 4

@@ -242,3 +242,26 @@ def test_one_value_for_a_list_is_no_mistake_beside_another_one(write):
     with pytest.raises(UsageError) as refused:
         load(Lists, write("languages: en\n"), ["numbers=1,x"])
     assert str(refused.value) == "override 'numbers=1,x': numbers: should be a list: [a, b]"
+
+
+def test_an_override_changes_one_of_two_sections_that_share_an_anchor(write, tmp_path):
+    path = write("output: out\ntraining: &t {train_iters: 5}\nextra: *t\n")
+    layer = tmp_path / "layer.yaml"
+    layer.write_text("training: {train_iters: 7}\n")
+    for override in ("training.train_iters=7", str(layer)):
+        recipe = load(Recipe, path, [override])
+        assert recipe.training.train_iters == 7
+        assert recipe.extra.train_iters == 5
+
+
+def test_a_mistake_of_the_recipe_is_not_reported_of_a_layer_with_the_same_section(write, tmp_path):
+    path = write("output: out\ntraining:\n  train_iters: x\n")
+    layer = tmp_path / "layer.yaml"
+    layer.write_text("\n\ntraining: {lr: 1}\n")
+    with pytest.raises(UsageError, match=r"recipe.yaml, line 3: training.train_iters: "):
+        load(Recipe, path, [str(layer)])
+
+
+def test_an_unknown_section_within_a_section_is_reported_of_its_override(write):
+    with pytest.raises(UsageError, match=r"^override 'training.optim.lr=1': unknown key"):
+        load(Recipe, write(GOOD), ["training.optim.lr=1"])

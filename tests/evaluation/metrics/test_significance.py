@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -115,6 +116,33 @@ def test_calibration_by_hand():
         (1, 1.0),
         (2, 0.5),
     ]
+
+
+def test_calibration_error_of_biomistral_has_five_bins_of_raw_probabilities():
+    """Against its definition written as a loop over bins that include their upper bound."""
+    rng = np.random.default_rng(7)
+    samples = []
+    for number in range(200):
+        raw = rng.dirichlet(np.ones(6))[:4]  # two parts for the rest of the vocabulary
+        if number < 5:
+            raw = np.array([0.6, 0.2, 0.1, 0.1])
+        samples.append(
+            {
+                "answer": "ABCD"[rng.integers(4)],
+                "logprobs": dict(zip("ABCD", np.log(raw).tolist(), strict=True)),
+            }
+        )
+    raw = np.array([[math.exp(value) for value in s["logprobs"].values()] for s in samples])
+    right = raw.argmax(axis=1) == np.array(["ABCD".index(s["answer"]) for s in samples])
+    expected = 0.0
+    for low, high in itertools.pairwise(np.linspace(0, 1, 6)):
+        inside = (raw.max(axis=1) > low) & (raw.max(axis=1) <= high)
+        if inside.any():
+            gap = raw.max(axis=1)[inside].mean() - right[inside].mean()
+            expected += abs(gap) * inside.mean()
+    found = calibration.calibration(samples)
+    assert found["ece_biomistral"] == pytest.approx(expected, abs=1e-12)
+    assert abs(found["ece"] - expected) > 0.01
 
 
 def test_macro_mean_weighs_groups_alike():

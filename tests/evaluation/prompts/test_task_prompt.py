@@ -95,7 +95,7 @@ def test_few_shot_rule_and_metric_of_a_task(data):
     _, mine = task.load(str(data / "mine.yaml"))
     published = get_protocol("lm_eval")
     settings = task_settings.settings(mine, published)
-    assert (settings.num_fewshot, settings.acc_bytes) == (1, True)
+    assert (settings.num_fewshot, settings.metric) == (1, "acc_bytes")
     assert task_settings.settings(mine, get_protocol("meditron")) == get_protocol("meditron")
     text = TASK.replace("fewshot_by_subject: true", "fewshot_sampler: first_n")
     (data / "mine.yaml").write_text(text.replace("num_fewshot: 1", "num_fewshot: 2"))

@@ -183,6 +183,12 @@ def test_a_filter_and_splits_of_one_file(load, tmp_path, caplog):
     assert [item.question for item in found.fewshot_candidates(tmp_path)] == ["3?", "4?"]
 
 
+def test_records_that_are_all_excluded_are_counted(read):
+    fields = "\n  question: q\n  options: o\n  answer: a\n  filter: a == 'C'\n"
+    with pytest.raises(DataError, match="all 2 records are excluded"):
+        read(fields, [{"q": "?", "o": ["x", "y"], "a": "A"}] * 2)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -256,6 +262,11 @@ def test_a_damaged_table(read, content, message):
         (
             FIELDS + "  fixed_options: [x, y]\n",
             "give one of the keys 'options' and 'fixed_options'",
+        ),
+        (FIELDS + "  columns: [a, b, a]\n", r"key 'columns' lists 'a' twice"),
+        (
+            FIELDS.replace("options: [o1, o2, o3]", "fixed_options: [x, y, x]"),
+            r"key 'fixed_options' lists 'x' twice",
         ),
         (FIELDS + "  answer_form: text\n", "unknown key 'fields.answer_form'; did you mean"),
         (FIELDS + "  answer_format: letter\n", r"fields\.answer_format: .*'label'"),
