@@ -74,6 +74,11 @@ class Comparison:
         return next((part for part in self.subsets if part.subset == "clean"), None)
 
     @property
+    def metrics(self) -> list[str]:
+        """Return the names of all metrics; a model may lack some, such as tokens of thinking."""
+        return list(dict.fromkeys(metric for row in self.rows for metric in row.metrics))
+
+    @property
     def metric(self) -> str:
         """Return the name of the metric that is compared."""
         return self.task_type.primary_metric
