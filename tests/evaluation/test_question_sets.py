@@ -240,6 +240,8 @@ def test_options_are_not_stripped(read):
     assert (found.options, found.answer) == (options, "B")
     [found] = read("mmlu", "anatomy_test.csv", "Which?,a, b,c ,d,B\n")
     assert list(found.options.values()) == ["a", " b", "c ", "d"]
+    [found] = read("mmlu", "virology_test.csv", '\ufeff"Two lines.\n\ufeffWhich?",a,b,c,d,B\n')
+    assert found.question == "Two lines.\n\ufeffWhich?"
     harness = {"sent1": "Which drug?", "label": 1}
     harness |= {f"ending{number}": text for number, text in enumerate(options.values())}
     [found] = read("medqa", "test.jsonl", [harness])
