@@ -252,12 +252,23 @@ def _samples(path: Path) -> dict[str, Any]:
         return log.samples
 
 
-def _summaries(plan: Plan, samples: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
-    """Return the entry of each task in the results."""
-    by_run: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in plan.tasks}
+ByRun = dict[str, list[list[dict[str, Any]]]]
+"""Scored samples of each run of each task."""
+
+
+def _scored(plan: Plan, samples: dict[str, list[Any]]) -> ByRun:
+    """Return the scored samples, in the order of `samples`."""
+    by_run: ByRun = {name: [] for name in plan.tasks}
     for log in _logs(plan):
         scored = _samples(log.path)
         by_run[log.task].append([scored[sample.id] for sample in samples[log.task]])
+    return by_run
+
+
+def _summaries(
+    plan: Plan, samples: dict[str, list[Any]], by_run: ByRun
+) -> dict[str, dict[str, Any]]:
+    """Return the entry of each task in the results."""
     summaries = {}
     for name, task in plan.tasks.items():
         task_type = task_types.of(task)
@@ -274,10 +285,12 @@ def _write_results(
     plan: Plan, samples: dict[str, list[Any]], device: dict[str, str], seconds: float
 ) -> dict[str, Any]:
     """Write results, recipe and manifest; return the results."""
-    summaries = _summaries(plan, samples)
+    by_run = _scored(plan, samples)
+    summaries = _summaries(plan, samples, by_run)
     outputs = [plan.output / RESULTS]
     for log in _logs(plan):
         outputs += parts(log.path)
+    outputs += _further_files(plan, samples, by_run, device)
     results = {
         "model": {
             "name": plan.name,
@@ -305,6 +318,21 @@ def _write_results(
     )
     read_back: dict[str, Any] = json.loads(text)
     return read_back
+
+
+def _further_files(
+    plan: Plan, samples: dict[str, list[Any]], by_run: ByRun, device: dict[str, str]
+) -> list[Path]:
+    """Write the files that types of tasks have of their own; return them."""
+    model = {"pretrained": str(plan.model), "backend": plan.backend, **device}
+    if plan.adapter is not None:
+        model["adapter"] = str(plan.adapter)
+    files: list[Path] = []
+    for name, task in plan.tasks.items():
+        files += task_types.of(task).write_files(
+            name, by_run[name], samples[name], plan.protocol, model, plan.output
+        )
+    return files
 
 
 def table(results: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from galen.errors import DataError
 
 def file_name(task: str, run: int | str = "") -> str:
     """Return the file names of a task's samples and prompts, with `run` if there are several."""
+    task = task.replace(":", ".").replace("/", ".")
     return f"{task}@{run}.jsonl" if run != "" else f"{task}.jsonl"
 
 
