@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.reporting import comparison, error_analysis, report_inputs, tables
+from evaluation.metrics import generated_answers
+from evaluation.reporting import comparison, error_analysis, paper_tables, report_inputs, tables
 from evaluation.reporting.comparison import Comparison, Row
 from evaluation.reporting.report_inputs import ModelScores
 from galen import cli, lock, page
@@ -35,10 +36,14 @@ _TITLES = {
     "accuracy_strict_match": "Strict match",
     "partial_credit": "Partial credit",
     "unparsed": "Unparsed",
+    "truncated_thinking": "Thinking cut off",
+    "forced": "Answers forced",
+    "tokens_per_answer": "Tokens per answer",
+    "thinking_tokens_per_answer": "Of these thinking",
     "macro_by_subject": "Mean of subjects",
     "macro_by_language": "Mean of languages",
 }
-_COUNTED = ("perplexity", "bits_per_byte")
+_COUNTED = ("perplexity", "bits_per_byte", *generated_answers.COUNTED)
 """Metrics that are not fractions; all others are shown in percent."""
 
 
@@ -55,7 +60,7 @@ def _report(options: argparse.Namespace) -> None:
     """Read the inputs, and write the page and the tables."""
     models = report_inputs.named([report_inputs.read_scores(folder) for folder in options.results])
     comparisons = comparison.compare(models)
-    paper = tables.paper_tables(models)
+    paper = paper_tables.paper_tables(models)
     folders = {"Further pretraining": options.pretraining, "Fine-tuning": options.finetuning}
     html = render(
         title=options.title,
@@ -142,6 +147,7 @@ def render(
         comparisons=comparisons,
         tests=comparison.number_of_tests(comparisons),
         alpha=comparison.ALPHA,
+        remarks=remarks,
         corpus=corpus,
         drops=drops(corpus.counts) if corpus else [],
         runs=runs,
@@ -151,6 +157,28 @@ def render(
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         **rest,
     )
+
+
+def remarks(compared: Comparison) -> list[str]:
+    """Return sentences about a task's metric and contamination."""
+    sentences = []
+    if compared.task_type.lower_is_better:
+        sentences.append("Lower is better.")
+    else:
+        sentences.append("Higher is better; differences in percentage points.")
+    if compared.chance is not None:
+        sentences.append(f"Guessing gives {number(compared.chance, 'accuracy')}.")
+    if compared.subsets:
+        sentences.append(
+            "Contaminated: in the training corpus, by the check of at least one model."
+        )
+    elif not compared.unchecked:
+        sentences.append("No sample is in the training corpus.")
+    if len(compared.unchecked) == len(compared.rows):
+        sentences.append("Contamination not checked.")
+    elif compared.unchecked:
+        sentences.append(f"Contamination not checked for {', '.join(compared.unchecked)}.")
+    return sentences
 
 
 def grouped(models: Sequence[ModelScores]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends import model_folder
+from evaluation.chat_models import options as chat_options
 from evaluation.protocols.registry import PROTOCOLS
 from evaluation.scoring import evaluator, preparation
 from evaluation.scoring.evaluator import Plan
@@ -140,6 +141,7 @@ def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(__doc__, epilog=epilog)
     _add_model_options(parser)
     _add_task_options(parser)
+    chat_options.add_chat_options(parser)
     _add_file_options(parser)
     _add_compute_options(parser)
     return parser
@@ -212,7 +214,7 @@ def _add_task_options(parser: cli.ArgumentParser) -> None:
         "--num-samples",
         type=int,
         metavar="N",
-        help="answers sampled for a question by self-consistency (default: 5)",
+        help="answers sampled for a question (default: the protocol's)",
     )
     parser.add_argument(
         "--max-new-tokens",
@@ -220,6 +222,7 @@ def _add_task_options(parser: cli.ArgumentParser) -> None:
         metavar="N",
         help="maximum length of a generated answer (default: the protocol's)",
     )
+    chat_options.add_sampling_options(parser)
 
 
 def _add_file_options(parser: cli.ArgumentParser) -> None:

@@ -57,6 +57,8 @@ class Generated:
     """Whether the answer ended by itself; False if max_new_tokens ended it."""
     ids: tuple[int, ...] = ()
     """The generated tokens; empty where the backend does not know them."""
+    is_forced: bool = False
+    """Whether Galen closed the model's thinking and asked for the answer."""
 
 
 def leading_special_tokens(tokenizer: Any) -> list[int]:
@@ -84,6 +86,13 @@ def _with_leading_tokens(tokenizer: Any, ids: list[int]) -> list[int]:
     return ids if ids[: len(leading)] == leading else leading + ids
 
 
+def encode_for_generation(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Return the ids of a prompt; one that a chat template rendered has its special tokens."""
+    if prompt.is_conversation:
+        return tokenizer.encode(prompt.text, add_special_tokens=False, verbose=False)
+    return encode_text(tokenizer, prompt.text)
+
+
 def encode_answer(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], list[int]]:
     """Return the ids of a prompt on its own, and those of the answer after it.
 
@@ -93,6 +102,12 @@ def encode_answer(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], 
     Raises:
         DataError: one of the two has no tokens, so that there is nothing to score or train on.
     """
+    before, answer_ids = _split_ids(tokenizer, prompt, answer)
+    return _with_leading_tokens(tokenizer, before), answer_ids
+
+
+def _split_ids(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    """Return the ids of a prompt and of the answer after it, without leading special tokens."""
     before = tokenizer.encode(prompt, add_special_tokens=False, verbose=False)
     both = tokenizer.encode(prompt + answer, add_special_tokens=False, verbose=False)
     answer_ids = both[len(before) :]
@@ -100,7 +115,7 @@ def encode_answer(tokenizer: Any, prompt: str, answer: str) -> tuple[list[int], 
         answer_ids = _after_line_break(tokenizer, answer)
     if not before or not answer_ids:
         raise DataError(f"this tokenizer gives no token for {answer[:60]!r} after {prompt[-40:]!r}")
-    return _with_leading_tokens(tokenizer, before), answer_ids
+    return before, answer_ids
 
 
 def _after_line_break(tokenizer: Any, text: str) -> list[int]:
@@ -127,9 +142,13 @@ def encode_pair(tokenizer: Any, prompt: str, continuation: str) -> tuple[list[in
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> Request:
-    """Return the request for all options of a question, in their order."""
+    """Return the request for all options of a question, in their order.
+
+    A conversation keeps the white space at its end, which belongs to the generation prompt.
+    """
+    split = _split_ids if prompt.is_conversation else encode_pair
     pairs = [
-        encode_pair(tokenizer, prompt.text, continuation)
+        split(tokenizer, prompt.text, continuation)
         for continuation in prompt.continuations.values()
     ]
     return Request(pairs[0][0], [continuation for _, continuation in pairs])
@@ -158,7 +177,7 @@ def encode_letters(
     if missing:
         answers = ", ".join(prompt.continuations[letter] for letter in missing)
         raise DataError(f"the vocabulary has no token for the answers {answers!r}")
-    return Request(encode_text(tokenizer, prompt.text), continuations), letters
+    return Request(encode_for_generation(tokenizer, prompt), continuations), letters
 
 
 def tokens_by_text(tokenizer: Any, texts: Collection[str]) -> dict[str, list[int]]:

@@ -5,8 +5,10 @@ separate process with limits on time, memory and length
 (`evaluation/chat_models/chat_template_worker.py`); one process serves all renderings of this one.
 """
 
+import datetime
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from typing import Any
 
 from galen.errors import DataError, one_line
 
+_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+_DATE = datetime.datetime(2024, 7, 26)
 _WORKER = Path(__file__).with_name("chat_template_worker.py")
 
 
@@ -25,6 +29,7 @@ def render(
     messages: Sequence[Mapping[str, str]],
     open_answer: bool = False,
     template: str | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
     """Return a conversation as text.
 
@@ -33,6 +38,7 @@ def render(
         messages: the conversation, with `role` and `content`.
         open_answer: whether the text ends where the assistant's next message begins.
         template: None for the tokenizer's own.
+        variables: further variables of the template, such as `enable_thinking`.
 
     Raises:
         DataError: the template refuses these messages (many require user and assistant in turn), or
@@ -46,6 +52,7 @@ def render(
             for name, token in tokenizer.special_tokens_map.items()
             if not isinstance(token, list)
         },
+        "variables": dict(variables or {}),
     }
     answer = _renderer.ask(template or tokenizer.get_chat_template(), request)
     if "text" in answer:
@@ -56,6 +63,14 @@ def render(
             f"the chat template needs more than {answer['limit']} for {roles}; give another one"
         )
     raise DataError(f"the chat template refuses {roles}: {one_line(DataError(answer['error']))}")
+
+
+def with_fixed_date(template: str) -> str:
+    """Return a template that writes Llama 3.1's default date, 26 Jul 2024, in place of today's.
+
+    Equal runs so have equal prompts on any day.
+    """
+    return _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), template)
 
 
 class _Renderer:

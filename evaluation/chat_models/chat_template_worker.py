@@ -43,7 +43,7 @@ def _answer(template: str, request: dict[str, Any]) -> dict[str, Any]:
             conversations=[request["messages"]],
             chat_template=template,
             add_generation_prompt=request["open_answer"],
-            **request["special_tokens"],
+            **{**request["special_tokens"], **request["variables"]},
         )
         text.encode()  # a template can write half of a surrogate pair, which tokenizers refuse
     except MemoryError:

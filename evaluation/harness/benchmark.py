@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.chat_models.conversation import Conversation
 from evaluation.harness import metrics
 from evaluation.harness.metrics import Primary
 from evaluation.tasks.task import LmEvalTask
@@ -50,7 +51,7 @@ class ChatFormat:
     """Whether the model's chat template is applied."""
     system: str | None = None
     """System instruction."""
-    multiturn: bool = True
+    multiturn: bool = False
     """Whether few-shot examples are turns of their own."""
 
 
@@ -89,8 +90,8 @@ class Benchmark:
         self.groups: dict[str, Any] = loaded.get("groups", {})
         self.files = list(dict.fromkeys(local.files))
         self.fewshot_seed = task.fewshot_seed
-        self.conversations: Any = None
-        """Renders prompts with the chat template of the latest model; None before `requests`."""
+        self.conversation: Conversation | None = None
+        """How the latest model is asked; None before `requests`."""
         self.evaluated: Evaluated | None = None
         for name, harness_task in self.tasks.items():
             _check_supported(name, harness_task)
@@ -168,7 +169,7 @@ class Benchmark:
             DataError: a prompt cannot be rendered.
         """
         by_document: dict[tuple[str, int], list[Any]] = {}
-        self.conversations = lm.conversations
+        self.conversation = lm.conversation
         self.seed()
         for name, task in self.tasks.items():
             limit = sum(document.task == name for document in documents)

@@ -18,6 +18,8 @@ from evaluation.backends import encoding
 from evaluation.backends.base import Backend, Batching
 from evaluation.backends.encoding import GenerationRequest, Request
 from evaluation.backends.sampling import Sampling
+from evaluation.chat_models import thinking
+from evaluation.chat_models.conversation import Conversation
 from galen.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -105,47 +107,22 @@ class _Work:
         return finished
 
 
-class Conversations:
-    """Renders conversations with a tokenizer's chat template, without keeping the model.
-
-    Args:
-        tokenizer: the model's.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self.template: str | None = getattr(tokenizer, "chat_template", None)
-        self.tokenizer_name = str(tokenizer.name_or_path).replace("/", "__")
-
-    def render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        """Return a conversation as text.
-
-        Args:
-            messages: `role` and `content` of each.
-            add_generation_prompt: False where the model continues the last message.
-        """
-        text: str = self._tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
-        return text
-
-
 class BackendLM(TemplateLM):
     """A backend of Galen as a model of the harness; encodes as the harness' `hf` model does.
 
     Args:
         backend: tokenizer and model.
         name: the task in messages.
+        conversation: how the model is asked; None: by plain text.
     """
 
-    def __init__(self, backend: Backend, name: str = "lm_eval") -> None:
+    def __init__(
+        self, backend: Backend, name: str = "lm_eval", conversation: Conversation | None = None
+    ) -> None:
         super().__init__()
         self.galen_backend = backend
         self.tokenizer = backend.tokenizer
-        self.conversations = Conversations(backend.tokenizer)
+        self.conversation = conversation
         self.name = name
         self.max_length = backend.context_length or _DEFAULT_CONTEXT_LENGTH
         self._truncated = 0
@@ -164,7 +141,7 @@ class BackendLM(TemplateLM):
     @property
     def tokenizer_name(self) -> str:
         """The tokenizer's name, by which the harness caches requests."""
-        return self.conversations.tokenizer_name
+        return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any
@@ -179,7 +156,7 @@ class BackendLM(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """Return a conversation as the text of a prompt."""
-        return self.conversations.render(chat_history, add_generation_prompt)
+        return render(self.conversation, chat_history, add_generation_prompt)
 
     def loglikelihood(
         self, requests: list[Any], disable_tqdm: bool = False
@@ -229,7 +206,7 @@ class BackendLM(TemplateLM):
         # each process has requests of its own documents only
         of_process = replace(batching, rank=0, world_size=1)
         yield from self._score(work, of_process)
-        yield from self._generate(work, of_process)
+        yield from self._generate(work, documents, of_process)
 
     def _score(self, work: _Work, batching: Batching) -> Iterator[list[tuple[int, Responses]]]:
         """Score continuations; yield the documents that are complete with it."""
@@ -244,7 +221,9 @@ class BackendLM(TemplateLM):
                     work.store_score(cell, value, is_greedy)
             yield work.finish([work.cells[index][0].document for index, *_ in batch])
 
-    def _generate(self, work: _Work, batching: Batching) -> Iterator[list[tuple[int, Responses]]]:
+    def _generate(
+        self, work: _Work, documents: Sequence[Sequence[Any]], batching: Batching
+    ) -> Iterator[list[tuple[int, Responses]]]:
         """Generate texts; yield the documents that are complete with it."""
         if not work.generated:
             return
@@ -256,9 +235,9 @@ class BackendLM(TemplateLM):
         )
         for batch in batches:
             for index, answers in batch:
-                work.store(
-                    work.generation_cells[index], [self._cleaned(answer.text) for answer in answers]
-                )
+                cell = work.generation_cells[index]
+                instance = documents[cell.document][cell.instance]
+                work.store(cell, [self._cleaned(answer.text, instance) for answer in answers])
             yield work.finish([work.generation_cells[index].document for index, _ in batch])
 
     def _work(
@@ -351,7 +330,8 @@ class BackendLM(TemplateLM):
         if len(prompt) > room:
             self._truncated += 1
             prompt = prompt[-room:]
-        until = tuple(stop for stop in settings["until"] if stop)
+        # within thinking, stop strings stop nothing: see `_cleaned`
+        until = () if self._has_thinking else _stops(options)
         key = f"{instance.task_name}\n{instance.doc_id}\n{instance.idx}"
         seeds = tuple(f"{key}\n{number}" for number in range(cell.repeats))
         return GenerationRequest(prompt, max_new_tokens, until, sampling, seeds)
@@ -377,8 +357,16 @@ class BackendLM(TemplateLM):
             repetition_penalty=float(settings.get("repetition_penalty", 1.0)),
         )
 
-    def _cleaned(self, text: str) -> str:
-        """Return a generated text without special tokens, as the harness decodes it."""
+    @property
+    def _has_thinking(self) -> bool:
+        return self.conversation is not None and self.conversation.markers is not None
+
+    def _cleaned(self, text: str, instance: Any) -> str:
+        """Return a generated text without thinking and without special tokens."""
+        if self.conversation is not None and self.conversation.markers is not None:
+            text = thinking.split(text, self.conversation.markers).answer.lstrip()
+            for stop in _stops(instance.args[1]):
+                text = text.split(stop)[0]
         for token in self.tokenizer.all_special_tokens:
             text = text.replace(token, "")
         return text
@@ -389,16 +377,16 @@ class RecordedLM(LM):
 
     Args:
         responses: by task and number of the document, the responses to its instances in order.
-        conversations: renders prompts; None where they are not needed.
+        conversation: how the model was asked; None where prompts are not needed.
     """
 
     def __init__(
         self,
         responses: Mapping[tuple[str, int], Sequence[Sequence[Any]]],
-        conversations: Conversations | None,
+        conversation: Conversation | None,
     ) -> None:
         super().__init__()
-        self._conversations = conversations
+        self._conversation = conversation
         self._queues: dict[tuple[str, int, str], list[Any]] = defaultdict(list)
         for (task, number), of_document in responses.items():
             for of_instance in of_document:
@@ -406,16 +394,14 @@ class RecordedLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """The tokenizer's name."""
-        return self._conversations.tokenizer_name if self._conversations else ""
+        """Empty: nothing is cached."""
+        return ""
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """Return a conversation as the text of a prompt."""
-        if self._conversations is None:
-            return "".join(message["content"] for message in chat_history)
-        return self._conversations.render(chat_history, add_generation_prompt)
+        return render(self._conversation, chat_history, add_generation_prompt)
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """Return recorded log-likelihoods."""
@@ -433,6 +419,21 @@ class RecordedLM(LM):
         return [
             self._queues[item.task_name, item.doc_id, item.request_type].pop(0) for item in requests
         ]
+
+
+def _stops(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the stop strings of a task's `generation_kwargs`."""
+    until = options.get("until") or []
+    return tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop)
+
+
+def render(
+    conversation: Conversation | None, messages: list[dict[str, str]], open_answer: bool
+) -> str:
+    """Return a conversation as the text of a prompt; without a chat template its plain text."""
+    if conversation is None or not conversation.template:
+        return "".join(message["content"] for message in messages)
+    return conversation.render(messages, open_answer)
 
 
 def _request_type(response: Any) -> str:

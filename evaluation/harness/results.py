@@ -64,7 +64,7 @@ def evaluate(
     benchmark.seed()
     with messages(benchmark.name), quiet(), _one_process():
         results: dict[str, Any] = evaluate_harness(
-            lm=RecordedLM(responses, benchmark.conversations),
+            lm=RecordedLM(responses, benchmark.conversation),
             task_dict={"tasks": benchmark.tasks, "groups": benchmark.groups},
             limit=limit,
             bootstrap_iters=_BOOTSTRAP_ITERATIONS,
@@ -156,7 +156,7 @@ def write(
         model_source="galen",
         model_args=f"pretrained={model['pretrained']}",
         system_instruction=chat.system,
-        chat_template=benchmark.conversations.template if chat.template else None,
+        chat_template=benchmark.conversation.template if benchmark.conversation else None,
         fewshot_as_multiturn=chat.multiturn,
     )
     content = {key: value for key, value in results.items() if key != "samples"}

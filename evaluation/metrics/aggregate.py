@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.metrics import calibration, intervals
+from evaluation.metrics import calibration, generated_answers, intervals
 from evaluation.metrics.intervals import Estimate
 
 Sample = dict[str, Any]
@@ -95,8 +95,19 @@ def _choice_estimates(by_run: Sequence[Sequence[Sample]]) -> dict[str, Estimate]
     if any("credit" in sample for sample in first):
         estimates["partial_credit"] = intervals.mean(_mean_over_runs(by_run, _credit))
     if any("top" in sample or "outputs" in sample for sample in first):
-        estimates["unparsed"] = _proportion(by_run, lambda sample: sample["prediction"] is None)
+        estimates["unparsed"] = _proportion(by_run, _is_unparsed)
+    if all("outputs" in sample for sample in first):
+        estimates |= generated_answers.estimates(by_run)
     return estimates
+
+
+def _is_unparsed(sample: Sample) -> bool:
+    """Return whether there is an answer, and none of the options in it.
+
+    Where all thinking was cut off there is no answer; that is a metric of its own.
+    """
+    cut_off = sample.get("truncated_thinking")
+    return sample["prediction"] is None and not (cut_off and all(cut_off))
 
 
 def _credit(sample: Sample) -> float:

@@ -5,7 +5,7 @@ The answer is the likeliest continuation, after one space.
 
 from collections.abc import Sequence
 
-from evaluation.prompts.template import Prompt, PromptTemplate, lines, right
+from evaluation.prompts.template import Prompt, PromptTemplate, Turns, lines, right
 from evaluation.question_sets.question import Question
 
 _TRUTHFULQA_EXAMPLES = """\
@@ -69,7 +69,10 @@ def _description(question: Question, noun: str) -> str:
 def _assembled(description: str, few_shot: Sequence[Prompt], prompt: Prompt) -> Prompt:
     """Return a prompt after a description and few-shot examples, each with its answer."""
     before = "".join(f"{example.text}{example.target}\n\n" for example in few_shot)
-    return Prompt(description + before + prompt.text, prompt.continuations, prompt.target)
+    examples = tuple((example.text, example.target.removeprefix(" ")) for example in few_shot)
+    turns = Turns(prompt.text, examples, description)
+    text = description + before + prompt.text
+    return Prompt(text, prompt.continuations, prompt.target, turns=turns)
 
 
 def _continuation_prompt(question: Question) -> Prompt:

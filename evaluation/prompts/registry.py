@@ -13,9 +13,11 @@ Templates:
     meditron_chat, meditron_chat_cot: its fine-tuned models
     mmedbench, mmedbench_rationale: MMedLM, direct and with a rationale first
     biomistral: BioMistral, a letter after an open bracket
+    chat, chat_cot: chat models, direct and with a chain of thought; with `_json` or `_boxed` in
+        another answer format
 """
 
-from evaluation.prompts import biomistral, lm_eval, meditron, mmedbench
+from evaluation.prompts import biomistral, chat, lm_eval, meditron, mmedbench
 from evaluation.prompts.template import Prompt, PromptTemplate
 from galen.errors import UsageError, did_you_mean
 
@@ -26,6 +28,7 @@ TEMPLATES: dict[str, PromptTemplate] = {
     **meditron.TEMPLATES,
     **mmedbench.TEMPLATES,
     **biomistral.TEMPLATES,
+    **chat.TEMPLATES,
 }
 """Name to template."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from evaluation.prompts.template import Prompt, PromptTemplate, right
+from evaluation.prompts.template import Prompt, PromptTemplate, Turns, right
 from evaluation.question_sets import expressions, jsonl
 from evaluation.question_sets.expressions import ExpressionError, Template
 from evaluation.question_sets.field_reader import MappedQuestion
@@ -49,16 +49,22 @@ class TaskPrompt:
         Raises:
             DataError: a template fails for the question.
         """
-        text = self._rendered("description", self.description, question)
+        description = self._rendered("description", self.description, question)
+        text = description
+        examples: list[tuple[str, str]] = []
         for example in few_shot:
             target = right(example, self._continuations(example))
-            text += self._text(example) + target + self.fewshot_delimiter
+            example_text = self._text(example)
+            text += example_text + target + self.fewshot_delimiter
+            examples.append((example_text, target.removeprefix(self.target_delimiter)))
         continuations = self._continuations(question)
+        own_text = self._text(question)
         return Prompt(
-            text + self._text(question),
+            text + own_text,
             continuations,
             right(question, continuations),
             target_delimiter=self.target_delimiter,
+            turns=Turns(own_text, tuple(examples), description),
         )
 
     def _text(self, question: Question) -> str:

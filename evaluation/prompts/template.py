@@ -7,6 +7,18 @@ from evaluation.question_sets.question import Question
 
 
 @dataclass(frozen=True, slots=True)
+class Turns:
+    """A prompt as the turns of a conversation, for chat templates."""
+
+    question: str
+    """The user's last message."""
+    examples: tuple[tuple[str, str], ...] = ()
+    """Few-shot examples: the user's message and the assistant's."""
+    system: str = ""
+    """The beginning of the prompt's text that describes the task, with the space after it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A rendered question."""
 
@@ -18,6 +30,10 @@ class Prompt:
     """The complete correct answer, as fine-tuning with this template teaches it."""
     target_delimiter: str = " "
     """What precedes an answer's text in `continuations`; not counted in its length."""
+    turns: Turns | None = None
+    """The same as a conversation; None: the text is one message of the user."""
+    is_conversation: bool = False
+    """Whether a chat template rendered the text, with all special tokens and no space to move."""
 
 
 @dataclass(frozen=True, slots=True)

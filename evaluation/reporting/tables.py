@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.reporting import cells, published_results
+from evaluation.reporting import cells
 from evaluation.reporting.comparison import Comparison, with_subsets
-from evaluation.reporting.report_inputs import ModelScores
 from galen.atomic import write_text
 
 
@@ -23,30 +22,16 @@ class Table:
     rows: list[list[str]]
     own: int
     """Number of our own rows, which come first."""
+    bold: frozenset[int] = frozenset()
+    """Indices of our own rows that are comparable with the published ones."""
+    footnotes: tuple[str, ...] = ()
+    """Explanations of the marks [1], [2] … in the first column."""
+    row_notes: tuple[str, ...] = ()
+    """The footnote of each of our own rows, or an empty text; a column of CSV files."""
 
-
-def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
-    """Return the papers' tables with at least one column of the models, our rows first."""
-    tables = []
-    for source in published_results.TABLES:
-        own: dict[str, list[str]] = {}
-        for model in models:
-            values = [_value(model, column) for column in source.columns]
-            if any(value is not None for value in values):
-                own[model.name] = [model.name, *map(_shown, [*values, _average(values)])]
-        if not own:
-            continue
-        published = [[name, *map(_shown, values)] for name, values in source.rows.items()]
-        table = Table(
-            name=source.name,
-            title=source.title,
-            note=f"Published rows: {source.source}.",
-            columns=["", *(column.title for column in source.columns), "Average"],
-            rows=[*own.values(), *published],
-            own=len(own),
-        )
-        tables.append(table)
-    return tables
+    def bold_name(self, index: int, name: str, bold: str) -> str:
+        """Return the name of a row, formatted by `bold` ("**{}**") if the row is in bold."""
+        return bold.replace("{}", name) if index in self.bold else name
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
@@ -95,26 +80,39 @@ def markdown(tables: Sequence[Table]) -> str:
 def as_csv(table: Table) -> str:
     """Return a table as CSV."""
     text = io.StringIO()
-    rows = [[cells.for_csv(cell) for cell in row] for row in [table.columns, *table.rows]]
+    lines = [table.columns, *table.rows]
+    if table.row_notes:
+        notes = [*table.row_notes, *[""] * (len(table.rows) - table.own)]
+        lines = [[*line, note] for line, note in zip(lines, ["note", *notes], strict=True)]
+    rows = [[cells.for_csv(cell) for cell in line] for line in lines]
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 def latex(table: Table) -> str:
     """Return a LaTeX `table` with booktabs rules, one between our rows and the published."""
-    lines = [" & ".join(map(cells.for_latex, row)) + r" \\" for row in [table.columns, *table.rows]]
+    lines = [_latex_row([cells.for_latex(cell) for cell in table.columns])]
+    for index, row in enumerate(table.rows):
+        escaped = [cells.for_latex(cell) for cell in row]
+        escaped[0] = table.bold_name(index, escaped[0], r"\textbf{{}}")
+        lines.append(_latex_row(escaped))
     body = [lines[0], r"\midrule", *lines[1 : table.own + 1]]
     if table.own < len(table.rows):
         body += [r"\midrule", *lines[table.own + 1 :]]
+    end = [r"\bottomrule", r"\end{tabular}"]
+    for number, footnote in enumerate(table.footnotes, start=1):
+        end.append(rf"\par\footnotesize {{}}[{number}] {cells.for_latex(footnote)}")
     begin = [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{cells.for_latex(table.title)}. {cells.for_latex(table.note)}}}",
     ]
     tabular = rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}"
-    return "\n".join(
-        [*begin, tabular, r"\toprule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
-    )
+    return "\n".join([*begin, tabular, r"\toprule", *body, *end, r"\end{table}", ""])
+
+
+def _latex_row(row: Sequence[str]) -> str:
+    return " & ".join(row) + r" \\"
 
 
 def write(folder: Path, tables: Sequence[Table]) -> list[Path]:
@@ -128,31 +126,15 @@ def write(folder: Path, tables: Sequence[Table]) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def _value(model: ModelScores, column: published_results.Column) -> float | None:
-    """Return our value for a column in percent, or None."""
-    for task, subject in column.tasks:
-        if task in model.tasks:
-            scores = model.tasks[task]
-            if not subject:
-                return 100 * scores.metrics["accuracy"].value
-            if subject in scores.summary.get("by_subject", {}):
-                return 100 * scores.summary["by_subject"][subject]["value"]
-    return None
-
-
-def _average(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
-
-
 def _markdown(table: Table) -> str:
-    shown = [[cells.for_markdown(cell) for cell in row] for row in [table.columns, *table.rows]]
-    for row in shown[1 : table.own + 1] if table.own < len(table.rows) else []:
-        row[0] = f"**{row[0]}**"  # our rows in bold if there are others
-    head, *lines = ("| " + " | ".join(row) + " |" for row in shown)
+    lines: list[str] = []
+    for row in [table.columns, *table.rows]:
+        shown = [cells.for_markdown(cell) for cell in row]
+        shown[0] = table.bold_name(len(lines) - 1, shown[0], "**{}**")
+        lines.append("| " + " | ".join(shown) + " |")
     rule = "|---|" + "---:|" * (len(table.columns) - 1)
-    return "\n".join([f"### {table.title}", "", head, rule, *lines, "", table.note, ""])
+    footnotes = []
+    for number, footnote in enumerate(table.footnotes, start=1):
+        footnotes += [f"\\[{number}] {cells.for_markdown(footnote)}", ""]
+    head, *rows = lines
+    return "\n".join([f"### {table.title}", "", head, rule, *rows, "", table.note, "", *footnotes])

@@ -14,12 +14,14 @@ from typing import Any
 import yaml
 
 from evaluation.backends.base import Backend, Batching
+from evaluation.chat_models import conversation
+from evaluation.chat_models.conversation import Conversation
 from evaluation.metrics import contamination
 from evaluation.prompts.registry import get_template
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets import jsonl
-from evaluation.scoring import barrier, run_task, task_types
+from evaluation.scoring import barrier, model_settings, run_task, task_types
 from evaluation.scoring.results_schema import Results, check
 from evaluation.scoring.sample_log import SampleLog, file_name, parts
 from evaluation.tasks.task import Task
@@ -31,6 +33,8 @@ from galen.run_folder import Identity
 RESULTS = "results.json"
 RECIPE = "recipe.yaml"
 """The recipe that reproduces the results."""
+_RECORDED = ("chat", "sampling", "device")
+"""Keys of the results that are known once the model is loaded."""
 logger = logging.getLogger(__name__)
 
 
@@ -103,19 +107,23 @@ def evaluate(
         results = _finished(plan)
         if plan.contaminated is None:
             return results
-        return _write_results(
-            plan, samples, results["device"], manifest.read(plan.output)["seconds"]
-        )
+        existing = {key: results[key] for key in _RECORDED if key in results}
+        return _write_results(plan, samples, existing, manifest.read(plan.output)["seconds"])
     started = time.monotonic()
     backend = _load_backend(plan, rank)
+    asked = conversation.create(plan.protocol, backend.tokenizer)
     for log in _logs(plan):
-        _score(plan, log, samples[log.task], examples[log.task][log.run], backend, rank, of)
+        _score(plan, log, samples[log.task], examples[log.task][log.run], backend, asked, rank, of)
     if rank:
         return None
     if of > 1:
         _wait_for_others(plan, samples, check)
-    device = {"device": str(backend.device), "dtype": backend.dtype}
-    return _write_results(plan, samples, device, time.monotonic() - started)
+    record: dict[str, Any] = {"device": {"device": str(backend.device), "dtype": backend.dtype}}
+    if plan.protocol.chat_template != conversation.NO_TEMPLATE:
+        record["chat"] = asked.record()
+    if plan.protocol.scoring == "generation":
+        record["sampling"] = model_settings.sampling(plan.protocol)
+    return _write_results(plan, samples, record, time.monotonic() - started)
 
 
 def _load_backend(plan: Plan, rank: int) -> Backend:
@@ -142,6 +150,7 @@ def _score(
     samples: list[Any],
     examples: FewShotExamples,
     backend: Backend,
+    asked: Conversation,
     rank: int,
     of: int,
 ) -> None:
@@ -155,7 +164,16 @@ def _score(
     batching = Batching(max_tokens, rank=rank, world_size=of)
     with SampleLog(log.path, rank) as sample_log:
         run_task.score(
-            log.task, task, samples, examples, plan.protocol, log.run, backend, sample_log, batching
+            log.task,
+            task,
+            samples,
+            examples,
+            plan.protocol,
+            log.run,
+            backend,
+            asked,
+            sample_log,
+            batching,
         )
 
 
@@ -277,20 +295,23 @@ def _summaries(
         summaries[name] = task_type.summarize(by_run[name], runs, samples[name], contaminated)
         settings = task_type.settings(task, plan.protocol)
         if settings:
-            summaries[name]["settings"] = settings
+            summaries[name]["settings"] = summaries[name].get("settings", {}) | settings
     return summaries
 
 
 def _write_results(
-    plan: Plan, samples: dict[str, list[Any]], device: dict[str, str], seconds: float
+    plan: Plan, samples: dict[str, list[Any]], record: dict[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """Write results, recipe and manifest; return the results."""
+    """Write results, recipe and manifest; return the results.
+
+    `record` has the keys of the results that are known once the model is loaded.
+    """
     by_run = _scored(plan, samples)
     summaries = _summaries(plan, samples, by_run)
     outputs = [plan.output / RESULTS]
     for log in _logs(plan):
         outputs += parts(log.path)
-    outputs += _further_files(plan, samples, by_run, device)
+    outputs += _further_files(plan, samples, by_run, record["device"])
     results = {
         "model": {
             "name": plan.name,
@@ -300,7 +321,7 @@ def _write_results(
         "protocol": plan.protocol_name,
         "settings": plan.configuration["settings"],
         "tasks": summaries,
-        "device": device,
+        **record,
         "versions": manifest.versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -311,7 +332,7 @@ def _write_results(
         plan.output / manifest.NAME,
         stage="evaluate",
         inputs=plan.files,
-        config={**plan.configuration, **device},
+        config={**plan.configuration, **record["device"]},
         outputs=outputs,
         counts={"samples": {name: len(samples[name]) for name in plan.tasks}},
         seconds=round(seconds, 1),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends.base import Backend
+from evaluation.chat_models.conversation import Conversation
 from evaluation.harness import benchmark as benchmarks
 from evaluation.harness import metrics, results
 from evaluation.harness.benchmark import ChatFormat, Document
@@ -75,13 +76,14 @@ class HarnessTask(TaskType[LmEvalTask]):
         protocol: Protocol,
         run: int,
         backend: Backend,
+        conversation: Conversation,
     ) -> Job:
         """Return the requests of all documents, as the task defines them."""
         from evaluation.harness.lm import BackendLM
 
-        model = BackendLM(backend, name)
+        model = BackendLM(backend, name, conversation)
         benchmark = samples[0].benchmark
-        instances = benchmark.requests(model, samples, chat_format(protocol))
+        instances = benchmark.requests(model, samples, chat_format(protocol, conversation))
 
         def build(index: int, responses: list[list[Any]]) -> Sample:
             _check_finite(name, samples[index], responses)
@@ -89,6 +91,14 @@ class HarnessTask(TaskType[LmEvalTask]):
 
         prompts = [str(of_document[0].args[0]) for of_document in instances]
         return Job(model.answer, instances, build, prompts)
+
+    def settings(self, task: LmEvalTask, protocol: Protocol) -> dict[str, Any]:
+        """Return how prompts become conversations."""
+        return {
+            "chat_template": protocol.chat_template,
+            "system_prompt": protocol.system_prompt,
+            "fewshot_as_multiturn": protocol.fewshot_as_multiturn,
+        }
 
     def entry(
         self, by_run: Sequence[Sequence[Sample]], runs: Sequence[int], samples: Sequence[Any]
@@ -124,9 +134,9 @@ class HarnessTask(TaskType[LmEvalTask]):
     ) -> list[Path]:
         """Write the harness' own `results_*.json` and `samples_*.jsonl`."""
         benchmark = samples[0].benchmark
-        chat = chat_format(protocol)
+        chat = chat_format(protocol, benchmark.conversation)
         folder = output / FOLDER / benchmark.name.replace("/", "_")
-        if chat.template and benchmark.conversations is None:
+        if benchmark.conversation is None and folder.is_dir():
             # samples of an earlier call: its files have the prompts
             return sorted(path for path in folder.rglob("*") if path.is_file())
         evaluated = results.evaluate(benchmark, samples, by_run[0], chat)
@@ -147,9 +157,13 @@ class HarnessTask(TaskType[LmEvalTask]):
         return "were scored on different texts; score both on the same data"
 
 
-def chat_format(protocol: Protocol) -> ChatFormat:
+def chat_format(protocol: Protocol, conversation: Conversation | None) -> ChatFormat:
     """Return how prompts become conversations under a protocol."""
-    return ChatFormat()
+    return ChatFormat(
+        template=conversation is not None and bool(conversation.template),
+        system=protocol.system_prompt or None,
+        multiturn=protocol.fewshot_as_multiturn,
+    )
 
 
 def _check_finite(name: str, document: Document, responses: Sequence[Sequence[Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluation.backends import encoding
 from evaluation.backends.base import Backend
-from evaluation.backends.sampling import Sampling
+from evaluation.chat_models.conversation import Conversation
 from evaluation.metrics import aggregate, intervals
 from evaluation.metrics.intervals import Estimate
 from evaluation.prompts.template import Prompt, PromptTemplate
@@ -17,9 +17,9 @@ from evaluation.protocols import few_shot, task_settings
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets.question import Question, sample_questions
-from evaluation.scoring import answer_extraction
+from evaluation.scoring import generated_answers
 from evaluation.scoring.results_schema import ScoredQuestion
-from evaluation.scoring.task_type import Job, Sample, Samples, TaskType
+from evaluation.scoring.task_type import Job, Sample, Samples, TaskType, sample_of
 from evaluation.tasks.task import MultipleChoiceTask
 from galen.errors import DataError
 
@@ -102,11 +102,12 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
         protocol: Protocol,
         run: int,
         backend: Backend,
+        conversation: Conversation,
     ) -> Job:
         """Return the requests of one run: prompts rendered and encoded."""
         template = task_settings.template(task, protocol)
         settings = task_settings.settings(task, protocol)
-        return job(name, list(samples), examples, settings, template, run, backend)
+        return job(name, list(samples), examples, settings, template, run, backend, conversation)
 
     def settings(self, task: MultipleChoiceTask, protocol: Protocol) -> dict[str, Any]:
         """Return the task's own wording, few-shot rule and metric."""
@@ -146,6 +147,7 @@ def job(
     template: PromptTemplate,
     run: int,
     backend: Backend,
+    conversation: Conversation,
 ) -> Job:
     """Return the job of one run: prompts rendered and encoded.
 
@@ -153,16 +155,12 @@ def job(
         DataError: the tokenizer has no tokens for an answer.
     """
     prompts = [
-        template(question, examples.get(question.subject) or examples[""]) for question in questions
+        conversation.prompt(template(question, examples.get(question.subject) or examples[""]))
+        for question in questions
     ]
     texts = [prompt.text for prompt in prompts]
     if protocol.scoring == "generation":
-        requests = _generation_requests(name, questions, prompts, protocol, run, backend)
-
-        def from_outputs(index: int, outputs: list[encoding.Generated]) -> Sample:
-            return generation_sample(questions[index], protocol, outputs)
-
-        return Job(backend.generate, requests, from_outputs, texts)
+        return generated_answers.job(name, questions, prompts, protocol, run, backend, conversation)
     if protocol.scoring == "letter":
         return _letter_job(name, questions, prompts, backend, texts)
     encoded = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts]
@@ -198,7 +196,7 @@ def likelihood_sample(
             logprobs, {label: len(text.encode()) for label, text in choices.items()}
         ),
     }
-    sample = _sample(question, predictions[protocol.metric])
+    sample = sample_of(question, predictions[protocol.metric])
     sample["logprobs"] = logprobs
     if protocol.metric == "acc":  # the same as `correct`
         del predictions["acc"]
@@ -245,60 +243,12 @@ def letter_sample(
     logprobs = {letter: logprobs[letter] for letter in question.options}
     likeliest = max(logprobs, key=lambda letter: logprobs[letter])
     letter_of = dict(zip(reversed(tokens), reversed(letters), strict=True))
-    return _sample(question, letter_of.get(top)) | {
+    return sample_of(question, letter_of.get(top)) | {
         "logprobs": logprobs,
         "top": top_text,
         "argmax": likeliest,
         "correct_argmax": likeliest == question.answer,
     }
-
-
-def generation_sample(
-    question: Question, protocol: Protocol, outputs: list[encoding.Generated]
-) -> Sample:
-    """Return a question's sample from generated texts: the majority of the parsed answers."""
-    texts = [output.text for output in outputs]
-    extracted = [answer_extraction.extract(_final_answer(text), question.options) for text in texts]
-    prediction = answer_extraction.majority(extracted)
-    sample = _sample(question, ",".join(prediction) if prediction else None)
-    sample["outputs"] = texts
-    sample["num_tokens"] = [output.num_tokens for output in outputs]
-    sample["extracted_answers"] = [",".join(answer) if answer else None for answer in extracted]
-    if protocol.strict_match:
-        extract = answer_extraction.STRICT_EXTRACTORS[protocol.strict_match]
-        strict = answer_extraction.majority([extract(text, question.options) for text in texts])
-        answer = ",".join(strict) if strict else None
-        sample["strict_match"] = answer
-        sample["correct_strict_match"] = answer == question.answer
-    if question.rationale_checked:
-        sample["rationale"] = question.rationale
-    return sample
-
-
-def _final_answer(text: str) -> str:
-    """Return the text after the first `###Answer:`, or all of it without one.
-
-    In MMedBench's template the rationale comes before it. Later ones belong to questions that the
-    model continues with.
-    """
-    return text.split("###Answer:")[1] if "###Answer:" in text else text
-
-
-def _sample(question: Question, prediction: str | None) -> Sample:
-    sample: Sample = {
-        "id": question.id,
-        "answer": question.answer,
-        "prediction": prediction,
-        "correct": prediction == question.answer,
-    }
-    if question.subject not in ("", "en"):
-        sample["subject"] = question.subject
-    if question.language not in ("", "en"):
-        sample["language"] = question.language
-    if "," in question.answer:
-        chosen = frozenset(prediction.split(",")) if prediction else frozenset()
-        sample["credit"] = len(chosen & question.answers) / len(chosen | question.answers)
-    return sample
 
 
 def _letter_job(
@@ -327,39 +277,6 @@ def _letter_job(
         return letter_sample(questions[index], letters[index], values, top, ids, top_text)
 
     return Job(backend.next_tokens, requests, build, texts)
-
-
-def _generation_requests(
-    name: str,
-    questions: list[Question],
-    prompts: list[Prompt],
-    protocol: Protocol,
-    run: int,
-    backend: Backend,
-) -> list[encoding.GenerationRequest]:
-    """Return the requests for answers; warns of prompts that are truncated."""
-    length = backend.context_length
-    sampling = Sampling(temperature=protocol.temperature)
-    requests = []
-    truncated = 0
-    for question, prompt in zip(questions, prompts, strict=True):
-        ids = encoding.encode_text(backend.tokenizer, prompt.text)
-        longest = protocol.max_new_tokens
-        if length is not None:
-            # a prompt is truncated on the left only where it leaves less than a quarter of the
-            # context to the answer
-            reserved = max(min(longest, length // 4), 1)
-            truncated += len(ids) > length - reserved
-            ids = ids[-(length - reserved) :]
-            longest = min(longest, length - len(ids))
-        seeds = tuple(f"{run}\n{question.id}\n{number}" for number in range(protocol.num_samples))
-        requests.append(encoding.GenerationRequest(ids, longest, protocol.stop, sampling, seeds))
-    if truncated:
-        logger.warning(
-            f"{name}: {truncated} of {len(requests)} prompts leave no room for an answer within"
-            f" {length} tokens; truncated on the left"
-        )
-    return requests
 
 
 def _truncate(

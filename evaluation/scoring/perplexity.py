@@ -6,6 +6,7 @@ from typing import Any
 
 from evaluation.backends import encoding
 from evaluation.backends.base import Backend
+from evaluation.chat_models.conversation import Conversation
 from evaluation.metrics import aggregate, intervals
 from evaluation.metrics.intervals import Estimate
 from evaluation.protocols.few_shot import FewShotExamples
@@ -70,6 +71,7 @@ class Perplexity(TaskType[PerplexityTask]):
         protocol: Protocol,
         run: int,
         backend: Backend,
+        conversation: Conversation,
     ) -> Job:
         """Return a request for each document."""
         self.check_length(name, task, backend.context_length)

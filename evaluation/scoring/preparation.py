@@ -11,7 +11,13 @@ from evaluation.backends import model_folder
 from evaluation.metrics import contamination
 from evaluation.protocols import few_shot
 from evaluation.protocols.protocol import Protocol
-from evaluation.scoring import evaluator, megatron_export, task_selection, task_types
+from evaluation.scoring import (
+    evaluator,
+    megatron_export,
+    model_settings,
+    task_selection,
+    task_types,
+)
 from evaluation.scoring.recipe import Recipe, check_recipe
 from evaluation.tasks.task import Task
 from galen import manifest, recipe
@@ -119,14 +125,18 @@ def plans(
         name = model.name
         if len(prepared.models) == 1:
             name = options.name or options.output.name
-        configuration = {} if is_child else _configuration(options, prepared, folder, name)
+        protocol = model_settings.resolve(prepared.protocol, folder)
+        configuration: dict[str, Any] = {}
+        if not is_child:
+            configuration = _configuration(options, prepared, folder, name)
+            configuration |= model_settings.identity(prepared.protocol, protocol)
         plan = evaluator.Plan(
             model=folder,
             output=output,
             name=name,
             adapter=options.adapter,
             protocol_name=options.protocol,
-            protocol=prepared.protocol,
+            protocol=protocol,
             tasks=prepared.tasks,
             max_batch_tokens=options.max_batch_tokens,
             dtype=options.dtype,

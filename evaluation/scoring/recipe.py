@@ -1,16 +1,21 @@
 """The recipe of an evaluation: models, tasks, protocol and further settings."""
 
 import importlib.util
+import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
 from evaluation.backends import model_folder
+from evaluation.chat_models import conversation
 from evaluation.protocols.protocol import Protocol
 from evaluation.protocols.registry import get_protocol
 from galen import recipe
-from galen.errors import UsageError, install
+from galen.errors import UsageError, install, one_line
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, config=recipe.STRICT)
@@ -39,6 +44,32 @@ class Recipe:
     """Answers sampled for a question by self-consistency; null: the protocol's number."""
     max_new_tokens: int | None = None
     """Maximum length of a generated answer in tokens; null: the protocol's."""
+    temperature: float | None = None
+    """0 is greedy decoding; null: the protocol's, or the model's own."""
+    top_p: float | None = None
+    """Sample from tokens with this total probability; null: the protocol's, or the model's own."""
+    top_k: int | None = None
+    """Sample from so many tokens, 0 from all; null: the protocol's, or the model's own."""
+    repetition_penalty: float | None = None
+    """Penalty on tokens that occurred; null: the protocol's, or the model's own."""
+    chat_template: str | None = None
+    """`auto` (the tokenizer's), `none`, or a Jinja file; null: the protocol's."""
+    system_prompt: str | None = None
+    """System message, or @FILE."""
+    fewshot_as_multiturn: bool | None = None
+    """Few-shot examples as turns of the conversation; null: the protocol's choice."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Further variables of the chat template, such as enable_thinking."""
+    answer_format: Literal["letter", "json", "boxed"] | None = None
+    """Format that chat, chat_cot and reasoning ask for; null: the protocol's."""
+    guided_decoding: bool | None = None
+    """Force JSON answers to their schema; null: where the backend can."""
+    thinking_markers: list[str] | None = None
+    """Opening and closing text around the thinking; null: those of the model's family."""
+    thinking_budget: int | None = None
+    """Maximum tokens of thinking; max_new_tokens then limits the answer after it."""
+    budget_forcing: bool | None = None
+    """Close thinking beyond its budget, and ask for the answer."""
     data: Path
     """Folder that contains the tasks' files."""
     output: Path
@@ -71,6 +102,7 @@ _AT_LEAST_ONE = (
     "limit",
     "num_samples",
     "max_new_tokens",
+    "thinking_budget",
     "max_batch_tokens",
     "processes",
     "tensor_parallel",
@@ -93,17 +125,75 @@ def check_recipe(options: Recipe) -> Protocol:
     seeds = options.fewshot_seeds
     if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
         raise UsageError("--fewshot-seeds must name one seed or several different ones")
-    settings = get_protocol(
-        options.protocol,
-        num_fewshot=options.num_fewshot,
-        fewshot_seeds=None if seeds is None else tuple(seeds),
-        num_samples=options.num_samples,
-        max_new_tokens=options.max_new_tokens,
-    )
+    settings = _protocol(options)
     _check_backend(options)
     if options.adapter is not None:
         model_folder.check_adapter(options.adapter)
     return settings
+
+
+_PROTOCOL_KEYS = (
+    "num_fewshot",
+    "num_samples",
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "chat_template",
+    "fewshot_as_multiturn",
+    "chat_template_kwargs",
+    "answer_format",
+    "thinking_budget",
+    "budget_forcing",
+)
+"""Keys that replace the protocol's attributes of the same name as they are."""
+_GUIDING_BACKENDS = ("vllm",)
+
+
+def _protocol(options: Recipe) -> Protocol:
+    """Return the protocol with the recipe's settings.
+
+    Raises:
+        UsageError: it does not support one of them.
+    """
+    overrides = {key: getattr(options, key) for key in _PROTOCOL_KEYS}
+    if options.fewshot_seeds is not None:
+        overrides["fewshot_seeds"] = tuple(options.fewshot_seeds)
+    if options.system_prompt is not None:
+        overrides["system_prompt"] = _system_prompt(options.system_prompt)
+    if options.thinking_markers is not None:
+        if len(options.thinking_markers) != 2:
+            raise UsageError("--thinking-markers takes two texts, OPEN and CLOSE")
+        overrides["thinking_markers"] = tuple(options.thinking_markers)
+    if options.guided_decoding and options.backend not in _GUIDING_BACKENDS:
+        raise UsageError(
+            f"--guided-decoding: --backend {options.backend} has no guided decoding;"
+            f" {' and '.join(_GUIDING_BACKENDS)} has"
+        )
+    protocol = get_protocol(options.protocol, guided_decoding=options.guided_decoding, **overrides)
+    if protocol.chat_template not in (conversation.NO_TEMPLATE, conversation.OWN_TEMPLATE):
+        conversation.read_template(protocol.chat_template)
+    if protocol.answer_format != "json" or options.guided_decoding is not None:
+        return protocol
+    can_guide = options.backend in _GUIDING_BACKENDS and not protocol.chain_of_thought
+    if not can_guide:
+        logger.info("JSON answers are asked for, not forced: no guided decoding here")
+    return replace(protocol, guided_decoding=can_guide)
+
+
+def _system_prompt(text: str) -> str:
+    """Return a system prompt; `@FILE` stands for the content of a file.
+
+    Raises:
+        UsageError: the file is missing or not UTF-8.
+    """
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--system-prompt: {text[1:]}: {one_line(error)}") from None
 
 
 def _check_backend(options: Recipe) -> None:

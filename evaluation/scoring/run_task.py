@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends.base import Backend, Batching
+from evaluation.chat_models.conversation import Conversation
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets import jsonl
@@ -26,6 +27,7 @@ def score(
     protocol: Protocol,
     run: int,
     backend: Backend,
+    conversation: Conversation,
     log: SampleLog,
     batching: Batching,
 ) -> None:
@@ -38,7 +40,9 @@ def score(
             " another --output"
         )
     done = {index for index, sample in enumerate(samples) if sample.id in log.samples}
-    job = task_types.of(task).job(name, task, samples, examples, protocol, run, backend)
+    job = task_types.of(task).job(
+        name, task, samples, examples, protocol, run, backend, conversation
+    )
     if job.prompts:
         _record_prompts(log.path, samples, job, batching.rank)
     replies = job.ask(job.requests, replace(batching, done=done))

@@ -13,10 +13,12 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from evaluation.backends.base import Backend
+from evaluation.chat_models.conversation import Conversation
 from evaluation.metrics import aggregate
 from evaluation.metrics.intervals import Estimate
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
+from evaluation.question_sets.question import Question
 
 Sample = dict[str, Any]
 """A scored sample, one line of the sample log."""
@@ -113,8 +115,9 @@ class TaskType(ABC, Generic[T]):
         protocol: Protocol,
         run: int,
         backend: Backend,
+        conversation: Conversation,
     ) -> Job:
-        """Return the requests of one run.
+        """Return the requests of one run; `conversation` says how the model is asked.
 
         Raises:
             DataError: a sample cannot be encoded.
@@ -195,3 +198,21 @@ class TaskType(ABC, Generic[T]):
     def mismatch(self, first: Samples, second: Samples) -> str:
         """Return why two models' scores on the same ids are not comparable; empty if they are."""
         return ""
+
+
+def sample_of(question: Question, prediction: str | None) -> Sample:
+    """Return what the samples of all questions have in common."""
+    sample: Sample = {
+        "id": question.id,
+        "answer": question.answer,
+        "prediction": prediction,
+        "correct": prediction == question.answer,
+    }
+    if question.subject not in ("", "en"):
+        sample["subject"] = question.subject
+    if question.language not in ("", "en"):
+        sample["language"] = question.language
+    if "," in question.answer:
+        chosen = frozenset(prediction.split(",")) if prediction else frozenset()
+        sample["credit"] = len(chosen & question.answers) / len(chosen | question.answers)
+    return sample

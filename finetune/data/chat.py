@@ -1,6 +1,5 @@
 """Chat templates: choosing and installing one, and locating the assistant's messages."""
 
-import datetime
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +10,6 @@ from galen.errors import DataError, UsageError, did_you_mean
 
 BUILT_IN = Path(__file__).parent / "chat_templates"
 _MARKS = re.compile(r"<\|[A-Za-z0-9_]+\|>")
-_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
-_DATE = datetime.datetime(2024, 7, 26)
-"""What a template gets that asks for today's date, so that equal runs have equal samples.
-
-Llama 3.1's own default.
-"""
 _PROBE = "\ue000\ue001\ue000"
 """Stands for an answer to see what the template writes around it.
 
@@ -77,7 +70,7 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], open_answer: b
     """
     template = None  # with several named templates, transformers chooses the default
     if isinstance(tokenizer.chat_template, str):
-        template = _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), tokenizer.chat_template)
+        template = chat_template.with_fixed_date(tokenizer.chat_template)
     return chat_template.render(tokenizer, messages, open_answer, template)
 
 

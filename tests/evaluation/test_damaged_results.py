@@ -11,7 +11,7 @@ import pytest
 
 from evaluation import agreement, rationales, report
 from evaluation.question_sets import jsonl
-from evaluation.reporting import comparison, error_analysis, report_inputs, tables
+from evaluation.reporting import comparison, error_analysis, paper_tables, report_inputs, tables
 from galen.errors import DataError, GalenError
 from tests.evaluation.mutation import ROUNDS, damaged, replaced
 from tests.evaluation.test_report import write_corpus, write_run, write_scores
@@ -38,7 +38,13 @@ def whole(tmp_path_factory):
         "calibration": CALIBRATION,
         "predictions": {"A": 6},
         "one_sided": "x",
+        "contaminated": 2,
+        "contaminated_ids": ["0", "5"],
+        "clean": group | {"samples": 4},
+        "contaminated_subset": group | {"samples": 2},
     }
+    results |= {"protocol": "meditron", "settings": {"template": "meditron", "num_fewshot": 3}}
+    results["tasks"]["medqa"] = summary
     path.write_text(json.dumps(results))
     samples = folder / "base" / "samples" / "topics.jsonl"
     records = [
@@ -46,6 +52,7 @@ def whole(tmp_path_factory):
         for line in samples.read_text().splitlines()
     ]
     samples.write_text("".join(json.dumps(record) + "\n" for record in records))
+    shutil.copy(samples, samples.with_name("medqa.jsonl"))
     (folder / "base" / "prompts").mkdir()
     (folder / "base" / "prompts" / "topics.jsonl").write_text(
         "".join(json.dumps({"id": r["id"], "prompt": "?"}) + "\n" for r in records)
@@ -64,7 +71,8 @@ def read_all(folder):
     comparisons = comparison.compare(models)
     texts = [report.verdict(item) for item in comparisons]
     texts += tables.write(
-        folder / "tables", [*tables.paper_tables(models), tables.comparison_table(comparisons)]
+        folder / "tables",
+        [*paper_tables.paper_tables(models), tables.comparison_table(comparisons)],
     )
     for found in (
         report.grouped(models),

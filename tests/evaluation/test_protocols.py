@@ -14,7 +14,7 @@ from evaluation.protocols.protocol import Protocol
 from evaluation.protocols.registry import PROTOCOLS, get_protocol
 from evaluation.question_sets import question
 from evaluation.question_sets.question import Question
-from evaluation.scoring import megatron_export, multiple_choice
+from evaluation.scoring import generated_answers, megatron_export, multiple_choice
 from evaluation.tasks import task
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT, import_model
@@ -360,7 +360,7 @@ def generated(text):
 
 def test_sets_of_answers_exact_and_partial():
     question = Question("1", "", "?", {"A": "x", "B": "y", "C": "z"}, "A,C", language="fr")
-    item = multiple_choice.generation_sample(
+    item = generated_answers.generation_sample(
         question, PROTOCOLS["mmedbench"], generated("###Answer: OPTION A,C IS CORRECT.")
     )
     assert (
@@ -375,12 +375,12 @@ def test_sets_of_answers_exact_and_partial():
         " OPTION B IS CORRECT."
     )
     assert (
-        multiple_choice.generation_sample(question, PROTOCOLS["mmedbench_rationale"], gone_on)[
+        generated_answers.generation_sample(question, PROTOCOLS["mmedbench_rationale"], gone_on)[
             "prediction"
         ]
         == "A,C"
     )
-    item = multiple_choice.generation_sample(
+    item = generated_answers.generation_sample(
         question, PROTOCOLS["mmedbench"], generated("La réponse est A et B.")
     )
     assert (item["prediction"], item["correct"], item["credit"], item["strict_match"]) == (

@@ -99,26 +99,37 @@ def test_our_rows_stand_above_the_published_ones(written):
         "MedQA",
         "MedQA-4-option",
         "Average",
+        "note",
     ]
-    assert rows[1] == ["base_7B", *["25.0"] * 6] and rows[2] == ["tuned & merged", *["62.5"] * 6]
-    assert rows[3] == ["few-shot Llama-2-7B", "41.4", "49.1", "37.9", "29.1", "35.4", "38.6"]
+    assert rows[1][:-1] == ["base_7B [1]", *["25.0"] * 6]
+    assert rows[2][:-1] == ["tuned & merged [2]", *["62.5"] * 6]
+    assert rows[3] == ["few-shot MPT-7B", "23.5", "43.9", "32.1", "22.5", "27.6", "29.9", ""]
     mmedbench = list(csv.reader((written / "tables" / "mmedbench.csv").open()))
     # no average of half a row
-    assert mmedbench[1] == ["base_7B", "25.0", "", "", "25.0", "", "", ""]
+    assert mmedbench[1][:-1] == ["base_7B [1]", "25.0", "", "", "25.0", "", "", ""]
     biomistral = list(csv.reader((written / "tables" / "biomistral.csv").open()))
     # 13 of the 20 with this subject
     assert biomistral[0][3] == "Anatomy" and biomistral[2][3] == "65.0"
+    assert "Anatomy: n = 20 of 135, 95 % interval 43.3 to 81.9" in biomistral[2][-1]
 
 
 def test_markdown_and_latex(written):
     markdown = (written / "tables" / "tables.md").read_text()
-    assert "| **base_7B** | 25.0 |" in markdown and "arXiv 2311.16079" in markdown
+    # under another protocol and on 40 samples: not in bold
+    assert "| base_7B [1] | 25.0 |" in markdown and "arXiv 2311.16079" in markdown
+    assert (
+        "\\[1] base_7B: protocol lm_eval, shots not recorded. MMLU-Medical: n = 40 of 1,871, 95 %"
+        " interval 14.2 to 40.2; PubMedQA: n = 40 of 500," in markdown
+    )
+    assert "**" not in markdown
     latex = (written / "tables" / "meditron.tex").read_text()
     assert (
-        r"tuned \& merged & 62.5" in latex
+        r"tuned \& merged [2] & 62.5" in latex
         and r"base\_7B" in latex
         and latex.count(r"\midrule") == 2
     )
+    assert r"\par\footnotesize {}[2] tuned \& merged: protocol lm\_eval" in latex
+    assert r"\textbf" not in latex
 
 
 def test_differences_are_tested_and_corrected(written):
@@ -141,10 +152,46 @@ def test_page_has_groups_calibration_and_errors(written):
     assert page.count("<script") == 0
 
 
+AVERAGES = {
+    ("meditron", "fine-tuned MEDITRON-7B, top token"): 57.82,
+    ("mmedbench", "GPT-4"): 75.31,
+    ("mmedbench", "GPT-3.5"): 51.45,
+    ("mmedlm_english", "Mistral (7B)"): 62.86,
+}
+"""Means of the rows whose printed average is another number; the table's source names each."""
+
+
 def test_published_rows_have_a_value_for_each_column_and_an_average():
     for table in published_results.TABLES:
+        digits = 1 if table.name in ("meditron", "biomistral") else 2
         for name, values in table.rows.items():
             assert len(values) == len(table.columns) + 1
             *scores, average = values
-            if table is not published_results.BIOMISTRAL and name != "GPT-4":
-                assert average == pytest.approx(sum(scores) / len(scores), abs=0.35), name
+            if average is None:
+                assert None in scores
+                continue
+            mean = AVERAGES.get((table.name, name))
+            if mean is not None:
+                assert mean == pytest.approx(sum(scores) / len(scores), abs=0.005)
+                assert f"{average:.{digits}f}" in table.source
+                assert f"{mean:.{digits}f}" in table.source
+                average = mean
+            assert average == pytest.approx(sum(scores) / len(scores), abs=10**-digits), name
+
+
+def test_columns_and_test_sets_are_those_of_the_papers():
+    assert [table.name for table in published_results.TABLES] == [
+        "meditron",
+        "mmedbench",
+        "mmedbench_bleu1",
+        "mmedbench_rouge1",
+        "mmedlm_english",
+        "biomistral",
+    ]
+    sizes = {
+        table.name: [column.samples[0] for column in table.columns]
+        for table in published_results.TABLES
+    }
+    assert sizes["meditron"] == [1871, 500, 4183, 1273, 1273]
+    assert sum(sizes["mmedbench"]) == 8518
+    assert sizes["biomistral"] == [265, 100, 135, 272, 144, 173, 1273, 1273, 500, 4183]

@@ -1,0 +1,246 @@
+"""The papers' tables with our rows above the published ones.
+
+A row of ours is comparable with the published rows if it was scored under one of the table's
+protocols, with its number of few-shot examples and all other settings of the protocol, on the full
+test sets. Other rows get a footnote with protocol, shots, and each value's samples and interval.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.metrics.intervals import Estimate
+from evaluation.protocols.protocol import Protocol
+from evaluation.protocols.registry import get_protocol
+from evaluation.reporting.published_results import TABLES, Column, PublishedTable
+from evaluation.reporting.report_inputs import ModelScores, TaskScores
+from evaluation.reporting.tables import Table
+from galen.errors import UsageError
+
+_CLEAN = "clean subset"
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """Our value in one column."""
+
+    column: Column
+    estimate: Estimate
+    samples: int
+    contaminated: int
+    """Samples that the training corpus contains; 0 if that was not checked."""
+    has_own_settings: bool
+    """Whether the task file sets something of the protocol."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether the value is of the full test set under the published settings."""
+        return self.samples in self.column.samples and not self.has_own_settings
+
+    @property
+    def details(self) -> str:
+        """Return the column with the value's samples and interval."""
+        of = "" if self.samples in self.column.samples else f" of {self.column.samples[0]:,}"
+        low = _percent(self.estimate.low)
+        high = _percent(self.estimate.high)
+        return f"{self.column.title}: n = {self.samples:,}{of}, 95 % interval {low} to {high}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of ours."""
+
+    name: str
+    cells: list[_Cell | None]
+    notes: list[str]
+    """Sentences for the row's footnote; empty if it needs none."""
+    is_comparable: bool
+
+    def texts(self, mark: str) -> list[str]:
+        """Return the row's cells as text, with a footnote mark behind the name."""
+        values = [None if cell is None else 100 * cell.estimate.value for cell in self.cells]
+        return [f"{self.name}{mark}", *map(_shown, [*values, _average(values)])]
+
+
+def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
+    """Return the papers' tables with at least one column of the models, our rows first."""
+    tables = []
+    for published in TABLES:
+        if published.metric != "accuracy":
+            continue
+        rows: list[_Row] = []
+        for model in models:
+            rows += _own_rows(published, model)
+        if rows:
+            tables.append(_table(published, rows))
+    return tables
+
+
+def _table(published: PublishedTable, rows: Sequence[_Row]) -> Table:
+    texts = []
+    footnotes: list[str] = []
+    row_notes = []
+    for row in rows:
+        note = " ".join(row.notes)
+        mark = ""
+        if note:
+            mark = f" [{len(footnotes) + 1}]"
+            footnotes.append(f"{row.name}: {note}")
+        texts.append(row.texts(mark))
+        row_notes.append(note)
+    for name, values in published.rows.items():
+        texts.append([name, *map(_shown, values)])
+    conditions = "The paper's prompts are not known: no row of ours is comparable."
+    if published.protocols:
+        conditions = (
+            f"In bold: rows of ours under a protocol of the table ({published.conditions}) on the"
+            " full test sets."
+        )
+    return Table(
+        name=published.name,
+        title=published.title,
+        note=f"{conditions} Published rows: {published.source}.",
+        columns=["", *(column.title for column in published.columns), "Average"],
+        rows=texts,
+        own=len(rows),
+        bold=frozenset(index for index, row in enumerate(rows) if row.is_comparable),
+        footnotes=tuple(footnotes),
+        row_notes=tuple(row_notes),
+    )
+
+
+def _own_rows(published: PublishedTable, model: ModelScores) -> list[_Row]:
+    """Return a model's rows: all samples, and the clean ones if some are contaminated."""
+    cells = [_cell(model, column) for column in published.columns]
+    filled = [cell for cell in cells if cell is not None]
+    if not filled:
+        return []
+    different = different_settings(model, published)
+    is_comparable = not different and all(cell.is_complete for cell in filled)
+    notes = []
+    if not is_comparable:
+        notes.append(_deviation(published, model, different, filled))
+    contaminated = [cell for cell in filled if cell.contaminated]
+    if not contaminated:
+        return [_Row(model.name, cells, notes, is_comparable)]
+    counts = ", ".join(
+        f"{cell.contaminated:,} of {cell.samples:,} samples of {cell.column.title}"
+        for cell in contaminated
+    )
+    notes.append(f"In the training corpus: {counts}; the next row is without them.")
+    clean = [_cell(model, column, clean=True) for column in published.columns]
+    clean_note = _deviation(published, model, different, [cell for cell in clean if cell])
+    return [
+        _Row(model.name, cells, notes, is_comparable),
+        _Row(f"{model.name}, {_CLEAN}", clean, [clean_note], False),
+    ]
+
+
+def different_settings(model: ModelScores, published: PublishedTable) -> list[str]:
+    """Return the settings in which a run differs from the protocols of a table.
+
+    Empty if the run is under one of them.
+    """
+    if model.protocol not in published.protocols:
+        return ["protocol"]
+    by_shots = []
+    for shots in published.protocols[model.protocol]:
+        try:
+            expected = get_protocol(model.protocol, num_fewshot=shots)
+        except UsageError:
+            continue
+        by_shots.append(_different_keys(model.settings, expected))
+    return min(by_shots, key=len, default=["protocol"])
+
+
+def _different_keys(settings: dict[str, Any], expected: Protocol) -> list[str]:
+    """Return the keys in which recorded settings differ from a protocol.
+
+    A key that an older run lacks counts with its default. One that the protocol lacks differs
+    unless it is empty.
+    """
+    values = json.loads(json.dumps(dataclasses.asdict(expected)))
+    defaults = {
+        entry.name: entry.default
+        for entry in dataclasses.fields(Protocol)
+        if entry.default is not dataclasses.MISSING
+    }
+    recorded = {**json.loads(json.dumps(defaults)), **settings}
+    different = [key for key in values if recorded.get(key, values[key]) != values[key]]
+    if "template" not in settings:
+        different.append("template")
+    further = [key for key in settings if key not in values and settings[key]]
+    return different + further
+
+
+def _deviation(
+    published: PublishedTable, model: ModelScores, different: Sequence[str], cells: Sequence[_Cell]
+) -> str:
+    """Return a row's protocol, shots, other settings, samples and intervals in one sentence."""
+    fields = [f"protocol {model.protocol}"]
+    shots = model.settings.get("num_fewshot")
+    fields.append("shots not recorded" if shots is None else f"{shots} shots")
+    for key in different:
+        if key in model.settings and key not in ("num_fewshot", "template"):
+            fields.append(f"{key} {model.settings[key]}")
+    if any(cell.has_own_settings for cell in cells):
+        fields.append("settings of the task file")
+    details = "; ".join(cell.details for cell in cells)
+    return f"{', '.join(fields)}. {details}."
+
+
+def _cell(model: ModelScores, column: Column, clean: bool = False) -> _Cell | None:
+    """Return a model's value for a column; None if it has none, or if it is not known."""
+    for task, subject in column.tasks:
+        if task not in model.tasks:
+            continue
+        scores = model.tasks[task]
+        if "accuracy" not in scores.metrics:
+            continue
+        if subject:
+            ids = _of_subject(scores, subject)
+            if not ids:
+                continue
+        else:
+            ids = frozenset(scores.samples)
+        return _cell_of(column, scores, ids, clean)
+    return None
+
+
+def _cell_of(column: Column, scores: TaskScores, ids: frozenset[str], clean: bool) -> _Cell | None:
+    contaminated = (scores.contaminated or frozenset()) & ids
+    if clean:
+        if scores.contaminated is None or contaminated == ids:
+            return None
+        ids -= contaminated
+        contaminated = frozenset()
+    is_entire = len(ids) == len(scores.samples)
+    metrics = scores.metrics if is_entire else scores.subset(ids).metrics
+    return _Cell(
+        column,
+        metrics["accuracy"],
+        len(ids),
+        len(contaminated),
+        bool(scores.summary.get("settings")),
+    )
+
+
+def _of_subject(scores: TaskScores, subject: str) -> frozenset[str]:
+    return frozenset(
+        id_ for id_, sample in scores.samples.items() if sample.get("subject") == subject
+    )
+
+
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"

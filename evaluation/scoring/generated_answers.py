@@ -1,0 +1,197 @@
+"""Generated answers to multiple-choice questions: requests, and scored samples from the texts."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from evaluation.backends import encoding
+from evaluation.backends.base import Backend, Batching
+from evaluation.backends.encoding import Generated, GenerationRequest
+from evaluation.backends.sampling import Sampling
+from evaluation.chat_models import thinking, thinking_budget
+from evaluation.chat_models.conversation import Conversation
+from evaluation.chat_models.thinking_budget import ThinkingBudget
+from evaluation.prompts import chat
+from evaluation.prompts.template import Prompt
+from evaluation.protocols.protocol import Protocol
+from evaluation.question_sets.question import Question
+from evaluation.scoring import answer_extraction
+from evaluation.scoring.answer_extraction import Status
+from evaluation.scoring.task_type import Job, Sample, sample_of
+
+logger = logging.getLogger(__name__)
+
+
+def job(
+    name: str,
+    questions: list[Question],
+    prompts: list[Prompt],
+    protocol: Protocol,
+    run: int,
+    backend: Backend,
+    conversation: Conversation,
+) -> Job:
+    """Return the job that generates an answer to each question, or several."""
+    requests = _requests(name, questions, prompts, protocol, run, backend, conversation)
+    starts_open = [conversation.starts_open(prompt) for prompt in prompts]
+
+    def build(index: int, outputs: list[Generated]) -> Sample:
+        return generation_sample(
+            questions[index], protocol, outputs, conversation, starts_open[index]
+        )
+
+    ask: Callable[..., Iterator[list[Any]]] = backend.generate
+    if protocol.thinking_budget is not None and conversation.markers is not None:
+        cue = chat.FORMATS[protocol.answer_format].cue if protocol.budget_forcing else ""
+        budget = ThinkingBudget(protocol.thinking_budget, conversation.markers, cue)
+        ask = functools.partial(
+            _ask_with_budget, backend=backend, budget=budget, starts_open=starts_open
+        )
+    return Job(ask, requests, build, [prompt.text for prompt in prompts])
+
+
+def _ask_with_budget(
+    requests: Sequence[GenerationRequest],
+    batching: Batching,
+    *,
+    backend: Backend,
+    budget: ThinkingBudget,
+    starts_open: Sequence[bool],
+) -> Iterator[list[Any]]:
+    return thinking_budget.generate(backend, requests, batching, budget, starts_open)
+
+
+def generation_sample(
+    question: Question,
+    protocol: Protocol,
+    outputs: list[Generated],
+    conversation: Conversation | None = None,
+    starts_open: bool = False,
+) -> Sample:
+    """Return a question's sample from generated texts: the majority of the parsed answers.
+
+    Args:
+        question: the question.
+        protocol: its answer extraction.
+        outputs: the answers.
+        conversation: how the model was asked; None for a model without thinking.
+        starts_open: whether the prompt already opened the thinking.
+    """
+    answers, thinking_counts = _without_thinking(outputs, protocol, conversation, starts_open)
+    read = [answer_extraction.read(_final_answer(text), question.options) for text in answers]
+    prediction = answer_extraction.majority([item.letters for item in read])
+    sample = sample_of(question, ",".join(prediction) if prediction else None)
+    sample["outputs"] = [output.text for output in outputs]
+    sample["extracted_answers"] = [
+        ",".join(item.letters) if item.letters else None for item in read
+    ]
+    sample["num_tokens"] = [output.num_tokens for output in outputs]
+    sample["truncated_thinking"] = [item.status == Status.TRUNCATED_THINKING for item in read]
+    sample |= thinking_counts
+    if protocol.strict_match:
+        extract = answer_extraction.STRICT_EXTRACTORS[protocol.strict_match]
+        strict = answer_extraction.majority([extract(text, question.options) for text in answers])
+        answer = ",".join(strict) if strict else None
+        sample["strict_match"] = answer
+        sample["correct_strict_match"] = answer == question.answer
+    if question.rationale_checked:
+        sample["rationale"] = question.rationale
+    return sample
+
+
+def _without_thinking(
+    outputs: list[Generated],
+    protocol: Protocol,
+    conversation: Conversation | None,
+    starts_open: bool,
+) -> tuple[list[str], Sample]:
+    """Return the answers after the thinking, and the sample's keys about it."""
+    texts = [output.text for output in outputs]
+    if conversation is None or conversation.markers is None:
+        return texts, {}
+    splits = [thinking.split(text, conversation.markers, starts_open) for text in texts]
+    answers = [_before_stop(split.answer, protocol.stop) for split in splits]
+    encode = conversation.tokenizer.encode
+    counts: Sample = {
+        "num_thinking_tokens": [
+            len(encode(split.thinking, add_special_tokens=False)) for split in splits
+        ],
+        "truncated_thinking": [split.is_cut_off for split in splits],
+    }
+    if protocol.budget_forcing:
+        counts["forced"] = [output.is_forced for output in outputs]
+    return answers, counts
+
+
+def _before_stop(text: str, stops: tuple[str, ...]) -> str:
+    """Return an answer up to the first stop string: within thinking they stop nothing."""
+    for stop in stops:
+        text = text.split(stop)[0]
+    return text
+
+
+def _final_answer(text: str) -> str:
+    """Return the text after the first `###Answer:`, or all of it without one.
+
+    In MMedBench's template the rationale comes before it. Later ones belong to questions that the
+    model continues with.
+    """
+    return text.split("###Answer:")[1] if "###Answer:" in text else text
+
+
+def _requests(
+    name: str,
+    questions: list[Question],
+    prompts: list[Prompt],
+    protocol: Protocol,
+    run: int,
+    backend: Backend,
+    conversation: Conversation,
+) -> list[GenerationRequest]:
+    """Return the requests for answers; warns of prompts that are truncated."""
+    length = backend.context_length
+    has_thinking = conversation.markers is not None
+    budget = protocol.thinking_budget if has_thinking else None
+    requests = []
+    truncated = 0
+    for question, prompt in zip(questions, prompts, strict=True):
+        ids = encoding.encode_for_generation(backend.tokenizer, prompt)
+        longest = protocol.max_new_tokens
+        if length is not None:
+            # a prompt is truncated on the left only where it leaves less than a quarter of the
+            # context to the answer
+            reserved = max(min(longest + (budget or 0), length // 4), 1)
+            truncated += len(ids) > length - reserved
+            ids = ids[-(length - reserved) :]
+            available = length - len(ids)
+            longest = min(longest, max(available - (budget or 0), available // 4))
+        seeds = tuple(f"{run}\n{question.id}\n{number}" for number in range(protocol.num_samples))
+        request = GenerationRequest(
+            ids, max(longest, 1), () if has_thinking else protocol.stop, _sampling(protocol), seeds
+        )
+        if protocol.guided_decoding:
+            schema = chat.json_schema(question)
+            request = dataclasses.replace(request, json_schema=schema)
+        requests.append(request)
+    if truncated:
+        logger.warning(
+            f"{name}: {truncated} of {len(requests)} prompts leave no room for an answer within"
+            f" {length} tokens; truncated on the left"
+        )
+    return requests
+
+
+def _sampling(protocol: Protocol) -> Sampling:
+    """Return the sampling settings of a protocol whose model's own are resolved."""
+    assert protocol.temperature is not None
+    assert protocol.top_p is not None
+    assert protocol.top_k is not None
+    assert protocol.repetition_penalty is not None
+    return Sampling(
+        temperature=protocol.temperature,
+        top_p=protocol.top_p,
+        top_k=protocol.top_k,
+        repetition_penalty=protocol.repetition_penalty,
+    )
