@@ -1,4 +1,4 @@
-"""Galen's backends, and recorded responses, as models of lm-evaluation-harness.
+"""Galen's backends as models of lm-evaluation-harness.
 
 `BackendLM(backend)` may also be given to `lm_eval.simple_evaluate(model=…)`.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lm_eval.api.model import LM, TemplateLM
+from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
@@ -20,6 +20,7 @@ from evaluation.backends.encoding import GenerationRequest, Request
 from evaluation.backends.sampling import Sampling
 from evaluation.chat_models import thinking
 from evaluation.chat_models.conversation import Conversation
+from evaluation.harness import recorded_lm
 from galen.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ class BackendLM(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """Return a conversation as the text of a prompt."""
-        return render(self.conversation, chat_history, add_generation_prompt)
+        return recorded_lm.render(self.conversation, chat_history, add_generation_prompt)
 
     def loglikelihood(
         self, requests: list[Any], disable_tqdm: bool = False
@@ -372,72 +373,7 @@ class BackendLM(TemplateLM):
         return text
 
 
-class RecordedLM(LM):
-    """Answers the harness' requests with recorded responses.
-
-    Args:
-        responses: by task and number of the document, the responses to its instances in order.
-        conversation: how the model was asked; None where prompts are not needed.
-    """
-
-    def __init__(
-        self,
-        responses: Mapping[tuple[str, int], Sequence[Sequence[Any]]],
-        conversation: Conversation | None,
-    ) -> None:
-        super().__init__()
-        self._conversation = conversation
-        self._queues: dict[tuple[str, int, str], list[Any]] = defaultdict(list)
-        for (task, number), of_document in responses.items():
-            for of_instance in of_document:
-                self._queues[task, number, _request_type(of_instance[0])] += of_instance
-
-    @property
-    def tokenizer_name(self) -> str:
-        """Empty: nothing is cached."""
-        return ""
-
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
-        """Return a conversation as the text of a prompt."""
-        return render(self._conversation, chat_history, add_generation_prompt)
-
-    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """Return recorded log-likelihoods."""
-        return [tuple(response) for response in self._recorded(requests)]
-
-    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        """Return recorded log-likelihoods of texts."""
-        return self._recorded(requests)
-
-    def generate_until(self, requests: list[Any]) -> list[str]:
-        """Return recorded texts."""
-        return self._recorded(requests)
-
-    def _recorded(self, requests: list[Any]) -> list[Any]:
-        return [
-            self._queues[item.task_name, item.doc_id, item.request_type].pop(0) for item in requests
-        ]
-
-
 def _stops(options: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the stop strings of a task's `generation_kwargs`."""
     until = options.get("until") or []
     return tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop)
-
-
-def render(
-    conversation: Conversation | None, messages: list[dict[str, str]], open_answer: bool
-) -> str:
-    """Return a conversation as the text of a prompt; without a chat template its plain text."""
-    if conversation is None or not conversation.template:
-        return "".join(message["content"] for message in messages)
-    return conversation.render(messages, open_answer)
-
-
-def _request_type(response: Any) -> str:
-    """Return the type of the request that a response answers."""
-    if isinstance(response, str):
-        return "generate_until"
-    return "loglikelihood_rolling" if isinstance(response, float) else "loglikelihood"

@@ -54,7 +54,7 @@ def evaluate(
         return cached.results
     from lm_eval.evaluator import evaluate as evaluate_harness
 
-    from evaluation.harness.lm import RecordedLM
+    from evaluation.harness.recorded_lm import RecordedLM
 
     responses = {
         (document.task, document.number): sample["responses"]
