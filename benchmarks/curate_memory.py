@@ -189,7 +189,7 @@ def command(step: str, records: Path, folder: Path, workers: int) -> tuple[float
     return own / 1e6, largest / 1e6, time.monotonic() - start
 
 
-def told(label: str, sizes: list[int], peaks: list[float]) -> None:
+def report(label: str, sizes: list[int], peaks: list[float]) -> None:
     """Print the growth between two sizes and what follows for all documents."""
     slope = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
     full = (peaks[1] + slope * (FULL - sizes[1])) / 1000
@@ -207,7 +207,7 @@ def measure(
     for step in steps:
         peaks = [run(step, size) for size in sizes]
         for place, label in enumerate(labels):
-            told(f"{step}{label}", sizes, [found[place] for found in peaks])
+            report(f"{step}{label}", sizes, [found[place] for found in peaks])
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from evaluation.reporting import (
 )
 from evaluation.reporting.comparison import Comparison, Row
 from evaluation.reporting.report_inputs import ModelScores
+from evaluation.scoring import option_orders
 from galen import cli, lock, page
 from galen.atomic import write_text
 
@@ -79,6 +80,7 @@ def _report(options: argparse.Namespace) -> None:
         grouped=grouped(models),
         calibrations=calibrations(models),
         letters=letters(models),
+        order_biases=order_biases(models),
         wrong=wrong_answers(models),
         corpus=report_inputs.read_corpus(options.corpus) if options.corpus else None,
         runs={title: report_inputs.read_run(folder) for title, folder in folders.items() if folder},
@@ -142,7 +144,7 @@ def render(
 ) -> str:
     """Return the page as HTML; `rest` is passed to the template."""
     # matplotlib takes a second to import
-    from evaluation.reporting import report_figures
+    from evaluation.reporting import order_figure, report_figures
 
     return page.render(
         Path(__file__).parent / "reporting" / "report.html.j2",
@@ -160,6 +162,8 @@ def render(
         drops=drops(corpus.counts) if corpus else [],
         runs=runs,
         figures=report_figures,
+        order_figure=order_figure.positions,
+        exclusions=option_orders.exclusions,
         bins_of=lambda by_model: {name: entry["bins"] for name, entry in by_model.items()},
         metric_titles=_TITLES,
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -236,6 +240,17 @@ def letters(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]
         for name, scores in model.tasks.items():
             if scores.summary.get("predictions"):
                 by_task.setdefault(name, {})[model.name] = scores.summary
+    return by_task
+
+
+def order_biases(models: Sequence[ModelScores]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return, for each task scored in several option orders, each model's order bias."""
+    by_task: dict[str, dict[str, dict[str, Any]]] = {}
+    for model in models:
+        for name, scores in model.tasks.items():
+            order_bias = scores.summary.get("order_bias")
+            if order_bias and order_bias["questions"]:
+                by_task.setdefault(name, {})[model.name] = order_bias
     return by_task
 
 

@@ -34,7 +34,7 @@ from typing import Any
 from evaluation.backends import model_folder
 from evaluation.chat_models import options as chat_options
 from evaluation.protocols.registry import PROTOCOLS
-from evaluation.scoring import evaluator, preparation
+from evaluation.scoring import evaluator, preparation, results_table
 from evaluation.scoring.evaluator import Plan
 from evaluation.scoring.preparation import Preparation
 from evaluation.scoring.recipe import Recipe
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int | None:
 def _print_scores(options: Recipe) -> None:
     """Score the models and print the results of each one when it is done."""
     for plan, results in _scores(options):
-        print(evaluator.table(results))
+        print(results_table.table(results))
         logger.info(f"results: {plan.output / evaluator.RESULTS}")
 
 
@@ -247,6 +247,22 @@ def _add_file_options(parser: cli.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="score only N samples of each task, chosen by a hash of their ids",
+    )
+    parser.add_argument(
+        "--permute-options",
+        type=int,
+        metavar="K",
+        help=(
+            "score each question with its options in K orders and report the order bias; as many as"
+            " options: the cyclic shifts"
+        ),
+    )
+    parser.add_argument(
+        "--permute-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the orders of the options (default: 0)",
     )
     parser.add_argument(
         "--contamination",

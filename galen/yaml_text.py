@@ -2,7 +2,7 @@
 
 Every mistake is one message with file and line.
 
-An alias costs what it stands for, so that a few hundred bytes that stand for billions of values are
+An alias counts as its expansion, so that a few hundred bytes that expand to billions of values are
 refused before anything is built from them. `no`, `yes`, `on`, `off` are text, as in YAML 1.2: a
 list of languages may hold `no`.
 """
@@ -19,7 +19,7 @@ from galen.errors import UsageError, one_line
 
 MAX_BYTES = 16 * 2**20
 MAX_NODES = 50_000
-"""Keys and values of a document, what aliases stand for counted each time."""
+"""Keys and values of a document, with all aliases expanded."""
 MAX_DEPTH = 64
 MAX_DIGITS = 400
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
@@ -142,7 +142,7 @@ def _check_aliases(node: yaml.Node, sizes: dict[int, int]) -> int:
     """
     if id(node) in sizes:
         if not sizes[id(node)]:
-            raise _wrong("an alias stands within what it stands for", node)
+            raise _wrong("an alias refers to the node that contains it", node)
         return sizes[id(node)]
     sizes[id(node)] = 0  # not known yet: met again below itself
     size = 1 + sum(_check_aliases(child, sizes) for child in _children(node))
@@ -195,7 +195,7 @@ def _key_lines(node: yaml.Node, prefix: Location) -> Iterator[tuple[Location, in
 
 def _too_large(node: Any) -> yaml.YAMLError:
     return _wrong(
-        f"it stands for more than {MAX_NODES:,} values, or more than {MAX_DEPTH} levels", node
+        f"it expands to more than {MAX_NODES:,} values, or more than {MAX_DEPTH} levels", node
     )
 
 

@@ -5,6 +5,8 @@ Imports inside functions and for type checkers count, too.
 
 import ast
 import graphlib
+import re
+import sys
 from functools import cache
 
 import pytest
@@ -45,6 +47,9 @@ def imported(node):
     """Return the modules of the rooms that a node of a syntax tree imports."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names if alias.name in trees()]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        names = [name.value for name in node.args[:1] if isinstance(name, ast.Constant)]
+        return [name for name in names if name in trees()]
     if not isinstance(node, ast.ImportFrom):
         return []
     assert node.level == 0, "imports name the whole path"
@@ -91,6 +96,21 @@ def test_a_rooms_root_holds_its_commands_and_nothing_else(room):
 
 def test_every_folder_with_code_is_a_package():
     assert {module.rpartition(".")[0] for module in trees()} - {""} <= trees().keys()
+
+
+def test_no_folder_has_the_name_of_a_module_of_python():
+    folders = {module.rpartition(".")[0].rpartition(".")[2] for module in trees()}
+    assert folders & sys.stdlib_module_names == set()
+
+
+def test_no_room_imports_tests_benchmarks_or_examples():
+    assert [
+        (module, ast.unparse(node))
+        for module, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and re.match(r"(from|import) (tests|benchmarks|examples)\b", ast.unparse(node))
+    ] == []
 
 
 def test_no_circle_of_modules():

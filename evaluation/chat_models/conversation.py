@@ -182,15 +182,23 @@ def _template(protocol: Protocol, tokenizer: Any) -> str:
 
 
 def _accepts_system(conversation: Conversation) -> bool:
-    """Return whether the template renders a system message, and does not leave it out."""
-    probe = [{"role": "system", "content": "\ue000"}, {"role": "user", "content": "?"}]
-    try:
-        text = chat_template.render(
-            conversation.tokenizer, probe, True, conversation.template, conversation.variables
+    """Return whether the template renders a system message, and does not leave it out.
+
+    Raises:
+        DataError: it refuses even a question without one.
+    """
+
+    def render(messages: list[Message]) -> str:
+        return chat_template.render(
+            conversation.tokenizer, messages, True, conversation.template, conversation.variables
         )
+
+    question = {"role": "user", "content": "?"}
+    render([question])
+    try:
+        return "\ue000" in render([{"role": "system", "content": "\ue000"}, question])
     except DataError:
         return False
-    return "\ue000" in text
 
 
 def _delimited(first: str, second: str) -> str:

@@ -54,11 +54,12 @@ def generate(
         starts_open: whether each prompt ends within the thinking.
     """
     first = []
+    num_written = len(backend.tokenizer.encode(_forcing(budget), add_special_tokens=False))
     for request in requests:
         limit = budget.tokens
         if backend.context_length is not None:
-            room = backend.context_length - len(request.prompt) - request.max_new_tokens
-            limit = max(min(limit, room), 1)
+            reserved = len(request.prompt) + num_written + request.max_new_tokens
+            limit = max(min(limit, backend.context_length - reserved), 1)
         first.append(dataclasses.replace(request, max_new_tokens=limit, stop=()))
     for batch in backend.generate(first, batching):
         yield _second_pass(backend, requests, batching, budget, starts_open, batch)
@@ -127,8 +128,13 @@ def _written(answer: Generated, budget: ThinkingBudget, starts_open: bool) -> st
     """Return what closes the thinking: "" where it is closed, None where it stays cut off."""
     if not thinking.split(answer.text, budget.markers, starts_open).is_cut_off:
         return ""
+    return _forcing(budget) or None
+
+
+def _forcing(budget: ThinkingBudget) -> str:
+    """Return what closes the thinking and asks for the answer; "" without budget forcing."""
     if not budget.cue:
-        return None
+        return ""
     return f"\n{budget.markers.closes_with or budget.markers.closing}\n\n{budget.cue}"
 
 

@@ -49,6 +49,19 @@ def mean(values: ArrayLike) -> Estimate:
     return Estimate(float(array.mean()), *_middle(_resampled(array.size, _mean_of(array))))
 
 
+def clustered_mean(sums: ArrayLike, counts: ArrayLike) -> Estimate:
+    """Return the mean of values that come in clusters, with a bootstrap interval over clusters.
+
+    Clusters without values are left out.
+
+    Args:
+        sums: the sum of each cluster's values.
+        counts: the number of its values.
+    """
+    count = _floats(counts)
+    return _ratio(_floats(sums)[count > 0], count[count > 0], lambda values: values)
+
+
 def macro_mean(values: ArrayLike, groups: Sequence[Sequence[int]]) -> Estimate:
     """Return the mean of the groups' means, equally weighted, with a bootstrap interval.
 

@@ -6,9 +6,10 @@
     prompt = prompts.get_template("biomistral")(question, few_shot)
 
 Templates:
-    lm_eval, lm_eval_continuation: lm-evaluation-harness' `medqa_4options`, `medmcqa`, `pubmedqa`,
-        `mmlu_*`; and its `mmlu_continuation` and `headqa`, where the options' texts are the
-        answers (continuation scoring): a small model that cannot tell letters apart can answer so
+    lm_eval: lm-evaluation-harness' `medqa_4options`, `medmcqa`, `pubmedqa`, `mmlu_*`, `headqa_*`,
+        `truthfulqa_mc1`
+    lm_eval_continuation: its `mmlu_*_continuation`, where the options' texts are the answers
+        (continuation scoring): a small model that cannot tell letters apart can answer so
     meditron, meditron_cot: MEDITRON's base models, direct and with chain of thought
     meditron_chat, meditron_chat_cot: its fine-tuned models
     mmedbench, mmedbench_rationale: MMedLM, direct and with a rationale first

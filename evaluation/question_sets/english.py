@@ -82,7 +82,7 @@ def place(row: Row, key: str, count: int, first: int = 0) -> str:
         or not first <= number < first + count
     ):
         raise row.wrong(
-            f"key {key!r} must be a whole number from {first} to {first + count - 1}, not"
+            f"key {key!r} must be an integer from {first} to {first + count - 1}, not"
             f" {jsonl.shown(number)}"
         )
     return LETTERS[number - first]

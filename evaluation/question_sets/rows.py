@@ -234,8 +234,10 @@ def _csv_lines(file: IO[bytes]) -> Iterator[str]:
     number = 0
     while line := file.readline(jsonl.MAX_LINE + 1):
         number += 1
+        if number == 1:  # others are part of a cell: two of MMLU's questions have one
+            line = line.removeprefix(codecs.BOM_UTF8)
         try:
-            text = line.removeprefix(codecs.BOM_UTF8).decode()
+            text = line.decode()
         except UnicodeDecodeError:
             text = "\0"
         if "\0" in text or len(line) > jsonl.MAX_LINE:

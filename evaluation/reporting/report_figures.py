@@ -95,7 +95,7 @@ def intervals(comparison: Comparison) -> Markup:
                 va="bottom",
                 fontsize=9,
             )
-        axes.set_yticks(range(len(rows)), [_short(row.model) for row in rows])
+        axes.set_yticks(range(len(rows)), [short(row.model) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(
@@ -117,7 +117,7 @@ def reliability(task: str, bins_by_model: Mapping[str, Sequence[Mapping[str, flo
             ys = [100 * entry["accuracy"] for entry in bins]
             color = svg.SECOND if index == 0 else svg.FIRST
             marker = _MARKERS[index % len(_MARKERS)]
-            axes.plot(xs, ys, color=color, marker=marker, linewidth=1.2, label=_short(model))
+            axes.plot(xs, ys, color=color, marker=marker, linewidth=1.2, label=short(model))
         axes.set(
             xlabel="probability of the chosen option, %",
             ylabel="right, %",
@@ -158,7 +158,7 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
                 color=color,
                 markersize=5,
                 linewidth=1.4,
-                label=_short(model),
+                label=short(model),
             )
         axes.set_yticks(range(len(labels)), [label.replace("_", " ") for label in labels])
         axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -167,7 +167,7 @@ def groups(name: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]])
         return svg.render(figure, name)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """Return a name shortened for a figure, keeping its beginning and end (steps and sizes)."""
     short = name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
     # matplotlib's legend leaves out names that begin so

@@ -21,7 +21,8 @@ from evaluation.prompts.registry import get_template
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets import jsonl
-from evaluation.scoring import barrier, model_settings, run_task, task_types
+from evaluation.scoring import barrier, model_settings, option_orders, run_task, task_types
+from evaluation.scoring.option_orders import OptionOrders
 from evaluation.scoring.results_schema import Results, check
 from evaluation.scoring.sample_log import SampleLog, file_name, parts
 from evaluation.tasks.task import Task
@@ -55,6 +56,8 @@ class Plan:
     backend: str
     tensor_parallel: int
     contaminated: contamination.Contaminated | None
+    orders: dict[str, OptionOrders]
+    """The questions of each task with options in further orders."""
     configuration: dict[str, Any]
     """The configuration that the output folder is bound to.
 
@@ -71,6 +74,8 @@ class _TaskLog:
 
     task: str
     run: int
+    order: int
+    """Number of the options' order; 0 is the original one."""
     path: Path
 
 
@@ -162,6 +167,9 @@ def _score(
         if task_types.of(task).generates(plan.protocol):
             max_tokens *= 8
     batching = Batching(max_tokens, rank=rank, world_size=of)
+    permutations = plan.orders[log.task].permutations(log.order) if log.order else []
+    if permutations:
+        samples = [permutation.question for permutation in permutations]
     with SampleLog(log.path, rank) as sample_log:
         run_task.score(
             log.task,
@@ -174,6 +182,7 @@ def _score(
             asked,
             sample_log,
             batching,
+            permutations,
         )
 
 
@@ -233,7 +242,7 @@ def _backend(plan: Plan) -> Backend:
 def _wait_for_others(plan: Plan, samples: dict[str, list[Any]], check: Callable[[], None]) -> None:
     """Return when the other processes have written the samples of all runs."""
     logs = _logs(plan)
-    expected = sum(len(samples[log.task]) for log in logs)
+    expected = sum(_num_samples(plan, log, samples) for log in logs)
     last = -1
     since = time.monotonic()
     while True:
@@ -257,10 +266,19 @@ def _logs(plan: Plan) -> list[_TaskLog]:
     logs = []
     for name, task in plan.tasks.items():
         runs = task_types.of(task).runs(task, plan.protocol)
+        num_orders = plan.orders[name].count if name in plan.orders else 1
         for run in runs:
-            file = file_name(name, run if len(runs) > 1 else "")
-            logs.append(_TaskLog(name, run, plan.output / "samples" / file))
+            for order in range(num_orders):
+                file = file_name(name, run if len(runs) > 1 else "", order)
+                logs.append(_TaskLog(name, run, order, plan.output / "samples" / file))
     return logs
+
+
+def _num_samples(plan: Plan, log: _TaskLog, samples: dict[str, list[Any]]) -> int:
+    """Return the number of samples of a run of a task."""
+    if log.order:
+        return len(plan.orders[log.task].permutations(log.order))
+    return len(samples[log.task])
 
 
 def _samples(path: Path) -> dict[str, Any]:
@@ -273,15 +291,22 @@ def _samples(path: Path) -> dict[str, Any]:
 def _summaries(plan: Plan, samples: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
     """Return the entry of each task in the results."""
     by_run: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in plan.tasks}
+    by_order: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for log in _logs(plan):
         scored = _samples(log.path)
-        by_run[log.task].append([scored[sample.id] for sample in samples[log.task]])
+        if not log.order:
+            by_run[log.task].append([scored[sample.id] for sample in samples[log.task]])
+        by_order.setdefault((log.task, log.run), []).append(scored)
     summaries = {}
     for name, task in plan.tasks.items():
         task_type = task_types.of(task)
         runs = task_type.runs(task, plan.protocol)
         contaminated = contamination.of_task(plan.contaminated, name)
         summaries[name] = task_type.summarize(by_run[name], runs, samples[name], contaminated)
+        if name in plan.orders:
+            summaries[name]["order_bias"] = option_orders.entry(
+                plan.orders[name], [by_order[name, run] for run in runs]
+            )
         settings = task_type.settings(task, plan.protocol)
         if settings:
             summaries[name]["settings"] = settings
@@ -326,42 +351,3 @@ def _write_results(
     )
     read_back: dict[str, Any] = json.loads(text)
     return read_back
-
-
-def table(results: dict[str, Any]) -> str:
-    """Return the results as plain text, one line per metric."""
-    rows = [["task", "samples", "metric", "value", "95 % interval"]]
-    notes = []
-    for name, entry in results["tasks"].items():
-        for metric, estimate in entry["metrics"].items():
-            interval = _interval(estimate)
-            if metric == "accuracy":
-                interval += _accuracy_remarks(entry)
-            rows.append([name, str(entry["samples"]), metric, f"{estimate['value']:.4g}", interval])
-        if clean := entry.get("clean"):
-            interval = (
-                f"{_interval(clean)}  ({entry['contaminated']} contaminated samples excluded)"
-            )
-            rows.append([name, str(clean["samples"]), "clean", f"{clean['value']:.4g}", interval])
-        if "one_sided" in entry:
-            notes.append(f"note: {name}: {entry['one_sided']}")
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([results["model"]["name"], *lines, *notes])
-
-
-def _interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['low']:.4g} to {estimate['high']:.4g}"
-
-
-def _accuracy_remarks(entry: dict[str, Any]) -> str:
-    """Return chance level and standard deviation over runs, where a task has them."""
-    remarks = ""
-    if entry.get("chance") is not None:
-        remarks += f"  (chance {entry['chance']:.4g})"
-    if "sd" in entry:
-        remarks += f"  (sd over {len(entry['runs'])} runs {entry['sd']:.4g})"
-    return remarks

@@ -93,6 +93,12 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
         """Return whether the protocol generates answers."""
         return protocol.scoring == "generation"
 
+    def options_template(
+        self, task: MultipleChoiceTask, protocol: Protocol
+    ) -> PromptTemplate | None:
+        """Return the task's prompt template."""
+        return task_settings.template(task, protocol)
+
     def job(
         self,
         name: str,

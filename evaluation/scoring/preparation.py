@@ -10,7 +10,14 @@ from evaluation.backends import model_folder
 from evaluation.metrics import contamination
 from evaluation.protocols import few_shot
 from evaluation.protocols.protocol import Protocol
-from evaluation.scoring import evaluator, megatron_export, model_settings, task_types
+from evaluation.scoring import (
+    evaluator,
+    megatron_export,
+    model_settings,
+    option_orders,
+    task_types,
+)
+from evaluation.scoring.option_orders import OptionOrders
 from evaluation.scoring.recipe import Recipe, check_recipe
 from evaluation.tasks import task
 from evaluation.tasks.task import Task
@@ -44,6 +51,8 @@ class Preparation:
     """Each task's questions or documents."""
     examples: dict[str, dict[int, few_shot.FewShotExamples]]
     """Each task's few-shot examples by run."""
+    orders: dict[str, OptionOrders]
+    """The questions of each task with options in further orders; empty if these are not scored."""
 
 
 def prepare(options: Recipe) -> Preparation:
@@ -81,7 +90,36 @@ def prepare(options: Recipe) -> Preparation:
         files=files,
         samples=samples,
         examples=examples,
+        orders=_orders(options, protocol, tasks, samples),
     )
+
+
+def _orders(
+    options: Recipe, protocol: Protocol, tasks: dict[str, Task], samples: dict[str, list[Any]]
+) -> dict[str, OptionOrders]:
+    """Return the questions of each task in further orders, if the recipe has them scored.
+
+    Raises:
+        UsageError: no task has options that can be permuted.
+    """
+    if options.permute_options is None:
+        return {}
+    orders: dict[str, OptionOrders] = {}
+    for name, specification in tasks.items():
+        template = task_types.of(specification).options_template(specification, protocol)
+        if template is not None:
+            orders[name] = option_orders.permute(
+                samples[name], template, options.permute_options, options.permute_seed
+            )
+    for name, of_task in orders.items():
+        if excluded := option_orders.exclusions(of_task.excluded):
+            logger.info(f"task {name}: not permuted: {excluded}")
+    if not any(of_task.by_number for of_task in orders.values()):
+        raise UsageError(
+            f"--permute-options: under the protocol {options.protocol} no task has questions whose"
+            " options can be shown in another order"
+        )
+    return orders
 
 
 def outputs(options: Recipe, models: list[ModelSource]) -> list[Path]:
@@ -138,6 +176,7 @@ def plans(
             backend=options.backend,
             tensor_parallel=options.tensor_parallel,
             contaminated=prepared.contaminated,
+            orders=prepared.orders,
             configuration=configuration,
             files=list(itertools.chain.from_iterable(prepared.files.values())),
             recipe=recipe.dump(options),
@@ -241,5 +280,7 @@ def _configuration(
         "dtype": options.dtype,
         "backend": options.backend,
         "limit": options.limit,
+        "permute_options": options.permute_options,
+        "permute_seed": options.permute_seed,
         "tasks": tasks,
     }

@@ -78,6 +78,10 @@ class Recipe:
     """The model's name in reports; null: the output folder's name."""
     limit: int | None = None
     """Score only so many samples of each task, chosen by a hash of their ids; null: all."""
+    permute_options: int | None = None
+    """Score each question with its options in so many orders, the original first; null: only it."""
+    permute_seed: int = 0
+    """Seed of the orders; not used where there are as many as options."""
     contamination: Path | None = None
     """JSONL of {"id", "ratio"}: the fraction of a sample's n-grams that the corpus contains."""
     contamination_threshold: float = 0.5
@@ -120,6 +124,8 @@ def check_recipe(options: Recipe) -> Protocol:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
     if not options.model:
         raise UsageError("--model names no model")
+    if options.permute_options is not None and options.permute_options < 2:
+        raise UsageError("--permute-options must be at least 2: the original order is one of them")
     seeds = options.fewshot_seeds
     if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
         raise UsageError("--fewshot-seeds must name one seed or several different ones")

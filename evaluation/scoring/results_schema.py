@@ -41,6 +41,29 @@ class Calibration(_Checked):
     bins: list[Bin]
 
 
+class Position(_Checked):
+    """A position of the options."""
+
+    position: Count
+    chosen: Interval
+    expected: Number
+    accuracy: Interval | None
+
+
+class OrderBias(_Checked):
+    """A task's order bias; without questions it has no metrics."""
+
+    questions: Annotated[int, Field(ge=0)]
+    orders: Count
+    excluded: dict[str, int]
+    accuracy: Interval | None = None
+    accuracy_original_order: Interval | None = None
+    all_orders_correct: Interval | None = None
+    changed_answers: Interval | None = None
+    changed_questions: Interval | None = None
+    by_position: list[Position] = []
+
+
 class Subset(Interval):
     """The primary metric of some of a task's samples."""
 
@@ -65,6 +88,7 @@ class Summary(_Checked):
     clean: Subset | None = None
     contaminated_subset: Subset | None = None
     settings: dict[str, Any] = {}
+    order_bias: OrderBias | None = None
 
 
 class Model(_Checked):

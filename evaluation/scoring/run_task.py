@@ -10,7 +10,8 @@ from evaluation.chat_models.conversation import Conversation
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets import jsonl
-from evaluation.scoring import task_types
+from evaluation.question_sets.option_order import Permutation
+from evaluation.scoring import option_orders, task_types
 from evaluation.scoring.sample_log import SampleLog
 from evaluation.scoring.task_type import Job
 from evaluation.tasks.task import Task
@@ -30,8 +31,12 @@ def score(
     conversation: Conversation,
     log: SampleLog,
     batching: Batching,
+    permutations: Sequence[Permutation] = (),
 ) -> None:
-    """Score this process' samples that are not in `log` yet, appending each batch at once."""
+    """Score this process' samples that are not in `log` yet, appending each batch at once.
+
+    With `permutations` the samples are questions with permuted options, one for each.
+    """
     expected = {sample.id for sample in samples}
     unknown = [id_ for id_ in log.samples if id_ not in expected]
     if unknown:
@@ -43,6 +48,8 @@ def score(
     job = task_types.of(task).job(
         name, task, samples, examples, protocol, run, backend, conversation
     )
+    if permutations:
+        job = option_orders.restore(job, permutations)
     if job.prompts:
         _record_prompts(log.path, samples, job, batching.rank)
     replies = job.ask(job.requests, replace(batching, done=done))

@@ -10,9 +10,16 @@ import orjson
 from galen.errors import DataError
 
 
-def file_name(task: str, run: int | str = "") -> str:
-    """Return the file names of a task's samples and prompts, with `run` if there are several."""
-    return f"{task}@{run}.jsonl" if run != "" else f"{task}.jsonl"
+def file_name(task: str, run: int | str = "", order: int = 0) -> str:
+    """Return the file names of a task's samples and prompts.
+
+    Args:
+        task: its name.
+        run: the run, if there are several.
+        order: number of the options' order; 0 is the original one.
+    """
+    name = f"{task}@{run}" if run != "" else task
+    return f"{name}.order{order}.jsonl" if order else f"{name}.jsonl"
 
 
 def parts(path: Path) -> list[Path]:

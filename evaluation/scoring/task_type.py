@@ -16,6 +16,7 @@ from evaluation.backends.base import Backend
 from evaluation.chat_models.conversation import Conversation
 from evaluation.metrics import aggregate
 from evaluation.metrics.intervals import Estimate
+from evaluation.prompts.template import PromptTemplate
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets.question import Question
@@ -114,6 +115,10 @@ class TaskType(ABC, Generic[T]):
         Raises:
             DataError: a sample cannot be encoded.
         """
+
+    def options_template(self, task: T, protocol: Protocol) -> PromptTemplate | None:
+        """Return the template that shows a sample's options; None for samples without options."""
+        return None
 
     def settings(self, task: T, protocol: Protocol) -> dict[str, Any]:
         """Return what the task sets of the protocol; scores under other settings do not compare."""

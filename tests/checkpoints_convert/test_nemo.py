@@ -171,7 +171,7 @@ def bomb(nemo):
 MISTAKES = {
     "aliases without end": (
         bomb,
-        "does not describe a model of NeMo: .* stands for more than 50,000 values",
+        "does not describe a model of NeMo: .* expands to more than 50,000 values",
     ),
     "no context": (lambda nemo: shutil.rmtree(nemo / "context"), "is no NeMo 2 checkpoint"),
     "code in model.yaml": (plant, "does not describe a model of NeMo"),

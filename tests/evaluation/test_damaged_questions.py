@@ -259,7 +259,7 @@ def test_random_damage_to_parquet(tmp_path):
         ),
         ("Q,a,b,c,d,A\né,a,b,c,d,A\n".encode("cp1252"), r"line 2 is not UTF-8 text"),
         ("Q,a,b,c,d,A\n".encode("utf-16"), r"line 1 is not UTF-8 text"),
-        (b"Q,a,b,c,d,E\n", r"line 1: key 'answer' must be a whole number from 0 to 3, not 'E'"),
+        (b"Q,a,b,c,d,E\n", r"line 1: key 'answer' must be an integer from 0 to 3, not 'E'"),
         (b"Q,a,b,c," + b"d" * 200_000 + b",A\n", r"line 1: field larger than field limit"),
     ],
 )

@@ -240,6 +240,8 @@ def test_options_are_not_stripped(read):
     assert (found.options, found.answer) == (options, "B")
     [found] = read("mmlu", "anatomy_test.csv", "Which?,a, b,c ,d,B\n")
     assert list(found.options.values()) == ["a", " b", "c ", "d"]
+    [found] = read("mmlu", "virology_test.csv", '\ufeff"Two lines.\n\ufeffWhich?",a,b,c,d,B\n')
+    assert found.question == "Two lines.\n\ufeffWhich?"
     harness = {"sent1": "Which drug?", "label": 1}
     harness |= {f"ending{number}": text for number, text in enumerate(options.values())}
     [found] = read("medqa", "test.jsonl", [harness])
@@ -488,7 +490,7 @@ def test_select_by_published_ids_and_subjects(read, tmp_path):
             {"question": "?", "options": {"A": "x"}, "answer_idx": "A"},
             "line 1: key 'options' must hold at least two options",
         ),
-        ("medmcqa", MEDMCQA | {"cop": 4}, "key 'cop' must be a whole number from 0 to 3, not 4"),
+        ("medmcqa", MEDMCQA | {"cop": 4}, "key 'cop' must be an integer from 0 to 3, not 4"),
         (
             "pubmedqa",
             {"question": "?", "context": "text", "final_decision": "yes"},

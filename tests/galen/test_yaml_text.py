@@ -22,10 +22,10 @@ MERGED = "a: &a {x: 1}\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LAUGHS, "line 5: not valid YAML: it stands for more than 50,000 values"),
-        (MERGED, "it stands for more than 50,000 values"),
-        ("a: &a [*a]\n", "an alias stands within what it stands for"),
-        ("a: &a\n  <<: *a\n", "an alias stands within what it stands for"),
+        (LAUGHS, "line 5: not valid YAML: it expands to more than 50,000 values"),
+        (MERGED, "it expands to more than 50,000 values"),
+        ("a: &a [*a]\n", "an alias refers to the node that contains it"),
+        ("a: &a\n  <<: *a\n", "an alias refers to the node that contains it"),
         ("a: " + "[" * 100_000, "or more than 64 levels"),
         ("a: " + "{a: " * 100_000, "or more than 64 levels"),
         ("- " * 100_000, "or more than 64 levels"),

@@ -12,7 +12,7 @@ from evaluation.chat_models import conversation
 from evaluation.prompts.registry import get_template
 from evaluation.protocols.registry import get_protocol
 from evaluation.question_sets.question import Question
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 
 FOLDER = Path(__file__).parent / "templates"
 NAMES = ["chatml", "llama3", "mistral", "gemma", "qwen3", "deepseek_r1"]
@@ -194,3 +194,10 @@ def test_a_file_that_is_no_template_is_named(tokenizer, tmp_path):
     (tmp_path / "empty.jinja").write_text("\n")
     with pytest.raises(UsageError, match="is empty"):
         created(tokenizer, "x", chat_template=str(tmp_path / "empty.jinja"))
+
+
+def test_a_template_that_refuses_a_question_is_an_error(tokenizer, tmp_path):
+    path = tmp_path / "refusing.jinja"
+    path.write_text("{{ raise_exception('never') }}")
+    with pytest.raises(DataError, match=r"the chat template refuses .*never"):
+        created(tokenizer, "x", chat_template=str(path))
