@@ -156,6 +156,24 @@ class RationaleScores(_Checked):
     metrics: Annotated[dict[Line, Number], Field(min_length=1)]
 
 
+class RationaleLanguage(_Checked):
+    """The metrics of the rationales in one language."""
+
+    rationales: Count
+    metrics: dict[Line, dict[str, Number]]
+
+
+class RationaleSummary(_Checked):
+    """A file OUTPUT.summary.json of evaluation/rationales.py."""
+
+    model: str
+    protocol: str
+    settings: dict[str, Any] = {}
+    task: str
+    samples: Count | None
+    languages: dict[str, RationaleLanguage]
+
+
 class CorpusCounts(_Checked):
     """Counts in the manifest of a corpus."""
 

@@ -22,12 +22,13 @@ _CLOSE = re.compile(r"[ \t)\]}】」』》\"'”’»>]*+")
 _OPENING_BRACKETS = tuple("([{【「『《\"'“‘«„<")
 _MOST = 25
 """Further letters of a list at most."""
-_AND = pattern(languages.AND)
+# "e" is Portuguese for "and", "E" an option
+_AND = f"(?-i:{pattern(languages.AND)})"
 _SEPARATOR = re.compile(
     rf"[ \t]*(?:[,、;/&+،][ \t]*(?:{_AND}[ \t]*)?|{_AND}[ \t]*|و[ \t]?(?=[A-Zأبجده]))(?=\S)",
     re.IGNORECASE,
 )
-_OR = re.compile(rf"[ \t]*[,/]?[ \t]*(?:{pattern(languages.OR)})[ \t]*", re.IGNORECASE)
+_OR = re.compile(rf"[ \t]*[,/]?[ \t]*(?-i:{pattern(languages.OR)})[ \t]*", re.IGNORECASE)
 _BEGINS_CLAUSE = re.compile(
     r"[ \t]+(?:is|was|would|can|has|est|n'est|es|no|é|não|ist|è|non)(?!\w)"
     rf"(?![ \t]*{pattern(languages.CORRECT)})",

@@ -18,11 +18,22 @@ _TRAILING_LINES = 7
 _LEAD = re.compile(rf"[\s\W]*(?:{pattern(languages.THEREFORE, languages.FINAL)})[\s:,—–-]*", _FLAGS)
 _ANSWER_PREFIX = re.compile(r"A\s*:\s*(.+)")
 _CUE = re.compile(pattern(languages.CONCLUSION), _FLAGS)
-_AGAINST = re.compile(
-    rf"{pattern(languages.NOT, languages.WRONG, languages.CONDITION)}|[❌✗✘❎]", _FLAGS
+_AGAINST = re.compile(rf"{pattern(languages.NOT, languages.WRONG)}|[❌✗✘❎]", _FLAGS)
+_CONDITION = re.compile(pattern(languages.CONDITION), _FLAGS)
+_IS_OPTION = re.compile(
+    rf"{pattern(languages.COPULA)}[ \t]*(?:an? |the |la |le |el |o |a )?[{SIGNS}][ \t]*[.。(]",
+    _FLAGS,
 )
+_CLAUSE = re.compile(r"[,;:、]")
 _WRONG = re.compile(pattern(languages.WRONG), _FLAGS)
 _REASON = re.compile(r"[\s.)]*(?:,|because|since)", _FLAGS)
+_RATIONALE = re.compile(
+    r"\A[^\n]*\n\s*(?:rationale|explanation|explication|explicación|explicação|reason|justifi|"
+    r"begründung|erklärung|spiegazione|motivazione|обоснование|объяснение|пояснение|解析|解释|理由|"
+    r"解説|해설|설명|التفسير|الشرح)",
+    _FLAGS,
+)
+"""An explanation right after the first line makes this the answer, not the first of a list."""
 _VERDICT = re.compile(rf"[✅✓✔☑]|{pattern(languages.CORRECT)}", _FLAGS)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？؟।])|\n+")
 _COMPLETE = re.compile(rf"[.!。！؟।)\]:{SIGNS}\"”]\s*$")
@@ -43,7 +54,7 @@ def lines(text: str, choices: ChoiceReader) -> list[Declaration]:
         return list(_only_options(values, choices))
     return [
         *_first_line(text, values, choices),
-        *_last_line(values),
+        *_last_line(values, choices),
         *_verdicts(all_lines, choices),
     ]
 
@@ -73,19 +84,26 @@ def _first_line(text: str, values: list[str], choices: ChoiceReader) -> Iterator
     begin = _BULLET.match(text)
     start = begin.end() if begin else 0
     first = choices.at(text, start)
-    if first is None or first.hedged or first.start > start + 1 or first.by_text:
+    if first is None or first.hedged or first.start > start + 1:
         return
     if any(position >= first.end for position in qualifiers.retractions(text)):
         return
     if values[0]:
-        if not values[1]:
+        explained = _RATIONALE.match(text)
+        if explained or not (values[1] or _is_listed(first.letters, values, choices)):
             yield Declaration(Certainty.DECLARED, 0, first.letters)
         return
     following = _next_label(text, first, choices)
-    if following and following == _successor(first.letters, choices):
+    if first.by_text or (following and following == _successor(first.letters, choices)):
         return
     if _explains(text, first):
         yield Declaration(Certainty.CHOSEN, 0, first.letters)
+
+
+def _is_listed(letters: str, values: list[str], choices: ChoiceReader) -> bool:
+    """Return whether the next option has a line, too."""
+    successor = _successor(letters, choices)
+    return successor != "" and successor in values
 
 
 def _explains(text: str, first: Choice) -> bool:
@@ -114,11 +132,14 @@ def _successor(letters: str, choices: ChoiceReader) -> str:
     return order[position] if position < len(order) else ""
 
 
-def _last_line(values: list[str]) -> Iterator[Declaration]:
+def _last_line(values: list[str], choices: ChoiceReader) -> Iterator[Declaration]:
     """Yield the last line that is an option, unless it ends a list of options."""
     for i in range(len(values) - 1, max(len(values) - 1 - _TRAILING_LINES, 0), -1):
         if values[i]:
-            if not values[i - 1]:
+            before = [value for value in values[:i] if value]
+            order = list(choices.options)
+            goes_on = before and order.index(before[-1][-1]) < order.index(values[i][0])
+            if not values[i - 1] and not goes_on:
                 yield Declaration(Certainty.CHOSEN, 0, values[i])
             return
 
@@ -137,20 +158,37 @@ def _verdicts(all_lines: list[str], choices: ChoiceReader) -> Iterator[Declarati
 def conclusion(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
     """Yield the only option of the concluding sentence, by its letter or by its text."""
     if choices.is_yes_no:
+        yield from _yes_no_line(text, choices)
         return
     sentences = [sentence for sentence in _SENTENCE.split(text) if sentence.strip()]
     is_short = len(text) <= _SHORT and bool(_only_option(text, choices))
     for sentence in sentences if is_short else sentences[: -_LAST_SENTENCES - 1 : -1]:
-        if _AGAINST.search(sentence):
+        is_whole = _COMPLETE.search(sentence) or len(sentences) == 1
+        if not is_whole or _CONDITION.search(sentence):
             continue
-        if not is_short:
-            is_discussion = _LABELLED.match(sentence)
-            if is_discussion or not _COMPLETE.search(sentence) or not _CUE.search(sentence):
-                continue
+        is_concluding = _CUE.search(sentence) or _IS_OPTION.search(sentence)
+        if not is_short and (_LABELLED.match(sentence) or not is_concluding):
+            continue
         letters = _only_option(sentence, choices)
-        if letters:
+        if letters and not _AGAINST.search(_clause(sentence, choices)):
             yield Declaration(Certainty.CONCLUSION, 0, letters)
             return
+
+
+def _yes_no_line(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
+    """Yield the yes or no at the beginning of the last line."""
+    begin = text.rfind("\n") + 1
+    choice = choices.at(text, begin)
+    if begin and choice and not choice.hedged and len(choice.letters) == 1:
+        yield Declaration(Certainty.CONCLUSION, 0, choice.letters)
+
+
+def _clause(sentence: str, choices: ChoiceReader) -> str:
+    """Return the clause of a sentence that names an option."""
+    for clause in _CLAUSE.split(sentence):
+        if _only_option(clause, choices):
+            return clause
+    return sentence
 
 
 def _only_option(sentence: str, choices: ChoiceReader) -> str:
@@ -160,18 +198,17 @@ def _only_option(sentence: str, choices: ChoiceReader) -> str:
     position = 0
     while mention := choices.patterns.mention.search(sentence, position):
         start = max(mention.start() - 1, position)
+        is_after_noun = _OPTION_NOUN.search(sentence, max(start - 15, 0), mention.start())
         choice = choices.at(sentence, start) or choices.at(sentence, mention.start())
         position = mention.end()
+        if is_after_noun and mention[0] in choices.options:
+            labels.add(mention[0])
         if choice is None:
             continue
         position = max(choice.end, position)
         if choice.by_text:
             texts.update(filter(choices.texts.is_distinctive, choice.letters))
-        elif choice.delimited or _is_after_option_noun(sentence, mention.start()):
+        elif choice.delimited or is_after_noun:
             labels.update(choice.letters)
     found = labels or texts
     return found.pop() if len(found) == 1 else ""
-
-
-def _is_after_option_noun(sentence: str, position: int) -> bool:
-    return _OPTION_NOUN.search(sentence, max(position - 15, 0), position) is not None

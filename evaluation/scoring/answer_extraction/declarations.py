@@ -36,7 +36,7 @@ class Declaration:
 
 
 _FLAGS = re.IGNORECASE
-_WINDOW = 140
+_WINDOW = 240
 """Characters between a noun such as "answer" and the option at most."""
 _ADVERB = (
     r"(?:[ ,]*(?:\w+ly|thus|then|also|hence|most likely|probably|donc|alors|por (?:lo )?tanto|"
@@ -48,7 +48,9 @@ _LINK = re.compile(
     rf"[ \t\])】」』\"']*+(?:{_COPULA}{_ADVERB}[ \t]*+[:：]?|[:=→➡⇒—–>-]++)\s*+|[】」』]\s*+",
     _FLAGS,
 )
-_NEWLINE = re.compile(r"[ \t:.]*+\n\s*+")
+_NEWLINE = re.compile(r"[ \t:]*+\n\s*+")
+_HEADING = 25
+"""Characters before "answer" in a heading at most."""
 _OPTION_NOUN = pattern(languages.OPTION)
 _NOUN = re.compile(rf"(?:{pattern(languages.ANSWER)}|{_OPTION_NOUN})", _FLAGS)
 _ANSWER = re.compile(pattern(languages.ANSWER), _FLAGS)
@@ -68,12 +70,13 @@ _FALSE_STATEMENT = re.compile(
     _FLAGS,
 )
 """The question asks for the statement that does not hold."""
+_OPTION_THAT = re.compile(rf"{_OPTION_NOUN}[ \t]+(?:that|which|qui|que|che|котор\w+)(?!\w)", _FLAGS)
 _CHOOSE = re.compile(rf"{pattern(languages.CHOOSE)}(?!项|項)\s*[:：]?\s*", _FLAGS)
 _IT_IS = re.compile(r"it|that|c'est|il s'agit", _FLAGS)
 _THEREFORE = re.compile(rf"{pattern(languages.THEREFORE)}[ \t]*[,:：]?[ \t]*", _FLAGS)
 _REMAINS = re.compile(rf"{pattern(languages.REMAINS)}[ \t]*[:：]?[ \t]*", _FLAGS)
 _REMAINED = re.compile(rf"[ \t]*,?[ \t]*{pattern(languages.REMAINED)}", _FLAGS)
-_ONLY_ENDS = re.compile(r"[ \t]*(?:is|fits|can|makes)(?!\w)|[.!]?\s*$", _FLAGS)
+_ONLY_ENDS = re.compile(r"[ \t]*(?:is|fits|can|makes)(?!\w)|[.!]|\s*$", _FLAGS)
 _NOT_BUT = re.compile(rf"[ \t]*+,?[ \t]*+(?:{pattern(languages.INSTEAD)})[ \t]*+", _FLAGS)
 _DEFINITE = r"(?:the|la|le|el|il|o|a|die|der|das|l')"
 _PREDICATE = re.compile(
@@ -113,16 +116,19 @@ def _after_noun(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
         (_ANSWER, Certainty.DECLARED, Certainty.DECLARED),
         (_FINAL, Certainty.DECLARED, Certainty.DECLARED),
         (_CORRECT, Certainty.CHOSEN, Certainty.CONCLUSION),
+        (_OPTION_THAT, Certainty.CHOSEN, Certainty.CONCLUSION),
         (_FALSE_STATEMENT, Certainty.CHOSEN, Certainty.CONCLUSION),
     ):
         for match in noun.finditer(text):
             is_false = noun is _FALSE_STATEMENT
-            if not is_false and qualifiers.is_called_wrong(text, match.start()):
+            if not is_false and qualifiers.is_of_others(text, match.start()):
                 continue
             linked = _linked(text, match, choices)
             if linked is None:
                 continue
             choice, is_beside = linked
+            if not is_beside and qualifiers.is_complement(text, match.start()):
+                continue
             if is_false and len(choice.letters) > 1:
                 continue
             if not qualifiers.holds(text, choice, match.start()):
@@ -145,7 +151,7 @@ def _linked(text: str, noun: re.Match[str], choices: ChoiceReader) -> tuple[Choi
     """Return the choice that a verb or colon links to a noun, and whether it is just beside it."""
     line = _NEWLINE.match(text, noun.end())
     if line and noun.re in (_ANSWER, _FINAL):
-        choice = choices.at(text, line.end())
+        choice = choices.at(text, line.end()) if _is_heading(text, noun) else None
         return (choice, False) if choice else None
     beside = None if line else choices.at(text, noun.end())
     if beside:
@@ -156,10 +162,19 @@ def _linked(text: str, noun: re.Match[str], choices: ChoiceReader) -> tuple[Choi
     for link in _LINK.finditer(text, noun.end(), end):
         if qualifiers.NEGATION.search(text, noun.end(), link.start()):
             return None
+        if noun.re is _CORRECT and "\n" in link[0] and not _names_option(text, noun):
+            return None  # a heading of a list
         choice = choices.at(text, link.end())
         if choice:
             return choice, False
     return None
+
+
+def _is_heading(text: str, noun: re.Match[str]) -> bool:
+    """Return whether a noun at the end of a line has no sentence before it."""
+    begin = text.rfind("\n", 0, noun.start()) + 1
+    is_short = noun.start() - begin <= _HEADING
+    return is_short and not re.compile(_COPULA, _FLAGS).search(text, begin, noun.start())
 
 
 def _certainty_beside(text: str, noun: re.Match[str], choice: Choice) -> Certainty:

@@ -19,12 +19,13 @@ _BEFORE = rf"(?<![{ALPHABETIC}])(?<![{ALPHABETIC}][-'’])"
 _AFTER = rf"(?![{ALPHABETIC}])(?!['’-][{ALPHABETIC}])"
 _FOLLOWING = re.compile(rf"(?:{'|'.join(languages.FOLLOWING.values())})", re.IGNORECASE)
 _WORD = re.compile(r"\s*([^\W\d_]+)")
-_DELIMITER = re.compile(rf"\s*[.,:;!?()\]}}。、؛،؟…/&+|–—=>{SIGNS}-]")
+_DELIMITER = re.compile(rf"\s*i\.\s?e\.|\s*[.,:;!?()\]}}。、؛،؟…/&+|–—=>{SIGNS}-]")
 _LINE_END = re.compile(r"[ \t]*\n")
 _ABBREVIATION = re.compile(r"\.\s?[a-zа-я]|\.?\w*\.\w")
 _KIND = re.compile(r"\s?(?:细胞|細胞|型|族|级|期|세포|형)")
 _UNSPACED = re.compile(r"\s?[\u0600-\u06ff\u0900-\u0dff\u3040-\u9fff\uac00-\ud7a3]")
 _PRONOUN_ENDS = re.compile(r"\s*(?:[.:;)]|is\b|because\b|since\b)")
+_LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 _RUSSIAN_ORDER = re.compile(r"(?<!\w)[БГ](?=[).:])")
 
 
@@ -61,7 +62,8 @@ def label_patterns(letters: tuple[str, ...], words: tuple[str, ...]) -> LabelPat
         letters=table,
         option=re.compile(option, re.IGNORECASE),
         option_text=re.compile(
-            rf"\s*[.:,、)(–—-]*\s*(?:(?P<sign>[{SIGNS}])|(?P<word>{spelled}))", re.IGNORECASE
+            rf"\s*(?:[.:,、)(–—-]*|\(?i\.\s?e\.,?)\s*(?:(?P<sign>[{SIGNS}])|(?P<word>{spelled}))",
+            re.IGNORECASE,
         ),
         mention=re.compile(rf"[{SIGNS}]|{_BEFORE}{label}{_AFTER}", re.IGNORECASE),
         range_end=re.compile(
@@ -104,6 +106,8 @@ def is_label(text: str, end: int, spelled: str, option: str) -> bool:
         return spelled != "a" or "\n" in rest or not text[:end].strip(" a")
     if spelled in ("I", "i") and not _PRONOUN_ENDS.match(rest):
         return False
+    if _begins_option(rest, option):
+        return True
     if _ABBREVIATION.match(rest):  # "E. coli", "e.g."
         word = re.match(r"\.\s([^\W\d_]+)", rest)
         return bool(word and is_following(word[1]))
@@ -114,6 +118,14 @@ def is_label(text: str, end: int, spelled: str, option: str) -> bool:
     if _UNSPACED.match(rest):
         return True
     return _may_precede_word(rest, spelled, option)
+
+
+def _begins_option(rest: str, option: str) -> bool:
+    """Return whether a letter, a full stop and words of its option follow each other."""
+    if not rest.startswith((".", ")")):
+        return False
+    words = _LONG_WORD.findall(rest.split("\n")[0].lower())[:4]
+    return bool(set(words) & set(_LONG_WORD.findall(option.lower())))
 
 
 def _may_precede_word(rest: str, spelled: str, option: str) -> bool:

@@ -117,7 +117,7 @@ NOT: Table = {
     "ru": r"не|ни|нет|нельзя",
     "zh": r"不|非|没有",
     "ja": r"ではな|でな|ない|ません",
-    "ko": r"아니|않",
+    "ko": r"아니|아닙|않",
     "ar": r"[وف]?(?:لا|ليست?|غير|لم|لن)",
     "hi": r"नहीं",
 }
@@ -135,7 +135,7 @@ WRONG: Table = {
     "ru": r"неверн\w*|неправиль\w*|ошибоч\w*|исключ\w*|неверен|противопоказан\w*",
     "zh": r"错误|錯誤|不正确|不对|不符|不选|排除|不合适|不是|有误|错|不考虑|无关|禁忌",
     "ja": r"誤り|誤って|間違い|不適切|正しくない|違う|除外|禁忌|も誤り|は誤り|も不適切|は不適切",
-    "ko": r"틀렸|틀린|오답|아니|부적절",
+    "ko": r"틀렸|틀린|오답|아니|아닙|부적절",
     "ar": r"خاطئة?|خطأ|ممنوع|مستبعد",
     "hi": r"गलत|वर्जित",
 }
@@ -287,9 +287,9 @@ CONDITION: Table = {
     r"tempt\w+|initially|at first|first (?:thought|glance)|mistaken?(?:ly)?|distractor|"
     r"(?:some|many|others|students|people|you|one|everyone) (?:\w+ )?(?:think|choose|pick|say)|"
     r"originally|thought|confus\w+|suggests? that|incorrectly",
-    "fr": r"si|s'il|selon|pourrait|tenté|à première vue",
-    "es": r"si|podría|tentador|a primera vista|en caso",
-    "pt": r"se|caso|poderia|à primeira vista",
+    "fr": r"si (?:le|la|l'|on|un|une|elle|les)|s'il|selon|pourrait|tenté|à première vue",
+    "es": r"si (?:el|la|los|las|se|un|una|fuera|hubiera)|podría|tentador|a primera vista|en caso",
+    "pt": r"se (?:o|a|os|as|houvesse|fosse|não)|poderia|à primeira vista",
     "de": r"wenn|falls|könnte|sofern|auf den ersten blick|denkbar",
     "it": r"potrebbe|a prima vista",
     "ru": r"если|бы|на первый взгляд",
@@ -302,21 +302,21 @@ CONDITION: Table = {
 """A declaration in such a sentence is of another case, of others, or of a first impression."""
 
 RETRACTION: Table = {
-    "en": r"wait(?=\s*(?:[,.!…:—–-]|no\b|I\b))|hmm|actually,? (?:let me|wait|no|I|that|on)|"
-    r"let me (?:re|double|correct|fix)[-\w]*|on (?:second thought|reflection)|correction|"
-    r"corrected answer|I (?:made a mistake|apologi[sz]e|was wrong|misread|stand corrected)|"
-    r"(?:that|this)(?:'s| is| was) (?:not (?:right|correct)|wrong|incorrect|"
-    r"a mistake)|scratch that",
-    "fr": r"attendez|je me corrige|en fait, (?:non|la|c'est)|rectification",
-    "es": r"espera|corrijo|rectifico|mejor dicho|en realidad, (?:la|no|es)",
-    "pt": r"espere|corrigindo|na verdade, (?:a|não|é)",
-    "de": r"moment(?=\s*[,.!:—–-])|warte|korrektur|ich korrigiere",
-    "it": r"anzi|aspett[ai]|correzione|mi correggo",
-    "ru": r"подожди(?:те)?|стоп|точнее|исправл\w+",
-    "zh": r"等等(?=[,。.!])|等一下|不对[,。]|更正",
+    "en": r"(?<![a-z] )wait(?=\s*(?:[,.!…:—–]|no\b|I\b))|(?:but|oh|no),? wait|hmm|"
+    r"actually,? (?:let me|wait|no|I|that|on)|let me (?:re|double|correct|fix)[-\w]*|"
+    r"on (?:second thought|reflection)|correction(?=:)|corrected answer|scratch that|"
+    r"I (?:made a mistake|apologi[sz]e|was wrong|misread|stand corrected)|"
+    r"(?<![a-z] )(?:no, )?that(?:'s| is| was) (?:not (?:right|correct)|wrong)",
+    "fr": r"attendez|je me corrige|en fait, (?:non|la|c'est)|rectification(?= ?:)",
+    "es": r"espera(?=[,.:!…])|corrijo|rectifico|mejor dicho|en realidad, (?:la|no|es)",
+    "pt": r"espere(?=[,.:!…])|corrigindo|na verdade, (?:a|não|é)",
+    "de": r"moment(?=\s*[,.!:—–])|warte(?=[,.:!…])|korrektur(?=:)|ich korrigiere",
+    "it": r"anzi|aspett[ai](?=[,.:!…])|correzione(?=:)|mi correggo",
+    "ru": r"подожди(?:те)?|стоп|исправл(?:яюсь|юсь)|поправка(?=:)",
+    "zh": r"(?<=[。.!?\n ])等等(?=[,。.!])|等一下|(?<=[。.!?\n ])不对[,。]|更正(?=:)",
     "ja": r"待って|訂正|いや、",
-    "ko": r"잠깐|아니, |정정",
-    "ar": r"انتظر|تصحيح|مهلا",
+    "ko": r"잠깐|아니, |정정(?=:)",
+    "ar": r"انتظر|تصحيح(?=:)|مهلا",
     "hi": r"रुकिए",
 }
 """Where a model takes back what it declared before."""

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-_LONGEST = 20_000
+_LONGEST = 12_000
 """Characters of an answer that are read: the beginning, and the rest from the end."""
 _HEAD = 4_000
 _SPACES = re.compile(r"[ \t\u00a0]++")
@@ -27,6 +27,7 @@ What it answers there is not ours.
 """
 _LATEX_TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mathit|mbox|bf)\s*\{([^{}]*)\}")
 _INVISIBLE = re.compile("[\ufe00-\ufe0f\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
+_QUOTES = str.maketrans("’‘‛`´“”„‟", "'''''\"\"\"\"")
 _HTML = re.compile(r"</?(?:b|i|u|em|strong|p|span|div|code|center|br)\s*/?>", re.IGNORECASE)
 _BOLD_LETTER = re.compile(r"(?<!\w)(?:\*\*|__|`)\s*([^\W\d_])\s*(?:\*\*|__|`)(?!\w)")
 _MARKDOWN = re.compile(r"\*+|`+|(?<!\w)_+|_+(?!\w)|(?m:^[ \t]*(?:#+|>+)[ \t]*)|\\[()\[\]]|\$")
@@ -49,5 +50,5 @@ def without_markup(text: str) -> str:
     text = _HTML.sub("", text)
     text = _BOLD_LETTER.sub(r"(\1)", text)
     text = _MARKDOWN.sub("", text)
-    text = _INVISIBLE.sub("", text)
+    text = _INVISIBLE.sub("", text).translate(_QUOTES)
     return _SPACES.sub(" ", text).strip()

@@ -20,6 +20,9 @@ _ARTICLE = re.compile(
     re.IGNORECASE,
 )
 
+_LABEL = re.compile(r"\A\(?([A-Za-z])[.)]\s*")
+"""Some question sets repeat the letter in the option's text."""
+
 
 class OptionTexts:
     """The texts of one question's options."""
@@ -51,8 +54,15 @@ class OptionTexts:
 def _distinct_texts(options: Mapping[str, str]) -> dict[str, str]:
     """Return the texts to look for, longest first; repeated and one-letter texts are left out."""
     texts: dict[str, str] = {}
+    own_labels = [
+        label
+        for letter, option in options.items()
+        if (label := _LABEL.match(option)) and label[1].upper() == letter
+    ]
     for letter, option in options.items():
-        text = _ARTICLE.sub("", without_markup(option).rstrip(" .。;"))
+        text = without_markup(option).rstrip(" .。;")
+        # one such label may be a part of the text, as in "E. coli"
+        text = _ARTICLE.sub("", _LABEL.sub("", text) if len(own_labels) > 1 else text)
         if len(text) > 1 or (text and not text.isascii()):
             texts[letter] = text
     lowered = [text.lower() for text in texts.values()]
@@ -69,7 +79,8 @@ def _alternation(texts: dict[str, str]) -> re.Pattern[str]:
         article = r"(?:(?<!\w)(?-i:an?|the)\s+)?" if text.isascii() else ""
         # "ACE" is an option, "ace" a word
         cased = "i" if len(text) > 3 else ""
-        groups.append(f"(?{cased}:{left}{article}({words}){right})")
+        # the repeated letter of "A. a. Aspirin"
+        groups.append(f"(?{cased}:{left}(?:(?<=[.)] )[a-z][.)]\\s+)?{article}({words}){right})")
     return re.compile("|".join(groups))
 
 

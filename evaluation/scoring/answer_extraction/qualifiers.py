@@ -21,7 +21,21 @@ _OPTION_NEGATED = re.compile(
     rf"(?:the |a |an |la |le |a letra |{_OPTION})*+[ \t]*+[(\[\"'“]*+$",
     _FLAGS,
 )
-_CALLED_WRONG = re.compile(rf"(?:{_WRONG}|{_NOT})[ \t]*(?:the |la |le |die )*$", _FLAGS)
+_CALLED_WRONG = re.compile(
+    rf"(?:{_WRONG}|{_NOT})[ \t]*(?:the |la |le |die )*(?:{pattern(languages.CORRECT)}[ \t]*)?$",
+    _FLAGS,
+)
+_COMPLEMENT = re.compile(
+    rf"(?<!what )(?<!which )(?<!\w)(?:is|are|was|est|sont|es|son|é|são|ist|sind|è|sono)[ \t]+"
+    r"(?:an? |the |la |les |las |el |a |as |die |le )?"
+    rf"(?:more \w+ |{pattern(languages.CORRECT)} ?)*$",
+    _FLAGS,
+)
+_OTHERS = re.compile(
+    r"(?<!\w)(?:others?|remaining|rest of|following|autres?|otr[ao]s|demais|outr[ao]s|anderen?|"
+    r"altr[aei]|остальны\w+|другие)(?!\w)|其他|其余|他の",
+    _FLAGS,
+)
 _DENIED = re.compile(
     rf"[ \t]*+[)\]\"'”]*+[ \t]*+(?:{_OPTION})?"
     rf"(?:[ \t]*+{_COPULA}|[ \t]*+(?:seems|looks|can|may|might|could)(?!\w))?[ \t]*+"
@@ -29,14 +43,14 @@ _DENIED = re.compile(
     rf"(?:{_WRONG}|{_NOT})",
     _FLAGS,
 )
-_NEGATED_AFTER = re.compile(r"[^.。,،\n]{0,8}?(?:아니|않|ではな|でな|ない|नहीं)")
+_NEGATED_AFTER = re.compile(r"[^.。,،\n]{0,8}?(?:아니|아닙|않|ではな|でな|ない|नहीं)")
 _CONDITION = re.compile(pattern(languages.CONDITION), _FLAGS)
 _HEDGE = re.compile(
     r"(?<!\w)(?:might|could|may|perhaps|possibly|peut-être|pourrait|podría|poderia|könnte|potrebbe"
     r"|может быть|возможно)(?!\w)|可能是|かもしれ",
     _FLAGS,
 )
-_IF = re.compile(r"(?<!\w)(?:if|unless|depending|wenn|falls|si|se|если)(?!\w)|如果|もし", _FLAGS)
+_IF = re.compile(r"(?<!\w)(?:if|unless|depending|wenn|falls|s'il|если)(?!\w)|如果|もし", _FLAGS)
 _WOULD = re.compile(
     r"(?<!\w)(?:would|could|might|serait|sería|seria|wäre|könnte|sarebbe|бы)(?!\w)", _FLAGS
 )
@@ -80,9 +94,17 @@ def holds(text: str, choice: Choice, start: int, hedges: bool = True) -> bool:
     return not (condition and _WOULD.search(text, start, condition.start()))
 
 
-def is_called_wrong(text: str, position: int) -> bool:
-    """Return whether "wrong" or "not" stands before a position: "the wrong answer is"."""
-    return _CALLED_WRONG.search(text, max(position - 30, 0), position) is not None
+def is_of_others(text: str, position: int) -> bool:
+    """Return whether a noun is of the wrong options: "the wrong answer", "other options"."""
+    if _CALLED_WRONG.search(text, max(position - 30, 0), position):
+        return True
+    begin = max(position - 40, sentence_start(text, position))
+    return _OTHERS.search(text, begin, position) is not None
+
+
+def is_complement(text: str, position: int) -> bool:
+    """Return whether a noun is said of something before it: "C is the correct answer: …"."""
+    return _COMPLEMENT.search(text, max(position - 45, 0), position) is not None
 
 
 def is_negated(text: str, position: int) -> bool:

@@ -1,5 +1,6 @@
 """The robust reader: which options an answer names."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,8 @@ from evaluation.scoring.answer_extraction.declarations import (
 )
 from evaluation.scoring.answer_extraction.normalization import normalize
 from evaluation.scoring.answer_extraction.thinking import strip_thinking
+
+_OPTIONS_AGAIN = re.compile(r"\n[ \t]*+(?:Answer )?(?:Options|Choices):?[ \t]*\n", re.IGNORECASE)
 
 
 class Status(StrEnum):
@@ -59,7 +62,14 @@ def majority(extracted: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | N
 
 
 def _letters(text: str, options: Options) -> tuple[str, ...] | None:
-    if not text:
+    """Return the letters of an answer, or of what comes before it repeats the options."""
+    before, *repeated = _OPTIONS_AGAIN.split(text, maxsplit=1)
+    letters = _named(before, options)
+    return _named(text, options) if repeated and letters is None else letters
+
+
+def _named(text: str, options: Options) -> tuple[str, ...] | None:
+    if not text.strip():
         return None
     reader = option_choices.reader(options)
     text = reader.texts.mask(text)

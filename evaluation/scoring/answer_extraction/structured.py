@@ -26,6 +26,8 @@ _TAG = re.compile(
 )
 _DOUBLE_BRACKETS = re.compile(r"\[\[(?P<brackets>[^\[\]]{1,40})\]\]|<<(?P<angles>[^<>]{1,40})>>")
 _QUOTE = re.compile(r"[\"']")
+_SHARED = 0.8
+"""Fraction of an option's words that make it the option's text."""
 _PADDING = re.compile(r"[\s.。;,!)\]}\"'*]*+")
 
 
@@ -62,4 +64,5 @@ def _is_own_text(rest: str, letters: str, choices: ChoiceReader) -> bool:
     own = re.findall(r"\w+", choices.options.get(letters, "").lower())
     if not words or not own:
         return False
-    return set(words) <= set(own) or (len(own) > 1 and set(own) <= set(words))
+    shared = len(set(words) & set(own))
+    return shared == len(set(words)) or (shared > 1 and shared >= _SHARED * len(set(own)))
