@@ -176,7 +176,7 @@ MMEDBENCH_BLEU1 = PublishedTable(
         "MMedLM (7B)": (47.37, 48.68, 48.95, 45.39, 33.24, 46.68, 45.05),
         "MMedLM 2 (7B)": (50.02, 51.39, 54.79, 49.04, 37.49, 50.14, 48.81),
     },
-    "bleu1_sentence_mean",
+    "bleu1_mmedlm",
 )
 
 MMEDBENCH_ROUGE1 = PublishedTable(
@@ -197,7 +197,7 @@ MMEDBENCH_ROUGE1 = PublishedTable(
         "MMedLM (7B)": (41.98, 49.28, 52.34, 41.41, 24.67, 41.35, 41.84),
         "MMedLM 2 (7B)": (44.77, 51.78, 57.10, 45.30, 28.18, 44.59, 45.29),
     },
-    "rouge1_unique_words",
+    "rouge1_mmedlm",
 )
 
 MMEDLM_ENGLISH = PublishedTable(
