@@ -130,6 +130,16 @@ class ScoredQuestion(_Checked):
     outputs: list[str] = []
 
 
+class ScoredHarnessDocument(_Checked):
+    """A sample of a task of lm-evaluation-harness."""
+
+    id: str
+    score: Number
+    weight: Annotated[Number, Field(gt=0)] = 1.0
+    subject: str = ""
+    metrics: dict[str, Number] = {}
+
+
 class ScoredRationale(_Checked):
     """A sample with a checked reference rationale."""
 
