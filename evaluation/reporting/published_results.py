@@ -212,8 +212,8 @@ MMEDLM_ENGLISH = PublishedTable(
     f"{_MMEDBENCH_SOURCE}, and table 3 of the paper. MMed-Llama 3 is fine-tuned with further"
     " English instructions (of PMC-LLaMA); rows of other models are partly taken from their papers,"
     " so that prompts and shots differ from row to row. The printed average of Mistral (62.97) is"
-    " not the mean of its row (62.86). GPT-3.5's MedMCQA and PubMedQA are printed in this order; BioMistral has them"
-    " the other way round",
+    " not the mean of its row (62.86). GPT-3.5's MedMCQA and PubMedQA are printed in this order;"
+    " BioMistral has them the other way round",
     (
         _or_biomistral("MedQA", "medqa_4options", "MedQA", 1273),
         _or_biomistral("MedMCQA", "medmcqa", "MedMCQA", 4183),
