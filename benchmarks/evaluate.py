@@ -1,25 +1,33 @@
 """Questions per second of Galen and of lm-evaluation-harness, in one process.
 
-On the same questions, with the same model, precision and batch.
+On the same prompts, with the same model, precision and batch.
 
-    python benchmarks/evaluate.py --model MODEL --questions pubmedqa/ori_pqal.json \\
-        --ids pubmedqa/test_ground_truth.json --reader pubmedqa --limit 500 --part 25 \\
-        --items pubmedqa.jsonl
-    python benchmarks/evaluate.py --model MODEL --questions data/mmlu/test --reader mmlu \\
-        --protocol lm_eval --num-fewshot 5
+    python benchmarks/evaluate.py --model MODEL --task mmlu_anatomy --data mmlu/anatomy \\
+        --num-fewshot 5
+    python benchmarks/evaluate.py --model MODEL --task pubmedqa --data pubmedqa --limit 500 \\
+        --part 25 --items pubmedqa.jsonl
 
-Both get the same prompts and continuations and give the log-likelihood of each; the predictions are
-compared too. The harness runs with its own `batch_size`; Galen's batches hold at most as many
-tokens as one of its batches of the longest prompts. Loading the model and a first batch are not
-counted, tokenizing is. The sides take turns, part by part, so that another load of the machine
-affects both; an interrupted run with --items resumes.
+The prompts and continuations are those that the harness builds from its own task file; DATA holds
+the splits of the data set that the task names, as files of its rows: `test.jsonl`, `dev.jsonl` and
+the like, or `.parquet`. Galen's own prompts for the same rows are counted where they are equal
+(`galen_prompts_equal`; null for tasks that Galen has not). Few-shot examples are the first ones of
+their split on both sides.
+
+Both give the log-likelihood of each continuation; the predictions are compared, too. The harness
+runs with its own `batch_size`; Galen's batches hold at most as many tokens as one of its batches of
+the longest prompts. Loading the model and a first batch are not counted, tokenizing is. The sides
+take turns, part by part, so that another load of the machine affects both; an interrupted run with
+--items resumes.
 """
 
 import argparse
+import fnmatch
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,64 +37,174 @@ from evaluation.backends import encoding
 from evaluation.backends.base import Batching
 from evaluation.prompts.registry import get_template
 from evaluation.prompts.template import Prompt
+from evaluation.question_sets.question import Question
+from evaluation.question_sets.rows import Row
 from galen import cli, manifest
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 
 SIDES = ("galen", "lm_eval")
+
+
+@dataclass(frozen=True, slots=True)
+class Counterpart:
+    """How Galen reads and asks a task of the harness."""
+
+    reader: str
+    protocol: str = "lm_eval"
+
+
+COUNTERPARTS = {
+    "mmlu_*_continuation": Counterpart("mmlu", "lm_eval_continuation"),
+    "mmlu_*": Counterpart("mmlu"),
+    "medqa_4options": Counterpart("medqa"),
+    "medmcqa": Counterpart("medmcqa"),
+    "pubmedqa": Counterpart("pubmedqa"),
+    "headqa_*": Counterpart("headqa"),
+    "truthfulqa_mc1": Counterpart("truthfulqa"),
+}
+"""Tasks of the harness that Galen has, too, by patterns of their names."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     arguments = _parser().parse_args(argv)
-    ids, prompts = _prompts(arguments)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    task = load_task(arguments.task, arguments.data, arguments.num_fewshot, arguments.limit)
+    prompts = harness_prompts(task)
+    equal = galen_prompts_equal(arguments.task, task, prompts, arguments.num_fewshot)
     sides = _load_sides(arguments)
     for score in sides.values():
         score(prompts[: arguments.batch])  # memory and threads are ready afterwards
-    parts = _read(arguments.items)
-    size = arguments.part or len(ids)
-    for start in range(sum(len(part["questions"]) for part in parts), len(ids), size):
-        part: dict[str, Any] = {"questions": ids[start : start + size], "seconds": {}}
+    settings = {name: getattr(arguments, name) for name in ("task", "num_fewshot", "dtype")}
+    parts = _read(arguments.items, settings)
+    size = arguments.part or len(prompts)
+    for start in range(sum(part["questions"] for part in parts), len(prompts), size):
+        chosen = prompts[start : start + size]
+        part: dict[str, Any] = {**settings, "questions": len(chosen), "seconds": {}}
         for name, score in sides.items():
             started = time.perf_counter()
-            part[name] = score(prompts[start : start + size])
+            part[name] = score(chosen)
             part["seconds"][name] = time.perf_counter() - started
         parts.append(part)
         if arguments.items:
             with arguments.items.open("a") as file:
                 file.write(json.dumps(part) + "\n")
-        count = len(part["questions"])
-        rates = [f"{name} {count / seconds:.2f}/s" for name, seconds in part["seconds"].items()]
-        print(f"{start + count} of {len(ids)} questions; {', '.join(rates)}", flush=True)
-    result: dict[str, Any] = {"questions": len(ids)}
-    result |= {
-        name: getattr(arguments, name) for name in ("protocol", "num_fewshot", "batch", "dtype")
-    }
+        rates = [
+            f"{name} {len(chosen) / seconds:.2f}/s" for name, seconds in part["seconds"].items()
+        ]
+        print(f"{start + len(chosen)} of {len(prompts)} questions; {', '.join(rates)}", flush=True)
+    result: dict[str, Any] = {"questions": len(prompts), "galen_prompts_equal": equal}
+    result |= {**settings, "batch": arguments.batch}
     result |= {**_summary(parts), "versions": manifest.versions()}
     print(json.dumps(result, indent=1))
 
 
-def _prompts(arguments: argparse.Namespace) -> tuple[list[str], list[Prompt]]:
-    """Return the ids of the questions, and their prompts."""
-    questions = question_sets.read(arguments.reader, arguments.questions)
-    if arguments.ids is not None:
-        questions = question_sets.select(questions, arguments.ids)
-    render = get_template(arguments.protocol)
-    few_shot = questions[: arguments.num_fewshot]
-    chosen = questions[arguments.num_fewshot :][: arguments.limit]
-    ids = [question.id for question in chosen]
-    return ids, [render(question, few_shot) for question in chosen]
+def load_task(
+    name: str, data: Path, num_fewshot: int = 0, limit: int | None = None, manager: Any = None
+) -> Any:
+    """Return a task of the installed harness with its requests, over local rows of its data set.
+
+    Args:
+        name: a multiple-choice task of the harness.
+        data: folder with a file for each split: `test.jsonl`, `dev.jsonl`, or `.parquet`.
+        num_fewshot: few-shot examples, the first ones of their split.
+        limit: build requests only for the first so many documents.
+        manager: the harness' task manager; None: one of all its tasks, which takes ten seconds.
+
+    Raises:
+        UsageError: lm-eval is not installed, or has no such task.
+        DataError: the folder has no such files.
+    """
+    try:
+        from lm_eval.api.samplers import FirstNSampler
+        from lm_eval.tasks import TaskManager
+    except ImportError:
+        raise UsageError("lm-eval is missing: pip install 'lm-eval>=0.4.9'") from None
+    files = {
+        path.name.split(".")[0].split("-")[0]: str(path)
+        for path in sorted(data.glob("*"))
+        if path.suffix in (".jsonl", ".parquet")
+    }
+    if not files:
+        raise DataError(f"{data} holds no .jsonl or .parquet file of a split")
+    is_parquet = next(iter(files.values())).endswith(".parquet")
+    manager = manager or TaskManager()
+    if name not in manager.all_subtasks:
+        raise UsageError(f"lm-evaluation-harness has no task {name!r}")
+    with tempfile.TemporaryDirectory() as work:
+        local = {
+            "include": str(manager.task_index[name].yaml_path),
+            "task": name,
+            "dataset_path": "parquet" if is_parquet else "json",
+            "dataset_name": None,
+            "dataset_kwargs": {"data_files": files, "cache_dir": work, "keep_in_memory": True},
+        }
+        path = Path(work, f"{name}.yaml")
+        path.write_text(json.dumps(local))
+        [task] = manager.load([str(path)])["tasks"].values()
+    if task.OUTPUT_TYPE != "multiple_choice":
+        raise UsageError(f"{name} is no multiple-choice task")
+    task.set_config("num_fewshot", num_fewshot)
+    if num_fewshot:
+        task.sampler = FirstNSampler(list(task.fewshot_docs()))
+    task.build_all_requests(limit=limit)
+    return task
+
+
+def harness_prompts(task: Any) -> list[Prompt]:
+    """Return the prompt of each document with its continuations, as the harness built them."""
+    prompts: dict[int, Prompt] = {}
+    for instance in task.instances:
+        context, continuation = instance.args
+        prompt = prompts.setdefault(instance.doc_id, Prompt(context, {}))
+        prompt.continuations[str(instance.idx)] = continuation
+    return [prompts[number] for number in sorted(prompts)]
+
+
+def galen_prompts_equal(
+    name: str, task: Any, prompts: list[Prompt], num_fewshot: int = 0
+) -> int | None:
+    """Return how many of the harness' prompts are also Galen's, read from the same rows.
+
+    Continuations may be in another order. None if Galen has no such task.
+    """
+    found = next((key for key in COUNTERPARTS if fnmatch.fnmatch(name, key)), None)
+    if found is None:
+        return None
+    counterpart = COUNTERPARTS[found]
+    render = get_template(counterpart.protocol)
+    few_shot: list[Question] = []
+    if num_fewshot:
+        few_shot = _questions(counterpart, name, list(task.fewshot_docs())[:num_fewshot])
+    questions = _questions(counterpart, name, list(task.eval_docs)[: len(prompts)])
+    equal = 0
+    for question, expected in zip(questions, prompts, strict=True):
+        prompt = render(question, few_shot)
+        same_text = prompt.text == expected.text
+        ours, theirs = (sorted(item.continuations.values()) for item in (prompt, expected))
+        equal += same_text and ours == theirs
+    return equal
+
+
+def _questions(counterpart: Counterpart, name: str, docs: list[dict[str, Any]]) -> list[Question]:
+    reader = question_sets.reader(counterpart.reader)
+    questions = []
+    for number, doc in enumerate(docs, start=1):
+        # the language of HEAD-QA is in the name of its configuration
+        row = Row(dict(doc), f"{name}, document {number}", name.rpartition("_")[2], number)
+        question = reader.convert(row)
+        if question is None:
+            raise row.wrong("Galen skips this document")
+        questions.append(question)
+    return questions
 
 
 def _load_sides(
     arguments: argparse.Namespace,
 ) -> dict[str, Callable[[list[Prompt]], list[list[float]]]]:
     """Load both programs' models; return a function for each that scores prompts."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        from lm_eval.models.huggingface import HFLM
-    except ImportError:
-        raise UsageError("lm-eval is missing: pip install 'lm-eval>=0.4.9'") from None
     import torch
+    from lm_eval.models.huggingface import HFLM
 
     from evaluation.backends.transformers_backend import TransformersBackend
 
@@ -127,10 +245,19 @@ def _summary(parts: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _read(path: Path | None) -> list[dict[str, Any]]:
+def _read(path: Path | None, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parts that an interrupted run has scored.
+
+    Raises:
+        UsageError: they are of another task or have other settings.
+    """
     if path is None or not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    parts: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+    for part in parts:
+        if any(part.get(name) != value for name, value in settings.items()):
+            raise UsageError(f"{path} holds parts of another task or with other settings")
+    return parts
 
 
 def _score_galen(backend: Any, batch: int, prompts: list[Prompt]) -> list[list[float]]:
@@ -165,22 +292,20 @@ def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder")
-    add("--questions", required=True, metavar="FILE", help="a published question set")
+    add("--task", required=True, help="a multiple-choice task of lm-evaluation-harness")
     add(
-        "--ids",
+        "--data",
         type=Path,
-        metavar="FILE",
-        help="only the questions with these ids, for example test_ground_truth.json",
+        required=True,
+        metavar="DIR",
+        help="rows of the task's data set, a file for each split: test.jsonl, dev.jsonl …",
     )
-    readers = ", ".join(question_sets.READERS)
-    add("--reader", required=True, help=f"format of the questions: {readers}")
-    add("--protocol", default="lm_eval", help="lm_eval or lm_eval_continuation [lm_eval]")
     add(
         "--num-fewshot",
         type=int,
         default=0,
         metavar="K",
-        help="use the first K questions as few-shot examples [0]",
+        help="few-shot examples, the first K of their split [0]",
     )
     add(
         "--items",

@@ -1,6 +1,7 @@
 """Score the rationales that a model generated.
 
-BLEU-1, ROUGE-1, BERTScore, a language model as judge, and a sheet for human judges.
+BLEU-1, ROUGE-1 (also as MMedLM computes them), BERTScore, a language model as judge, and a sheet
+for human judges.
 
     galen rationales scores/base --task mmedbench_french \\
         --output rationales.jsonl --encoder ENCODER
@@ -10,9 +11,10 @@ BLEU-1, ROUGE-1, BERTScore, a language model as judge, and a sheet for human jud
 
 RUN is an output folder of `galen evaluate` under the protocol mmedbench_rationale. Only samples
 whose reference rationale was checked by a human are compared, as in the paper. Each sample is
-written at once: after an interruption, the same command resumes. The sheet shows question,
-reference and rationale without the model's name; `galen agreement` reads it after the judges have
-filled it in.
+written at once: after an interruption, the same command resumes. OUTPUT.summary.json has the
+metrics of each language; `galen report --rationales` shows them beside the published ones. The
+sheet shows question, reference and rationale without the model's name; `galen agreement` reads it
+after the judges have filled it in.
 """
 
 import argparse
@@ -21,17 +23,20 @@ import json
 import logging
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from evaluation.chat_models import local_chat
 from evaluation.chat_models.local_chat import Chat
-from evaluation.metrics import text_metrics
+from evaluation.metrics import intervals, text_metrics
 from evaluation.question_sets import jsonl
 from evaluation.reporting import error_analysis, sheet
-from evaluation.scoring.results_schema import ScoredRationale, check
+from evaluation.scoring.answer_extraction.thinking import strip_thinking
+from evaluation.scoring.results_schema import Results, ScoredRationale, check
 from evaluation.scoring.sample_log import SampleLog, parts
 from galen import cli, lock
+from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
 
@@ -44,6 +49,27 @@ JUDGE = (
     " length.\n\nQuestion:\n{prompt}\n\nReference rationale:\n{reference}\n\nCandidate"
     " rationale:\n{candidate}\n\nReply with one line: Rating: N"
 )
+
+
+def _bleu1(candidate: str, reference: str, language: str) -> float:
+    return text_metrics.bleu1([candidate], [reference], language)
+
+
+_TEXT_METRICS: dict[str, Callable[[str, str, str], float]] = {
+    "bleu1": _bleu1,
+    "rouge1": text_metrics.rouge1,
+    "bleu1_mmedlm": text_metrics.bleu1_mmedlm,
+    "rouge1_mmedlm": text_metrics.rouge1_mmedlm,
+}
+"""Metrics of a candidate, a reference and a language."""
+_TITLES = {
+    "bleu1_corpus": "BLEU-1 (corpus)",
+    "rouge1": "ROUGE-1",
+    "bleu1_mmedlm": "BLEU-1 (MMedLM: mean of texts)",
+    "rouge1_mmedlm": "ROUGE-1 (MMedLM: different words)",
+    "bertscore": "BERTScore",
+    "judge": "judge",
+}
 _TRIES = 3
 """Requests to the judge until it gives a rating."""
 
@@ -78,27 +104,60 @@ def main(argv: list[str] | None = None) -> None:
     if options.sheet:
         write_sheet(options.sheet, samples, options.judges)
         logger.info(f"rating sheet: {options.sheet}")
-    for language, group in _by_language(samples, records).items():
-        print(_summary(language, group))
+    languages = {
+        language: _summary(group, language)
+        for language, group in _by_language(samples, records).items()
+    }
+    for language, summary in languages.items():
+        print(_line(language, summary))
+    summary_path = options.output.with_name(f"{options.output.name}.summary.json")
+    _write_summary(summary_path, options.run, options.task, languages)
 
 
 def _signature(sample: dict[str, Any], settings: list[Any]) -> str:
     """Return a hash of what decides the scores of a sample."""
-    content = json.dumps([sample["candidate"], sample["rationale"], *settings])
+    content = json.dumps([sample["candidate"], sample["rationale"], *settings, *_TEXT_METRICS])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _summary(language: str, group: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
-    """Return one line with the metrics of a language: corpus BLEU-1, means of the others."""
+def _summary(group: list[tuple[dict[str, Any], dict[str, Any]]], language: str) -> dict[str, Any]:
+    """Return the metrics of a language: corpus BLEU-1, means of the others with 95 % intervals."""
     candidates = [sample["candidate"] for sample, _ in group]
     references = [sample["rationale"] for sample, _ in group]
-    bleu1 = text_metrics.bleu1(candidates, references, language)
-    fields = [f"{language}: {len(group)} rationales", f"BLEU-1 {bleu1:.2f}"]
+    corpus = text_metrics.bleu1(candidates, references, language)
+    metrics: dict[str, Any] = {"bleu1_corpus": {"value": corpus}}
     for name in group[0][1]["metrics"]:
         if name != "bleu1":
             values = [record["metrics"][name] for _, record in group]
-            fields.append(f"{name} {sum(values) / len(values):.2f}")
+            metrics[name] = intervals.mean(values).as_dict()
+    return {"rationales": len(group), "metrics": metrics}
+
+
+def _line(language: str, summary: dict[str, Any]) -> str:
+    """Return the metrics of a language in one line."""
+    fields = [f"{language}: {summary['rationales']} rationales"]
+    for name, estimate in summary["metrics"].items():
+        fields.append(f"{_TITLES.get(name, name)} {estimate['value']:.2f}")
     return ", ".join(fields)
+
+
+def _write_summary(path: Path, run: Path, task: str, languages: dict[str, dict[str, Any]]) -> None:
+    """Write the metrics of each language, with the model and the conditions of the run."""
+    results_path = run / "results.json"
+    if not results_path.is_file():
+        logger.warning(f"{run} has no results.json: {path.name} is not written")
+        return
+    results = jsonl.tree(results_path)
+    check(Results, results, results_path, " is not a results file of `galen evaluate`")
+    summary = {
+        "model": results["model"]["name"],
+        "protocol": results["protocol"],
+        "settings": results.get("settings", {}),
+        "task": task,
+        "samples": results["tasks"][task]["samples"] if task in results["tasks"] else None,
+        "languages": languages,
+    }
+    write_text(path, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_samples(run: Path, task: str) -> list[dict[str, Any]]:
@@ -142,8 +201,9 @@ def read_samples(run: Path, task: str) -> list[dict[str, Any]]:
 
 
 def _rationale(output: str) -> str:
-    """Return the rationale in an answer of MMedBench's template."""
-    return output.split("###Answer:")[0].replace("###Rationale:", "").strip()
+    """Return the rationale in an answer of MMedBench's template, without the model's thinking."""
+    answer, _ = strip_thinking(output)
+    return answer.split("###Answer:")[0].replace("###Rationale:", "").strip()
 
 
 def score(
@@ -154,8 +214,7 @@ def score(
     reference = sample["rationale"]
     language = sample["language"]
     metrics = {
-        "bleu1": text_metrics.bleu1([candidate], [reference], language),
-        "rouge1": text_metrics.rouge1(candidate, reference, language),
+        name: metric(candidate, reference, language) for name, metric in _TEXT_METRICS.items()
     }
     if encoder:
         metrics["bertscore"] = encoder.f1(candidate, reference)

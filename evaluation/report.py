@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import generated_answers
-from evaluation.reporting import comparison, error_analysis, paper_tables, report_inputs, tables
+from evaluation.reporting import (
+    comparison,
+    error_analysis,
+    paper_tables,
+    rationale_summaries,
+    report_inputs,
+    tables,
+)
 from evaluation.reporting.comparison import Comparison, Row
 from evaluation.reporting.report_inputs import ModelScores
 from evaluation.scoring import option_orders
@@ -61,7 +68,8 @@ def _report(options: argparse.Namespace) -> None:
     """Read the inputs, and write the page and the tables."""
     models = report_inputs.named([report_inputs.read_scores(folder) for folder in options.results])
     comparisons = comparison.compare(models)
-    paper = paper_tables.paper_tables(models)
+    rationales = rationale_summaries.read(options.rationales)
+    paper = paper_tables.paper_tables(models, rationales)
     folders = {"Further pretraining": options.pretraining, "Fine-tuning": options.finetuning}
     html = render(
         title=options.title,
@@ -362,6 +370,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="RUN",
         help="run folder of `galen finetune`, for its loss curve",
+    )
+    parser.add_argument(
+        "--rationales",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="summaries of `galen rationales`, for MMedBench's tables of BLEU-1 and ROUGE-1",
     )
     parser.add_argument(
         "--times",

@@ -176,7 +176,16 @@ def _add_task_options(parser: cli.ArgumentParser) -> None:
         "--tasks",
         required=True,
         metavar="A,B",
-        help="built-in tasks (below), or paths of task files",
+        help=(
+            "built-in tasks (below), paths of task files, or lm_eval:NAME, a task, group or tag of"
+            " the installed lm-evaluation-harness"
+        ),
+    )
+    parser.add_argument(
+        "--lm-eval-include-path",
+        type=Path,
+        metavar="DIR",
+        help="folder of further task files of lm-evaluation-harness",
     )
     parser.add_argument(
         "--protocol",

@@ -267,6 +267,8 @@ class RunFiles:
         """
         self._identity = identity.record()
         stored = _stored(self.state_path)
+        if stored is not None and not isinstance(stored.get("state"), dict):
+            stored = {}  # damaged
         earlier = None if stored is None else stored.get("identity")
         if stored is not None and earlier == self._identity:
             return dict(stored["state"])

@@ -77,6 +77,12 @@ class Backend(Protocol):
         """Yield the same, and the id of the most likely token after the prompt."""
         ...
 
+    def log_likelihoods_and_greedy(
+        self, requests: Sequence[Request], batching: Batching
+    ) -> Iterator[list[tuple[int, list[float], list[bool]]]]:
+        """Yield as `log_likelihoods`, with whether greedy decoding gives each continuation."""
+        ...
+
     def generate(
         self, requests: Sequence[GenerationRequest], batching: Batching
     ) -> Iterator[list[tuple[int, list[Generated]]]]:

@@ -28,6 +28,8 @@ class RequestScores:
     """Of each continuation, in nats."""
     top_token: int
     """The most likely token of the vocabulary after the prompt."""
+    greedy: list[bool] = field(default_factory=list)
+    """Whether greedy decoding gives each continuation; empty if not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,11 @@ class _Pass:
 
 @torch.inference_mode()
 def score_trees(
-    runner: ModelRunner, requests: Sequence[Request], trees: Sequence[PrefixTree], prefix: Prefix
+    runner: ModelRunner,
+    requests: Sequence[Request],
+    trees: Sequence[PrefixTree],
+    prefix: Prefix,
+    greedy: bool = False,
 ) -> list[RequestScores]:
     """Return the scores of requests by tree attention: each token is computed once.
 
@@ -59,6 +65,7 @@ def score_trees(
         requests: the batch.
         trees: the tree of each request, of its prompt behind the prefix.
         prefix: what all prompts begin with.
+        greedy: whether continuations are compared with greedy decoding.
     """
     rows = tree_attention.pack(trees, prefix.length)
     options: dict[str, Any] = {"use_cache": False}
@@ -71,11 +78,13 @@ def score_trees(
     ]
     mask = _attention_mask(runner.model, rows.attention_mask_r1st)
     forward_pass = _Pass(rows.tokens_rs, mask, rows.positions_rs, logit_positions, options)
-    return _score(runner, requests, forward_pass)
+    return _score(runner, requests, forward_pass, greedy)
 
 
 @torch.inference_mode()
-def score_rows(runner: ModelRunner, requests: Sequence[Request]) -> list[RequestScores]:
+def score_rows(
+    runner: ModelRunner, requests: Sequence[Request], greedy: bool = False
+) -> list[RequestScores]:
     """Return the scores of requests with a row for each of their `endings`.
 
     For models in which more than an attention mask decides what a token depends on.
@@ -97,7 +106,8 @@ def score_rows(runner: ModelRunner, requests: Sequence[Request]) -> list[Request
             of_request.append(list(range(start, start + len(continuation))))
         logit_positions.append(of_request)
     positions_rs = torch.arange(width).expand_as(tokens_rs)
-    return _score(runner, requests, _Pass(tokens_rs, mask_rs, positions_rs, logit_positions))
+    forward_pass = _Pass(tokens_rs, mask_rs, positions_rs, logit_positions)
+    return _score(runner, requests, forward_pass, greedy)
 
 
 def endings(request: Request) -> list[tuple[int, ...]]:
@@ -127,7 +137,7 @@ def _shifted(positions: Sequence[Sequence[int]], start: int) -> list[list[int]]:
 
 
 def _score(
-    runner: ModelRunner, requests: Sequence[Request], forward_pass: _Pass
+    runner: ModelRunner, requests: Sequence[Request], forward_pass: _Pass, greedy: bool
 ) -> list[RequestScores]:
     """Run the model and return the scores of each request."""
     # n: positions at which logits are read, k: tokens of all continuations, v: vocabulary
@@ -142,6 +152,7 @@ def _score(
     chunks = [chunk_nv.float().logsumexp(-1) for chunk_nv in logits_nv.split(_CHUNK)]
     log_sum_n = torch.cat(chunks).double()
     log_probabilities = iter((logit_k - log_sum_n[row_k]).tolist())
+    is_top_k = iter((logits_nv.argmax(-1)[row_k] == token_k).tolist() if greedy else [])
 
     first_rows = [row_of[of_request[0][0]] for of_request in forward_pass.logit_positions]
     after_prompt = torch.tensor(first_rows, device=runner.device)
@@ -152,7 +163,11 @@ def _score(
             sum(itertools.islice(log_probabilities, len(continuation)))
             for continuation in request.continuations
         ]
-        scores.append(RequestScores(log_likelihoods, top_token))
+        matches = []
+        if greedy:
+            lengths = map(len, request.continuations)
+            matches = [all(list(itertools.islice(is_top_k, length))) for length in lengths]
+        scores.append(RequestScores(log_likelihoods, top_token, matches))
     return scores
 
 

@@ -100,6 +100,16 @@ class TransformersBackend:
                 for index, score in zip(batch, scores, strict=True)
             ]
 
+    def log_likelihoods_and_greedy(
+        self, requests: Sequence[Request], batching: Batching
+    ) -> Iterator[list[tuple[int, list[float], list[bool]]]]:
+        """Yield as `log_likelihoods`, with whether greedy decoding gives each continuation."""
+        for batch, scores in self._scores(requests, batching, greedy=True):
+            yield [
+                (index, score.log_likelihoods, score.greedy)
+                for index, score in zip(batch, scores, strict=True)
+            ]
+
     def generate(
         self, requests: Sequence[GenerationRequest], batching: Batching
     ) -> Iterator[list[tuple[int, list[Generated]]]]:
@@ -125,19 +135,19 @@ class TransformersBackend:
             yield list(zip(batch, answers, strict=True))
 
     def _scores(
-        self, requests: Sequence[Request], batching: Batching
+        self, requests: Sequence[Request], batching: Batching, greedy: bool = False
     ) -> Iterator[tuple[list[int], list[RequestScores]]]:
         """Yield, batch by batch, the indices of requests and their scores."""
         sequences = ([request.prompt, *request.continuations] for request in requests)
         self._check_ids(itertools.chain.from_iterable(sequences))
         longest = max((request.input_length for request in requests), default=0)
         if self._can_share_prefixes(longest):
-            yield from self._scores_by_tree(requests, batching)
+            yield from self._scores_by_tree(requests, batching, greedy)
         else:
-            yield from self._scores_by_row(requests, batching)
+            yield from self._scores_by_row(requests, batching, greedy)
 
     def _scores_by_tree(
-        self, requests: Sequence[Request], batching: Batching
+        self, requests: Sequence[Request], batching: Batching, greedy: bool
     ) -> Iterator[tuple[list[int], list[RequestScores]]]:
         groups = prefix_groups.groups([request.prompt for request in requests])
         trees: dict[int, PrefixTree] = {}
@@ -150,17 +160,20 @@ class TransformersBackend:
         for number, batch in batching.batches([group.indices for group in groups], lengths):
             batch_requests = [requests[index] for index in batch]
             batch_trees = [trees[index] for index in batch]
-            prefix = prefix_of(number)
-            yield batch, likelihood.score_trees(self.runner, batch_requests, batch_trees, prefix)
+            scores = likelihood.score_trees(
+                self.runner, batch_requests, batch_trees, prefix_of(number), greedy
+            )
+            yield batch, scores
 
     def _scores_by_row(
-        self, requests: Sequence[Request], batching: Batching
+        self, requests: Sequence[Request], batching: Batching, greedy: bool
     ) -> Iterator[tuple[list[int], list[RequestScores]]]:
         lengths = {
             index: likelihood.num_row_tokens(request) for index, request in enumerate(requests)
         }
         for _, batch in batching.batches([range(len(requests))], lengths):
-            yield batch, likelihood.score_rows(self.runner, [requests[index] for index in batch])
+            batch_requests = [requests[index] for index in batch]
+            yield batch, likelihood.score_rows(self.runner, batch_requests, greedy)
 
     def _check_ids(self, sequences: Iterable[list[int]]) -> None:
         """Check that the model has an embedding for each token.

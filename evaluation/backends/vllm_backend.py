@@ -74,6 +74,13 @@ class VllmBackend:
         self, requests: Sequence[Request], batching: Batching
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Yield each request's index and the log-likelihoods (nats) of its continuations."""
+        for batch in self.log_likelihoods_and_greedy(requests, batching):
+            yield [(index, values) for index, values, _ in batch]
+
+    def log_likelihoods_and_greedy(
+        self, requests: Sequence[Request], batching: Batching
+    ) -> Iterator[list[tuple[int, list[float], list[bool]]]]:
+        """Yield the same, with whether greedy decoding gives each continuation."""
         lengths = {index: _num_tokens(request) for index, request in enumerate(requests)}
         for _, batch in batching.batches([range(len(requests))], lengths):
             inputs = []
@@ -81,7 +88,7 @@ class VllmBackend:
                 request = requests[index]
                 inputs += [scored(request.prompt, item) for item in request.continuations]
             outputs = iter(self._ask(inputs))
-            yield [(index, _log_likelihoods(requests[index], outputs)) for index in batch]
+            yield [(index, *_scores(requests[index], outputs)) for index in batch]
 
     def next_tokens(
         self, requests: Sequence[Request], batching: Batching
@@ -144,13 +151,20 @@ def scored(prompt: list[int], continuation: list[int]) -> Input:
 
 def likelihood(output: Any, prompt_length: int, continuation: list[int]) -> float:
     """Return the log-likelihood (nats) of a continuation from vLLM's reply to `scored`."""
+    return sum(float(entry.logprob) for entry in _entries(output, prompt_length, continuation))
+
+
+def is_greedy(output: Any, prompt_length: int, continuation: list[int]) -> bool:
+    """Return whether greedy decoding gives a continuation, from vLLM's reply to `scored`."""
+    return all(entry.rank == 1 for entry in _entries(output, prompt_length, continuation))
+
+
+def _entries(output: Any, prompt_length: int, continuation: list[int]) -> list[Any]:
+    """Return log-probability and rank of each token of a continuation."""
     if len(continuation) == 1:
-        return float(output.outputs[0].logprobs[0][continuation[0]].logprob)
+        return [output.outputs[0].logprobs[0][continuation[0]]]
     logprobs = output.prompt_logprobs[prompt_length:]
-    return sum(
-        float(by_token[token].logprob)
-        for by_token, token in zip(logprobs, continuation, strict=True)
-    )
+    return [by_token[token] for by_token, token in zip(logprobs, continuation, strict=True)]
 
 
 def _num_tokens(request: Request) -> int:
@@ -158,12 +172,15 @@ def _num_tokens(request: Request) -> int:
     return sum(len(request.prompt) + len(item) for item in request.continuations)
 
 
-def _log_likelihoods(request: Request, outputs: Iterator[Any]) -> list[float]:
-    """Return the log-likelihoods of a request's continuations from the next outputs."""
-    return [
-        likelihood(next(outputs), len(request.prompt), continuation)
-        for continuation in request.continuations
-    ]
+def _scores(request: Request, outputs: Iterator[Any]) -> tuple[list[float], list[bool]]:
+    """Return log-likelihoods, and which continuations are greedy, from the next outputs."""
+    values = []
+    greedy = []
+    for continuation in request.continuations:
+        output = next(outputs)
+        values.append(likelihood(output, len(request.prompt), continuation))
+        greedy.append(is_greedy(output, len(request.prompt), continuation))
+    return values, greedy
 
 
 def generated(request: GenerationRequest, end_ids: Collection[int]) -> list[Input]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,7 @@ class Conversation:
         """
         if not self.template:
             return prompt
-        text = chat_template.render(
-            self.tokenizer, self.messages(prompt), True, self.template, self.variables
-        )
-        if self.markers is not None and not self.thinks:
-            text = thinking.closed(text, self.markers)
+        text = self.render(self.messages(prompt))
         continuations = {
             letter: answer.removeprefix(prompt.target_delimiter)
             for letter, answer in prompt.continuations.items()
@@ -83,12 +79,36 @@ class Conversation:
             is_conversation=True,
         )
 
+    def render(self, messages: Sequence[Message], open_answer: bool = True) -> str:
+        """Return messages as text, which ends where the assistant's next message begins.
+
+        Args:
+            messages: the conversation.
+            open_answer: False where the text ends with the last message, which is continued.
+
+        Raises:
+            DataError: the template refuses the conversation.
+        """
+        accepted = self._accepted(messages)
+        text = chat_template.render(
+            self.tokenizer, accepted, open_answer, self.template, self.variables
+        )
+        if not open_answer:
+            last = accepted[-1]["content"].rstrip()
+            return text[: text.rindex(last) + len(last)]
+        if self.markers is not None and not self.thinks:
+            text = thinking.closed(text, self.markers)
+        return text
+
     def messages(self, prompt: Prompt) -> list[Message]:
         """Return the messages of a prompt."""
-        result = messages(prompt, self.system_prompt, self.as_turns)
-        if self.supports_system or result[0]["role"] != "system":
-            return result
-        system, user, *others = result
+        return self._accepted(messages(prompt, self.system_prompt, self.as_turns))
+
+    def _accepted(self, messages: Sequence[Message]) -> list[Message]:
+        """Return messages that the template accepts."""
+        if self.supports_system or messages[0]["role"] != "system" or len(messages) == 1:
+            return list(messages)
+        system, user, *others = messages
         content = _delimited(system["content"], user["content"])
         return [{"role": "user", "content": content}, *others]
 
@@ -149,6 +169,11 @@ def create(protocol: Protocol, tokenizer: Any) -> Conversation:
         markers = Markers(*protocol.thinking_markers)
     elif template:
         markers = thinking.detect(template, tokenizer.get_vocab())
+    if markers is None and protocol.thinking_budget is not None:
+        logger.warning(
+            "--thinking-budget has no effect: this model's thinking has no known markers; give"
+            " --thinking-markers OPEN CLOSE"
+        )
     conversation = Conversation(
         tokenizer=tokenizer,
         template=template,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -120,6 +121,31 @@ def perplexity_difference(
     resampled = _resampled(count.size, difference)
     value = np.exp(second.sum() / count.sum()) - np.exp(first.sum() / count.sum())
     return Estimate(float(value), *_middle(resampled))
+
+
+def statistic(
+    samples: Sequence[Any], value: float, function: Callable[[list[Any]], Any], resamples: int
+) -> Estimate:
+    """Return a statistic of samples with a percentile bootstrap interval.
+
+    Args:
+        samples: what the function takes a list of.
+        value: the function of all samples.
+        function: returns a number; resamples in which it is undefined are left out.
+        resamples: number of draws.
+    """
+    source = np.random.default_rng(SEED)
+    drawn = []
+    for _ in range(resamples):
+        indices = source.integers(0, len(samples), len(samples))
+        try:
+            drawn.append(float(function([samples[index] for index in indices])))
+        except (ArithmeticError, ValueError):
+            continue
+    finite = np.array(drawn)[np.isfinite(drawn)]
+    if finite.size == 0:
+        return Estimate(value, value, value)
+    return Estimate(value, *_middle(finite))
 
 
 def _ratio(

@@ -1,21 +1,32 @@
 """Similarity of a text to a reference: BLEU-1, ROUGE-1, BERTScore.
 
-By sacrebleu and rouge-score, and with a local encoder.
+By sacrebleu and rouge-score, as MMedLM computes the first two, and with a local encoder.
 
 Words are those of the language: of Chinese by rjieba (jieba's words), of Japanese by SudachiPy's
 shortest units, of the others letters and digits together and signs apart, in lower case. An empty
 text scores 0.
+
+MMedLM (`metrics/rationale_similarity.py` of MAGIC-AI4Med/MMedLM) averages the scores of single
+texts, keeps upper case, and has other words: BLEU-1 by NLTK's `sentence_bleu` of Treebank tokens,
+ROUGE-1 by the package `rouge`, of the different words between spaces and full stops. Its Japanese
+words are Janome's; here they are SudachiPy's.
 """
 
 import functools
 import importlib
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from galen import pretrained
 from galen.errors import DataError, UsageError, install
+
+_SEGMENTED = ("zh", "ja")
+"""Languages without spaces between words."""
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\w\s]*[^\W\d_a-zß-öø-ÿа-яё])")
 
 
 def words(text: str, language: str) -> list[str]:
@@ -51,6 +62,55 @@ def rouge1(hypothesis: str, reference: str, language: str) -> float:
         ["rouge1"], tokenizer=_Words(language)
     )
     return 100 * float(scorer.score(reference, hypothesis)["rouge1"].fmeasure)
+
+
+def bleu1_mmedlm(hypothesis: str, reference: str, language: str) -> float:
+    """Return BLEU-1 of one text as MMedLM computes it, 0 to 100."""
+    hypothesis_words = _mmedlm_words(hypothesis, language)
+    reference_words = _mmedlm_words(reference, language)
+    common = Counter(hypothesis_words) & Counter(reference_words)
+    if not common:
+        return 0.0
+    penalty = math.exp(min(1 - len(reference_words) / len(hypothesis_words), 0))
+    return 100 * penalty * common.total() / len(hypothesis_words)
+
+
+def rouge1_mmedlm(hypothesis: str, reference: str, language: str) -> float:
+    """Return ROUGE-1 F1 of the different words of one text as MMedLM computes it, 0 to 100."""
+    hypothesis_words = _different_words(hypothesis, language)
+    reference_words = _different_words(reference, language)
+    common = len(hypothesis_words & reference_words)
+    if not common:
+        return 0.0
+    precision = common / len(hypothesis_words)
+    recall = common / len(reference_words)
+    return 100 * 2 * precision * recall / (precision + recall + 1e-8)
+
+
+def _mmedlm_words(text: str, language: str) -> list[str]:
+    """Return the words for MMedLM's BLEU: Treebank tokens of each sentence, or segmented words.
+
+    NLTK finds the ends of sentences by a model that would have to be downloaded; here they are
+    signs before a space and a capital letter.
+    """
+    if language in _SEGMENTED:
+        return _segmenter(language)(text)
+    tokenizer = _imported("nltk.tokenize.destructive").NLTKWordTokenizer()
+    tokens: list[str] = []
+    for sentence in _SENTENCE_END.split(text):
+        tokens += tokenizer.tokenize(sentence)
+    return tokens
+
+
+def _different_words(text: str, language: str) -> set[str]:
+    """Return the different words for MMedLM's ROUGE, which the package `rouge` splits."""
+    if language in _SEGMENTED:
+        text = " ".join(_segmenter(language)(text))
+    found: set[str] = set()
+    for sentence in filter(None, text.split(".")):
+        # white space between two full stops is an empty word there
+        found.update(sentence.split() or [""])
+    return found
 
 
 class BertScore:

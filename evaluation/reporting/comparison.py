@@ -13,6 +13,8 @@ from galen.errors import DataError
 
 ALPHA = 0.05
 """Significance level of the corrected tests."""
+_BY_LENGTH = ("acc_norm", "acc_bytes")
+"""Metrics of options' log-likelihoods divided by their length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,21 @@ class Comparison:
     def metric(self) -> str:
         """Return the name of the metric that is compared."""
         return self.task_type.primary_metric
+
+    @property
+    def columns(self) -> list[str]:
+        """Return the metrics of any model, in order.
+
+        Without those by length that are the same as the primary one for all models: all options are
+        letters.
+        """
+        names = dict.fromkeys(itertools.chain.from_iterable(row.metrics for row in self.rows))
+        return [
+            name
+            for name in names
+            if name not in _BY_LENGTH
+            or any(row.metrics.get(name) != row.metrics[self.metric] for row in self.rows)
+        ]
 
 
 def compare(models: Sequence[ModelScores]) -> list[Comparison]:

@@ -5,19 +5,16 @@ protocols, with its number of few-shot examples and all other settings of the pr
 test sets. Other rows get a footnote with protocol, shots, and each value's samples and interval.
 """
 
-import dataclasses
-import json
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evaluation.metrics.intervals import Estimate
-from evaluation.protocols.protocol import Protocol
-from evaluation.protocols.registry import get_protocol
+from evaluation.reporting import comparability
 from evaluation.reporting.published_results import TABLES, Column, PublishedTable
+from evaluation.reporting.rationale_summaries import RationaleRun
 from evaluation.reporting.report_inputs import ModelScores, TaskScores
 from evaluation.reporting.tables import Table
-from galen.errors import UsageError
 
 _CLEAN = "clean subset"
 
@@ -28,24 +25,33 @@ class _Cell:
 
     column: Column
     estimate: Estimate
+    """In percent."""
     samples: int
     contaminated: int
     """Samples that the training corpus contains; 0 if that was not checked."""
-    has_own_settings: bool
-    """Whether the task file sets something of the protocol."""
+    task_differences: list[str]
+    """Keys of the task that set something of the protocol, or differ from the built-in task."""
+    rationales: int | None = None
+    """Scored rationales, in tables of their metrics."""
 
     @property
     def is_complete(self) -> bool:
         """Return whether the value is of the full test set under the published settings."""
-        return self.samples in self.column.samples and not self.has_own_settings
+        return self.samples in self.column.samples and not self.task_differences
 
     @property
     def details(self) -> str:
         """Return the column with the value's samples and interval."""
         of = "" if self.samples in self.column.samples else f" of {self.column.samples[0]:,}"
-        low = _percent(self.estimate.low)
-        high = _percent(self.estimate.high)
-        return f"{self.column.title}: n = {self.samples:,}{of}, 95 % interval {low} to {high}"
+        low = _shown(self.estimate.low)
+        high = _shown(self.estimate.high)
+        rationales = ""
+        if self.rationales is not None:
+            rationales = f", {self.rationales:,} with a checked rationale"
+        return (
+            f"{self.column.title}: n = {self.samples:,}{of}{rationales}, 95 % interval {low} to"
+            f" {high}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +66,22 @@ class _Row:
 
     def texts(self, mark: str) -> list[str]:
         """Return the row's cells as text, with a footnote mark behind the name."""
-        values = [None if cell is None else 100 * cell.estimate.value for cell in self.cells]
+        values = [None if cell is None else cell.estimate.value for cell in self.cells]
         return [f"{self.name}{mark}", *map(_shown, [*values, _average(values)])]
 
 
-def paper_tables(models: Sequence[ModelScores]) -> list[Table]:
+def paper_tables(
+    models: Sequence[ModelScores], rationales: Sequence[RationaleRun] = ()
+) -> list[Table]:
     """Return the papers' tables with at least one column of the models, our rows first."""
     tables = []
     for published in TABLES:
-        if published.metric != "accuracy":
-            continue
         rows: list[_Row] = []
-        for model in models:
-            rows += _own_rows(published, model)
+        if published.metric == "accuracy":
+            for model in models:
+                rows += _own_rows(published, model)
+        else:
+            rows += filter(None, [_rationale_row(published, run) for run in rationales])
         if rows:
             tables.append(_table(published, rows))
     return tables
@@ -117,11 +126,11 @@ def _own_rows(published: PublishedTable, model: ModelScores) -> list[_Row]:
     filled = [cell for cell in cells if cell is not None]
     if not filled:
         return []
-    different = different_settings(model, published)
+    different = comparability.different_settings(model, published)
     is_comparable = not different and all(cell.is_complete for cell in filled)
     notes = []
     if not is_comparable:
-        notes.append(_deviation(published, model, different, filled))
+        notes.append(_deviation(model, different, filled))
     contaminated = [cell for cell in filled if cell.contaminated]
     if not contaminated:
         return [_Row(model.name, cells, notes, is_comparable)]
@@ -131,52 +140,34 @@ def _own_rows(published: PublishedTable, model: ModelScores) -> list[_Row]:
     )
     notes.append(f"In the training corpus: {counts}; the next row is without them.")
     clean = [_cell(model, column, clean=True) for column in published.columns]
-    clean_note = _deviation(published, model, different, [cell for cell in clean if cell])
+    clean_note = _deviation(model, different, [cell for cell in clean if cell])
     return [
         _Row(model.name, cells, notes, is_comparable),
         _Row(f"{model.name}, {_CLEAN}", clean, [clean_note], False),
     ]
 
 
-def different_settings(model: ModelScores, published: PublishedTable) -> list[str]:
-    """Return the settings in which a run differs from the protocols of a table.
-
-    Empty if the run is under one of them.
-    """
-    if model.protocol not in published.protocols:
-        return ["protocol"]
-    by_shots = []
-    for shots in published.protocols[model.protocol]:
-        try:
-            expected = get_protocol(model.protocol, num_fewshot=shots)
-        except UsageError:
+def _rationale_row(published: PublishedTable, run: RationaleRun) -> _Row | None:
+    """Return a run's row in a table of a metric of rationales; None if it has no value there."""
+    cells: list[_Cell | None] = []
+    for column in published.columns:
+        scores = run.tasks.get(column.tasks[0][0])
+        if scores is None or published.metric not in scores.metrics:
+            cells.append(None)
             continue
-        by_shots.append(_different_keys(model.settings, expected))
-    return min(by_shots, key=len, default=["protocol"])
-
-
-def _different_keys(settings: dict[str, Any], expected: Protocol) -> list[str]:
-    """Return the keys in which recorded settings differ from a protocol.
-
-    A key that an older run lacks counts with its default. One that the protocol lacks differs
-    unless it is empty.
-    """
-    values = json.loads(json.dumps(dataclasses.asdict(expected)))
-    defaults = {
-        entry.name: entry.default
-        for entry in dataclasses.fields(Protocol)
-        if entry.default is not dataclasses.MISSING
-    }
-    recorded = {**json.loads(json.dumps(defaults)), **settings}
-    different = [key for key in values if recorded.get(key, values[key]) != values[key]]
-    if "template" not in settings:
-        different.append("template")
-    further = [key for key in settings if key not in values and settings[key]]
-    return different + further
+        estimate = scores.metrics[published.metric]
+        cells.append(_Cell(column, estimate, scores.samples, 0, [], scores.rationales))
+    filled = [cell for cell in cells if cell is not None]
+    if not filled:
+        return None
+    different = comparability.different_settings(run, published)
+    is_comparable = not different and all(cell.is_complete for cell in filled)
+    notes = [] if is_comparable else [_deviation(run, different, filled)]
+    return _Row(run.name, cells, notes, is_comparable)
 
 
 def _deviation(
-    published: PublishedTable, model: ModelScores, different: Sequence[str], cells: Sequence[_Cell]
+    model: ModelScores | RationaleRun, different: Sequence[str], cells: Sequence[_Cell]
 ) -> str:
     """Return a row's protocol, shots, other settings, samples and intervals in one sentence."""
     fields = [f"protocol {model.protocol}"]
@@ -185,8 +176,10 @@ def _deviation(
     for key in different:
         if key in model.settings and key not in ("num_fewshot", "template"):
             fields.append(f"{key} {model.settings[key]}")
-    if any(cell.has_own_settings for cell in cells):
-        fields.append("settings of the task file")
+    for key in dict.fromkeys(
+        itertools.chain.from_iterable(cell.task_differences for cell in cells)
+    ):
+        fields.append(f"{key} of the task differs")
     details = "; ".join(cell.details for cell in cells)
     return f"{', '.join(fields)}. {details}."
 
@@ -205,11 +198,14 @@ def _cell(model: ModelScores, column: Column, clean: bool = False) -> _Cell | No
                 continue
         else:
             ids = frozenset(scores.samples)
-        return _cell_of(column, scores, ids, clean)
+        return _cell_of(column, model, task, ids, clean)
     return None
 
 
-def _cell_of(column: Column, scores: TaskScores, ids: frozenset[str], clean: bool) -> _Cell | None:
+def _cell_of(
+    column: Column, model: ModelScores, task: str, ids: frozenset[str], clean: bool
+) -> _Cell | None:
+    scores = model.tasks[task]
     contaminated = (scores.contaminated or frozenset()) & ids
     if clean:
         if scores.contaminated is None or contaminated == ids:
@@ -218,12 +214,13 @@ def _cell_of(column: Column, scores: TaskScores, ids: frozenset[str], clean: boo
         contaminated = frozenset()
     is_entire = len(ids) == len(scores.samples)
     metrics = scores.metrics if is_entire else scores.subset(ids).metrics
+    accuracy = metrics["accuracy"]
     return _Cell(
         column,
-        metrics["accuracy"],
+        Estimate(100 * accuracy.value, 100 * accuracy.low, 100 * accuracy.high),
         len(ids),
         len(contaminated),
-        bool(scores.summary.get("settings")),
+        comparability.task_differences(model, task),
     )
 
 
@@ -240,7 +237,3 @@ def _average(values: Sequence[float | None]) -> float | None:
 
 def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"

@@ -271,7 +271,7 @@ def _task_scores(folder: Path, name: str, summary: dict[str, Any]) -> TaskScores
     type_name = summary["kind"]
     if type_name not in TASK_TYPES:
         raise DataError(f"{path}: task {name!r} has the unknown kind {jsonl.shown(type_name)}")
-    task_type = TASK_TYPES[type_name]
+    task_type = TASK_TYPES[type_name].of_entry(summary)
     if task_type.primary_metric not in summary["metrics"]:
         raise DataError(f"{path}: task {name!r} has no {task_type.primary_metric}")
     estimates = {

@@ -288,28 +288,51 @@ def _samples(path: Path) -> dict[str, Any]:
         return log.samples
 
 
-def _summaries(plan: Plan, samples: dict[str, list[Any]]) -> dict[str, dict[str, Any]]:
-    """Return the entry of each task in the results."""
-    by_run: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in plan.tasks}
+ByRun = dict[str, list[list[dict[str, Any]]]]
+"""Scored samples of each run of each task."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """The scored samples."""
+
+    by_run: ByRun
+    """In the original order of options, samples in the order of the inputs."""
+    by_order: dict[tuple[str, int], list[dict[str, Any]]]
+    """By task and run: the samples of each order of options by id."""
+
+
+def _scored(plan: Plan, samples: dict[str, list[Any]]) -> _Scored:
+    """Read the sample logs."""
+    by_run: ByRun = {name: [] for name in plan.tasks}
     by_order: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for log in _logs(plan):
         scored = _samples(log.path)
         if not log.order:
             by_run[log.task].append([scored[sample.id] for sample in samples[log.task]])
         by_order.setdefault((log.task, log.run), []).append(scored)
+    return _Scored(by_run, by_order)
+
+
+def _summaries(
+    plan: Plan, samples: dict[str, list[Any]], scored: _Scored
+) -> dict[str, dict[str, Any]]:
+    """Return the entry of each task in the results."""
     summaries = {}
     for name, task in plan.tasks.items():
         task_type = task_types.of(task)
         runs = task_type.runs(task, plan.protocol)
         contaminated = contamination.of_task(plan.contaminated, name)
-        summaries[name] = task_type.summarize(by_run[name], runs, samples[name], contaminated)
+        summaries[name] = task_type.summarize(
+            scored.by_run[name], runs, samples[name], contaminated
+        )
         if name in plan.orders:
             summaries[name]["order_bias"] = option_orders.entry(
-                plan.orders[name], [by_order[name, run] for run in runs]
+                plan.orders[name], [scored.by_order[name, run] for run in runs]
             )
         settings = task_type.settings(task, plan.protocol)
         if settings:
-            summaries[name]["settings"] = settings
+            summaries[name]["settings"] = summaries[name].get("settings", {}) | settings
     return summaries
 
 
@@ -320,10 +343,12 @@ def _write_results(
 
     `record` has the keys of the results that are known once the model is loaded.
     """
-    summaries = _summaries(plan, samples)
+    scored = _scored(plan, samples)
+    summaries = _summaries(plan, samples, scored)
     outputs = [plan.output / RESULTS]
     for log in _logs(plan):
         outputs += parts(log.path)
+    outputs += _further_files(plan, samples, scored.by_run, record["device"])
     results = {
         "model": {
             "name": plan.name,
@@ -351,3 +376,18 @@ def _write_results(
     )
     read_back: dict[str, Any] = json.loads(text)
     return read_back
+
+
+def _further_files(
+    plan: Plan, samples: dict[str, list[Any]], by_run: ByRun, device: dict[str, str]
+) -> list[Path]:
+    """Write the files that types of tasks have of their own; return them."""
+    model = {"pretrained": str(plan.model), "backend": plan.backend, **device}
+    if plan.adapter is not None:
+        model["adapter"] = str(plan.adapter)
+    files: list[Path] = []
+    for name, task in plan.tasks.items():
+        files += task_types.of(task).write_files(
+            name, by_run[name], samples[name], plan.protocol, model, plan.output
+        )
+    return files

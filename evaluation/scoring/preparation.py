@@ -2,7 +2,8 @@
 
 import itertools
 import logging
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from evaluation.scoring import (
     megatron_export,
     model_settings,
     option_orders,
+    task_selection,
     task_types,
 )
 from evaluation.scoring.option_orders import OptionOrders
 from evaluation.scoring.recipe import Recipe, check_recipe
-from evaluation.tasks import task
 from evaluation.tasks.task import Task
 from galen import manifest, recipe
-from galen.errors import MissingInputError, UsageError
+from galen.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def prepare(options: Recipe) -> Preparation:
         UsageError, DataError: something is wrong or missing.
     """
     protocol = check_recipe(options)
-    tasks = _tasks(options.tasks, options.fewshot_examples, options.num_fewshot)
+    tasks = task_selection.select(options)
     models = _models(options)
     contaminated = None
     if options.contamination is not None:
@@ -185,42 +186,6 @@ def plans(
     return result
 
 
-def _tasks(
-    names: list[str], fewshot_examples: Path | None, num_fewshot: int | None
-) -> dict[str, Task]:
-    """Return the tasks by name; commas in a name separate several.
-
-    The recipe's few-shot examples and their number override those of each task.
-    """
-    tasks: dict[str, Task] = {}
-    references = [reference.strip() for reference in ",".join(names).split(",")]
-    for reference in filter(None, references):
-        name, specification = task.load(reference)
-        if name in tasks:
-            raise UsageError(f"--tasks names {name!r} twice")
-        if isinstance(specification, task.MultipleChoiceTask):
-            specification = _overridden(specification, fewshot_examples, num_fewshot)
-        tasks[name] = specification
-    if fewshot_examples is not None and not fewshot_examples.is_file():
-        raise MissingInputError(f"--fewshot-examples: there is no file {fewshot_examples}")
-    if not tasks:
-        raise UsageError("--tasks names no task")
-    return tasks
-
-
-def _overridden(
-    specification: task.MultipleChoiceTask, fewshot_examples: Path | None, num_fewshot: int | None
-) -> task.MultipleChoiceTask:
-    """Return a task with the few-shot examples of the recipe, where it has some."""
-    if fewshot_examples is not None:
-        path = str(fewshot_examples.resolve())
-        specification = replace(specification, fewshot_examples=path)
-    if num_fewshot is not None:
-        # the protocol has the recipe's number
-        specification = replace(specification, num_fewshot=None)
-    return specification
-
-
 def _models(options: Recipe) -> list[ModelSource]:
     models: list[ModelSource] = []
     for folder in options.model:
@@ -266,8 +231,9 @@ def _configuration(
         adapter = {"path": str(options.adapter), "files": hashes}
     tasks: dict[str, Any] = {}
     for task_name, specification in prepared.tasks.items():
-        files = {path.name: manifest.sha256(path) for path in prepared.files[task_name]}
-        tasks[task_name] = {**recipe.to_dict(specification), "files": files}
+        identity = task_types.of(specification).identity(specification, options.data)
+        hashes = _hashes(prepared.files[task_name])
+        tasks[task_name] = {**recipe.to_dict(specification), **identity, "files": hashes}
     return {
         "model": {
             "name": name,
@@ -283,4 +249,12 @@ def _configuration(
         "permute_options": options.permute_options,
         "permute_seed": options.permute_seed,
         "tasks": tasks,
+    }
+
+
+def _hashes(files: list[Path]) -> dict[str, str]:
+    """Return the SHA-256 of files by name, or by path where two have the same name."""
+    names = Counter(path.name for path in files)
+    return {
+        path.name if names[path.name] == 1 else str(path): manifest.sha256(path) for path in files
     }

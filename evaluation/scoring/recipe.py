@@ -29,7 +29,9 @@ class Recipe:
     adapter: Path | None = None
     """PEFT adapter on top of the model."""
     tasks: list[str]
-    """Built-in tasks, or paths of task files."""
+    """Built-in tasks, paths of task files, or lm_eval:NAME, a task of lm-evaluation-harness."""
+    lm_eval_include_path: Path | None = None
+    """Folder of further task files of lm-evaluation-harness."""
     protocol: str = "lm_eval"
     """Protocol: prompt template, few-shot examples, answer extraction."""
     fewshot_examples: Path | None = None

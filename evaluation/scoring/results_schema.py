@@ -130,6 +130,16 @@ class ScoredQuestion(_Checked):
     outputs: list[str] = []
 
 
+class ScoredHarnessDocument(_Checked):
+    """A sample of a task of lm-evaluation-harness."""
+
+    id: str
+    score: Number
+    weight: Annotated[Number, Field(gt=0)] = 1.0
+    subject: str = ""
+    metrics: dict[str, Number] = {}
+
+
 class ScoredRationale(_Checked):
     """A sample with a checked reference rationale."""
 
@@ -144,6 +154,24 @@ class RationaleScores(_Checked):
 
     id: str
     metrics: Annotated[dict[Line, Number], Field(min_length=1)]
+
+
+class RationaleLanguage(_Checked):
+    """The metrics of the rationales in one language."""
+
+    rationales: Count
+    metrics: dict[Line, dict[str, Number]]
+
+
+class RationaleSummary(_Checked):
+    """A file OUTPUT.summary.json of evaluation/rationales.py."""
+
+    model: str
+    protocol: str
+    settings: dict[str, Any] = {}
+    task: str
+    samples: Count | None
+    languages: dict[str, RationaleLanguage]
 
 
 class CorpusCounts(_Checked):

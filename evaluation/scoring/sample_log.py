@@ -18,6 +18,7 @@ def file_name(task: str, run: int | str = "", order: int = 0) -> str:
         run: the run, if there are several.
         order: number of the options' order; 0 is the original one.
     """
+    task = task.replace(":", ".").replace("/", ".")
     name = f"{task}@{run}" if run != "" else task
     return f"{name}.order{order}.jsonl" if order else f"{name}.jsonl"
 

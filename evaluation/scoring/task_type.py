@@ -57,6 +57,10 @@ class TaskType(ABC, Generic[T]):
     """Whether the protocol decides its scores."""
     sample_schema: type[BaseModel]
 
+    def of_entry(self, entry: Mapping[str, Any]) -> "TaskType[T]":
+        """Return the type for a task's entry in `results.json`, if its metric depends on that."""
+        return self
+
     @abstractmethod
     def input_files(self, task: T, data: Path) -> list[Path]:
         """Return the files below `data` that a task reads.
@@ -64,6 +68,10 @@ class TaskType(ABC, Generic[T]):
         Raises:
             DataError: they are missing.
         """
+
+    def identity(self, task: T, data: Path) -> dict[str, Any]:
+        """Return what else decides the scores, beside the specification and the files."""
+        return {}
 
     @abstractmethod
     def read_samples(self, task: T, data: Path, limit: int | None) -> list[Any]:
@@ -160,6 +168,30 @@ class TaskType(ABC, Generic[T]):
         if contaminated is not None:
             entry |= aggregate.by_contamination(by_run, contaminated, self.estimate)
         return {"kind": self.name, "samples": len(by_run[0]), **entry}
+
+    def write_files(
+        self,
+        name: str,
+        by_run: Sequence[Sequence[Sample]],
+        samples: Sequence[Any],
+        protocol: Protocol,
+        model: Mapping[str, str],
+        output: Path,
+    ) -> list[Path]:
+        """Write further files of a finished task below `output`; return them.
+
+        Args:
+            name: of the task.
+            by_run: scored samples of each run, in the same order in each.
+            samples: the questions or documents.
+            protocol: the run's.
+            model: model folder (`pretrained`), and `adapter`, `backend`, `dtype`, `device`.
+            output: folder of the run.
+
+        Raises:
+            DataError: a file cannot be written.
+        """
+        return []
 
     @abstractmethod
     def difference(self, first: Samples, second: Samples) -> Estimate:

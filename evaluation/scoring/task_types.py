@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from evaluation.scoring.harness_task import HarnessTask
 from evaluation.scoring.multiple_choice import MultipleChoice
 from evaluation.scoring.perplexity import Perplexity
 from evaluation.scoring.task_type import TaskType
 from evaluation.tasks.task import Task
 
 TASK_TYPES: dict[str, TaskType[Any]] = {
-    task_type.name: task_type for task_type in (MultipleChoice(), Perplexity())
+    task_type.name: task_type for task_type in (MultipleChoice(), Perplexity(), HarnessTask())
 }
 """Name to type of task."""
 

@@ -19,6 +19,8 @@ from galen import recipe, yaml_text
 from galen.errors import UsageError, did_you_mean
 
 BUILT_IN = Path(__file__).parent
+LM_EVAL = "lm_eval:"
+"""Beginning of the name of a task of lm-evaluation-harness."""
 
 
 @dataclass(kw_only=True, config=recipe.STRICT)
@@ -149,20 +151,44 @@ class PerplexityTask:
     """Score only the first so many tokens of each document."""
 
 
-Task = MultipleChoiceTask | PerplexityTask
-_KINDS: dict[str, type[MultipleChoiceTask] | type[PerplexityTask]] = {
+@dataclass(kw_only=True, config=recipe.STRICT)
+class LmEvalTask:
+    """A task or group of the installed lm-evaluation-harness, by its own definition."""
+
+    kind: Literal["lm_eval"] = "lm_eval"
+    """What is measured."""
+    task: str
+    """Name of a task or group of the harness."""
+    include_path: str | None = None
+    """Folder of further task files, as the harness' `--include_path`."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Few-shot examples; null: the task's number, or none."""
+    fewshot_seed: int = 1234
+    """Seed of the few-shot examples."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Maximum length of a generated answer in tokens; null: the task's."""
+
+
+Task = MultipleChoiceTask | PerplexityTask | LmEvalTask
+_KINDS: dict[str, type[MultipleChoiceTask] | type[PerplexityTask] | type[LmEvalTask]] = {
     "multiple_choice": MultipleChoiceTask,
     "perplexity": PerplexityTask,
+    "lm_eval": LmEvalTask,
 }
 
 
 def load(name: str) -> tuple[str, Task]:
-    """Return the short name and the specification of a built-in task or of the task in a YAML file.
+    """Return the short name and the specification of a task.
+
+    The name is that of a built-in task, the path of a YAML file, or `lm_eval:NAME`, a task of
+    lm-evaluation-harness.
 
     Raises:
         UsageError: there is no such task (the nearest name is given), or the YAML is wrong (file,
             line and key are given).
     """
+    if name.startswith(LM_EVAL):
+        return name, LmEvalTask(task=name.removeprefix(LM_EVAL))
     built_in = {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
     path = built_in.get(name, Path(name))
     if name not in built_in and path.suffix not in (".yaml", ".yml"):

@@ -47,9 +47,11 @@ def check(
     Raises:
         UsageError: the layout is impossible, or the machine has too little memory.
         DataError: checkpoint, data and tokenizer do not match.
-        OutputConflictError: the run folder holds another run.
+        OutputConflictError: the run folder holds another run, or is a file.
     """
     output = Path(run.output)
+    if output.exists() and not output.is_dir():
+        raise run_folder.unknown_output(output)
     wandb_logger.check(run.wandb)
     checkpoint_folder.newest(run.model.checkpoint)
     _verify_companions(run, launching)

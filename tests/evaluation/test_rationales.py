@@ -1,6 +1,7 @@
 """Text metrics, judge and builders, with a local server that speaks the OpenAI protocol."""
 
 import csv
+import dataclasses
 import json
 import threading
 from collections import Counter
@@ -11,6 +12,8 @@ import pytest
 from evaluation import build, rationales
 from evaluation.chat_models import local_chat
 from evaluation.metrics import text_metrics
+from evaluation.protocols.registry import get_protocol
+from evaluation.reporting import paper_tables, rationale_summaries
 from galen.errors import DataError, UsageError
 
 for package in ("sacrebleu", "rouge_score", "rjieba", "sudachipy"):
@@ -62,6 +65,161 @@ def test_true_bleu_1_and_rouge_1():
     )
     assert text_metrics.bleu1([""], ["the cat"], "en") == 0
     assert text_metrics.rouge1("", "the cat", "en") == 0
+
+
+MMEDLM = [
+    (
+        "en",
+        "The patient has Type 2 diabetes. Metformin is first-line, e.g. 500 mg b.i.d. It isn't"
+        " insulin!",
+        "Metformin is the first-line drug in type 2 diabetes; insulin isn't needed. Dr. Smith"
+        " agrees.",
+        47.619048,
+        23.529411,
+    ),
+    ("en", "the the the the", "the cat sat on the mat", 30.326533, 33.333333),
+    ("en", "a.", "a. . b", 30.326533, 50.0),  # white space between full stops is a word there
+    ("en", "Wrong words", "nothing common", 0.0, 0.0),
+    (
+        "fr",
+        "L'hypertension artérielle est fréquente. Elle n'est pas rare.",
+        "L'hypertension est une maladie fréquente. Élevée chez l'adulte.",
+        50.0,
+        37.5,
+    ),
+    (
+        "es",
+        "¿Qué opción? La opción A es correcta. Área roja.",
+        "La opción A es la correcta. ¡No la B!",
+        50.0,
+        58.823529,
+    ),
+    (
+        "ru",
+        "Артериальная гипертензия. Эта болезнь частая.",
+        "Гипертензия — частая болезнь. Артериальная.",
+        71.428571,
+        60.0,
+    ),
+    (
+        "zh",
+        "荧光测量法是一种利用荧光来测量物质浓度的分析技术。选项A是正确的，因为激发波长被选择为小于待分析分子的发射波长。",
+        "C命题是正确的，根据比尔-朗伯定律，只要溶液足够稀释以避免猝灭效应，发射的荧光强度与荧光物质的浓度成正比。",
+        35.294118,
+        33.333333,
+    ),
+]
+"""Texts with the values of the packages that MMedLM uses: nltk's `sentence_bleu` with the weights
+(1, 0, 0, 0) and `method1`, rouge 1.0.1, jieba 0.42.1."""
+
+
+@pytest.mark.parametrize(("language", "hypothesis", "reference", "bleu", "rouge"), MMEDLM)
+def test_bleu_1_and_rouge_1_of_mmedlm(language, hypothesis, reference, bleu, rouge):
+    found = text_metrics.bleu1_mmedlm(hypothesis, reference, language)
+    assert found == pytest.approx(bleu, abs=1e-6)
+    found = text_metrics.rouge1_mmedlm(hypothesis, reference, language)
+    assert found == pytest.approx(rouge, abs=1e-6)
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "ja"])
+def test_empty_texts_score_zero_as_mmedlm(language):
+    for texts in (("", "x"), ("x", ""), ("", ""), (" . ", "x")):
+        assert text_metrics.bleu1_mmedlm(*texts, language) == 0
+        assert text_metrics.rouge1_mmedlm(*texts, language) == 0
+
+
+def test_mean_of_texts_is_not_the_corpus_value():
+    """BLEU-1 of the corpus weighs texts by their length; MMedLM's is the mean of 100 and 25."""
+    hypotheses = ["yes", "one two three four"]
+    references = ["yes", "one five six seven"]
+    means = [
+        text_metrics.bleu1_mmedlm(*texts, "en")
+        for texts in zip(hypotheses, references, strict=True)
+    ]
+    assert sum(means) / 2 == pytest.approx(62.5)
+    assert text_metrics.bleu1(hypotheses, references, "en") == pytest.approx(40)
+
+
+def write_results(folder, **settings):
+    protocol = get_protocol("mmedbench_rationale")
+    results = {
+        "model": {"name": "ours", "path": "ours"},
+        "protocol": "mmedbench_rationale",
+        "settings": json.loads(json.dumps(dataclasses.asdict(protocol) | settings)),
+        "tasks": {
+            "mmedbench_french": {
+                "kind": "multiple_choice",
+                "samples": 622,
+                "metrics": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}},
+            }
+        },
+        "versions": {},
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_summary_and_the_tables_of_the_paper(scores, tmp_path, capsys):
+    write_results(scores)
+    for name in ("samples", "prompts"):
+        (scores / name / "fr.jsonl").rename(scores / name / "mmedbench_french.jsonl")
+    output = tmp_path / "rationales.jsonl"
+    command = [str(scores), "--task", "mmedbench_french", "--output", str(output)]
+    rationales.main(command)
+    [line] = capsys.readouterr().out.splitlines()
+    for name in (
+        "BLEU-1 (corpus) ",
+        "ROUGE-1 ",
+        "BLEU-1 (MMedLM: mean of texts) ",
+        "ROUGE-1 (MMedLM: different words) ",
+    ):
+        assert f", {name}" in line
+    path = tmp_path / "rationales.jsonl.summary.json"
+    summary = json.loads(path.read_text())
+    french = summary["languages"]["fr"]
+    assert (summary["model"], summary["samples"], french["rationales"]) == ("ours", 622, 4)
+    assert list(french["metrics"]) == ["bleu1_corpus", "rouge1", "bleu1_mmedlm", "rouge1_mmedlm"]
+    records = [json.loads(record) for record in output.read_text().splitlines()]
+    bleu = [record["metrics"]["bleu1_mmedlm"] for record in records]
+    assert french["metrics"]["bleu1_mmedlm"]["value"] == pytest.approx(sum(bleu) / 4)
+
+    runs = rationale_summaries.read([path])
+    found = {table.name: table for table in paper_tables.paper_tables([], runs)}
+    assert list(found) == ["mmedbench_bleu1", "mmedbench_rouge1"]
+    table = found["mmedbench_bleu1"]
+    assert table.bold == {0} and table.footnotes == ()
+    assert table.rows[0] == ["ours", "", "", "", f"{sum(bleu) / 4:.1f}", "", "", ""]
+    assert table.rows[-3] == [
+        "MMedLM 2 (7B)",
+        "50.0",
+        "51.4",
+        "54.8",
+        "49.0",
+        "37.5",
+        "50.1",
+        "48.8",
+    ]
+
+    # only the average is known
+    assert table.rows[-1] == ["MMed-Llama 3 (8B)", *[""] * 6, "47.2"]
+
+    summary["samples"] = 100
+    path.write_text(json.dumps(summary))
+    table = paper_tables.paper_tables([], rationale_summaries.read([path]))[0]
+    assert table.bold == frozenset()
+    assert "French: n = 100 of 622, 4 with a checked rationale, 95 % interval" in table.footnotes[0]
+
+    with pytest.raises(
+        DataError, match="the rationales of ours on mmedbench_french are given twice"
+    ):
+        rationale_summaries.read([path, path])
+    del summary["languages"]
+    path.write_text(json.dumps(summary))
+    with pytest.raises(
+        DataError, match="is not a summary of `galen rationales`: the key 'languages'"
+    ):
+        rationale_summaries.read([path])
+    with pytest.raises(DataError, match=r"cannot read .*nowhere"):
+        rationale_summaries.read([tmp_path / "nowhere"])
 
 
 @pytest.mark.parametrize(

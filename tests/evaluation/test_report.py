@@ -11,7 +11,9 @@ import pytest
 
 from evaluation import report
 from evaluation.metrics import aggregate, intervals
-from evaluation.reporting import report_inputs
+from evaluation.metrics.intervals import Estimate
+from evaluation.reporting import comparison, report_inputs
+from evaluation.scoring.multiple_choice import MultipleChoice
 from galen import manifest
 from galen.errors import DataError, UsageError
 
@@ -276,7 +278,7 @@ def test_verdicts_follow_the_corrected_test(
         )
         assert re.search(r"95 % interval [+−][0-9.]+ to [+−][0-9.]+\), corrected p [<=]", sentence)
         assert sentence.count("rose") + sentence.count("fell") == (judgement != "unclear")
-    assert ("the only test" if tasks == 1 else f"all {tasks} tests") in page
+    assert ("the one test" if tasks == 1 else f"all {tasks} tests") in page
 
 
 def test_a_significant_p_value_is_not_rounded_to_the_level() -> None:
@@ -519,3 +521,19 @@ def test_broken_input_is_one_clear_message(tmp_path: Path, models: list[Path]) -
         ),
     ):
         write_report(tmp_path, *models)
+
+
+def test_metrics_by_length_are_columns_where_they_differ_from_accuracy() -> None:
+    def row(**metrics: float) -> comparison.Row:
+        estimates = {name: Estimate(value, 0, 1) for name, value in metrics.items()}
+        return comparison.Row("model", estimates, None, lower_is_better=False)
+
+    def columns(*rows: comparison.Row) -> list[str]:
+        return comparison.Comparison("t", MultipleChoice(), 4, None, list(rows)).columns
+
+    letters = row(accuracy=0.5, acc_norm=0.5, acc_bytes=0.5)
+    assert columns(letters, row(accuracy=0.25, acc_norm=0.25, acc_bytes=0.25)) == ["accuracy"]
+    texts = row(accuracy=0.5, acc_norm=0.75, acc_bytes=0.5)
+    assert columns(letters, texts) == ["accuracy", "acc_norm"]
+    # scores without the metric, of an earlier version
+    assert columns(row(accuracy=0.5), letters) == ["accuracy", "acc_norm", "acc_bytes"]

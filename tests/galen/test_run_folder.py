@@ -278,3 +278,13 @@ def test_a_folder_of_something_else_is_not_bound(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(OutputConflictError, match="was not made by this command"):
         run_folder.bind(tmp_path, Identity({}))
+
+
+@pytest.mark.parametrize("state", ["", ', "state": [1]', ', "state": null'])
+def test_a_state_file_without_a_state_is_damaged(tmp_path, state):
+    identity = Identity({"a": 1}, [])
+    files = RunFiles(tmp_path / "out", [tmp_path / "out"])
+    record = json.dumps(identity.record())
+    files.state_path.write_text(f'{{"identity": {record}{state}}}')
+    assert files.begin(identity) is None
+    assert files.begin(identity) == {}

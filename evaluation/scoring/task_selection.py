@@ -1,0 +1,97 @@
+"""The tasks that a recipe names, with the recipe's overrides."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from evaluation.harness import benchmark
+from evaluation.scoring.recipe import Recipe
+from evaluation.tasks import task
+from evaluation.tasks.task import LmEvalTask, MultipleChoiceTask, Task
+from galen.errors import MissingInputError, UsageError
+
+logger = logging.getLogger(__name__)
+
+
+def select(options: Recipe) -> dict[str, Task]:
+    """Return the tasks by name; commas in a name separate several.
+
+    The recipe's few-shot examples and their number override those of each task.
+
+    Raises:
+        UsageError: a task is unknown or named twice, or an option does not fit it.
+    """
+    tasks: dict[str, Task] = {}
+    names = [name.strip() for name in ",".join(options.tasks).split(",")]
+    references = filter(None, names)
+    for name, specification in itertools.chain.from_iterable(
+        _named(reference, options) for reference in references
+    ):
+        if name in tasks:
+            raise UsageError(f"--tasks names {name!r} twice")
+        tasks[name] = specification
+    _check_options(options, tasks)
+    return tasks
+
+
+def _check_options(options: Recipe, tasks: dict[str, Task]) -> None:
+    if options.fewshot_examples is not None and not options.fewshot_examples.is_file():
+        raise MissingInputError(f"--fewshot-examples: there is no file {options.fewshot_examples}")
+    if not tasks:
+        raise UsageError("--tasks names no task")
+    of_harness = [name for name, item in tasks.items() if isinstance(item, LmEvalTask)]
+    if options.lm_eval_include_path is not None and not of_harness:
+        raise UsageError("--lm-eval-include-path goes with tasks named lm_eval:NAME")
+    if not of_harness:
+        return
+    if len(options.fewshot_seeds or []) > 1:
+        raise UsageError(f"{of_harness[0]} takes one seed of few-shot examples")
+    if options.fewshot_examples is not None:
+        logger.warning(
+            f"{', '.join(of_harness)}: --fewshot-examples is ignored; the harness selects them"
+        )
+
+
+def _named(reference: str, options: Recipe) -> Iterator[tuple[str, Task]]:
+    """Yield the tasks that a name or a path stands for."""
+    name, specification = task.load(reference)
+    if isinstance(specification, LmEvalTask):
+        overridden = _overridden_harness(specification, options)
+        if not reference.startswith(task.LM_EVAL):
+            yield name, overridden
+            return
+        for member in benchmark.expand(overridden):
+            yield f"{task.LM_EVAL}{member}", replace(overridden, task=member)
+    elif isinstance(specification, MultipleChoiceTask):
+        yield name, _overridden(specification, options.fewshot_examples, options.num_fewshot)
+    else:
+        yield name, specification
+
+
+def _overridden_harness(specification: LmEvalTask, options: Recipe) -> LmEvalTask:
+    """Return a task of the harness with the recipe's settings."""
+    include_path = options.lm_eval_include_path
+    if include_path is not None:
+        specification = replace(specification, include_path=str(include_path.resolve()))
+    if options.num_fewshot is not None:
+        specification = replace(specification, num_fewshot=options.num_fewshot)
+    if options.fewshot_seeds:
+        specification = replace(specification, fewshot_seed=options.fewshot_seeds[0])
+    if options.max_new_tokens is not None:
+        specification = replace(specification, max_new_tokens=options.max_new_tokens)
+    return specification
+
+
+def _overridden(
+    specification: MultipleChoiceTask, fewshot_examples: Path | None, num_fewshot: int | None
+) -> MultipleChoiceTask:
+    """Return a task with the few-shot examples of the recipe, where it has some."""
+    if fewshot_examples is not None:
+        path = str(fewshot_examples.resolve())
+        specification = replace(specification, fewshot_examples=path)
+    if num_fewshot is not None:
+        # the protocol has the recipe's number
+        specification = replace(specification, num_fewshot=None)
+    return specification

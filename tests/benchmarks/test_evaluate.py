@@ -1,0 +1,45 @@
+"""The comparison with lm-evaluation-harness: its own prompts, and Galen's beside them."""
+
+import importlib
+import json
+
+import pytest
+
+from benchmarks import evaluate
+from galen.errors import UsageError
+
+pytest.importorskip("lm_eval", reason="lm-eval is in the extra `test`")
+harness_tasks = importlib.import_module("tests.evaluation.harness_tasks")
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "num_fewshot"),
+    [
+        ("mmlu_anatomy_continuation", harness_tasks.mmlu, 2),
+        ("medqa_4options", harness_tasks.medqa, 1),
+        ("pubmedqa", harness_tasks.pubmedqa, 0),
+        ("headqa_en", harness_tasks.headqa, 0),
+        ("truthfulqa_mc1", harness_tasks.truthfulqa, 0),
+    ],
+)
+def test_prompts_are_the_harness_own_and_galen_has_the_same(tmp_path, name, build, num_fewshot):
+    rows = [build(number)[1] for number in range(12)]
+    for split in ("test", "validation"):
+        harness_tasks.write(tmp_path / f"{split}.jsonl", rows[:8])
+    for split in ("train", "dev"):
+        harness_tasks.write(tmp_path / f"{split}.jsonl", rows[8:])
+    manager = harness_tasks.manager(name)
+    task = evaluate.load_task(name, tmp_path, num_fewshot, limit=6, manager=manager)
+    prompts = evaluate.harness_prompts(task)
+    assert len(prompts) == 6
+    assert prompts[0].text == task.instances[0].args[0]
+    assert evaluate.galen_prompts_equal(name, task, prompts, num_fewshot) == 6
+    changed = [*prompts[:5], evaluate.Prompt("Another prompt", prompts[5].continuations)]
+    assert evaluate.galen_prompts_equal(name, task, changed, num_fewshot) == 5
+
+
+def test_parts_of_another_task_are_refused(tmp_path):
+    path = tmp_path / "parts.jsonl"
+    path.write_text(json.dumps({"task": "medmcqa", "questions": 2}) + "\n")
+    with pytest.raises(UsageError, match="parts of another task"):
+        evaluate._read(path, {"task": "pubmedqa"})
