@@ -169,6 +169,11 @@ def create(protocol: Protocol, tokenizer: Any) -> Conversation:
         markers = Markers(*protocol.thinking_markers)
     elif template:
         markers = thinking.detect(template, tokenizer.get_vocab())
+    if markers is None and protocol.thinking_budget is not None:
+        logger.warning(
+            "--thinking-budget has no effect: this model's thinking has no known markers; give"
+            " --thinking-markers OPEN CLOSE"
+        )
     conversation = Conversation(
         tokenizer=tokenizer,
         template=template,
