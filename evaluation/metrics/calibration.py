@@ -32,8 +32,8 @@ def calibration(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     right)² (Brier 1950, Mon. Weather Rev. 78:1), from 0 to 2.
 
     Returns:
-        `samples` (their number), `ece`, `ece_biomistral`, `brier`, and `bins` (of `ece`) with `low`, `high`, `samples`,
-        `confidence`, `accuracy`; empty bins are omitted.
+        `samples` (their number), `ece`, `ece_biomistral`, `brier`, and `bins` (of `ece`) with
+        `low`, `high`, `samples`, `confidence`, `accuracy`; empty bins are omitted.
     """
     single = [sample for sample in samples if sample["answer"] in sample["logprobs"]]
     if not single:
