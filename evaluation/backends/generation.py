@@ -26,15 +26,6 @@ _CHAT_END_TOKENS = (
     "<|return|>",
     "<|END_OF_TURN_TOKEN|>",
 )
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "</s>",
-    "<end_of_turn>",
-    "<|return|>",
-    "<|END_OF_TURN_TOKEN|>",
-)
 
 
 @dataclass(slots=True)
