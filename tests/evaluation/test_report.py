@@ -278,7 +278,7 @@ def test_verdicts_follow_the_corrected_test(
         )
         assert re.search(r"95 % interval [+−][0-9.]+ to [+−][0-9.]+\), corrected p [<=]", sentence)
         assert sentence.count("rose") + sentence.count("fell") == (judgement != "unclear")
-    assert ("the only test" if tasks == 1 else f"all {tasks} tests") in page
+    assert ("the one test" if tasks == 1 else f"all {tasks} tests") in page
 
 
 def test_a_significant_p_value_is_not_rounded_to_the_level() -> None:
