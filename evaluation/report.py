@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics import generated_answers
 from evaluation.reporting import (
     comparison,
     error_analysis,
@@ -51,8 +50,6 @@ _TITLES = {
     "macro_by_subject": "Mean of subjects",
     "macro_by_language": "Mean of languages",
 }
-_COUNTED = ("perplexity", "bits_per_byte", *generated_answers.COUNTED)
-"""Metrics that are not fractions; all others are shown in percent."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -280,16 +277,16 @@ def drops(counts: dict[str, Any]) -> list[tuple[str, int]]:
 
 def number(value: float, metric: str) -> str:
     """Return a formatted metric: accuracy in percent, perplexity below 100 with two decimals."""
-    if metric not in _COUNTED:
+    if comparison.is_fraction(metric):
         return f"{100 * value:.1f} %"
-    if metric == "bits_per_byte":
+    if metric.startswith("bits_per_byte"):
         return f"{value:.3f}"
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
 def signed(value: float, metric: str) -> str:
     """Return a difference with its sign: percentage points, or units of perplexity and the like."""
-    text = f"{value:+.2f}" if metric in _COUNTED else f"{100 * value:+.1f}"
+    text = f"{100 * value:+.1f}" if comparison.is_fraction(metric) else f"{value:+.2f}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -332,7 +329,7 @@ def _change(row: Row, metric: str) -> str:
     else:
         verb = "fell" if difference.value < 0 else "rose"
         change = f"{verb} to {value} for {row.model}"
-    unit = "" if metric in _COUNTED else " points"
+    unit = " points" if comparison.is_fraction(metric) else ""
     low = signed(difference.low, metric)
     high = signed(difference.high, metric)
     interval = f"difference {signed(difference.value, metric)}{unit}, 95 % interval {low} to {high}"
