@@ -33,6 +33,7 @@ from typing import Any
 
 from evaluation.backends import model_folder
 from evaluation.chat_models import options as chat_options
+from evaluation.harness import options as harness_options
 from evaluation.protocols.registry import PROTOCOLS
 from evaluation.scoring import evaluator, preparation, results_table
 from evaluation.scoring.evaluator import Plan
@@ -142,6 +143,7 @@ def _parser() -> cli.ArgumentParser:
     _add_model_options(parser)
     _add_task_options(parser)
     chat_options.add_chat_options(parser)
+    harness_options.add_options(parser)
     _add_file_options(parser)
     _add_compute_options(parser)
     return parser
@@ -180,12 +182,6 @@ def _add_task_options(parser: cli.ArgumentParser) -> None:
             "built-in tasks (below), paths of task files, or lm_eval:NAME, a task, group or tag of"
             " the installed lm-evaluation-harness"
         ),
-    )
-    parser.add_argument(
-        "--lm-eval-include-path",
-        type=Path,
-        metavar="DIR",
-        help="folder of further task files of lm-evaluation-harness",
     )
     parser.add_argument(
         "--protocol",

@@ -219,7 +219,12 @@ def _accepts_system(conversation: Conversation) -> bool:
         )
 
     question = {"role": "user", "content": "?"}
-    render([question])
+    split = chat_template.split_marks(conversation.tokenizer, render([question]))
+    if split:
+        logger.warning(
+            f"the chat template writes {', '.join(split)}, which this tokenizer splits into several"
+            " tokens: the model was not trained with it"
+        )
     try:
         return "\ue000" in render([{"role": "system", "content": "\ue000"}, question])
     except DataError:

@@ -1,7 +1,6 @@
 """Outcomes of comparisons in sentences, and the format of their numbers."""
 
-from evaluation.metrics import generated_answers
-from evaluation.reporting.comparison import ALPHA, Comparison, Row
+from evaluation.reporting.comparison import ALPHA, Comparison, Row, is_fraction
 
 METRIC_TITLES = {
     "perplexity": "Perplexity",
@@ -21,8 +20,6 @@ METRIC_TITLES = {
     "macro_by_subject": "Mean of subjects",
     "macro_by_language": "Mean of languages",
 }
-COUNTED = ("perplexity", "bits_per_byte", *generated_answers.COUNTED)
-"""Metrics that are not fractions; all others are shown in percent."""
 
 
 def verdict(compared: Comparison) -> str:
@@ -84,16 +81,16 @@ def remarks(compared: Comparison) -> list[str]:
 
 def number(value: float, metric: str) -> str:
     """Return a formatted metric: accuracy in percent, perplexity below 100 with two decimals."""
-    if metric not in COUNTED:
+    if is_fraction(metric):
         return f"{100 * value:.1f} %"
-    if metric == "bits_per_byte":
+    if metric.startswith("bits_per_byte"):
         return f"{value:.3f}"
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
 def signed(value: float, metric: str) -> str:
     """Return a difference with its sign: percentage points, or units of perplexity and the like."""
-    text = f"{value:+.2f}" if metric in COUNTED else f"{100 * value:+.1f}"
+    text = f"{100 * value:+.1f}" if is_fraction(metric) else f"{value:+.2f}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -124,7 +121,7 @@ def _change(row: Row, metric: str) -> str:
     else:
         verb = "fell" if difference.value < 0 else "rose"
         change = f"{verb} to {value} for {row.model}"
-    unit = "" if metric in COUNTED else " points"
+    unit = " points" if is_fraction(metric) else ""
     low = signed(difference.low, metric)
     high = signed(difference.high, metric)
     interval = f"difference {signed(difference.value, metric)}{unit}, 95 % interval {low} to {high}"

@@ -159,6 +159,11 @@ def test_another_content_of_the_template_file_does_not_resume(evaluate, tmp_path
         ({"protocol": "chat", "num_samples": 2, "temperature": 0.0}, "decodes greedily"),
         ({"protocol": "meditron_cot", "answer_format": "json"}, "has a format of its own"),
         ({"protocol": "chat", "budget_forcing": True}, "needs --thinking-budget"),
+        ({"protocol": "meditron_chat", "chat_template": "auto"}, "have the chat format"),
+        (
+            {"protocol": "meditron", "chat_template": "auto", "fewshot_as_multiturn": True},
+            "examples of meditron are one text",
+        ),
         ({"protocol": "chat", "thinking_budget": 0}, "--thinking-budget must be at least 1"),
         ({"protocol": "chat", "thinking_markers": ["", "x"]}, "must not be empty"),
         ({"protocol": "chat", "thinking_markers": ["x"]}, "takes two texts"),

@@ -74,6 +74,8 @@ _OPTION_THAT = re.compile(rf"{_OPTION_NOUN}[ \t]+(?:that|which|qui|que|che|ко�
 _CHOOSE = re.compile(rf"{pattern(languages.CHOOSE)}(?!项|項)\s*[:：]?\s*", _FLAGS)
 _IT_IS = re.compile(r"it|that|c'est|il s'agit", _FLAGS)
 _THEREFORE = re.compile(rf"{pattern(languages.THEREFORE)}[ \t]*[,:：]?[ \t]*", _FLAGS)
+_MAKES = re.compile(r"(?<!\w)(?:makes|making)[ \t]+", _FLAGS)
+_MADE = re.compile(rf"[ \t]*(?:the )?(?:{pattern(languages.CORRECT)})", _FLAGS)
 _REMAINS = re.compile(rf"{pattern(languages.REMAINS)}[ \t]*[:：]?[ \t]*", _FLAGS)
 _REMAINED = re.compile(rf"[ \t]*,?[ \t]*{pattern(languages.REMAINED)}", _FLAGS)
 _ONLY_ENDS = re.compile(r"[ \t]*(?:is|fits|can|makes)(?!\w)|[.!]|\s*$", _FLAGS)
@@ -204,9 +206,14 @@ def _after_inference(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
     """Yield "so C" and "leaving C"."""
     for match in _THEREFORE.finditer(text):
         choice = choices.at(text, match.end())
-        if choice is None or choice.by_text or not _STATEMENT_ENDS.match(text, choice.end):
+        if choice is None or not _STATEMENT_ENDS.match(text, choice.end):
             continue
         if qualifiers.holds(text, choice, match.end()):
+            certainty = Certainty.CONCLUSION if choice.by_text else Certainty.CHOSEN
+            yield Declaration(certainty, choice.end, choice.letters)
+    for match in _MAKES.finditer(text):
+        choice = choices.at(text, match.end())
+        if choice and _MADE.match(text, choice.end):
             yield Declaration(Certainty.CHOSEN, choice.end, choice.letters)
     for match in _REMAINS.finditer(text):
         choice = choices.at(text, match.end())

@@ -63,7 +63,7 @@ OPTION: Table = {
 
 CORRECT: Table = {
     "en": r"(?:the )?(?:most )?(?:correct|right|best|true|appropriate|likely|suitable|accurate|"
-    r"reasonable|fitting|probable|plausible)",
+    r"reasonable|fitting|probable|plausible|better(?= (?:answer|option|choice|fit)))",
     "fr": r"(?:la |les )?(?:correctes?|exactes?|bonnes?|justes?|vraies?|vrai)",
     "es": r"(?:la |las |el )?(?:correct[ao]s?|ciert[ao]s?|verdader[ao]s?|adecuad[ao]s?)",
     "pt": r"(?:a |as |o )?(?:corret[ao]s?|cert[ao]s?|verdadeir[ao]s?|adequad[ao]s?)",
@@ -189,14 +189,14 @@ FOLLOWING: Table = {
     "en": r"because|since|as|for|due|given|which|that|with|based|according|in|is|was|are|but|"
     r"not|so|"
     r"therefore|by|on|from|when|rather|over|here|it|this|the|these|he|she|they|we|would|and|if|"
-    r"while|where|of|remains|remained|must|should|seems|fits|can|may|could|has",
-    "fr": r"car|parce|puisque|qui|est|donc|comme|pour|sont|et|n'est|mais",
-    "es": r"porque|ya|pues|es|debido|dado|que|y|son|está|están|sino",
-    "pt": r"pois|já|é|uma|são|e|estão|está|mas",
+    r"while|where|of|or|remains|remained|must|should|seems|fits|can|may|could|has",
+    "fr": r"car|parce|puisque|qui|est|donc|comme|pour|sont|et|n'est|mais|ou",
+    "es": r"porque|ya|pues|es|debido|dado|que|y|son|está|están|sino|o",
+    "pt": r"pois|já|é|uma|são|e|estão|está|mas|ou",
     "de": r"weil|da|denn|ist|wegen|sind|und|trifft|treffen|wählen|nehmen|"
-    r"bleibt|richtig|korrekt|sondern",
-    "it": r"perché|poiché|è|sono|dato|ma|bensì|e",
-    "ru": r"так|потому|поскольку|является|верен|верна|верно|и|ведь|правильный",
+    r"bleibt|richtig|korrekt|sondern|oder",
+    "it": r"perché|poiché|è|sono|dato|ma|bensì|e|o",
+    "ru": r"так|потому|поскольку|является|верен|верна|верно|и|или|ведь|правильный",
 }
 """What may follow a bare letter in a sentence, where "A patient" and "C cells" are words."""
 
