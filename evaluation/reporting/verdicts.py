@@ -13,6 +13,7 @@ METRIC_TITLES = {
     "accuracy_strict_match": "Strict match",
     "partial_credit": "Partial credit",
     "unparsed": "Unparsed",
+    "reached_limit": "Reached the token limit",
     "truncated_thinking": "Thinking cut off",
     "forced": "Answers forced",
     "tokens_per_answer": "Tokens per answer",
@@ -63,7 +64,8 @@ def remarks(compared: Comparison) -> list[str]:
     if compared.task_type.lower_is_better:
         sentences.append("Lower is better.")
     else:
-        sentences.append("Higher is better; differences in percentage points.")
+        unit = "; differences in percentage points" if is_fraction(compared.metric) else ""
+        sentences.append(f"Higher is better{unit}.")
     if compared.chance is not None:
         sentences.append(f"Guessing gives {number(compared.chance, 'accuracy')}.")
     if compared.subsets:
