@@ -43,6 +43,7 @@ _TITLES = {
     "accuracy_strict_match": "Strict match",
     "partial_credit": "Partial credit",
     "unparsed": "Unparsed",
+    "reached_limit": "Reached the token limit",
     "truncated_thinking": "Thinking cut off",
     "forced": "Answers forced",
     "tokens_per_answer": "Tokens per answer",
