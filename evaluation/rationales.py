@@ -32,6 +32,7 @@ from evaluation.chat_models.local_chat import Chat
 from evaluation.metrics import intervals, text_metrics
 from evaluation.question_sets import jsonl
 from evaluation.reporting import error_analysis, sheet
+from evaluation.scoring.answer_extraction.thinking import strip_thinking
 from evaluation.scoring.results_schema import Results, ScoredRationale, check
 from evaluation.scoring.sample_log import SampleLog, parts
 from galen import cli, lock
@@ -200,8 +201,9 @@ def read_samples(run: Path, task: str) -> list[dict[str, Any]]:
 
 
 def _rationale(output: str) -> str:
-    """Return the rationale in an answer of MMedBench's template."""
-    return output.split("###Answer:")[0].replace("###Rationale:", "").strip()
+    """Return the rationale in an answer of MMedBench's template, without the model's thinking."""
+    answer, _ = strip_thinking(output)
+    return answer.split("###Answer:")[0].replace("###Rationale:", "").strip()
 
 
 def score(

@@ -33,6 +33,7 @@ from typing import Any
 
 from evaluation.backends import options as backend_options
 from evaluation.chat_models import options as chat_options
+from evaluation.harness import options as harness_options
 from evaluation.protocols.registry import PROTOCOLS
 from evaluation.scoring import (
     evaluator,
@@ -147,6 +148,7 @@ def _parser() -> cli.ArgumentParser:
     _add_model_options(parser)
     _add_task_options(parser)
     chat_options.add_chat_options(parser)
+    harness_options.add_options(parser)
     _add_file_options(parser)
     backend_options.add_backend_options(parser)
     backend_options.add_endpoint_options(parser)
@@ -186,12 +188,6 @@ def _add_task_options(parser: cli.ArgumentParser) -> None:
             "built-in tasks (below), paths of task files, or lm_eval:NAME, a task, group or tag of"
             " the installed lm-evaluation-harness"
         ),
-    )
-    parser.add_argument(
-        "--lm-eval-include-path",
-        type=Path,
-        metavar="DIR",
-        help="folder of further task files of lm-evaluation-harness",
     )
     parser.add_argument(
         "--protocol",

@@ -11,8 +11,13 @@ def check_main_guard() -> None:
     """Check, before worker processes start, that they can import the running script.
 
     Raises:
-        UsageError: it would start its work again in each of them.
+        UsageError: they cannot, or it would start its work again in each of them.
     """
+    if getattr(sys.modules.get("__main__"), "__file__", None) == "<stdin>":
+        raise UsageError(
+            "worker processes cannot import a script that is read from standard input; save it as a"
+            " file"
+        )
     if (script := unguarded_script()) is not None:
         raise UsageError(
             f'{script} starts its work without `if __name__ == "__main__":`, so that each worker'

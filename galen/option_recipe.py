@@ -22,6 +22,9 @@ _HELP = (
 )
 
 
+_TEXT = (None, str, Path)
+
+
 class OptionParser(ArgumentParser):
     """Parser of `[RECIPE.yaml [key=value …]] [--option value …]`."""
 
@@ -69,6 +72,10 @@ class OptionParser(ArgumentParser):
         with option_origins.name_keys(self._origins):
             raise UsageError(message.removeprefix("argument "))
 
+    def _is_text(self, key: str) -> bool:
+        action = self._keys.get(key)
+        return action is not None and action.nargs is None and action.type in _TEXT
+
     def _forget(self, word: str, options: dict[str, list[str]]) -> None:
         """Forget the recipe's value of an option that a word of the command line replaces."""
         flag = word.partition("=")[0]
@@ -94,7 +101,9 @@ class OptionParser(ArgumentParser):
             origins[key] = f"override {word!r}"
             if not separator:
                 raise UsageError(f"override {word!r}: write key=value, for example output=DIR")
-            tree[key] = yaml_text.value(text, origins[key])
+            value = yaml_text.value(text, origins[key])
+            # not YAML's reading of a name such as 010 or 12:30
+            tree[key] = text if self._is_text(key) and not _is_structure(value) else value
         options = {}
         for key, value in tree.items():
             if key not in self._keys:
@@ -110,6 +119,11 @@ def _log_level_words(words: Sequence[str]) -> int:
     if words and words[0] == "--log-level":
         return min(2, len(words))
     return int(bool(words) and words[0].startswith("--log-level="))
+
+
+def _is_structure(value: Any) -> bool:
+    """Return whether a value is none, a flag, a list or a section: no text in any reading."""
+    return value is None or isinstance(value, bool | list | dict)
 
 
 def _flag(key: str) -> str:
@@ -131,4 +145,7 @@ def _option(action: argparse.Action, value: Any, where: str) -> list[str]:
         return [name] if value else []
     if isinstance(value, list | dict | bool):
         raise UsageError(f"{where} must be one value")
+    if action.type in _TEXT and not isinstance(value, str):
+        # YAML reads 010 as 8 and 12:30 as 750
+        raise UsageError(f"{where} must be text: write it in quotes")
     return [f"{name}={value}"]

@@ -114,24 +114,36 @@ def task_keys() -> str:
 
 
 def protocols() -> str:
-    """Return a table of the protocols with their settings."""
+    """Return a table of the protocols with their settings, where one has another than usual."""
+    from evaluation.protocols.protocol import Protocol
     from evaluation.protocols.registry import PROTOCOLS
 
-    names = [field.name for field in dataclasses.fields(next(iter(PROTOCOLS.values())))]
+    usual = Protocol("")
+    names = [
+        field.name
+        for field in dataclasses.fields(Protocol)
+        if any(
+            getattr(item, field.name) != getattr(usual, field.name) for item in PROTOCOLS.values()
+        )
+    ]
     lines = [f"| protocol | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for name, protocol in PROTOCOLS.items():
-        cells = [_value(getattr(protocol, field)) for field in names]
+        cells = [_value(getattr(protocol, key), getattr(usual, key)) for key in names]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _value(value: Any) -> str:
-    """Return a setting of a protocol for a cell; what is off is empty."""
-    if value in (False, "", (), 0):
+def _value(value: Any, usual: Any) -> str:
+    """Return a setting of a protocol for a cell; the usual one is empty."""
+    if value == usual:
         return ""
+    if value is None:
+        return "the model's"
     if isinstance(value, tuple):
         return ", ".join(_cell(f"`{item}`") for item in value)
-    return "yes" if value is True else f"`{value}`"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"`{value}`"
 
 
 def _fields_table(section: type, without: Iterable[str] = ()) -> list[str]:

@@ -16,7 +16,16 @@ from galen.errors import UsageError
 
 _STOP_WINDOW = 12
 """Last tokens in which a stop string is searched after each step; the longest has three letters."""
-_CHAT_END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>")
+_CHAT_END_TOKENS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "</s>",
+    "<end_of_turn>",
+    "<|return|>",
+    "<|END_OF_TURN_TOKEN|>",
+)
 
 
 @dataclass(slots=True)

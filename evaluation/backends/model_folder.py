@@ -120,7 +120,8 @@ def hashes(folder: Path, verify: bool = True) -> dict[str, str]:
         "merges.txt",
         "special_tokens_map.json",
         "added_tokens.json",
-        "chat_template.jinja",
+        "chat_template.*",
+        "additional_chat_templates/*.jinja",
     )
     files: set[Path] = set()
     for pattern in (*weights, *text):

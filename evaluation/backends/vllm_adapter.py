@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from galen import json_file
+from galen import json_file, pretrained
 from galen.errors import UsageError
 
 _MERGE = "train with lora.merge=true, or `galen merge`, and score the merged model"
@@ -11,8 +11,8 @@ _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values of vLLM's `max_lora_rank`."""
 
 
-def engine_options(adapter: Path) -> dict[str, Any]:
-    """Return the arguments of `vllm.LLM` for a LoRA adapter.
+def engine_options(adapter: Path, model: Path) -> dict[str, Any]:
+    """Return the arguments of `vllm.LLM` for a LoRA adapter on a model.
 
     Raises:
         DataError: its configuration cannot be read.
@@ -24,7 +24,7 @@ def engine_options(adapter: Path) -> dict[str, Any]:
         "has DoRA": config.get("use_dora"),
         "has layers of its own (modules_to_save)": config.get("modules_to_save"),
         "trains biases": config.get("bias", "none") != "none",
-        "has a tokenizer with tokens of its own": (adapter / "tokenizer.json").is_file(),
+        "has tokens of its own": _adds_tokens(adapter, model),
     }
     for problem, exists in problems.items():
         if exists:
@@ -41,3 +41,12 @@ def engine_options(adapter: Path) -> dict[str, Any]:
         f"--backend vllm: the adapter {adapter} has rank {rank}, vLLM serves up to {_RANKS[-1]};"
         f" {_MERGE}"
     )
+
+
+def _adds_tokens(adapter: Path, model: Path) -> bool:
+    """Return whether an adapter's tokenizer, if it has one, differs from the model's."""
+    if not (adapter / "tokenizer.json").is_file():
+        return False
+    own: dict[str, int] = pretrained.load_tokenizer(adapter).get_vocab()
+    base: dict[str, int] = pretrained.load_tokenizer(model).get_vocab()
+    return own != base

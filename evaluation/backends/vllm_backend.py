@@ -61,7 +61,7 @@ class VllmBackend:
             from vllm.lora.request import LoRARequest
 
             path = model_folder.check_adapter(adapter)
-            options |= vllm_adapter.engine_options(path)
+            options |= vllm_adapter.engine_options(path, folder)
             self._adapter = LoRARequest(path.resolve().name or "adapter", 1, str(path.resolve()))
         try:
             self.engine = vllm.LLM(

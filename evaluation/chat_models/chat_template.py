@@ -19,6 +19,7 @@ from typing import Any
 
 from galen.errors import DataError, one_line
 
+_MARKS = re.compile(r"<\|[A-Za-z0-9_]+\|>")
 _TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 _DATE = datetime.datetime(2024, 7, 26)
 _WORKER = Path(__file__).with_name("chat_template_worker.py")
@@ -71,6 +72,12 @@ def with_fixed_date(template: str) -> str:
     Equal runs so have equal prompts on any day.
     """
     return _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), template)
+
+
+def split_marks(tokenizer: Any, text: str) -> list[str]:
+    """Return the marks `<|…|>` in a rendered text that are no tokens of the tokenizer."""
+    marks = sorted(set(_MARKS.findall(text)))
+    return [mark for mark in marks if len(tokenizer.encode(mark, add_special_tokens=False)) != 1]
 
 
 class _Renderer:

@@ -169,6 +169,11 @@ def create(protocol: Protocol, tokenizer: Any) -> Conversation:
         markers = Markers(*protocol.thinking_markers)
     elif template:
         markers = thinking.detect(template, tokenizer.get_vocab())
+    if markers is None and protocol.thinking_budget is not None:
+        logger.warning(
+            "--thinking-budget has no effect: this model's thinking has no known markers; give"
+            " --thinking-markers OPEN CLOSE"
+        )
     conversation = Conversation(
         tokenizer=tokenizer,
         template=template,
@@ -214,7 +219,12 @@ def _accepts_system(conversation: Conversation) -> bool:
         )
 
     question = {"role": "user", "content": "?"}
-    render([question])
+    split = chat_template.split_marks(conversation.tokenizer, render([question]))
+    if split:
+        logger.warning(
+            f"the chat template writes {', '.join(split)}, which this tokenizer splits into several"
+            " tokens: the model was not trained with it"
+        )
     try:
         return "\ue000" in render([{"role": "system", "content": "\ue000"}, question])
     except DataError:

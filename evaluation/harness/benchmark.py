@@ -79,6 +79,9 @@ class Benchmark:
     def __init__(self, task: LmEvalTask, data: Path) -> None:
         manager = _manager(task.include_path)
         _check_name(task.task, manager)
+        for leaf in _leaves(manager.task_index, task.task):
+            if manager.task_index[leaf].cfg.get("unsafe_code"):
+                raise _unsafe(leaf)
         from evaluation.harness.local_datasets import LocalDatasets
 
         self.name = task.task
@@ -253,6 +256,21 @@ def _members(index: Any, name: str) -> Iterator[str]:
         yield from _members(index, member)
 
 
+def _leaves(index: Any, name: str) -> Iterator[str]:
+    """Yield the tasks of a group or tag, or the task itself."""
+    entry = index[name]
+    members: list[Any] = sorted(entry.tags) if entry.kind.name == "TAG" else []
+    if entry.kind.name == "GROUP":
+        members = entry.cfg.get("task") or []
+    elif not members:
+        yield name
+    for member in members:
+        of_member = member if isinstance(member, str) else member.get("group", member.get("task"))
+        # what a group defines in place is in no index
+        if isinstance(of_member, str) and of_member in index:
+            yield from _leaves(index, of_member)
+
+
 def version() -> str:
     """Return the version of the harness."""
     return importlib.metadata.version("lm_eval")
@@ -288,14 +306,18 @@ def _check_name(name: str, manager: Any) -> None:
 
 def _check_supported(name: str, task: Any) -> None:
     if getattr(task, "UNSAFE_CODE", False):
-        raise UsageError(
-            f"lm_eval:{name} runs code that the model writes, which Galen does not; use the harness"
-            " in a sandbox"
-        )
+        raise _unsafe(name)
     if getattr(task, "MULTIMODAL", False):
         raise UsageError(
             f"lm_eval:{name} needs images or audio, which Galen's backends do not read"
         )
+
+
+def _unsafe(name: str) -> UsageError:
+    return UsageError(
+        f"lm_eval:{name} runs code that the model writes, which Galen does not; use the harness in"
+        " a sandbox"
+    )
 
 
 def _configure(harness_task: Any, task: LmEvalTask) -> None:
@@ -303,9 +325,9 @@ def _configure(harness_task: Any, task: LmEvalTask) -> None:
     default = harness_task.get_config("num_fewshot")
     if default is None or (task.num_fewshot is not None and default != 0):
         harness_task.set_config(key="num_fewshot", value=task.num_fewshot or 0)
-    if task.max_new_tokens is not None and harness_task.get_config("generation_kwargs"):
-        limit = {"max_gen_toks": task.max_new_tokens}
-        harness_task.set_config(key="generation_kwargs", value=limit, update=True)
+    kwargs = task.generation_kwargs
+    if kwargs and harness_task.get_config("output_type") == "generate_until":
+        harness_task.set_config(key="generation_kwargs", value=dict(kwargs), update=True)
 
 
 def _seed() -> None:
@@ -345,10 +367,12 @@ def messages(task: str, of: str = "") -> Iterator[None]:
         ) from None
     # tasks are code of many authors
     except Exception as error:
+        hint = "do its rows have the columns of the published data set?"
+        if isinstance(error, OSError):
+            hint = "nothing is downloaded while a task is loaded"
         raise DataError(
             f"lm_eval:{task}{of}: the task's own code fails with"
-            f" {type(error).__name__}: {one_line(error)}; do its rows have the columns of the"
-            " published data set?"
+            f" {type(error).__name__}: {one_line(error)}; {hint}"
         ) from error
 
 

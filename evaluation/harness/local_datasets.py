@@ -12,11 +12,13 @@ Imports `datasets`, which comes with lm-evaluation-harness.
 
 import contextlib
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import evaluate
 import huggingface_hub.constants
 import pandas
 import pyarrow.parquet
@@ -51,8 +53,16 @@ class LocalDatasets:
         def load_dataset(path: str, name: str | None = None, **options: Any) -> Any:
             return self._load(original, path, name, options)
 
+        def load_metric(path: str, *_: Any, **__: Any) -> Any:
+            raise DataError(
+                f"lm_eval:{self.task} needs the metric {path} of the library `evaluate`, which is"
+                " code that it downloads; Galen does not"
+            )
+
         with (
             _replaced(datasets, "load_dataset", load_dataset),
+            _replaced(evaluate, "load", load_metric),
+            _replaced(socket, "getaddrinfo", _refuse),
             _replaced(datasets.config, "HF_HUB_OFFLINE", True),
             _replaced(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
         ):
@@ -156,6 +166,11 @@ def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(module, name, before)
+
+
+def _refuse(host: Any, *_: Any, **__: Any) -> Any:
+    """Refuse the look-up of a host."""
+    raise OSError(f"{host} is not reachable: tasks are loaded offline")
 
 
 def _splits(folder: Path) -> dict[str, list[Path]]:

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -146,7 +147,10 @@ def estimate(
         if math.isclose(array.mean(), value, rel_tol=1e-9, abs_tol=1e-12):
             return mean(array)
     resamples = _SLOW_RESAMPLES if metric in _SLOW else _RESAMPLES
-    return intervals.statistic(list(values), value, aggregation, resamples)
+    with warnings.catch_warnings():
+        # of resamples with one label only
+        warnings.simplefilter("ignore")
+        return intervals.statistic(list(values), value, aggregation, resamples)
 
 
 def mean(values: intervals.Floats) -> Estimate:

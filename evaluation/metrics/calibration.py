@@ -32,12 +32,12 @@ def calibration(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     right)² (Brier 1950, Mon. Weather Rev. 78:1), from 0 to 2.
 
     Returns:
-        `ece`, `ece_biomistral`, `brier`, and `bins` (of `ece`) with `low`, `high`, `samples`,
-        `confidence`, `accuracy`; empty bins are omitted.
+        `samples` (their number), `ece`, `ece_biomistral`, `brier`, and `bins` (of `ece`) with
+        `low`, `high`, `samples`, `confidence`, `accuracy`; empty bins are omitted.
     """
     single = [sample for sample in samples if sample["answer"] in sample["logprobs"]]
     if not single:
-        return {"ece": None, "ece_biomistral": None, "brier": None, "bins": []}
+        return {"samples": 0, "ece": None, "ece_biomistral": None, "brier": None, "bins": []}
     confidences: list[float] = []
     raw_confidences: list[float] = []
     is_right: list[bool] = []
@@ -53,6 +53,7 @@ def calibration(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     bins = _bins(np.array(confidences), right)
     errors = sum(entry["samples"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins)
     return {
+        "samples": len(single),
         "ece": float(errors / len(single)),
         "ece_biomistral": _ece_biomistral(np.array(raw_confidences), right),
         "brier": float(np.mean(brier)),

@@ -134,7 +134,8 @@ def template_name(name: str, answer_format: str) -> str:
 
 TEMPLATES = {
     template_name(name, format_name): PromptTemplate(
-        functools.partial(chat, answer_format=answer_format, reasons=reasons)
+        functools.partial(chat, answer_format=answer_format, reasons=reasons),
+        supports_turns=True,
     )
     for name, reasons in (("chat", False), ("chat_cot", True))
     for format_name, answer_format in FORMATS.items()

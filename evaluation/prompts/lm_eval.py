@@ -116,9 +116,16 @@ def _context(question: Question) -> str:
 
 TEMPLATES = {
     "lm_eval": PromptTemplate(
-        lm_eval, few_shot_by_subject=True, ranks_continuations=True, follows_task=True
+        lm_eval,
+        few_shot_by_subject=True,
+        ranks_continuations=True,
+        follows_task=True,
+        supports_turns=True,
     ),
     "lm_eval_continuation": PromptTemplate(
-        lm_eval_continuation, few_shot_by_subject=True, ranks_continuations=True
+        lm_eval_continuation,
+        few_shot_by_subject=True,
+        ranks_continuations=True,
+        supports_turns=True,
     ),
 }

@@ -40,7 +40,11 @@ class TaskPrompt:
     def template(self) -> PromptTemplate:
         """Return the prompt template."""
         return PromptTemplate(
-            self.render, few_shot_by_subject=True, ranks_continuations=True, follows_task=True
+            self.render,
+            few_shot_by_subject=True,
+            ranks_continuations=True,
+            follows_task=True,
+            supports_turns=True,
         )
 
     def render(self, question: Question, few_shot: Sequence[Question] = ()) -> Prompt:

@@ -50,6 +50,8 @@ class PromptTemplate:
     """Whether the answer is the likeliest continuation, scored by its log-likelihood."""
     follows_task: bool = False
     """Whether a task's own wording, few-shot rule and metric replace those of the protocol."""
+    supports_turns: bool = False
+    """Whether few-shot examples can be turns of a conversation (`Prompt.turns`)."""
     required_token: str = ""
     """A special token of the models that this template is for; "" for none."""
 

@@ -1,6 +1,7 @@
 """A recipe's settings of a protocol: which a protocol supports, and in what range."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,11 +62,13 @@ def replace(name: str, protocol: Protocol, overrides: Mapping[str, Any]) -> Prot
         changed["template"] = _template(name, protocol, answer_format)
     if "max_new_tokens" in overrides:
         changed["model_max_new_tokens"] = False
-    thinking = overrides.get("chat_template_kwargs", {}).get("enable_thinking")
-    if thinking is not None:
-        changed["enable_thinking"] = bool(thinking)
+    variables = overrides.get("chat_template_kwargs", {})
+    _check_variables(variables)
+    if "enable_thinking" in variables:
+        changed["enable_thinking"] = variables["enable_thinking"]
     result = dataclasses.replace(protocol, **changed)
-    _check_conversation(result, overrides)
+    _check_chat_template(name, result, overrides)
+    _check_thinking(result)
     return result
 
 
@@ -116,14 +119,45 @@ def _template(name: str, protocol: Protocol, answer_format: str) -> str:
     return chat.template_name(base, answer_format)
 
 
-def _check_conversation(protocol: Protocol, overrides: Mapping[str, Any]) -> None:
-    """Check the settings of chat template and thinking against each other."""
-    for key in _CONVERSATION:
-        if overrides.get(key) and protocol.chat_template == "none":
-            raise UsageError(f"{_option(key)} needs a chat template: --chat-template auto or FILE")
-    reserved = sorted(set(protocol.chat_template_kwargs) & set(_RESERVED))
+def _check_chat_template(name: str, protocol: Protocol, overrides: Mapping[str, Any]) -> None:
+    """Check the settings of the conversation against the protocol's template."""
+    template = get_template(protocol.template)
+    if protocol.chat_template == "none":
+        for key in _CONVERSATION:
+            if overrides.get(key):
+                raise UsageError(
+                    f"{_option(key)} needs a chat template: --chat-template auto or FILE"
+                )
+    elif template.required_token:
+        raise UsageError(
+            f"--chat-template: the prompts of {name} have the chat format of its models already"
+        )
+    as_turns = overrides.get("fewshot_as_multiturn") and protocol.num_fewshot
+    if as_turns and not template.supports_turns:
+        raise UsageError(
+            f"--fewshot-as-multiturn: the few-shot examples of {name} are one text with the"
+            " question"
+        )
+
+
+def _check_variables(variables: Mapping[str, Any]) -> None:
+    """Check the variables of a chat template."""
+    reserved = sorted(set(variables) & set(_RESERVED))
     if reserved:
         raise UsageError(f"--chat-template-kwargs: {', '.join(reserved)} cannot be set")
+    thinking = variables.get("enable_thinking", False)
+    if not isinstance(thinking, bool):
+        raise UsageError(
+            f"--chat-template-kwargs: enable_thinking must be true or false, not {thinking!r}"
+        )
+    try:
+        json.dumps(variables, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--chat-template-kwargs: not JSON: {error}") from None
+
+
+def _check_thinking(protocol: Protocol) -> None:
+    """Check the settings of thinking and answer format against each other."""
     if protocol.thinking_markers is not None and not all(protocol.thinking_markers):
         raise UsageError("--thinking-markers must not be empty")
     if protocol.budget_forcing and protocol.thinking_budget is None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evaluation.metrics import significance
+from evaluation.metrics import generated_answers, significance
 from evaluation.metrics.intervals import Estimate
 from evaluation.reporting.report_inputs import ModelScores, TaskScores, conditions_name
 from evaluation.scoring.task_type import TaskType
@@ -15,6 +15,27 @@ ALPHA = 0.05
 """Significance level of the corrected tests."""
 _BY_LENGTH = ("acc_norm", "acc_bytes")
 """Metrics of options' log-likelihoods divided by their length."""
+
+
+_COUNTED = (
+    "perplexity",
+    "bits_per_byte",
+    *generated_answers.COUNTED,
+    # of lm-evaluation-harness
+    "word_perplexity",
+    "byte_perplexity",
+    "bleu",
+    "chrf",
+    "chrf++",
+    "ter",
+    "likelihood",
+)
+"""Metrics that are not fractions; all others are shown in percent."""
+
+
+def is_fraction(metric: str) -> bool:
+    """Return whether a metric is shown in percent; a harness metric may have a filter's name."""
+    return metric.partition(",")[0].removesuffix("_of_samples") not in _COUNTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,16 @@ protocols, with its number of few-shot examples and all other settings of the pr
 test sets. Other rows get a footnote with protocol, shots, and each value's samples and interval.
 """
 
-import dataclasses
-import json
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evaluation.metrics.intervals import Estimate
-from evaluation.protocols.protocol import Protocol
-from evaluation.protocols.registry import get_protocol
+from evaluation.reporting import comparability
 from evaluation.reporting.published_results import TABLES, Column, PublishedTable
 from evaluation.reporting.rationale_summaries import RationaleRun
 from evaluation.reporting.report_inputs import ModelScores, TaskScores
 from evaluation.reporting.tables import Table
-from galen.errors import UsageError
 
 _CLEAN = "clean subset"
 
@@ -33,15 +29,15 @@ class _Cell:
     samples: int
     contaminated: int
     """Samples that the training corpus contains; 0 if that was not checked."""
-    has_own_settings: bool
-    """Whether the task file sets something of the protocol."""
+    task_differences: list[str]
+    """Keys of the task that set something of the protocol, or differ from the built-in task."""
     rationales: int | None = None
     """Scored rationales, in tables of their metrics."""
 
     @property
     def is_complete(self) -> bool:
         """Return whether the value is of the full test set under the published settings."""
-        return self.samples in self.column.samples and not self.has_own_settings
+        return self.samples in self.column.samples and not self.task_differences
 
     @property
     def details(self) -> str:
@@ -130,7 +126,7 @@ def _own_rows(published: PublishedTable, model: ModelScores) -> list[_Row]:
     filled = [cell for cell in cells if cell is not None]
     if not filled:
         return []
-    different = different_settings(model, published)
+    different = comparability.different_settings(model, published)
     is_comparable = not different and all(cell.is_complete for cell in filled)
     notes = []
     if not is_comparable:
@@ -160,51 +156,14 @@ def _rationale_row(published: PublishedTable, run: RationaleRun) -> _Row | None:
             cells.append(None)
             continue
         estimate = scores.metrics[published.metric]
-        cells.append(_Cell(column, estimate, scores.samples, 0, False, scores.rationales))
+        cells.append(_Cell(column, estimate, scores.samples, 0, [], scores.rationales))
     filled = [cell for cell in cells if cell is not None]
     if not filled:
         return None
-    different = different_settings(run, published)
+    different = comparability.different_settings(run, published)
     is_comparable = not different and all(cell.is_complete for cell in filled)
     notes = [] if is_comparable else [_deviation(run, different, filled)]
     return _Row(run.name, cells, notes, is_comparable)
-
-
-def different_settings(model: ModelScores | RationaleRun, published: PublishedTable) -> list[str]:
-    """Return the settings in which a run differs from the protocols of a table.
-
-    Empty if the run is under one of them.
-    """
-    if model.protocol not in published.protocols:
-        return ["protocol"]
-    by_shots = []
-    for shots in published.protocols[model.protocol]:
-        try:
-            expected = get_protocol(model.protocol, num_fewshot=shots)
-        except UsageError:
-            continue
-        by_shots.append(_different_keys(model.settings, expected))
-    return min(by_shots, key=len, default=["protocol"])
-
-
-def _different_keys(settings: dict[str, Any], expected: Protocol) -> list[str]:
-    """Return the keys in which recorded settings differ from a protocol.
-
-    A key that an older run lacks counts with its default. One that the protocol lacks differs
-    unless it is empty.
-    """
-    values = json.loads(json.dumps(dataclasses.asdict(expected)))
-    defaults = {
-        entry.name: entry.default
-        for entry in dataclasses.fields(Protocol)
-        if entry.default is not dataclasses.MISSING
-    }
-    recorded = {**json.loads(json.dumps(defaults)), **settings}
-    different = [key for key in values if recorded.get(key, values[key]) != values[key]]
-    if "template" not in settings:
-        different.append("template")
-    further = [key for key in settings if key not in values and settings[key]]
-    return different + further
 
 
 def _deviation(
@@ -217,8 +176,10 @@ def _deviation(
     for key in different:
         if key in model.settings and key not in ("num_fewshot", "template"):
             fields.append(f"{key} {model.settings[key]}")
-    if any(cell.has_own_settings for cell in cells):
-        fields.append("settings of the task file")
+    for key in dict.fromkeys(
+        itertools.chain.from_iterable(cell.task_differences for cell in cells)
+    ):
+        fields.append(f"{key} of the task differs")
     details = "; ".join(cell.details for cell in cells)
     return f"{', '.join(fields)}. {details}."
 
@@ -237,11 +198,14 @@ def _cell(model: ModelScores, column: Column, clean: bool = False) -> _Cell | No
                 continue
         else:
             ids = frozenset(scores.samples)
-        return _cell_of(column, scores, ids, clean)
+        return _cell_of(column, model, task, ids, clean)
     return None
 
 
-def _cell_of(column: Column, scores: TaskScores, ids: frozenset[str], clean: bool) -> _Cell | None:
+def _cell_of(
+    column: Column, model: ModelScores, task: str, ids: frozenset[str], clean: bool
+) -> _Cell | None:
+    scores = model.tasks[task]
     contaminated = (scores.contaminated or frozenset()) & ids
     if clean:
         if scores.contaminated is None or contaminated == ids:
@@ -256,7 +220,7 @@ def _cell_of(column: Column, scores: TaskScores, ids: frozenset[str], clean: boo
         Estimate(100 * accuracy.value, 100 * accuracy.low, 100 * accuracy.high),
         len(ids),
         len(contaminated),
-        bool(scores.summary.get("settings")),
+        comparability.task_differences(model, task),
     )
 
 

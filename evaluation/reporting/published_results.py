@@ -1,8 +1,9 @@
 """Published results of the reference models, in percent, in the columns of each paper's table.
 
-Every figure was read at its source: MEDITRON's in the paper (tables 4 and 5), MMedLM's and
-BioMistral's in the README of the authors' repository. Not included because their source was not
-available: the rationale scores of Llama 3 and MMed-Llama 3, and BioMistral's tables by language.
+Every figure was read at its source: MEDITRON's in the paper (tables 4 and 5), MMedLM's in the
+README of the authors' repository and the paper (tables 3 and 4), BioMistral's in the README. Not
+included because their source was not available: the rationale scores of Llama 3 and MMed-Llama 3 by
+language (only their averages), and BioMistral's tables by language.
 """
 
 from dataclasses import dataclass
@@ -155,7 +156,8 @@ MMEDBENCH = PublishedTable(
 
 _RATIONALE_SOURCE = (
     f"{_MMEDBENCH_SOURCE}. All models fine-tuned on its training set; rationales that passed the"
-    " human check. Mean of the rationales' scores, as the authors compute it"
+    " human check. Mean of the rationales' scores, as the authors compute it. Of Llama 3 and"
+    " MMed-Llama 3 only the averages are known (table 4 of the paper)"
 )
 
 MMEDBENCH_BLEU1 = PublishedTable(
@@ -175,6 +177,8 @@ MMEDBENCH_BLEU1 = PublishedTable(
         "InternLM 2 (7B)": (49.48, 51.38, 50.64, 46.73, 32.93, 47.94, 46.52),
         "MMedLM (7B)": (47.37, 48.68, 48.95, 45.39, 33.24, 46.68, 45.05),
         "MMedLM 2 (7B)": (50.02, 51.39, 54.79, 49.04, 37.49, 50.14, 48.81),
+        "Llama 3 (8B)": (None, None, None, None, None, None, 46.76),
+        "MMed-Llama 3 (8B)": (None, None, None, None, None, None, 47.22),
     },
     "bleu1_mmedlm",
 )
@@ -196,6 +200,8 @@ MMEDBENCH_ROUGE1 = PublishedTable(
         "InternLM 2 (7B)": (44.12, 51.58, 53.46, 42.00, 24.05, 41.96, 42.86),
         "MMedLM (7B)": (41.98, 49.28, 52.34, 41.41, 24.67, 41.35, 41.84),
         "MMedLM 2 (7B)": (44.77, 51.78, 57.10, 45.30, 28.18, 44.59, 45.29),
+        "Llama 3 (8B)": (None, None, None, None, None, None, 42.84),
+        "MMed-Llama 3 (8B)": (None, None, None, None, None, None, 43.29),
     },
     "rouge1_mmedlm",
 )
@@ -203,10 +209,11 @@ MMEDBENCH_ROUGE1 = PublishedTable(
 MMEDLM_ENGLISH = PublishedTable(
     "mmedlm_english",
     "As MMedLM reports it on English benchmarks: accuracy, %",
-    f"{_MMEDBENCH_SOURCE}. MMed-Llama 3 is fine-tuned with further English instructions (of"
-    " PMC-LLaMA); rows of other models are partly taken from their papers, so that prompts and"
-    " shots differ from row to row. The printed average of Mistral (62.97) is not the mean of its"
-    " row (62.86)",
+    f"{_MMEDBENCH_SOURCE}, and table 3 of the paper. MMed-Llama 3 is fine-tuned with further"
+    " English instructions (of PMC-LLaMA); rows of other models are partly taken from their papers,"
+    " so that prompts and shots differ from row to row. The printed average of Mistral (62.97) is"
+    " not the mean of its row (62.86). GPT-3.5's MedMCQA and PubMedQA are printed in this order;"
+    " BioMistral has them the other way round",
     (
         _or_biomistral("MedQA", "medqa_4options", "MedQA", 1273),
         _or_biomistral("MedMCQA", "medmcqa", "MedMCQA", 4183),
@@ -220,6 +227,10 @@ MMEDLM_ENGLISH = PublishedTable(
     ),
     {},
     {
+        "GPT-3.5": (57.7, 72.7, 53.8, 74.7, 74.0, 65.9, 72.8, 72.9, 64.7, 67.69),
+        "GPT-4": (85.8, 72.3, 70.0, 90.2, 94.0, 84.4, 94.5, 93.8, 83.2, 85.36),
+        "Flan-PaLM (540B)": (67.6, 57.6, 79.0, 80.4, 75.0, 63.7, 83.8, 88.9, 76.3, 74.70),
+        "Med-PaLM 2": (86.5, 72.3, 81.8, 88.7, 92.0, 84.4, 95.2, 95.8, 83.2, 86.66),
         "MedAlpaca (7B)": (41.7, 37.5, 72.8, 57.4, 69.0, 57.0, 67.3, 65.3, 54.3, 58.03),
         "PMC-LLaMA (13B)": (56.4, 56.0, 77.9, None, None, None, None, None, None, None),
         "MEDITRON (7B)": (57.2, 59.2, 74.4, 64.6, 59.9, 49.3, 55.4, 53.8, 44.8, 57.62),

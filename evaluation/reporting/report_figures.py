@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from evaluation.reporting.comparison import Comparison
+from evaluation.reporting.comparison import Comparison, is_fraction
 from evaluation.reporting.report_inputs import Run
 from galen import svg
 
@@ -71,7 +71,7 @@ def intervals(comparison: Comparison) -> Markup:
         rows = comparison.rows
         figure = Figure(figsize=(svg.WIDTH, 0.75 + 0.42 * len(rows)))
         axes = figure.subplots()
-        percent = 100.0 if comparison.metric == "accuracy" else 1.0
+        percent = 100.0 if is_fraction(comparison.metric) else 1.0
         for index, row in enumerate(rows):
             estimate = row.metrics[comparison.metric]
             color = svg.SECOND if index == 0 else svg.FIRST
@@ -98,11 +98,9 @@ def intervals(comparison: Comparison) -> Markup:
         axes.set_yticks(range(len(rows)), [short(row.model) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(
-            "accuracy, %"
-            if comparison.metric == "accuracy"
-            else f"{comparison.metric} (lower is better)"
-        )
+        unit = ", %" if is_fraction(comparison.metric) else ""
+        direction = " (lower is better)" if comparison.task_type.lower_is_better else ""
+        axes.set_xlabel(f"{comparison.metric}{unit}{direction}")
         return svg.render(figure, f"intervals-{comparison.title}")
 
 

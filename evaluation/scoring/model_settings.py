@@ -1,6 +1,7 @@
 """A protocol under one model: its own generation settings in place of those left to it."""
 
 import hashlib
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from evaluation.backends.sampling import model_defaults
 from evaluation.chat_models import conversation
 from evaluation.protocols.protocol import Protocol
 from galen.errors import UsageError
+
+logger = logging.getLogger(__name__)
 
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 
@@ -38,9 +41,16 @@ def resolve(protocol: Protocol, folder: Path) -> Protocol:
     resolved = replace(protocol, **values)
     if resolved.num_samples > 1 and not resolved.temperature:
         raise UsageError(
-            f"--num-samples: {folder.name} decodes greedily by its generation_config.json, so that"
-            " all samples would be the same; give --temperature"
+            f"--num-samples: {folder.name} decodes greedily, so that all samples would be the same;"
+            " give --temperature"
         )
+    unused = [
+        key
+        for key in ("top_p", "top_k")
+        if getattr(protocol, key) not in (None, getattr(neutral, key))
+    ]
+    if unused and not resolved.temperature:
+        logger.warning(f"{' and '.join(unused)} have no effect: decoding is greedy")
     return resolved
 
 

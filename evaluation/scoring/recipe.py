@@ -33,6 +33,8 @@ class Recipe:
     """Built-in tasks, paths of task files, or lm_eval:NAME, a task of lm-evaluation-harness."""
     lm_eval_include_path: Path | None = None
     """Folder of further task files of lm-evaluation-harness."""
+    lm_eval_gen_kwargs: dict[str, Any] | None = None
+    """Generation settings that override those of the harness' tasks, such as max_gen_toks."""
     protocol: str = "lm_eval"
     """Protocol: prompt template, few-shot examples, answer extraction."""
     fewshot_examples: Path | None = None

@@ -42,9 +42,11 @@ def _check_options(options: Recipe, tasks: dict[str, Task]) -> None:
     if not tasks:
         raise UsageError("--tasks names no task")
     of_harness = [name for name, item in tasks.items() if isinstance(item, LmEvalTask)]
-    if options.lm_eval_include_path is not None and not of_harness:
-        raise UsageError("--lm-eval-include-path goes with tasks named lm_eval:NAME")
     if not of_harness:
+        for key in ("lm_eval_include_path", "lm_eval_gen_kwargs"):
+            if getattr(options, key) is not None:
+                option = key.replace("_", "-")
+                raise UsageError(f"--{option} goes with tasks named lm_eval:NAME")
         return
     if len(options.fewshot_seeds or []) > 1:
         raise UsageError(f"{of_harness[0]} takes one seed of few-shot examples")
@@ -79,8 +81,8 @@ def _overridden_harness(specification: LmEvalTask, options: Recipe) -> LmEvalTas
         specification = replace(specification, num_fewshot=options.num_fewshot)
     if options.fewshot_seeds:
         specification = replace(specification, fewshot_seed=options.fewshot_seeds[0])
-    if options.max_new_tokens is not None:
-        specification = replace(specification, max_new_tokens=options.max_new_tokens)
+    if options.lm_eval_gen_kwargs is not None:
+        specification = replace(specification, generation_kwargs=options.lm_eval_gen_kwargs)
     return specification
 
 

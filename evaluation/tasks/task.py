@@ -4,7 +4,7 @@ Built-in ones are in `evaluation/tasks/`, others are named by their path.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -165,8 +165,8 @@ class LmEvalTask:
     """Few-shot examples; null: the task's number, or none."""
     fewshot_seed: int = 1234
     """Seed of the few-shot examples."""
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Maximum length of a generated answer in tokens; null: the task's."""
+    generation_kwargs: dict[str, Any] | None = None
+    """Settings that override the task's own of this name, such as max_gen_toks."""
 
 
 Task = MultipleChoiceTask | PerplexityTask | LmEvalTask

@@ -1,6 +1,5 @@
 """Chat templates: choosing and installing one, and locating the assistant's messages."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from evaluation.chat_models import chat_template
 from galen.errors import DataError, UsageError, did_you_mean
 
 BUILT_IN = Path(__file__).parent / "chat_templates"
-_MARKS = re.compile(r"<\|[A-Za-z0-9_]+\|>")
 _PROBE = "\ue000\ue001\ue000"
 """Stands for an answer to see what the template writes around it.
 
@@ -49,8 +47,7 @@ def install(tokenizer: Any, template: str | None) -> None:
             "this tokenizer has no chat template, and the data are conversations; give"
             " data.chat_template, for example meditron"
         )
-    marks = sorted(set(_MARKS.findall(render(tokenizer, _EXAMPLE, open_answer=True))))
-    split = [mark for mark in marks if len(tokenizer.encode(mark, add_special_tokens=False)) != 1]
+    split = chat_template.split_marks(tokenizer, render(tokenizer, _EXAMPLE, open_answer=True))
     if split:
         raise UsageError(
             f"the chat template writes {', '.join(split)}, which this tokenizer splits into several"

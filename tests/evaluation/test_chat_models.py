@@ -1,5 +1,6 @@
 """Chat and reasoning protocols as a user runs them, on a tiny random Llama with a chat template."""
 
+import datetime
 import json
 import shutil
 from pathlib import Path
@@ -159,12 +160,25 @@ def test_another_content_of_the_template_file_does_not_resume(evaluate, tmp_path
         ({"protocol": "chat", "num_samples": 2, "temperature": 0.0}, "decodes greedily"),
         ({"protocol": "meditron_cot", "answer_format": "json"}, "has a format of its own"),
         ({"protocol": "chat", "budget_forcing": True}, "needs --thinking-budget"),
+        ({"protocol": "meditron_chat", "chat_template": "auto"}, "have the chat format"),
+        (
+            {"protocol": "meditron", "chat_template": "auto", "fewshot_as_multiturn": True},
+            "examples of meditron are one text",
+        ),
         ({"protocol": "chat", "thinking_budget": 0}, "--thinking-budget must be at least 1"),
         ({"protocol": "chat", "thinking_markers": ["", "x"]}, "must not be empty"),
         ({"protocol": "chat", "thinking_markers": ["x"]}, "takes two texts"),
         ({"protocol": "chat", "guided_decoding": True}, "transformers has no guided decoding"),
         ({"protocol": "chat", "system_prompt": "@missing"}, "--system-prompt: missing"),
         ({"protocol": "chat", "chat_template_kwargs": {"messages": []}}, "cannot be set"),
+        (
+            {"protocol": "chat", "chat_template_kwargs": {"enable_thinking": "false"}},
+            "enable_thinking must be true or false",
+        ),
+        (
+            {"protocol": "chat", "chat_template_kwargs": {"x": datetime.date(2024, 1, 1)}},
+            "--chat-template-kwargs: not JSON",
+        ),
     ],
 )
 def test_wrong_options_are_named(evaluate, options, message):

@@ -39,3 +39,11 @@ def test_a_script_without_the_guard_is_reported_so(tmp_path):
     )
     assert said.count("\n") == 1
     assert output_of(tmp_path, 'if __name__ == "__main__":') == "done\n"
+
+
+def test_a_script_from_standard_input_is_refused():
+    script = "from galen import main_guard; main_guard.check_main_guard()"
+    done = subprocess.run(
+        [sys.executable, "-"], input=script, cwd=ROOT, capture_output=True, text=True
+    )
+    assert "UsageError: worker processes cannot import a script that is read" in done.stderr

@@ -115,3 +115,12 @@ def test_a_wrong_value_that_an_option_replaces_does_not_matter(parser, tmp_path)
     path = tmp_path / "recipe.yaml"
     path.write_text("model_name: a\nworkers: x\n")
     assert parser.parse([str(path), "--work", "4"]).workers == 4
+
+
+@pytest.mark.parametrize("text", ["010", "12:30", "2026-11-30"])
+def test_text_is_not_read_as_a_number(parser, recipe_file, tmp_path, text):
+    assert parser.parse([recipe_file, f"model_name={text}"]).model_name == text
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(f"model_name: {text}\n")
+    with pytest.raises(UsageError, match=r"line 1: model_name must be text: write it in quotes"):
+        parser.parse([str(bare)])

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from evaluation.scoring.answer_extraction import languages, qualifiers
+from evaluation.scoring.answer_extraction import languages, qualifiers, verdicts
 from evaluation.scoring.answer_extraction.choices import Choice, ChoiceReader
 from evaluation.scoring.answer_extraction.declarations import Certainty, Declaration
 from evaluation.scoring.answer_extraction.languages import pattern
@@ -28,14 +28,22 @@ _CLAUSE = re.compile(r"[,;:、]")
 _WRONG = re.compile(pattern(languages.WRONG), _FLAGS)
 _REASON = re.compile(r"[\s.)]*(?:,|because|since)", _FLAGS)
 _RATIONALE = re.compile(
-    r"\A[^\n]*\n\s*(?:rationale|explanation|explication|explicación|explicação|reason|justifi|"
+    r"\A(?P<statement>[^\n]{1,400}?(?:\n|[.] ))\s*"
+    r"(?:rationale|explanation|explication|explicación|explicação|reason|justifi|"
     r"begründung|erklärung|spiegazione|motivazione|обоснование|объяснение|пояснение|解析|解释|理由|"
-    r"解説|해설|설명|التفسير|الشرح)",
+    r"解説|해설|설명|التفسير|الشرح)[^\n:]{0,20}:",
     _FLAGS,
 )
-"""An explanation right after the first line makes this the answer, not the first of a list."""
+"""An explanation right after a statement makes this the answer, not the first of a list."""
 _VERDICT = re.compile(rf"[✅✓✔☑]|{pattern(languages.CORRECT)}", _FLAGS)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？؟।])|\n+")
+_LAST_SENTENCE = re.compile(
+    r"[^\s.!?]{2}[.!?…]+ (?P<option>[(\[\"']?[^\W\d_][)\]\"']?)(?:, then)?[.!]?\Z"
+)
+_LAST_COMPLEMENT = re.compile(
+    rf"{pattern(languages.COPULA)}[ \t]*:?[ \t]*(?P<option>[(\[\"']?[^\W\d_][)\]\"']?)[.!。]\Z",
+    _FLAGS,
+)
 _COMPLETE = re.compile(rf"[.!。！؟।)\]:{SIGNS}\"”]\s*$")
 _LABELLED = re.compile(r"[\s\W]*[^\W\d_][).:、]")
 _NEXT_LABEL = re.compile(r"(?:\n\s*|[.;。]\s+)[-•(\s]*(?=[^\W\d_][).:、])")
@@ -52,10 +60,15 @@ def lines(text: str, choices: ChoiceReader) -> list[Declaration]:
     values = [_line_letters(line, choices) for line in all_lines]
     if all(values):
         return list(_only_options(values, choices))
+    found = verdicts.verdicts(text, choices)
     return [
         *_first_line(text, values, choices),
+        *(one for one in _beginning(text, choices) if found.get(one.letters, True)),
+        *_before_rationale(text, choices),
         *_last_line(values, choices),
+        *_last_sentence(text, choices),
         *_verdicts(all_lines, choices),
+        *verdicts.only_right(found),
     ]
 
 
@@ -80,24 +93,39 @@ def _only_options(values: list[str], choices: ChoiceReader) -> Iterator[Declarat
 
 
 def _first_line(text: str, values: list[str], choices: ChoiceReader) -> Iterator[Declaration]:
-    """Yield the option at the very beginning, unless it begins a list of options."""
+    """Yield the first line that is an option, unless it begins a list of options."""
+    if not values[0] or qualifiers.retractions(text):
+        return
+    if _RATIONALE.match(text) or not (values[1] or _is_listed(values[0], values, choices)):
+        yield Declaration(Certainty.DECLARED, 0, values[0])
+
+
+def _beginning(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
+    """Yield the letter at the very beginning, unless it begins a list of options."""
     begin = _BULLET.match(text)
     start = begin.end() if begin else 0
     first = choices.at(text, start)
-    if first is None or first.hedged or first.start > start + 1:
+    if first is None or first.hedged or first.by_text or first.start > start + 1:
         return
-    if any(position >= first.end for position in qualifiers.retractions(text)):
-        return
-    if values[0]:
-        explained = _RATIONALE.match(text)
-        if explained or not (values[1] or _is_listed(first.letters, values, choices)):
-            yield Declaration(Certainty.DECLARED, 0, first.letters)
-        return
+    if text[start] in choices.texts.signs:
+        return  # the text, then its letter: a heading of an analysis
     following = _next_label(text, first, choices)
-    if first.by_text or (following and following == _successor(first.letters, choices)):
+    is_listed = following and following == _successor(first.letters, choices)
+    if is_listed or any(position >= first.end for position in qualifiers.retractions(text)):
         return
     if _explains(text, first):
         yield Declaration(Certainty.CHOSEN, 0, first.letters)
+
+
+def _before_rationale(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
+    """Yield the only option of what comes before "Rationale:" at the beginning of the answer."""
+    match = _RATIONALE.match(text)
+    if match is None or choices.is_yes_no:
+        return
+    statement = match["statement"]
+    letters = _only_option(statement, choices)
+    if letters and not _AGAINST.search(_clause(statement, choices)):
+        yield Declaration(Certainty.CHOSEN, 0, letters)
 
 
 def _is_listed(letters: str, values: list[str], choices: ChoiceReader) -> bool:
@@ -144,6 +172,17 @@ def _last_line(values: list[str], choices: ChoiceReader) -> Iterator[Declaration
             return
 
 
+def _last_sentence(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
+    """Yield the option that is the last sentence: "… rules out B. C, then."."""
+    match = _LAST_SENTENCE.search(text) or _LAST_COMPLEMENT.search(text)
+    choice = choices.at(text, match.start("option")) if match else None
+    if match is None or choice is None or len(choice.letters) > 1 or choice.by_text:
+        return
+    start = match.start("option")
+    if qualifiers.holds(text, choice, start) and not qualifiers.is_option_negated(text, start):
+        yield Declaration(Certainty.CHOSEN, 0, choice.letters)
+
+
 def _verdicts(all_lines: list[str], choices: ChoiceReader) -> Iterator[Declaration]:
     """Yield the options of a list that are marked or called correct."""
     for line in all_lines:
@@ -167,7 +206,8 @@ def conclusion(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
         if not is_whole or _CONDITION.search(sentence):
             continue
         is_concluding = _CUE.search(sentence) or _IS_OPTION.search(sentence)
-        if not is_short and (_LABELLED.match(sentence) or not is_concluding):
+        is_discussion = _LABELLED.match(sentence) or _begins_with_option(sentence, choices)
+        if not is_short and (is_discussion or not is_concluding):
             continue
         letters = _only_option(sentence, choices)
         if letters and not _AGAINST.search(_clause(sentence, choices)):
@@ -181,6 +221,11 @@ def _yes_no_line(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
     choice = choices.at(text, begin)
     if begin and choice and not choice.hedged and len(choice.letters) == 1:
         yield Declaration(Certainty.CONCLUSION, 0, choice.letters)
+
+
+def _begins_with_option(sentence: str, choices: ChoiceReader) -> bool:
+    choice = choices.at(sentence, 0)
+    return choice is not None and choice.start == 0
 
 
 def _clause(sentence: str, choices: ChoiceReader) -> str:

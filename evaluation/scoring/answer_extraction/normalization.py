@@ -27,6 +27,7 @@ What it answers there is not ours.
 """
 _LATEX_TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mathit|mbox|bf)\s*\{([^{}]*)\}")
 _INVISIBLE = re.compile("[\ufe00-\ufe0f\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
+_SNAKE_CASE = re.compile(r"(?<=[A-Za-z])_(?=[A-Za-z])")
 _QUOTES = str.maketrans("’‘‛`´“”„‟", "'''''\"\"\"\"")
 _HTML = re.compile(r"</?(?:b|i|u|em|strong|p|span|div|code|center|br)\s*/?>", re.IGNORECASE)
 _BOLD_LETTER = re.compile(r"(?<!\w)(?:\*\*|__|`)\s*([^\W\d_])\s*(?:\*\*|__|`)(?!\w)")
@@ -49,6 +50,6 @@ def without_markup(text: str) -> str:
     text = _LATEX_TEXT.sub(r"\1", _LATEX_TEXT.sub(r"\1", text))
     text = _HTML.sub("", text)
     text = _BOLD_LETTER.sub(r"(\1)", text)
-    text = _MARKDOWN.sub("", text)
+    text = _SNAKE_CASE.sub(" ", _MARKDOWN.sub("", text))
     text = _INVISIBLE.sub("", text).translate(_QUOTES)
     return _SPACES.sub(" ", text).strip()

@@ -63,7 +63,7 @@ def _distinct_texts(options: Mapping[str, str]) -> dict[str, str]:
         text = without_markup(option).rstrip(" .。;")
         # one such label may be a part of the text, as in "E. coli"
         text = _ARTICLE.sub("", _LABEL.sub("", text) if len(own_labels) > 1 else text)
-        if len(text) > 1 or (text and not text.isascii()):
+        if len(text) > 1 or text.isdigit() or (text and not text.isascii()):
             texts[letter] = text
     lowered = [text.lower() for text in texts.values()]
     unique = [item for item in texts.items() if lowered.count(item[1].lower()) == 1]

@@ -40,7 +40,8 @@ _DENIED = re.compile(
     rf"[ \t]*+[)\]\"'”]*+[ \t]*+(?:{_OPTION})?"
     rf"(?:[ \t]*+{_COPULA}|[ \t]*+(?:seems|looks|can|may|might|could)(?!\w))?[ \t]*+"
     r"(?:therefore |thus |also |definitely |clearly |be |donc |も)?"
-    rf"(?:{_WRONG}|{_NOT})",
+    # "C, not A" and "C not A" deny another option
+    rf"(?:{_WRONG}|{_NOT})(?![ \t]*[(\[\"']?(?-i:[A-Jأبجد])(?![\w']))",
     _FLAGS,
 )
 _NEGATED_AFTER = re.compile(r"[^.。,،\n]{0,8}?(?:아니|아닙|않|ではな|でな|ない|नहीं)")

@@ -6,11 +6,13 @@ Where vLLM is installed (no test dependency), against transformers.
 import importlib.util
 import json
 import sys
+import types
 from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoTokenizer
 
 from evaluation import run
 from evaluation.backends import vllm_adapter, vllm_backend
@@ -66,6 +68,21 @@ def test_each_branch_has_a_seed_of_its_own_that_stays():
     }
     assert first[1]["seed"] != second[1]["seed"]
     assert vllm_backend.generated(request, {5, 0}) == [first, second]
+
+
+def test_a_json_schema_guides_the_decoding(monkeypatch):
+    module = types.ModuleType("vllm.sampling_params")
+    module.StructuredOutputsParams = lambda json: {"json": json}
+    module.SamplingParams = lambda **parameters: parameters
+    package = types.ModuleType("vllm")
+    package.sampling_params = module
+    monkeypatch.setitem(sys.modules, "vllm", package)
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", module)
+    request = GenerationRequest([1], 9, (), Sampling(), ("a",), json_schema='{"type": "object"}')
+    [(_, parameters)] = vllm_backend.generated(request, {0})
+    guided = vllm_backend._sampling_params(parameters)
+    assert guided["structured_outputs"] == {"json": '{"type": "object"}'}
+    assert "json_schema" not in guided and guided["max_tokens"] == 9
 
 
 @pytest.mark.parametrize(
@@ -187,9 +204,20 @@ def test_without_an_adapter_no_request_names_one(fake_vllm, tiny_llama):
         ({"r": 8, "rank_pattern": {"q_proj": 600}}, "has rank 600"),
     ],
 )
-def test_adapters_that_vllm_does_not_serve_are_refused(tmp_path, config, message):
+def test_adapters_that_vllm_does_not_serve_are_refused(tiny_llama, tmp_path, config, message):
     with pytest.raises(UsageError, match=message):
-        vllm_adapter.engine_options(write_adapter(tmp_path / "adapter", **config))
+        vllm_adapter.engine_options(write_adapter(tmp_path / "adapter", **config), tiny_llama)
+
+
+def test_an_adapter_with_tokens_of_its_own_is_refused(tiny_llama, tmp_path):
+    adapter = write_adapter(tmp_path / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer.save_pretrained(adapter)  # as fine-tuning does: the same tokens
+    assert vllm_adapter.engine_options(adapter, tiny_llama)["max_lora_rank"] == 16
+    tokenizer.add_tokens(["<|im_start|>"])
+    tokenizer.save_pretrained(adapter)
+    with pytest.raises(UsageError, match="has tokens of its own"):
+        vllm_adapter.engine_options(adapter, tiny_llama)
 
 
 @needs_vllm

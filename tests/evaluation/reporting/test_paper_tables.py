@@ -12,6 +12,8 @@ from evaluation.reporting import paper_tables, tables
 from evaluation.reporting.report_inputs import ModelScores, TaskScores
 from evaluation.reporting.tables import Table
 from evaluation.scoring.task_types import TASK_TYPES
+from evaluation.tasks import task as task_files
+from galen import recipe
 
 SIZES = {
     "mmlu_medical": 1871,
@@ -122,7 +124,36 @@ def test_settings_of_a_task_file_have_a_footnote():
     tasks = full() | {"medqa": scores("medqa", 1273, 636, settings={"prompt": {}})}
     found = table(run("meditron", tasks))
     assert found.bold == frozenset()
-    assert "3 shots, settings of the task file. " in found.footnotes[0]
+    assert "3 shots, prompt of the task differs. " in found.footnotes[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "note"),
+    [
+        ({}, ""),
+        ({"file": "elsewhere/test.jsonl", "fewshot_source": "elsewhere/train.jsonl"}, ""),
+        ({"fewshot_examples": "own.jsonl"}, "3 shots, fewshot_examples of the task differs. "),
+        ({"max_options": 2}, "3 shots, max_options of the task differs. "),
+        ({"unknown": 2}, ""),
+    ],
+)
+def test_other_few_shot_examples_have_a_footnote(tmp_path, changed, note):
+    """The manifest has the task as it was scored; only the results are copied elsewhere."""
+    _, specification = task_files.load("medqa")
+    recorded = recipe.to_dict(specification) | {"files": {}} | changed
+    model = dataclasses.replace(run("meditron", full()), folder=tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"config": {"tasks": {"medqa": recorded}}}))
+    found = table(model)
+    assert found.bold == (frozenset() if note else {0})
+    assert note in " ".join(found.footnotes)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"config": []}', '{"config": {"tasks": {"medqa": 1}}}']
+)
+def test_a_damaged_manifest_is_ignored(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    assert table(dataclasses.replace(run("meditron", full()), folder=tmp_path)).bold == {0}
 
 
 def test_runs_without_recorded_settings_are_not_comparable():

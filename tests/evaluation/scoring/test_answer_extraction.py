@@ -120,8 +120,8 @@ def test_strict_reading_of_mmedbench(text, letters):
 
 
 ANSWERS = Path(__file__).parent / "answers"
-RIGHT = {"develop": 0.99, "held_out": 0.99, "adversarial": 0.99}
-WRONG = {"develop": 0.003, "held_out": 0.003, "adversarial": 0.01}
+RIGHT = {"develop": 0.99, "held_out": 0.99, "held_out_2": 0.98, "adversarial": 0.98}
+WRONG = {"develop": 0.003, "held_out": 0.003, "held_out_2": 0.0, "adversarial": 0.0}
 SETS = sorted(path.stem for path in ANSWERS.glob("*.jsonl"))
 
 
@@ -160,10 +160,10 @@ def test_robust_extraction_is_right(name):
 
 @pytest.mark.parametrize("category", sorted({row["category"] for row in labeled("develop")}))
 def test_robust_extraction_is_right_in_every_category(category):
-    rows = [row for row in labeled("develop") if row["category"] == category]
+    rows = [row for name in SETS for row in labeled(name) if row["category"] == category]
     outcomes = Counter(map(outcome, rows))
     # one of a small category weighs more than a hundredth
-    assert outcomes["right"] >= min(0.97 * len(rows), len(rows) - 1)
+    assert outcomes["right"] >= min(0.99 * len(rows), len(rows) - 1)
 
 
 QT = dict(
