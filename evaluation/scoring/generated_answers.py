@@ -19,6 +19,7 @@ from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets.question import Question
 from evaluation.scoring import answer_extraction
 from evaluation.scoring.answer_extraction import Status
+from evaluation.scoring.answer_extraction.thinking import strip_thinking
 from evaluation.scoring.task_type import Job, Sample, sample_of
 
 logger = logging.getLogger(__name__)
@@ -135,12 +136,14 @@ def _before_stop(text: str, stops: tuple[str, ...]) -> str:
 
 
 def _final_answer(text: str) -> str:
-    """Return the text after the first `###Answer:`, or all of it without one.
+    """Return the text after the first `###Answer:` outside of thinking, or all of it without one.
 
     In MMedBench's template the rationale comes before it. Later ones belong to questions that the
     model continues with.
     """
-    return text.split("###Answer:")[1] if "###Answer:" in text else text
+    visible, _ = strip_thinking(text)
+    _, marker, answer = visible.partition("###Answer:")
+    return answer.partition("###Answer:")[0] if marker else text
 
 
 def _requests(
