@@ -29,7 +29,7 @@ def test_a_task_by_its_path(tmp_path):
         ("kind: perplexity\n", "key 'documents' is missing"),
         (
             "kind: cloze\nfile: a\n",
-            r"key 'kind' must be one of multiple_choice, perplexity, not 'cloze'",
+            r"key 'kind' must be one of multiple_choice, perplexity, lm_eval, not 'cloze'",
         ),
         ("file: a.jsonl\n", "key 'kind' must be one of"),
         ("kind: multiple_choice\nfile: [a\n", "not valid YAML"),
