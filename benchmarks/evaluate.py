@@ -2,16 +2,15 @@
 
 On the same prompts, with the same model, precision and batch.
 
-    python benchmarks/evaluate.py --model MODEL --task mmlu_anatomy --data mmlu/anatomy \\
-        --num-fewshot 5
-    python benchmarks/evaluate.py --model MODEL --task pubmedqa --data pubmedqa --limit 500 \\
-        --part 25 --items pubmedqa.jsonl
+    python benchmarks/evaluate.py --model MODEL --task mmlu_anatomy --data DATA --num-fewshot 5
+    python benchmarks/evaluate.py --model MODEL --task pubmedqa --data DATA --limit 500 --part 25 \\
+        --items pubmedqa.jsonl
 
-The prompts and continuations are those that the harness builds from its own task file; DATA holds
-the splits of the data set that the task names, as files of its rows: `test.jsonl`, `dev.jsonl` and
-the like, or `.parquet`. Galen's own prompts for the same rows are counted where they are equal
-(`galen_prompts_equal`; null for tasks that Galen has not). Few-shot examples are the first ones of
-their split on both sides.
+The prompts and continuations are those that the harness builds from its own task file; DATA is a
+folder of data sets as for `galen evaluate --tasks lm_eval:NAME`, for example
+`DATA/cais/mmlu/anatomy/test.jsonl` and `dev.jsonl`. Galen's own prompts for the same rows are
+counted where they are equal (`galen_prompts_equal`; null for tasks that Galen has not). Few-shot
+examples are the first ones of their split on both sides.
 
 Both give the log-likelihood of each continuation; the predictions are compared, too. The harness
 runs with its own `batch_size`; Galen's batches hold at most as many tokens as one of its batches of
@@ -24,7 +23,6 @@ import argparse
 import fnmatch
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,12 +33,14 @@ from typing import Any
 from evaluation import question_sets
 from evaluation.backends import encoding
 from evaluation.backends.base import Batching
+from evaluation.harness.benchmark import Benchmark
 from evaluation.prompts.registry import get_template
 from evaluation.prompts.template import Prompt
 from evaluation.question_sets.question import Question
 from evaluation.question_sets.rows import Row
+from evaluation.tasks.task import LmEvalTask
 from galen import cli, manifest
-from galen.errors import DataError, UsageError
+from galen.errors import UsageError
 
 SIDES = ("galen", "lm_eval")
 
@@ -99,53 +99,30 @@ def main(argv: list[str] | None = None) -> None:
     print(json.dumps(result, indent=1))
 
 
-def load_task(
-    name: str, data: Path, num_fewshot: int = 0, limit: int | None = None, manager: Any = None
-) -> Any:
+def load_task(name: str, data: Path, num_fewshot: int = 0, limit: int | None = None) -> Any:
     """Return a task of the installed harness with its requests, over local rows of its data set.
 
     Args:
         name: a multiple-choice task of the harness.
-        data: folder with a file for each split: `test.jsonl`, `dev.jsonl`, or `.parquet`.
+        data: folder of data sets, as for `galen evaluate --tasks lm_eval:NAME`.
         num_fewshot: few-shot examples, the first ones of their split.
         limit: build requests only for the first so many documents.
-        manager: the harness' task manager; None: one of all its tasks, which takes ten seconds.
 
     Raises:
         UsageError: lm-eval is not installed, or has no such task.
-        DataError: the folder has no such files.
+        DataError: the data set is missing or damaged.
     """
-    try:
-        from lm_eval.api.samplers import FirstNSampler
-        from lm_eval.tasks import TaskManager
-    except ImportError:
-        raise UsageError("lm-eval is missing: pip install 'lm-eval>=0.4.9'") from None
-    files = {
-        path.name.split(".")[0].split("-")[0]: str(path)
-        for path in sorted(data.glob("*"))
-        if path.suffix in (".jsonl", ".parquet")
-    }
-    if not files:
-        raise DataError(f"{data} holds no .jsonl or .parquet file of a split")
-    is_parquet = next(iter(files.values())).endswith(".parquet")
-    manager = manager or TaskManager()
-    if name not in manager.all_subtasks:
-        raise UsageError(f"lm-evaluation-harness has no task {name!r}")
-    with tempfile.TemporaryDirectory() as work:
-        local = {
-            "include": str(manager.task_index[name].yaml_path),
-            "task": name,
-            "dataset_path": "parquet" if is_parquet else "json",
-            "dataset_name": None,
-            "dataset_kwargs": {"data_files": files, "cache_dir": work, "keep_in_memory": True},
-        }
-        path = Path(work, f"{name}.yaml")
-        path.write_text(json.dumps(local))
-        [task] = manager.load([str(path)])["tasks"].values()
+    benchmark = Benchmark(LmEvalTask(kind="lm_eval", task=name, num_fewshot=num_fewshot), data)
+    if list(benchmark.tasks) != [name]:
+        raise UsageError(
+            f"{name} is a group; give one of its tasks, such as {min(benchmark.tasks)}"
+        )
+    task = benchmark.tasks[name]
     if task.OUTPUT_TYPE != "multiple_choice":
         raise UsageError(f"{name} is no multiple-choice task")
-    task.set_config("num_fewshot", num_fewshot)
     if num_fewshot:
+        from lm_eval.api.samplers import FirstNSampler
+
         task.sampler = FirstNSampler(list(task.fewshot_docs()))
     task.build_all_requests(limit=limit)
     return task
@@ -298,7 +275,7 @@ def _parser() -> cli.ArgumentParser:
         type=Path,
         required=True,
         metavar="DIR",
-        help="rows of the task's data set, a file for each split: test.jsonl, dev.jsonl …",
+        help="data sets, a file for each split: DIR/cais/mmlu/anatomy/test.jsonl",
     )
     add(
         "--num-fewshot",

@@ -19,6 +19,7 @@ def estimates(by_run: Sequence[Sequence[Sample]]) -> dict[str, Estimate]:
 
     Where the samples have them:
 
+    - `reached_limit`: answers that the maximum number of tokens ended, if any.
     - `truncated_thinking`: answers whose thinking was cut off.
     - `forced`: answers that budget forcing asked for.
     - `tokens_per_answer`, `thinking_tokens_per_answer`.
@@ -32,6 +33,8 @@ def estimates(by_run: Sequence[Sequence[Sample]]) -> dict[str, Estimate]:
     thinks = any(any(sample["truncated_thinking"]) for sample in samples)
     if thinks or all("num_thinking_tokens" in sample for sample in samples):
         result["truncated_thinking"] = _proportion(by_run, "truncated_thinking")
+    if any(any(sample["reached_limit"]) for sample in samples):
+        result["reached_limit"] = _proportion(by_run, "reached_limit")
     if all("forced" in sample for sample in samples):
         result["forced"] = _proportion(by_run, "forced")
     counts = {

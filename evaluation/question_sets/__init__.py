@@ -31,7 +31,6 @@ _READERS = (
     Reader(name="pubmedqa", convert=english.pubmedqa),
     Reader(name="mmlu", convert=english.mmlu, few_shot_by_subject=True),
     Reader(name="truthfulqa", convert=english.truthfulqa, table=Table()),
-    Reader(name="medxpertqa", convert=english.medxpertqa),
     Reader(name="mmedbench", convert=multilingual.mmedbench),
     Reader(name="frenchmedmcqa", convert=multilingual.frenchmedmcqa),
     Reader(name="igakuqa", convert=multilingual.igakuqa),

@@ -256,22 +256,3 @@ def _truthfulqa_answers(row: Row) -> tuple[str, list[str]]:
     if not labels or len(choices) != len(labels) or len(rights) != 1 or not rights[0].strip():
         raise row.wrong("key 'mc1_targets' must hold as many 'labels' as 'choices', one of them 1")
     return rights[0], [text for text, label in zip(choices, labels, strict=True) if label != 1]
-
-
-def medxpertqa(row: Row) -> Question:
-    """MedXpertQA Text: `options` A to J, `label`.
-
-    Its `question` repeats the options after `Answer Choices:`; these are cut.
-    """
-    given = options(row)
-    text = row.text("question").split("\nAnswer Choices:")[0].strip()
-    subject = row.optional_text("body_system") or row.optional_text("medical_task")
-    return Question(
-        row.needed_identifier("id"),
-        "",
-        text,
-        given,
-        answer([row.text("label")], given, row),
-        "medxpertqa",
-        subject=subject,
-    )

@@ -88,6 +88,7 @@ def generation_sample(
         ",".join(item.letters) if item.letters else None for item in read
     ]
     sample["num_tokens"] = [output.num_tokens for output in outputs]
+    sample["reached_limit"] = [not output.finished for output in outputs]
     sample["truncated_thinking"] = [item.status == Status.TRUNCATED_THINKING for item in read]
     sample |= thinking_counts
     if protocol.strict_match:

@@ -18,6 +18,9 @@ def table(results: dict[str, Any]) -> str:
                 f"{_interval(clean)}  ({entry['contaminated']} contaminated samples excluded)"
             )
             rows.append([name, str(clean["samples"]), "clean", f"{clean['value']:.4g}", interval])
+        if subset := entry.get("contaminated_subset"):
+            value = f"{subset['value']:.4g}"
+            rows.append([name, str(subset["samples"]), "contaminated", value, _interval(subset)])
         rows += [[name, *cells] for cells in _order_bias(entry.get("order_bias"))]
         if "one_sided" in entry:
             notes.append(f"note: {name}: {entry['one_sided']}")

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from benchmarks import evaluate
+from evaluation.harness import benchmark
 from galen.errors import UsageError
 
 pytest.importorskip("lm_eval", reason="lm-eval is in the extra `test`")
@@ -13,23 +14,32 @@ harness_tasks = importlib.import_module("tests.evaluation.harness_tasks")
 
 
 @pytest.mark.parametrize(
-    ("name", "build", "num_fewshot"),
+    ("name", "dataset", "build", "num_fewshot"),
     [
-        ("mmlu_anatomy_continuation", harness_tasks.mmlu, 2),
-        ("medqa_4options", harness_tasks.medqa, 1),
-        ("pubmedqa", harness_tasks.pubmedqa, 0),
-        ("headqa_en", harness_tasks.headqa, 0),
-        ("truthfulqa_mc1", harness_tasks.truthfulqa, 0),
+        ("mmlu_anatomy_continuation", "cais/mmlu/anatomy", harness_tasks.mmlu, 2),
+        ("medqa_4options", "GBaker/MedQA-USMLE-4-options-hf", harness_tasks.medqa, 1),
+        (
+            "pubmedqa",
+            "bigbio/pubmed_qa/pubmed_qa_labeled_fold0_source",
+            harness_tasks.pubmedqa,
+            0,
+        ),
+        ("headqa_en", "EleutherAI/headqa/en", harness_tasks.headqa, 0),
+        ("truthfulqa_mc1", "truthfulqa/truthful_qa/multiple_choice", harness_tasks.truthfulqa, 0),
     ],
 )
-def test_prompts_are_the_harness_own_and_galen_has_the_same(tmp_path, name, build, num_fewshot):
+def test_prompts_are_the_harness_own_and_galen_has_the_same(
+    tmp_path, monkeypatch, name, dataset, build, num_fewshot
+):
+    monkeypatch.setattr(benchmark, "_manager", lambda _: harness_tasks.manager(name))
+    folder = tmp_path / dataset
+    folder.mkdir(parents=True)
     rows = [build(number)[1] for number in range(12)]
     for split in ("test", "validation"):
-        harness_tasks.write(tmp_path / f"{split}.jsonl", rows[:8])
+        harness_tasks.write(folder / f"{split}.jsonl", rows[:8])
     for split in ("train", "dev"):
-        harness_tasks.write(tmp_path / f"{split}.jsonl", rows[8:])
-    manager = harness_tasks.manager(name)
-    task = evaluate.load_task(name, tmp_path, num_fewshot, limit=6, manager=manager)
+        harness_tasks.write(folder / f"{split}.jsonl", rows[8:])
+    task = evaluate.load_task(name, tmp_path, num_fewshot, limit=6)
     prompts = evaluate.harness_prompts(task)
     assert len(prompts) == 6
     assert prompts[0].text == task.instances[0].args[0]

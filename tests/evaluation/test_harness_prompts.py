@@ -35,10 +35,12 @@ COUNTERPARTS = {
 }
 """Built-in tasks that the harness has, too. `headqa` on the English file is `headqa_en`."""
 WITHOUT = (
+    "afrimedqa",
     "biomistral_*",
     "mmedbench_*",
     "frenchmedmcqa",
     "igakuqa",
+    "medbullets_op*",
     "medqa",  # with five options
     "medxpertqa",
     "mesh_topics",

@@ -4,6 +4,8 @@ Where vLLM is installed (no test dependency), against transformers.
 """
 
 import importlib.util
+import sys
+import types
 from types import SimpleNamespace
 
 import pytest
@@ -62,6 +64,21 @@ def test_each_branch_has_a_seed_of_its_own_that_stays():
     }
     assert first[1]["seed"] != second[1]["seed"]
     assert vllm_backend.generated(request, {5, 0}) == [first, second]
+
+
+def test_a_json_schema_guides_the_decoding(monkeypatch):
+    module = types.ModuleType("vllm.sampling_params")
+    module.StructuredOutputsParams = lambda json: {"json": json}
+    module.SamplingParams = lambda **parameters: parameters
+    package = types.ModuleType("vllm")
+    package.sampling_params = module
+    monkeypatch.setitem(sys.modules, "vllm", package)
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", module)
+    request = GenerationRequest([1], 9, (), Sampling(), ("a",), json_schema='{"type": "object"}')
+    [(_, parameters)] = vllm_backend.generated(request, {0})
+    guided = vllm_backend._sampling_params(parameters)
+    assert guided["structured_outputs"] == {"json": '{"type": "object"}'}
+    assert "json_schema" not in guided and guided["max_tokens"] == 9
 
 
 @pytest.mark.parametrize(
