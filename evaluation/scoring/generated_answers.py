@@ -43,9 +43,10 @@ def job(
         )
 
     ask: Callable[..., Iterator[list[Any]]] = backend.generate
-    if protocol.thinking_budget is not None and conversation.markers is not None:
+    markers = conversation.markers if conversation.has_thinking else None
+    if protocol.thinking_budget is not None and markers is not None:
         cue = chat.FORMATS[protocol.answer_format].cue if protocol.budget_forcing else ""
-        budget = ThinkingBudget(protocol.thinking_budget, conversation.markers, cue)
+        budget = ThinkingBudget(protocol.thinking_budget, markers, cue)
         ask = functools.partial(
             _ask_with_budget, backend=backend, budget=budget, starts_open=starts_open
         )
@@ -114,13 +115,13 @@ def _without_thinking(
         return texts, {}
     splits = [thinking.split(text, conversation.markers, starts_open) for text in texts]
     answers = [_before_stop(split.answer, protocol.stop) for split in splits]
-    encode = conversation.tokenizer.encode
-    counts: Sample = {
-        "num_thinking_tokens": [
+    counts: Sample = {"truncated_thinking": [split.is_cut_off for split in splits]}
+    if all(output.ids or not output.num_tokens for output in outputs):
+        # without ids the tokenizer is not the model's, as at an endpoint
+        encode = conversation.tokenizer.encode
+        counts["num_thinking_tokens"] = [
             len(encode(split.thinking, add_special_tokens=False)) for split in splits
-        ],
-        "truncated_thinking": [split.is_cut_off for split in splits],
-    }
+        ]
     if protocol.budget_forcing:
         counts["forced"] = [output.is_forced for output in outputs]
     return answers, counts
@@ -153,8 +154,7 @@ def _requests(
 ) -> list[GenerationRequest]:
     """Return the requests for answers; warns of prompts that are truncated."""
     length = backend.context_length
-    has_thinking = conversation.markers is not None
-    budget = protocol.thinking_budget if has_thinking else None
+    budget = protocol.thinking_budget if conversation.has_thinking else None
     requests = []
     truncated = 0
     for question, prompt in zip(questions, prompts, strict=True):
@@ -170,7 +170,11 @@ def _requests(
             longest = min(longest, max(available - (budget or 0), available // 4))
         seeds = tuple(f"{run}\n{question.id}\n{number}" for number in range(protocol.num_samples))
         request = GenerationRequest(
-            ids, max(longest, 1), () if has_thinking else protocol.stop, _sampling(protocol), seeds
+            ids,
+            max(longest, 1),
+            () if conversation.has_thinking else protocol.stop,
+            _sampling(protocol),
+            seeds,
         )
         if protocol.guided_decoding:
             schema = chat.json_schema(question)

@@ -29,7 +29,23 @@ def table(results: dict[str, Any]) -> str:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join(cells).rstrip())
+    if "endpoint" in results:
+        notes.append(_usage(results["endpoint"]))
     return "\n".join([results["model"]["name"], *lines, *notes])
+
+
+def _usage(endpoint: dict[str, Any]) -> str:
+    """Return what the endpoint counted, in words."""
+    text = (
+        f"endpoint: {endpoint['requests']:,} requests, {endpoint['prompt_tokens']:,} prompt tokens,"
+        f" {endpoint['completion_tokens']:,} generated tokens"
+    )
+    for key, title in (("retries", "retries"), ("truncated", "truncated"), ("empty", "empty")):
+        if endpoint[key]:
+            text += f", {endpoint[key]:,} {title}"
+    if endpoint["without_usage"]:
+        text += f"; {endpoint['without_usage']:,} replies do not count their tokens"
+    return text if endpoint["cost"] is None else f"{text}; cost {endpoint['cost']:,.4f}"
 
 
 def _interval(estimate: dict[str, float]) -> str:
