@@ -116,13 +116,13 @@ def _without_thinking(
         return texts, {}
     splits = [thinking.split(text, conversation.markers, starts_open) for text in texts]
     answers = [_before_stop(split.answer, protocol.stop) for split in splits]
-    encode = conversation.tokenizer.encode
-    counts: Sample = {
-        "num_thinking_tokens": [
+    counts: Sample = {"truncated_thinking": [split.is_cut_off for split in splits]}
+    if all(output.ids or not output.num_tokens for output in outputs):
+        # without ids the tokenizer is not the model's, as at an endpoint
+        encode = conversation.tokenizer.encode
+        counts["num_thinking_tokens"] = [
             len(encode(split.thinking, add_special_tokens=False)) for split in splits
-        ],
-        "truncated_thinking": [split.is_cut_off for split in splits],
-    }
+        ]
     if protocol.budget_forcing:
         counts["forced"] = [output.is_forced for output in outputs]
     return answers, counts

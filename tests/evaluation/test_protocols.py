@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from evaluation.protocols.protocol import Protocol
 from evaluation.protocols.registry import PROTOCOLS, get_protocol
 from evaluation.question_sets import question
 from evaluation.question_sets.question import Question
+from evaluation.reporting import paper_tables, published_results, report_inputs
 from evaluation.scoring import generated_answers, megatron_export, multiple_choice
 from evaluation.tasks import task
 from galen.errors import DataError, UsageError
@@ -221,6 +223,37 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
         DataError, match=r"index\.jsonl, line 1: key 'ratio' must be a number from 0 to 1, not 7"
     ):
         run.main([*arguments, "--contamination", str(index)])
+
+
+def test_a_real_run_in_the_table_of_the_paper(arguments, tmp_path, monkeypatch):
+    """A run under MEDITRON's protocol differs from the table in the size of the test set only."""
+    examples = tmp_path / "examples.jsonl"
+    examples.write_text(
+        "".join(
+            json.dumps({"id": f"own:{n}", "question": f"Q{n}?", "options": {"A": "x", "B": "y"}})[
+                :-1
+            ]
+            + ', "answer": "A"}\n'
+            for n in range(3)
+        )
+    )
+    run.main([*arguments, "--protocol", "meditron"])
+    [table, _] = paper_tables.paper_tables([report_inputs.read_scores(tmp_path / "scores")])
+    assert table.name == "meditron"
+    assert table.footnotes[0].startswith(
+        "scores: protocol meditron, 3 shots. MedQA: n = 8 of 1,273, 95 % interval "
+    )
+    column = replace(published_results.MEDITRON.columns[3], samples=(8,))
+    monkeypatch.setattr(
+        paper_tables, "TABLES", [replace(published_results.MEDITRON, columns=(column,))]
+    )
+    [table] = paper_tables.paper_tables([report_inputs.read_scores(tmp_path / "scores")])
+    assert table.bold == {0} and table.footnotes == ()
+    arguments[arguments.index("--output") + 1] = str(tmp_path / "own")
+    run.main([*arguments, "--protocol", "meditron", "--fewshot-examples", str(examples)])
+    [table] = paper_tables.paper_tables([report_inputs.read_scores(tmp_path / "own")])
+    assert table.bold == frozenset()
+    assert "fewshot_examples of the task differs. " in table.footnotes[0]
 
 
 def test_few_shot_examples_are_the_same_in_any_order_and_never_scored(data):
