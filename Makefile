@@ -32,7 +32,8 @@ help:  ## list these targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 .PHONY: install
-install: $(READY)  ## create the environment .venv with all rooms, the demo's tools, the tests and the checks
+install: $(READY)  ## create the environment .venv: Galen with all extras, the demo's tools, the tests and the checks
+	@echo "Ready. In every new shell: . $(VENV)/bin/activate"
 
 .PHONY: demo
 demo: $(READY)  ## from real PubMed abstracts to an evaluated model, on this machine; own input: MEDLINE=folder MODEL=folder

@@ -57,7 +57,10 @@ def model_defaults(folder: Path) -> ModelDefaults:
     penalty = _number(path, config, "repetition_penalty", above=0.0)
     length = _integer(path, config, "max_new_tokens")
     temperature = _number(path, config, "temperature", above=-math.inf)
-    if config.get("do_sample") is not True:
+    samples = config.get("do_sample")
+    if samples is not None and not isinstance(samples, bool):
+        raise DataError(f"{path}: do_sample = {str(samples)[:100]!r} is neither true nor false")
+    if not samples:
         return ModelDefaults(
             temperature=0.0, repetition_penalty=penalty, max_new_tokens=length or None
         )

@@ -16,6 +16,8 @@ class Markers:
     closing: str
     closes_with: str = ""
     """What ends thinking where the closing marker alone is not enough; "" for the marker."""
+    skips_with: str = ""
+    """What begins an answer without thinking where the template cannot say so; "" for nothing."""
 
 
 FAMILIES = {
@@ -24,6 +26,7 @@ FAMILIES = {
         "<|channel|>analysis<|message|>",
         "<|channel|>final<|message|>",
         "<|end|><|start|>assistant<|channel|>final<|message|>",
+        "<|channel|>final<|message|>",
     ),
     "magistral": Markers("[THINK]", "[/THINK]"),
     "apertus": Markers("<|inner_prefix|>", "<|inner_suffix|>"),
@@ -67,7 +70,7 @@ def is_open(prompt: str, markers: Markers) -> bool:
 def closed(prompt: str, markers: Markers) -> str:
     """Return a prompt without thinking: where it opens some, it is closed again."""
     if not is_open(prompt, markers):
-        return prompt
+        return prompt + markers.skips_with
     line_break = "" if prompt.endswith("\n") else "\n"
     return f"{prompt}{line_break}{markers.closes_with or markers.closing}\n\n"
 

@@ -325,8 +325,9 @@ def _configure(harness_task: Any, task: LmEvalTask) -> None:
     default = harness_task.get_config("num_fewshot")
     if default is None or (task.num_fewshot is not None and default != 0):
         harness_task.set_config(key="num_fewshot", value=task.num_fewshot or 0)
-    if task.gen_kwargs and harness_task.get_config("output_type") == "generate_until":
-        harness_task.set_config(key="generation_kwargs", value=dict(task.gen_kwargs), update=True)
+    kwargs = task.generation_kwargs
+    if kwargs and harness_task.get_config("output_type") == "generate_until":
+        harness_task.set_config(key="generation_kwargs", value=dict(kwargs), update=True)
 
 
 def _seed() -> None:

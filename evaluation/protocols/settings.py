@@ -1,6 +1,7 @@
 """A recipe's settings of a protocol: which a protocol supports, and in what range."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,9 +62,10 @@ def replace(name: str, protocol: Protocol, overrides: Mapping[str, Any]) -> Prot
         changed["template"] = _template(name, protocol, answer_format)
     if "max_new_tokens" in overrides:
         changed["model_max_new_tokens"] = False
-    thinking = overrides.get("chat_template_kwargs", {}).get("enable_thinking")
-    if thinking is not None:
-        changed["enable_thinking"] = bool(thinking)
+    variables = overrides.get("chat_template_kwargs", {})
+    _check_variables(variables)
+    if "enable_thinking" in variables:
+        changed["enable_thinking"] = variables["enable_thinking"]
     result = dataclasses.replace(protocol, **changed)
     _check_chat_template(name, result, overrides)
     _check_thinking(result)
@@ -136,9 +138,22 @@ def _check_chat_template(name: str, protocol: Protocol, overrides: Mapping[str, 
             f"--fewshot-as-multiturn: the few-shot examples of {name} are one text with the"
             " question"
         )
-    reserved = sorted(set(protocol.chat_template_kwargs) & set(_RESERVED))
+
+
+def _check_variables(variables: Mapping[str, Any]) -> None:
+    """Check the variables of a chat template."""
+    reserved = sorted(set(variables) & set(_RESERVED))
     if reserved:
         raise UsageError(f"--chat-template-kwargs: {', '.join(reserved)} cannot be set")
+    thinking = variables.get("enable_thinking", False)
+    if not isinstance(thinking, bool):
+        raise UsageError(
+            f"--chat-template-kwargs: enable_thinking must be true or false, not {thinking!r}"
+        )
+    try:
+        json.dumps(variables, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--chat-template-kwargs: not JSON: {error}") from None
 
 
 def _check_thinking(protocol: Protocol) -> None:

@@ -9,7 +9,7 @@ from evaluation.question_sets import expressions, jsonl
 from evaluation.question_sets.expressions import ExpressionError
 from evaluation.question_sets.fields import Fields, RecordFields, wrong_label
 from evaluation.question_sets.question import LETTERS, Question, joined
-from evaluation.question_sets.reader import Reader
+from evaluation.question_sets.reader import OtherSplit, Reader
 from evaluation.question_sets.rows import Row, Table
 from galen import recipe
 from galen.errors import DataError, did_you_mean
@@ -32,13 +32,17 @@ def task_reader(fields: Fields, split: str | None = None, unique_ids: bool = Tru
         unique_ids: whether an id that occurs twice is an error.
     """
 
-    def convert(row: Row) -> Question | None:
-        parts = _ChoiceRecord(fields, row).parts(split)
-        return None if parts is None else MappedQuestion(**parts, doc=row.record)
+    def convert(row: Row) -> Question | OtherSplit | None:
+        record = _ChoiceRecord(fields, row)
+        if not record.passes_filter():
+            return None
+        other = record.other_split(split)
+        return other or MappedQuestion(**record.parts(), doc=row.record)
 
     return Reader(
         name=fields.yaml,
         convert=convert,
+        split=split,
         unique_ids=unique_ids and fields.id is not None,
         id_key=f"key 'fields.id' of {fields.yaml}",
         table=table(fields),
@@ -54,8 +58,8 @@ def load(path: Path) -> Reader:
     fields.yaml = path.name
 
     def convert(row: Row) -> Question | None:
-        parts = _ChoiceRecord(fields, row).parts()
-        return None if parts is None else Question(**parts)
+        record = _ChoiceRecord(fields, row)
+        return Question(**record.parts()) if record.passes_filter() else None
 
     return Reader(name=path.stem, convert=convert, table=table(fields))
 
@@ -83,12 +87,17 @@ class Record:
     fields: RecordFields
     row: Row
 
-    def is_excluded(self, split: str | None) -> bool:
-        """Return whether the filter or another split excludes the record."""
-        fields = self.fields
-        if fields.filter is not None and not self.computed("filter", fields.filter):
-            return True
-        return split is not None and self.text("split", fields.split or "") != split
+    def passes_filter(self) -> bool:
+        """Return whether the key `filter` keeps the record."""
+        expression = self.fields.filter
+        return expression is None or bool(self.computed("filter", expression))
+
+    def other_split(self, split: str | None) -> OtherSplit | None:
+        """Return the record's split if it is another one; None if it is to be read."""
+        if split is None:
+            return None
+        own_split = self.text("split", self.fields.split or "")
+        return None if own_split == split else OtherSplit(own_split)
 
     def error(self, key: str, message: str) -> DataError:
         """Return an error that names record, task file and key."""
@@ -155,11 +164,9 @@ class _ChoiceRecord(Record):
 
     fields: Fields
 
-    def parts(self, split: str | None = None) -> dict[str, Any] | None:
-        """Return the parts of a question; None where filter or split exclude the record."""
+    def parts(self) -> dict[str, Any]:
+        """Return the parts of a question."""
         fields = self.fields
-        if self.is_excluded(split):
-            return None
         options = self.options()
         return {
             "id": self.id(),

@@ -96,8 +96,8 @@ def headqa(row: Row) -> Question | None:
 
     `qtext`, `answers` of `{"aid", "atext"}`, `ra`; questions with images are left out.
 
-    The English translation is recognized by `"language": "en"` in the file, by its name
-    (`test_HEAD_EN.json`), or by the hub's configuration or folder `en`. Outer white space of texts
+    The English translation is recognized by the file's name (`test_HEAD_EN.json`), by its
+    `"language"`, or by the hub's configuration or folder `en`. Outer white space of texts
     is removed, as in the hub's rows, which lm-evaluation-harness reads.
     """
     if row.record.get("image"):
@@ -108,8 +108,6 @@ def headqa(row: Row) -> Question | None:
     ):
         raise row.wrong("key 'answers' must be a list of {'aid', 'atext'}")
     given = lettered([item["atext"].strip() for item in answers], row)
-    names = re.split(r"[^a-z]+", row.file.lower())
-    is_english = "en" in (row.record.get("language"), row.folder, *names)
     exam = row.optional_text("name")
     identity = f"{exam}:{row.record.get('qid')}" if exam else row.id
     right = place(row, "ra", len(given), first=1)
@@ -120,9 +118,16 @@ def headqa(row: Row) -> Question | None:
         given,
         right,
         "headqa",
-        "en" if is_english else "es",
+        _headqa_language(row),
         subject=row.optional_text("category"),
     )
+
+
+def _headqa_language(row: Row) -> str:
+    if "en" in re.split(r"[^a-z]+", row.file.lower()):
+        return "en"
+    language = row.record.get("language") or row.folder
+    return "en" if language == "en" else "es"
 
 
 def biomistral(row: Row) -> Question:

@@ -8,7 +8,7 @@ from evaluation.question_sets import jsonl
 from evaluation.question_sets.field_reader import Record, as_text, is_blank, table
 from evaluation.question_sets.fields import ReferenceFields
 from evaluation.question_sets.question import Question
-from evaluation.question_sets.reader import Reader
+from evaluation.question_sets.reader import OtherSplit, Reader
 from evaluation.question_sets.rows import Row
 
 
@@ -33,12 +33,16 @@ def reader(fields: ReferenceFields, split: str | None = None, unique_ids: bool =
         unique_ids: whether an id that occurs twice is an error.
     """
 
-    def convert(row: Row) -> Question | None:
-        return _ReferenceRecord(fields, row).question(split)
+    def convert(row: Row) -> Question | OtherSplit | None:
+        record = _ReferenceRecord(fields, row)
+        if not record.passes_filter():
+            return None
+        return record.other_split(split) or record.question()
 
     return Reader(
         name=fields.yaml,
         convert=convert,
+        split=split,
         unique_ids=unique_ids and fields.id is not None,
         id_key=f"key 'fields.id' of {fields.yaml}",
         table=table(fields),
@@ -51,10 +55,8 @@ class _ReferenceRecord(Record):
 
     fields: ReferenceFields
 
-    def question(self, split: str | None) -> ReferenceQuestion | None:
-        """Return the question; None where filter or split exclude the record."""
-        if self.is_excluded(split):
-            return None
+    def question(self) -> ReferenceQuestion:
+        """Return the question."""
         fields = self.fields
         references = self.references()
         return ReferenceQuestion(

@@ -233,6 +233,7 @@ def generation_sample(
         "extracted_answers": [item.extracted for item in scores],
         "correct_answers": [item.score == 1 for item in scores],
         "num_tokens": [output.num_tokens for output in outputs],
+        "reached_limit": [not output.finished for output in outputs],
         "truncated_thinking": truncated,
         **counts,
     }

@@ -105,7 +105,7 @@ def _overridden_harness(specification: LmEvalTask, options: Recipe) -> LmEvalTas
     if options.fewshot_seeds:
         specification = replace(specification, fewshot_seed=options.fewshot_seeds[0])
     if options.lm_eval_gen_kwargs is not None:
-        specification = replace(specification, gen_kwargs=options.lm_eval_gen_kwargs)
+        specification = replace(specification, generation_kwargs=options.lm_eval_gen_kwargs)
     return specification
 
 

@@ -166,8 +166,8 @@ class LmEvalTask:
     """Few-shot examples; null: the task's number, or none."""
     fewshot_seed: int = 1234
     """Seed of the few-shot examples."""
-    gen_kwargs: dict[str, Any] | None = None
-    """Settings that override the task's `generation_kwargs`, such as max_gen_toks."""
+    generation_kwargs: dict[str, Any] | None = None
+    """Settings that override the task's own of this name, such as max_gen_toks."""
 
 
 Task = MultipleChoiceTask | GenerationTask | PerplexityTask | LmEvalTask

@@ -1,5 +1,6 @@
 """Chat and reasoning protocols as a user runs them, on a tiny random Llama with a chat template."""
 
+import datetime
 import json
 import shutil
 from pathlib import Path
@@ -170,6 +171,14 @@ def test_another_content_of_the_template_file_does_not_resume(evaluate, tmp_path
         ({"protocol": "chat", "guided_decoding": True}, "transformers has no guided decoding"),
         ({"protocol": "chat", "system_prompt": "@missing"}, "--system-prompt: missing"),
         ({"protocol": "chat", "chat_template_kwargs": {"messages": []}}, "cannot be set"),
+        (
+            {"protocol": "chat", "chat_template_kwargs": {"enable_thinking": "false"}},
+            "enable_thinking must be true or false",
+        ),
+        (
+            {"protocol": "chat", "chat_template_kwargs": {"x": datetime.date(2024, 1, 1)}},
+            "--chat-template-kwargs: not JSON",
+        ),
     ],
 )
 def test_wrong_options_are_named(evaluate, options, message):

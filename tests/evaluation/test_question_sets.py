@@ -409,6 +409,8 @@ def test_language_of_headqa_is_that_of_its_file(read, tmp_path):
     (tmp_path / "en").mkdir()
     [found] = read("headqa", "en/test-00000-of-00001.parquet", [item | {"name": "e"}])
     assert found.language == "en"
+    [found] = read("headqa", "en/test_HEAD.json", exams | {"language": "es"})
+    assert found.language == "es"
 
 
 BIOMISTRAL = {

@@ -41,6 +41,11 @@ _WORD_ENDS = re.compile(
     re.IGNORECASE,
 )
 _COMPACT_ENDS = re.compile(r"\s*(?:[.,;:!)\]」』】\"'。、]|$|\n|[\u3040-\u9fff\uac00-\ud7a3])")
+_LABEL_AFTER_TEXT = re.compile(
+    rf"[ \t]*[(\[](?:{pattern(languages.OPTION, languages.ANSWER)}[ \t]*)?([^\W\d_])[)\]]",
+    re.IGNORECASE,
+)
+"""The option's letter in brackets after its text."""
 _NEXT_WORD = re.compile(r"[ \t]+([^\W\d_]+)")
 
 
@@ -138,7 +143,11 @@ class ChoiceReader:
         following = _NEXT_WORD.match(text, match.end())
         if following and self.texts.is_one_word(letter) and not is_following(following[1]):
             return None  # "iron deficiency" is not "iron"
-        return Choice(letter, match.start(), _after_closing(text, match.end()), by_text=True)
+        end = _after_closing(text, match.end())
+        label = _LABEL_AFTER_TEXT.match(text, match.end())
+        if label and self.patterns.letters.get(label[1]) == letter:
+            return Choice(letter, match.start(), label.end(), delimited=True, with_text=True)
+        return Choice(letter, match.start(), end, by_text=True)
 
     def _by_word(self, text: str, match: re.Match[str]) -> Choice | None:
         if not _WORD_ENDS.match(text, match.end()):

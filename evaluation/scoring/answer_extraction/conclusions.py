@@ -37,7 +37,13 @@ _RATIONALE = re.compile(
 """An explanation right after a statement makes this the answer, not the first of a list."""
 _VERDICT = re.compile(rf"[✅✓✔☑]|{pattern(languages.CORRECT)}", _FLAGS)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？؟।])|\n+")
-_LAST_SENTENCE = re.compile(r"[^\s.!?]{2}[.!?…]+ ([(\[\"']?[^\W\d_][)\]\"']?)(?:, then)?[.!]?\Z")
+_LAST_SENTENCE = re.compile(
+    r"[^\s.!?]{2}[.!?…]+ (?P<option>[(\[\"']?[^\W\d_][)\]\"']?)(?:, then)?[.!]?\Z"
+)
+_LAST_COMPLEMENT = re.compile(
+    rf"{pattern(languages.COPULA)}[ \t]*:?[ \t]*(?P<option>[(\[\"']?[^\W\d_][)\]\"']?)[.!。]\Z",
+    _FLAGS,
+)
 _COMPLETE = re.compile(rf"[.!。！؟।)\]:{SIGNS}\"”]\s*$")
 _LABELLED = re.compile(r"[\s\W]*[^\W\d_][).:、]")
 _NEXT_LABEL = re.compile(r"(?:\n\s*|[.;。]\s+)[-•(\s]*(?=[^\W\d_][).:、])")
@@ -101,6 +107,8 @@ def _beginning(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
     first = choices.at(text, start)
     if first is None or first.hedged or first.by_text or first.start > start + 1:
         return
+    if text[start] in choices.texts.signs:
+        return  # the text, then its letter: a heading of an analysis
     following = _next_label(text, first, choices)
     is_listed = following and following == _successor(first.letters, choices)
     if is_listed or any(position >= first.end for position in qualifiers.retractions(text)):
@@ -166,10 +174,13 @@ def _last_line(values: list[str], choices: ChoiceReader) -> Iterator[Declaration
 
 def _last_sentence(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
     """Yield the option that is the last sentence: "… rules out B. C, then."."""
-    match = _LAST_SENTENCE.search(text)
-    letters = value_letters(match[1], choices) if match else ""
-    if len(letters) == 1:
-        yield Declaration(Certainty.CHOSEN, 0, letters)
+    match = _LAST_SENTENCE.search(text) or _LAST_COMPLEMENT.search(text)
+    choice = choices.at(text, match.start("option")) if match else None
+    if match is None or choice is None or len(choice.letters) > 1 or choice.by_text:
+        return
+    start = match.start("option")
+    if qualifiers.holds(text, choice, start) and not qualifiers.is_option_negated(text, start):
+        yield Declaration(Certainty.CHOSEN, 0, choice.letters)
 
 
 def _verdicts(all_lines: list[str], choices: ChoiceReader) -> Iterator[Declaration]:
@@ -195,7 +206,8 @@ def conclusion(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
         if not is_whole or _CONDITION.search(sentence):
             continue
         is_concluding = _CUE.search(sentence) or _IS_OPTION.search(sentence)
-        if not is_short and (_LABELLED.match(sentence) or not is_concluding):
+        is_discussion = _LABELLED.match(sentence) or _begins_with_option(sentence, choices)
+        if not is_short and (is_discussion or not is_concluding):
             continue
         letters = _only_option(sentence, choices)
         if letters and not _AGAINST.search(_clause(sentence, choices)):
@@ -209,6 +221,11 @@ def _yes_no_line(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
     choice = choices.at(text, begin)
     if begin and choice and not choice.hedged and len(choice.letters) == 1:
         yield Declaration(Certainty.CONCLUSION, 0, choice.letters)
+
+
+def _begins_with_option(sentence: str, choices: ChoiceReader) -> bool:
+    choice = choices.at(sentence, 0)
+    return choice is not None and choice.start == 0
 
 
 def _clause(sentence: str, choices: ChoiceReader) -> str:

@@ -73,14 +73,17 @@ _FALSE_STATEMENT = re.compile(
 _OPTION_THAT = re.compile(rf"{_OPTION_NOUN}[ \t]+(?:that|which|qui|que|che|котор\w+)(?!\w)", _FLAGS)
 _CHOOSE = re.compile(rf"{pattern(languages.CHOOSE)}(?!项|項)\s*[:：]?\s*", _FLAGS)
 _IT_IS = re.compile(r"it|that|c'est|il s'agit", _FLAGS)
-_THEREFORE = re.compile(rf"{pattern(languages.THEREFORE)}[ \t]*[,:：]?[ \t]*", _FLAGS)
+_THEREFORE = re.compile(
+    rf"(?:{pattern(languages.THEREFORE)}|[∴⇒→]|[=-]>)[ \t]*[,:：]?[ \t]*", _FLAGS
+)
 _MAKES = re.compile(r"(?<!\w)(?:makes|making)[ \t]+", _FLAGS)
 _MADE = re.compile(rf"[ \t]*(?:the )?(?:{pattern(languages.CORRECT)})", _FLAGS)
 _REMAINS = re.compile(rf"{pattern(languages.REMAINS)}[ \t]*[:：]?[ \t]*", _FLAGS)
 _REMAINED = re.compile(rf"[ \t]*,?[ \t]*{pattern(languages.REMAINED)}", _FLAGS)
 _ONLY_ENDS = re.compile(r"[ \t]*(?:is|fits|can|makes)(?!\w)|[.!]|\s*$", _FLAGS)
 _NOT_BUT = re.compile(rf"[ \t]*+,?[ \t]*+(?:{pattern(languages.INSTEAD)})[ \t]*+", _FLAGS)
-_DEFINITE = r"(?:the|la|le|el|il|o|a|die|der|das|l')"
+_CHOSEN_AFTER = re.compile(r"(?:を選[びぶん択]|[를을] ?(?:선택|고))")
+_DEFINITE = r"(?:the|our|my|la|le|el|il|o|a|die|der|das|l')"
 _PREDICATE = re.compile(
     rf"[ \t]*+(?:{_OPTION_NOUN})?[ \t]*+"
     rf"(?P<copula>{_COPULA}|[—–-](?=[ \t])|trifft|هو|هي)?{_ADVERB}[ \t]*+"
@@ -88,7 +91,7 @@ _PREDICATE = re.compile(
     rf"(?P<correct>(?:{_CORRECT.pattern}[ \t]*)+|zu(?!\w))?[ \t]*(?P<after>的|{_NOUN.pattern})?",
     _FLAGS,
 )
-_SUPERLATIVE = re.compile(r"most|best|最|أنسب|أفضل|가장", _FLAGS)
+_SUPERLATIVE = re.compile(r"most|best|preferred|ideal|最|أنسب|أفضل|가장", _FLAGS)
 _COPULA_BEFORE = re.compile(rf"{_COPULA}[ \t]*+[:：]?[ \t]*+[(\[\"'“]*+$", _FLAGS)
 _STATEMENT_ENDS = re.compile(rf"\s*(?:$|[.!,\n]|[{SIGNS}])")
 _WITHOUT_VERB = re.compile(r"[^\x00-\u036f\u0400-\u04ff]")
@@ -266,6 +269,8 @@ def _complement(text: str, start: int, choice: Choice) -> Certainty | None:
 def _predicate(text: str, choice: Choice) -> Certainty | None:
     """Return the certainty of what is said of a choice, if it is said to be the answer."""
     if not choice.by_text and len(choice.letters) == 1 and _REMAINED.match(text, choice.end):
+        return Certainty.CHOSEN
+    if _CHOSEN_AFTER.match(text, choice.end):
         return Certainty.CHOSEN
     match = _PREDICATE.match(text, choice.end)
     if match is None or qualifiers.is_negated_after(text, match.end()):

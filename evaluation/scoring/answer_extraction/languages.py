@@ -63,7 +63,8 @@ OPTION: Table = {
 
 CORRECT: Table = {
     "en": r"(?:the )?(?:most )?(?:correct|right|best|true|appropriate|likely|suitable|accurate|"
-    r"reasonable|fitting|probable|plausible|better(?= (?:answer|option|choice|fit)))",
+    r"reasonable|fitting|probable|plausible|preferred|ideal|better(?= (?:answer|option|choice|"
+    r"fit)))",
     "fr": r"(?:la |les )?(?:correctes?|exactes?|bonnes?|justes?|vraies?|vrai)",
     "es": r"(?:la |las |el )?(?:correct[ao]s?|ciert[ao]s?|verdader[ao]s?|adecuad[ao]s?)",
     "pt": r"(?:a |as |o )?(?:corret[ao]s?|cert[ao]s?|verdadeir[ao]s?|adequad[ao]s?)",
@@ -194,7 +195,8 @@ FOLLOWING: Table = {
     "es": r"porque|ya|pues|es|debido|dado|que|y|son|está|están|sino|o",
     "pt": r"pois|já|é|uma|são|e|estão|está|mas|ou",
     "de": r"weil|da|denn|ist|wegen|sind|und|trifft|treffen|wählen|nehmen|"
-    r"bleibt|richtig|korrekt|sondern|oder",
+    r"bleibt|richtig|korrekt|sondern|oder|"
+    r"zu|nicht",
     "it": r"perché|poiché|è|sono|dato|ma|bensì|e|o",
     "ru": r"так|потому|поскольку|является|верен|верна|верно|и|или|ведь|правильный",
 }
@@ -205,7 +207,10 @@ CONCLUSION: Table = {
     r"fitting|effective|important)|best|correct|right|next step|initial step|diagnos\w+|"
     r"treatment of choice|drug of choice|first[- ]line|therefore|thus|so|hence|consequently|"
     r"conclu\w+|summary|result|overall|final|must be|should|needs?|identif\w+|based on|"
-    r"remains|indicated|responsible|is due to|is caused by|corresponds?|i\.e",
+    r"remains|indicated|responsible|requires?|fits?|explains?|suggests?|indicates?|points? to|"
+    r"confirms?|preferred|recommended|that's why|which is why|treated with|"
+    r"consistent with|(?:characteristic|typical|pathognomonic) of|classic for|is due to|"
+    r"is caused by|corresponds?|i\.e",
     "fr": r"donc|ainsi|par conséquent|conclusion|au total|il s'agit|diagnostic|indiquée?|"
     r"(?:le|la) plus (?:probable|appropriée?|vraisemblable)|traitement|bonne",
     "es": r"por (?:lo )?tanto|así que|conclusión|entonces|por consiguiente|se trata|diagnóstico|"
@@ -227,7 +232,8 @@ CONCLUSION: Table = {
 """What marks a sentence as the conclusion of an analysis."""
 
 THEREFORE: Table = {
-    "en": r"therefore|thus|so|hence|consequently|accordingly|conclusion|then",
+    "en": r"therefore|thus|so|hence|consequently|accordingly|conclusion|then|i\.e\.?|namely|"
+    r"(?:corresponds|corresponding|points|pointing|equivalent) to|matches",
     "fr": r"donc|ainsi|par conséquent",
     "es": r"por (?:lo )?tanto|entonces|así que",
     "pt": r"portanto|logo|então",
@@ -244,13 +250,15 @@ THEREFORE: Table = {
 CHOOSE: Table = {
     "en": r"(?:I|we)(?:'d|'ll|'m| would| will| have| am)?(?: therefore| thus| then| also)? "
     r"(?:choose|chose|pick|picked|select|selected|go with|going with|opt for|lean(?:ing)? towards?|"
-    r"favou?r|say)|(?:it|that)(?:'s| is| must be| has to be| should be| would be)",
+    r"favou?r|say|think|believe|guess)|select|choose|pick|(?:it|that)(?:'s| is| must be|"
+    r" has to be| should be| would be)",
     "fr": r"je (?:choisis|choisirais|retiens|retiendrais|sélectionne|réponds|répondrais)|"
     r"on retient|"
     r"c'est|il s'agit de",
     "es": r"(?:yo )?(?:elijo|elegiría|escojo|escogería|selecciono|marcaría|me quedo con)",
     "pt": r"(?:eu )?(?:escolho|escolheria|marco|marcaria|seleciono|fico com|assinalo)",
-    "de": r"(?:ich )?(?:wähle|nehme|würde|entscheide mich(?: daher| also)? für|tippe auf)",
+    "de": r"(?:ich )?(?:wähle|nehme|würde|trifft(?: nur)?|entscheide mich(?: daher| also)? für|"
+    r"tippe auf)",
     "it": r"(?:io )?(?:scelgo|sceglierei|seleziono|direi)",
     "ru": r"(?:я )?(?:выбираю|выберу|выбрала? бы)",
     "zh": r"应选择|应选|應選|故选|故選|选择|選擇|选|選",
@@ -259,7 +267,8 @@ CHOOSE: Table = {
 """A first person who chooses, or "it is"."""
 
 REMAINS: Table = {
-    "en": r"leav(?:ing|es)(?: us)?(?: with)?(?: only| just)?|left with(?: only)?|"
+    "en": r"what(?:'s| is)? (?:left|remains) is|leav(?:ing|es)(?: us)?(?: with)?(?: only| just)?|"
+    r"left with(?: only)?|"
     r"the only (?:remaining )?(?:option|choice|answer)(?: left)? is|only",
     "fr": r"il ne reste(?: plus)?(?: donc)? que|reste(?: donc)?",
     "es": r"s[oó]lo (?:queda|resta)|queda(?: s[oó]lo| únicamente)?",

@@ -31,6 +31,7 @@ def test_a_model_that_samples_has_its_own_settings(tmp_path):
     [
         ({"top_p": "0.9"}, "top_p = '0.9' is not a number above 0"),
         ({"top_p": 1.5}, "top_p = 1.5 is above 1"),
+        ({"do_sample": "yes"}, "do_sample = 'yes' is neither true nor false"),
         ({"top_k": -1}, "top_k = '-1' is not a number from 0 on"),
         ({"temperature": -0.5}, "temperature = -0.5 is below 0"),
         ({"repetition_penalty": 0}, "repetition_penalty = '0' is not a number above 0"),
@@ -39,4 +40,4 @@ def test_a_model_that_samples_has_its_own_settings(tmp_path):
 )
 def test_damaged_settings_are_named(tmp_path, values, message):
     with pytest.raises(DataError, match=message):
-        model_defaults(config(tmp_path, do_sample=True, **values))
+        model_defaults(config(tmp_path, **{"do_sample": True, **values}))

@@ -63,6 +63,8 @@ def test_a_prompt_that_opens_thinking_is_closed_where_none_is_wanted():
     assert thinking.closed("<a><think>\n", THINK) == "<a><think>\n</think>\n\n"
     assert thinking.closed("<a><think>", THINK) == "<a><think>\n</think>\n\n"
     assert thinking.closed("<a>\n", THINK) == "<a>\n"
+    channel = thinking.closed("<|start|>assistant", FAMILIES["gpt-oss"])
+    assert channel == "<|start|>assistant<|channel|>final<|message|>"
 
 
 class Characters:

@@ -9,8 +9,6 @@ from evaluation import report, run
 from evaluation.harness import benchmark
 from galen.errors import DataError, UsageError
 
-pytest.importorskip("lm_eval", reason="lm-eval is in the extra `harness`")
-
 SHORT = "lm_eval:arc_easy,lm_eval:nq_open,lm_eval:wikitext"
 """Three types of output."""
 LOGS = ["lm_eval.arc_easy.jsonl", "lm_eval.nq_open.jsonl", "lm_eval.wikitext.jsonl"]

@@ -7,12 +7,11 @@ import json
 import math
 from pathlib import Path
 
+import lm_eval
 import pytest
 
 from evaluation import run
 from evaluation.harness import benchmark
-
-lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is in the extra `harness`")
 
 pytestmark = pytest.mark.slow
 

@@ -35,6 +35,7 @@ def sample(id_, answers, thinking=None, cut_off=None):
         "outputs": [""] * len(answers),
         "extracted_answers": answers,
         "num_tokens": [10, 20, 30][: len(answers)],
+        "reached_limit": cut_off or [False] * len(answers),
         "truncated_thinking": cut_off or [False] * len(answers),
     } | ({} if thinking is None else {"num_thinking_tokens": thinking})
 
@@ -58,6 +59,7 @@ def test_cut_off_thinking_is_not_unparsed():
     ]
     metrics = aggregate.choice_entry([run], [0])["metrics"]
     assert metrics["truncated_thinking"]["value"] == 0.25
+    assert metrics["reached_limit"]["value"] == 0.25
     assert metrics["unparsed"]["value"] == 0.25
     assert metrics["accuracy"]["value"] == 0.25
     assert metrics["thinking_tokens_per_answer"]["value"] == 4

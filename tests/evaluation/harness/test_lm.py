@@ -1,0 +1,109 @@
+"""The backend as a model of the harness, and filters of recorded responses."""
+
+import lm_eval
+import pytest
+from lm_eval.api.model import LM
+
+from evaluation.backends.base import Batching
+from evaluation.backends.encoding import Request
+from evaluation.backends.transformers_backend import TransformersBackend
+from evaluation.harness import benchmark, results
+from evaluation.harness.benchmark import ChatFormat
+from evaluation.harness.lm import BackendLM
+from evaluation.harness.local_datasets import LocalDatasets
+from evaluation.tasks.task import LmEvalTask
+
+
+@pytest.fixture(scope="module")
+def backend(long_llama):
+    return TransformersBackend(long_llama, device="cpu")
+
+
+def test_filters_are_the_tasks_own(harness_data):
+    """Strict and flexible extraction of GSM8K, exactly as the harness scores the texts."""
+    gsm8k = benchmark.load(LmEvalTask(task="gsm8k"), harness_data)
+    documents = gsm8k.documents(4)
+    right = [document.number + 105 + 2 for document in documents]
+    texts = [
+        f"So it is {right[0]}.\n#### {right[0]}",  # both
+        f"The answer is {right[1]}.",  # flexible only
+        f"#### {right[2]}\nand then 7 more",  # strict only
+        "I do not know",
+    ]
+
+    class Writer(LM):
+        def loglikelihood(self, requests):
+            raise NotImplementedError
+
+        loglikelihood_rolling = loglikelihood
+
+        def generate_until(self, requests):
+            return [texts[request.doc_id] for request in requests]
+
+    samples = []
+    instances = gsm8k.requests(BackendLMWithoutModel(), documents, ChatFormat())
+    for document, of_document, text in zip(documents, instances, texts, strict=True):
+        samples.append(gsm8k.sample(document, of_document, [[text]]))
+    assert [sample["metrics"] for sample in samples] == [
+        {"exact_match,strict-match": strict, "exact_match,flexible-extract": flexible}
+        for strict, flexible in ((1, 1), (0, 1), (1, 0), (0, 0))
+    ]
+    assert [sample["score"] for sample in samples] == [1, 0, 1, 0]
+    evaluated = results.evaluate(gsm8k, documents, samples, ChatFormat())
+    entry = results.entry(gsm8k, evaluated, samples)
+    assert entry["primary_metric"] == "exact_match,strict-match"
+    assert {name: item["value"] for name, item in entry["metrics"].items()} == {
+        "exact_match,strict-match": 0.5,
+        "exact_match,flexible-extract": 0.5,
+    }
+    with LocalDatasets(harness_data, "gsm8k").redirect():
+        expected = lm_eval.simple_evaluate(
+            model=Writer(), tasks=["gsm8k"], limit=4, task_manager=benchmark._manager(None)
+        )
+    for key in ("exact_match,strict-match", "exact_match_stderr,strict-match"):
+        assert evaluated["results"]["gsm8k"][key] == expected["results"]["gsm8k"][key]
+
+
+class BackendLMWithoutModel:
+    """What rendering prompts as plain text needs of a model: nothing."""
+
+    conversation = None
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_greedy_flags_agree_with_greedy_decoding(backend, monkeypatch, by_rows):
+    import torch
+
+    if by_rows:  # as for models with a sliding window
+        monkeypatch.setattr(TransformersBackend, "_can_share_prefixes", lambda *_: False)
+    prompts = [[0, 5, 9], [0, 7], [0, 30, 31, 32]]
+    requests, expected = [], []
+    for prompt in prompts:
+        ids = list(prompt)
+        with torch.no_grad():
+            for _ in range(3):
+                ids.append(int(backend.runner.model(torch.tensor([ids])).logits[0, -1].argmax()))
+        greedy = ids[len(prompt) :]
+        wrong_end = [*greedy[:2], (greedy[2] + 1) % 300]
+        requests.append(Request(prompt, [greedy, wrong_end, greedy[:1], [greedy[0], 299]]))
+        expected.append([True, False, True, greedy[1] == 299])
+    found = {}
+    for batch in backend.log_likelihoods_and_greedy(requests, Batching(40)):
+        found |= {index: flags for index, _, flags in batch}
+    assert [found[index] for index in range(3)] == expected
+
+
+def test_simple_evaluate_takes_the_backend(backend, harness_data):
+    """The class that the harness' users may take directly."""
+    with LocalDatasets(harness_data, "arc_easy").redirect():
+        found = lm_eval.simple_evaluate(
+            model=BackendLM(backend),
+            tasks=["arc_easy", "nq_open", "wikitext"],
+            limit=2,
+            gen_kwargs="max_gen_toks=4",
+            bootstrap_iters=0,
+            task_manager=benchmark._manager(None),
+        )
+    assert found["results"]["arc_easy"]["acc,none"] in (0, 0.5, 1)
+    assert len(found["samples"]["nq_open"]) == 2
+    assert found["results"]["wikitext"]["word_perplexity,none"] > 1
