@@ -170,7 +170,7 @@ def _questions(counterpart: Counterpart, name: str, docs: list[dict[str, Any]]) 
         # the language of HEAD-QA is in the name of its configuration
         row = Row(dict(doc), f"{name}, document {number}", name.rpartition("_")[2], number)
         question = reader.convert(row)
-        if question is None:
+        if not isinstance(question, Question):
             raise row.wrong("Galen skips this document")
         questions.append(question)
     return questions

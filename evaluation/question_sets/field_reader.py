@@ -9,7 +9,7 @@ from evaluation.question_sets import expressions, jsonl
 from evaluation.question_sets.expressions import ExpressionError
 from evaluation.question_sets.fields import Fields, wrong_label
 from evaluation.question_sets.question import LETTERS, Question, joined
-from evaluation.question_sets.reader import Reader
+from evaluation.question_sets.reader import OtherSplit, Reader
 from evaluation.question_sets.rows import Row, Table
 from galen import recipe
 from galen.errors import DataError, did_you_mean
@@ -32,13 +32,20 @@ def task_reader(fields: Fields, split: str | None = None, unique_ids: bool = Tru
         unique_ids: whether an id that occurs twice is an error.
     """
 
-    def convert(row: Row) -> Question | None:
-        parts = _Record(fields, row).parts(split)
-        return None if parts is None else MappedQuestion(**parts, doc=row.record)
+    def convert(row: Row) -> Question | OtherSplit | None:
+        record = _Record(fields, row)
+        if not record.passes_filter():
+            return None
+        if split is not None:
+            own_split = record.text("split", fields.split or "")
+            if own_split != split:
+                return OtherSplit(own_split)
+        return MappedQuestion(**record.parts(), doc=row.record)
 
     return Reader(
         name=fields.yaml,
         convert=convert,
+        split=split,
         unique_ids=unique_ids and fields.id is not None,
         id_key=f"key 'fields.id' of {fields.yaml}",
         table=_table(fields),
@@ -54,8 +61,8 @@ def load(path: Path) -> Reader:
     fields.yaml = path.name
 
     def convert(row: Row) -> Question | None:
-        parts = _Record(fields, row).parts()
-        return None if parts is None else Question(**parts)
+        record = _Record(fields, row)
+        return Question(**record.parts()) if record.passes_filter() else None
 
     return Reader(name=path.stem, convert=convert, table=_table(fields))
 
@@ -82,13 +89,14 @@ class _Record:
     fields: Fields
     row: Row
 
-    def parts(self, split: str | None = None) -> dict[str, Any] | None:
-        """Return the parts of a question; None where filter or split exclude the record."""
+    def passes_filter(self) -> bool:
+        """Return whether the key `filter` keeps the record."""
+        expression = self.fields.filter
+        return expression is None or bool(self.computed("filter", expression))
+
+    def parts(self) -> dict[str, Any]:
+        """Return the parts of a question."""
         fields = self.fields
-        if fields.filter is not None and not self.computed("filter", fields.filter):
-            return None
-        if split is not None and self.text("split", fields.split or "") != split:
-            return None
         options = self.options()
         return {
             "id": self.id(),

@@ -19,6 +19,7 @@ from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets.question import Question
 from evaluation.scoring import answer_extraction
 from evaluation.scoring.answer_extraction import Status
+from evaluation.scoring.answer_extraction.thinking import strip_thinking
 from evaluation.scoring.task_type import Job, Sample, sample_of
 
 logger = logging.getLogger(__name__)
@@ -115,13 +116,13 @@ def _without_thinking(
         return texts, {}
     splits = [thinking.split(text, conversation.markers, starts_open) for text in texts]
     answers = [_before_stop(split.answer, protocol.stop) for split in splits]
-    encode = conversation.tokenizer.encode
-    counts: Sample = {
-        "num_thinking_tokens": [
+    counts: Sample = {"truncated_thinking": [split.is_cut_off for split in splits]}
+    if all(output.ids or not output.num_tokens for output in outputs):
+        # without ids the tokenizer is not the model's, as at an endpoint
+        encode = conversation.tokenizer.encode
+        counts["num_thinking_tokens"] = [
             len(encode(split.thinking, add_special_tokens=False)) for split in splits
-        ],
-        "truncated_thinking": [split.is_cut_off for split in splits],
-    }
+        ]
     if protocol.budget_forcing:
         counts["forced"] = [output.is_forced for output in outputs]
     return answers, counts
@@ -135,12 +136,14 @@ def _before_stop(text: str, stops: tuple[str, ...]) -> str:
 
 
 def _final_answer(text: str) -> str:
-    """Return the text after the first `###Answer:`, or all of it without one.
+    """Return the text after the first `###Answer:` outside of thinking, or all of it without one.
 
     In MMedBench's template the rationale comes before it. Later ones belong to questions that the
     model continues with.
     """
-    return text.split("###Answer:")[1] if "###Answer:" in text else text
+    visible, _ = strip_thinking(text)
+    _, marker, answer = visible.partition("###Answer:")
+    return answer.partition("###Answer:")[0] if marker else text
 
 
 def _requests(
