@@ -9,10 +9,9 @@ the model's tokenizer at hand as token ids.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from evaluation.backends import character_tokenizer, openai_replies, request_log
 from evaluation.backends.base import Batching
@@ -24,7 +23,8 @@ from evaluation.backends.encoding import (
     Request,
     TopTokensRequest,
 )
-from evaluation.backends.openai_client import InvalidReplyError, OpenAIClient
+from evaluation.backends.endpoint import BYTES_PER_TOKEN, Endpoint, Estimate
+from evaluation.backends.openai_client import InvalidReplyError, OpenAIClient, RefusedError
 from evaluation.backends.request_log import RequestLog
 from galen import pretrained
 from galen.errors import DataError, UsageError
@@ -33,81 +33,10 @@ CHAT = "chat/completions"
 COMPLETIONS = "completions"
 LOG = "requests.jsonl"
 """The endpoint's replies, in the output folder."""
-_BYTES_PER_TOKEN = 4
-"""For estimates alone."""
+_NEW_NAME = "max_completion_tokens"
+"""What OpenAI's newer models call max_tokens."""
 _MAX_STOPS = 4
 """Stop strings that endpoints take; further ones are applied here."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Endpoint:
-    """A model at an endpoint, and how it is asked."""
-
-    base_url: str
-    model_name: str
-    route: Literal["chat", "completions"] = "chat"
-    tokenizer: Path | None = None
-    """Folder of the model's tokenizer; None: the endpoint tokenizes."""
-    top_logprobs: int = 20
-    """Tokens whose log-probabilities are asked for after a prompt."""
-    concurrency: int = 8
-    timeout: float = 300.0
-    key_variable: str = "OPENAI_API_KEY"
-    price_in: float | None = None
-    """Of a million prompt tokens."""
-    price_out: float | None = None
-    """Of a million generated tokens."""
-    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    def identity(self) -> dict[str, Any]:
-        """Return the settings that decide the scores."""
-        return {
-            "base_url": self.base_url,
-            "model_name": self.model_name,
-            "route": self.route,
-            "top_logprobs": self.top_logprobs,
-            "tokenizer": None if self.tokenizer is None else str(self.tokenizer),
-        }
-
-    def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
-        """Return the cost of tokens, in the currency of the prices; None without prices."""
-        if self.price_in is None and self.price_out is None:
-            return None
-        total = prompt_tokens * (self.price_in or 0) + completion_tokens * (self.price_out or 0)
-        return total / 1e6
-
-
-@dataclass(slots=True)
-class Estimate:
-    """Requests to be sent."""
-
-    requests: int = 0
-    prompt_tokens: float = 0.0
-    max_completion_tokens: int = 0
-
-    def text(self, endpoint: Endpoint) -> str:
-        """Return the estimate in words."""
-        result = (
-            f"{endpoint.model_name} at {endpoint.base_url}: {self.requests:,} requests, about"
-            f" {self.prompt_tokens:,.0f} prompt tokens, at most {self.max_completion_tokens:,}"
-            " generated tokens"
-        )
-        cost = endpoint.cost(self.prompt_tokens, self.max_completion_tokens)
-        return result if cost is None else f"{result}; cost about {cost:,.2f} at most"
-
-    def add(self, body: dict[str, Any]) -> None:
-        """Add a request."""
-        self.requests += 1
-        self.max_completion_tokens += body["max_tokens"]
-        prompts = body.get("prompt")
-        if prompts is None:
-            prompts = "".join(message["content"] for message in body["messages"])
-        is_batch = isinstance(prompts, list) and not isinstance(prompts[0], int)
-        for prompt in prompts if is_batch else [prompts]:
-            if isinstance(prompt, str):
-                self.prompt_tokens += len(prompt.encode()) / _BYTES_PER_TOKEN
-            else:
-                self.prompt_tokens += len(prompt)
 
 
 _Call = tuple[str, dict[str, Any]]
@@ -135,6 +64,7 @@ class OpenAIBackend:
     def __init__(self, endpoint: Endpoint, folder: Path) -> None:
         self.endpoint = endpoint
         self._client = OpenAIClient(endpoint.base_url, endpoint.key_variable, endpoint.timeout)
+        self._takes_new_name = False
         self.log = RequestLog(folder / LOG)
         self.tokenizer: Any
         if endpoint.tokenizer is None:
@@ -357,9 +287,36 @@ class OpenAIBackend:
             text = text.split(stop)[0]
         num_tokens = reply["num_tokens"]
         if num_tokens is None:
-            num_tokens = math.ceil(len(reply["text"].encode()) / _BYTES_PER_TOKEN)
+            num_tokens = math.ceil(len(reply["text"].encode()) / BYTES_PER_TOKEN)
         is_stopped = text != reply["text"]
         return Generated(text, num_tokens, is_stopped or not reply["truncated"])
+
+    def _send(
+        self, path: str, body: dict[str, Any], parse: Callable[[dict[str, Any]], Any]
+    ) -> tuple[Any, int]:
+        """Send a request; where the endpoint wants the newer name of max_tokens, with that."""
+        sent = self._renamed(body)
+        try:
+            return self._client.post(path, sent, parse)
+        except RefusedError as error:
+            if _NEW_NAME in str(error) and _NEW_NAME not in sent:
+                self._takes_new_name = True
+                return self._client.post(path, self._renamed(body), parse)
+            if "logprobs" in body:
+                needed = (
+                    "several prompts, `echo` and `logprobs`" if "echo" in body else "`logprobs`"
+                )
+                raise RefusedError(
+                    f"{error}; this task needs {path} with {needed}: use a protocol that generates,"
+                    " such as chat, if the endpoint lacks them"
+                ) from None
+            raise
+
+    def _renamed(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a body with the name of max_tokens that the endpoint takes."""
+        if not self._takes_new_name:
+            return body
+        return {_NEW_NAME if key == "max_tokens" else key: value for key, value in body.items()}
 
     def _ask(self, call: _Call, read: Callable[[dict[str, Any]], Any]) -> Any:
         """Return what is read from the reply to a call, of an earlier run if there is one."""
@@ -375,7 +332,7 @@ class OpenAIBackend:
             record.update(openai_replies.counted(reply, value))
             return value
 
-        value, retries = self._client.post(path, body, parse)
+        value, retries = self._send(path, body, parse)
         self.log.append(key, value, retries=retries, **record)
         return value
 

@@ -47,6 +47,10 @@ class InvalidReplyError(Exception):
     """A reply that is not as the protocol has it; the request is repeated."""
 
 
+class RefusedError(DataError):
+    """The endpoint refuses a request for good."""
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Follows no redirect, which would send the key to another host, or unencrypted."""
 
@@ -206,7 +210,7 @@ class OpenAIClient:
         except (OSError, http.client.HTTPException):
             content = ""
         detail = self._hide(f"{error.code} {error.reason}: {content}")
-        return DataError(f"{self.url} refuses with {detail[:300]}")
+        return RefusedError(f"{self.url} refuses with {detail[:300]}")
 
 
 def retry_after(value: str | None) -> float | None:

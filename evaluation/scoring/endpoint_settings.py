@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from evaluation.backends.openai_backend import Endpoint
+from evaluation.backends.endpoint import Endpoint
 from evaluation.backends.openai_client import OpenAIClient
 from evaluation.protocols.protocol import Protocol
 from evaluation.tasks.task import PerplexityTask, Task

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends.base import Backend, Batching
-from evaluation.backends.openai_backend import Endpoint, OpenAIBackend
+from evaluation.backends.endpoint import Endpoint
+from evaluation.backends.openai_backend import OpenAIBackend
 from evaluation.chat_models import conversation
 from evaluation.chat_models.conversation import Conversation
 from evaluation.metrics import contamination
@@ -145,6 +146,8 @@ def _record(plan: Plan, backend: Backend, asked: Conversation) -> dict[str, Any]
 
 def _load_backend(plan: Plan, rank: int) -> Backend:
     """Load the model; the first process warns of a missing token of the prompt template."""
+    if plan.endpoint is not None:
+        return _backend(plan)
     logger.info(f"loading the model {plan.model}")
     started = time.monotonic()
     backend = _backend(plan)

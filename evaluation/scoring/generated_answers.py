@@ -19,6 +19,7 @@ from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets.question import Question
 from evaluation.scoring import answer_extraction
 from evaluation.scoring.answer_extraction import Status
+from evaluation.scoring.answer_extraction.thinking import strip_thinking
 from evaluation.scoring.task_type import Job, Sample, sample_of
 
 logger = logging.getLogger(__name__)
@@ -32,15 +33,18 @@ def job(
     run: int,
     backend: Backend,
     conversation: Conversation,
+    to_sample: Callable[..., Sample] | None = None,
 ) -> Job:
-    """Return the job that generates an answer to each question, or several."""
+    """Return the job that generates an answer to each question, or several.
+
+    `to_sample` has the signature of `generation_sample`, its default.
+    """
+    to_sample = to_sample or generation_sample
     requests = _requests(name, questions, prompts, protocol, run, backend, conversation)
     starts_open = [conversation.starts_open(prompt) for prompt in prompts]
 
     def build(index: int, outputs: list[Generated]) -> Sample:
-        return generation_sample(
-            questions[index], protocol, outputs, conversation, starts_open[index]
-        )
+        return to_sample(questions[index], protocol, outputs, conversation, starts_open[index])
 
     ask: Callable[..., Iterator[list[Any]]] = backend.generate
     markers = conversation.markers if conversation.has_thinking else None
@@ -80,7 +84,7 @@ def generation_sample(
         conversation: how the model was asked; None for a model without thinking.
         starts_open: whether the prompt already opened the thinking.
     """
-    answers, thinking_counts = _without_thinking(outputs, protocol, conversation, starts_open)
+    answers, thinking_counts = without_thinking(outputs, protocol, conversation, starts_open)
     read = [answer_extraction.read(_final_answer(text), question.options) for text in answers]
     prediction = answer_extraction.majority([item.letters for item in read])
     sample = sample_of(question, ",".join(prediction) if prediction else None)
@@ -103,7 +107,7 @@ def generation_sample(
     return sample
 
 
-def _without_thinking(
+def without_thinking(
     outputs: list[Generated],
     protocol: Protocol,
     conversation: Conversation | None,
@@ -135,12 +139,14 @@ def _before_stop(text: str, stops: tuple[str, ...]) -> str:
 
 
 def _final_answer(text: str) -> str:
-    """Return the text after the first `###Answer:`, or all of it without one.
+    """Return the text after the first `###Answer:` outside of thinking, or all of it without one.
 
     In MMedBench's template the rationale comes before it. Later ones belong to questions that the
     model continues with.
     """
-    return text.split("###Answer:")[1] if "###Answer:" in text else text
+    visible, _ = strip_thinking(text)
+    _, marker, answer = visible.partition("###Answer:")
+    return answer.partition("###Answer:")[0] if marker else text
 
 
 def _requests(

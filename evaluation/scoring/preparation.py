@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends import model_folder
-from evaluation.backends.openai_backend import Endpoint
+from evaluation.backends.endpoint import Endpoint
 from evaluation.metrics import contamination
 from evaluation.protocols import few_shot
 from evaluation.protocols.protocol import Protocol

@@ -15,6 +15,7 @@ from evaluation.question_sets import field_reader, rows
 from evaluation.question_sets.fields import Fields
 from evaluation.question_sets.question import Question, sample_options
 from evaluation.question_sets.reader import Reader
+from evaluation.tasks.generation import GenerationTask
 from galen import recipe, shipped, yaml_text
 from galen.errors import DataError, UsageError, closest, did_you_mean
 
@@ -179,9 +180,10 @@ class LmEvalTask:
     """Settings that override the task's own of this name, such as max_gen_toks."""
 
 
-Task = MultipleChoiceTask | PerplexityTask | LmEvalTask
-_KINDS: dict[str, type[MultipleChoiceTask] | type[PerplexityTask] | type[LmEvalTask]] = {
+Task = MultipleChoiceTask | GenerationTask | PerplexityTask | LmEvalTask
+_KINDS: dict[str, Any] = {
     "multiple_choice": MultipleChoiceTask,
+    "generation": GenerationTask,
     "perplexity": PerplexityTask,
     "lm_eval": LmEvalTask,
 }
@@ -208,7 +210,7 @@ def load(name: str) -> tuple[str, Task]:
         )
     _check_exists(path)
     specification: Task = recipe.load(_KINDS[_kind(path)], path)
-    if isinstance(specification, MultipleChoiceTask):
+    if isinstance(specification, MultipleChoiceTask | GenerationTask):
         for section in (specification.fields, specification.prompt):
             if section is not None:
                 section.yaml = str(path)

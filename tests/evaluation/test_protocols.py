@@ -424,6 +424,23 @@ def test_sets_of_answers_exact_and_partial():
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "prediction"),
+    [
+        ("<think>###Answer: A? No.</think>The answer is B.", "B"),
+        ("<think>###Answer: A</think>###Rationale: x\n###Answer: OPTION B IS CORRECT.", "B"),
+        ("<think>Perhaps ###Answer: OPTION A IS CORRECT, but", None),
+    ],
+)
+def test_an_answer_marker_within_thinking_is_not_the_answer(text, prediction):
+    question = Question("1", "", "?", {"A": "x", "B": "y"}, "B")
+    sample = generated_answers.generation_sample(
+        question, PROTOCOLS["mmedbench_rationale"], generated(text)
+    )
+    assert sample["prediction"] == prediction
+    assert sample["truncated_thinking"] == [prediction is None]
+
+
 def test_option_texts_are_compared_per_byte():
     from evaluation.prompts.template import Prompt
 

@@ -23,6 +23,9 @@ def served(tiny_llama):
 @pytest.fixture
 def server(served, monkeypatch):
     monkeypatch.setattr(openai_client, "FIRST_WAIT", 0.001)
+    time.sleep(0.05)
+    while served.active:  # requests of the test before, whose client has ended
+        time.sleep(0.05)
     served.faults = []
     served.asked = []
     served.delay = 0.0
@@ -375,6 +378,24 @@ def test_missing_log_probabilities_are_an_error_by_name(ask, server):
     for route in ("chat", "completions"):
         with pytest.raises(DataError, match="reads the option letter from; use a protocol that"):
             ask(route, "--protocol", "meditron_zero_shot", "--route", route)
+
+
+def test_a_refusal_says_what_the_task_needs(ask, server):
+    server.faults = [(400,)]
+    with pytest.raises(DataError, match="needs completions with several prompts, `echo` and"):
+        ask("scores", "--protocol", "lm_eval", "--route", "completions", "--concurrency", "1")
+
+
+def test_the_newer_name_of_max_tokens_is_used_where_it_is_wanted(ask, server, tmp_path):
+    content = b'{"error": {"message": "Unsupported: use \'max_completion_tokens\' instead."}}'
+    server.faults = [lambda handler: handler.reply(content, 400)]
+    reply = {"choices": [{"message": {"content": "B"}, "finish_reason": "stop"}]}
+    server.faults += [replying(reply)] * 9
+    ask("scores", "--protocol", "chat", "--concurrency", "1")
+    bodies = [body for _, body, *_ in server.asked]
+    assert "max_tokens" in bodies[0] and len(bodies) == 10
+    assert all("max_completion_tokens" in body and "max_tokens" not in body for body in bodies[1:])
+    assert len(samples_of(tmp_path / "scores")) == 9
 
 
 def test_an_option_of_the_endpoint_without_it_is_refused(arguments, tiny_llama):

@@ -7,7 +7,7 @@ from galen.errors import DataError, UsageError
 def test_built_in_tasks_load():
     for path in task.BUILT_IN.glob("*.yaml"):
         name, specification = task.load(path.stem)
-        assert name == path.stem and specification.kind in ("multiple_choice", "perplexity")
+        assert name == path.stem and specification.kind in task._KINDS
 
 
 def test_a_task_by_its_path(tmp_path):
@@ -29,7 +29,7 @@ def test_a_task_by_its_path(tmp_path):
         ("kind: perplexity\n", "key 'documents' is missing"),
         (
             "kind: cloze\nfile: a\n",
-            r"key 'kind' must be one of multiple_choice, perplexity, lm_eval, not 'cloze'",
+            r"key 'kind' must be one of multiple_choice, generation, .*, lm_eval, not 'cloze'",
         ),
         ("file: a.jsonl\n", "key 'kind' must be one of"),
         ("kind: multiple_choice\nfile: [a\n", "not valid YAML"),
