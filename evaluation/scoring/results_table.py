@@ -18,6 +18,9 @@ def table(results: dict[str, Any]) -> str:
                 f"{_interval(clean)}  ({entry['contaminated']} contaminated samples excluded)"
             )
             rows.append([name, str(clean["samples"]), "clean", f"{clean['value']:.4g}", interval])
+        if subset := entry.get("contaminated_subset"):
+            value = f"{subset['value']:.4g}"
+            rows.append([name, str(subset["samples"]), "contaminated", value, _interval(subset)])
         rows += [[name, *cells] for cells in _order_bias(entry.get("order_bias"))]
         if "one_sided" in entry:
             notes.append(f"note: {name}: {entry['one_sided']}")
@@ -26,7 +29,23 @@ def table(results: dict[str, Any]) -> str:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join(cells).rstrip())
+    if "endpoint" in results:
+        notes.append(_usage(results["endpoint"]))
     return "\n".join([results["model"]["name"], *lines, *notes])
+
+
+def _usage(endpoint: dict[str, Any]) -> str:
+    """Return what the endpoint counted, in words."""
+    text = (
+        f"endpoint: {endpoint['requests']:,} requests, {endpoint['prompt_tokens']:,} prompt tokens,"
+        f" {endpoint['completion_tokens']:,} generated tokens"
+    )
+    for key, title in (("retries", "retries"), ("truncated", "truncated"), ("empty", "empty")):
+        if endpoint[key]:
+            text += f", {endpoint[key]:,} {title}"
+    if endpoint["without_usage"]:
+        text += f"; {endpoint['without_usage']:,} replies do not count their tokens"
+    return text if endpoint["cost"] is None else f"{text}; cost {endpoint['cost']:,.4f}"
 
 
 def _interval(estimate: dict[str, float]) -> str:

@@ -11,7 +11,15 @@ import pytest
 
 from evaluation import agreement, rationales, report
 from evaluation.question_sets import jsonl
-from evaluation.reporting import comparison, error_analysis, paper_tables, report_inputs, tables
+from evaluation.reporting import (
+    comparison,
+    error_analysis,
+    paper_tables,
+    rationale_summaries,
+    report_inputs,
+    tables,
+    verdicts,
+)
 from galen.errors import DataError, GalenError
 from tests.evaluation.mutation import ROUNDS, damaged, replaced
 from tests.evaluation.test_report import write_corpus, write_run, write_scores
@@ -21,6 +29,23 @@ CALIBRATION = {
     "ece_biomistral": 0.2,
     "brier": 0.5,
     "bins": [{"low": 0.5, "high": 0.6, "samples": 4, "confidence": 0.55, "accuracy": 0.5}],
+}
+
+RATIONALES = {
+    "model": "ours",
+    "protocol": "mmedbench_rationale",
+    "settings": {"template": "mmedbench_rationale", "num_fewshot": 0},
+    "task": "mmedbench_french",
+    "samples": 622,
+    "languages": {
+        "fr": {
+            "rationales": 4,
+            "metrics": {
+                "bleu1_corpus": {"value": 40.0},
+                "bleu1_mmedlm": {"value": 41.0, "low": 35.0, "high": 47.0},
+            },
+        }
+    },
 }
 
 
@@ -61,6 +86,7 @@ def whole(tmp_path_factory):
     write_run(folder / "run", [3.5, 3.25])
     (folder / "times.json").write_text(json.dumps({"curate": {"title": "Curate", "seconds": 61.0}}))
     (folder / "scores.jsonl").write_text('{"id": "1", "metrics": {"bleu1": 1.0, "judge": 2}}\n' * 2)
+    (folder / "rationales.json").write_text(json.dumps(RATIONALES))
     (folder / "sheet.csv").write_text('id,question,judge1\n1,"a\nb",3\n2,c,4\n')
     return folder
 
@@ -69,11 +95,10 @@ def read_all(folder):
     """Read everything as the commands do, and make all of the page but its figures."""
     models = report_inputs.named([report_inputs.read_scores(folder / "base")])
     comparisons = comparison.compare(models)
-    texts = [report.verdict(item) for item in comparisons]
-    texts += tables.write(
-        folder / "tables",
-        [*paper_tables.paper_tables(models), tables.comparison_table(comparisons)],
-    )
+    texts = [verdicts.verdict(item) for item in comparisons]
+    rationale_runs = rationale_summaries.read([folder / "rationales.json"])
+    papers = paper_tables.paper_tables(models, rationale_runs)
+    texts += tables.write(folder / "tables", [*papers, tables.comparison_table(comparisons)])
     for found in (
         report.grouped(models),
         report.calibrations(models),

@@ -12,7 +12,7 @@ import pytest
 from evaluation import report
 from evaluation.metrics import aggregate, intervals
 from evaluation.metrics.intervals import Estimate
-from evaluation.reporting import comparison, report_inputs
+from evaluation.reporting import comparison, report_inputs, verdicts
 from evaluation.scoring.multiple_choice import MultipleChoice
 from galen import manifest
 from galen.errors import DataError, UsageError
@@ -282,11 +282,11 @@ def test_verdicts_follow_the_corrected_test(
 
 
 def test_a_significant_p_value_is_not_rounded_to_the_level() -> None:
-    assert report.p_value(0.0494) == "0.049"
-    assert report.p_value(0.04996) == "< 0.05"
-    assert report.p_value(0.05) == "0.050"
-    assert report.p_value(0.0004) == "< 0.001"
-    assert report.p_value(0.7031) == "0.703"
+    assert verdicts.p_value(0.0494) == "0.049"
+    assert verdicts.p_value(0.04996) == "< 0.05"
+    assert verdicts.p_value(0.05) == "0.050"
+    assert verdicts.p_value(0.0004) == "< 0.001"
+    assert verdicts.p_value(0.7031) == "0.703"
 
 
 def test_clean_and_contaminated_scores(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

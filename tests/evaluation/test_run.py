@@ -283,7 +283,7 @@ def test_a_mistake_is_one_line_on_the_command_line(arguments):
     )
     assert done.returncode == 2
     assert (
-        done.stderr.startswith("error: unknown task 'mesh'; known: biomistral_arabic, ")
+        done.stderr.startswith("error: unknown task 'mesh'; known: afrimedqa, ")
         and done.stderr.count("\n") == 1
     )
 
