@@ -109,7 +109,8 @@ def entry(benchmark: Benchmark, results: Mapping[str, Any], samples: Sequence[Sa
     value = of_benchmark[name].value if name in of_benchmark else math.nan
     if not math.isclose(by_scores.value, value, rel_tol=1e-6, abs_tol=1e-9):
         # the metric is no function of one value per sample: their mean is compared instead
-        name = f"{name}_of_samples"
+        has_metric = benchmark.group is None or benchmark.group.has_aggregation
+        name = f"{name}_of_samples" if has_metric else "mean_of_tasks"
     of_benchmark[name] = by_scores
     return {
         "metrics": _plain(of_benchmark),
