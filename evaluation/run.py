@@ -35,11 +35,11 @@ from evaluation.backends import options as backend_options
 from evaluation.chat_models import options as chat_options
 from evaluation.harness import options as harness_options
 from evaluation.protocols.registry import PROTOCOLS
+from evaluation.reporting import results_table
 from evaluation.scoring import (
     evaluator,
     finished_run,
     preparation,
-    results_table,
 )
 from evaluation.scoring.evaluator import Plan
 from evaluation.scoring.preparation import Preparation

@@ -1,6 +1,6 @@
 """The table that `galen evaluate` prints."""
 
-from evaluation.scoring import results_table
+from evaluation.reporting import results_table
 
 
 def estimate(value, low, high, **more):
