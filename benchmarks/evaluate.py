@@ -119,7 +119,7 @@ def load_task(name: str, data: Path, num_fewshot: int = 0, limit: int | None = N
         )
     task = benchmark.tasks[name]
     if task.OUTPUT_TYPE != "multiple_choice":
-        raise UsageError(f"{name} is no multiple-choice task")
+        raise UsageError(f"{name} is not a multiple-choice task")
     if num_fewshot:
         from lm_eval.api.samplers import FirstNSampler
 
