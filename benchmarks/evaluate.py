@@ -121,7 +121,7 @@ def load_task(name: str, data: Path, num_fewshot: int = 0, limit: int | None = N
         )
     task = benchmark.tasks[name]
     if task.OUTPUT_TYPE != "multiple_choice":
-        raise UsageError(f"{name} is no multiple-choice task")
+        raise UsageError(f"{name} is not a multiple-choice task")
     if num_fewshot:
         from lm_eval.api.samplers import FirstNSampler
 
@@ -172,7 +172,7 @@ def _questions(counterpart: Counterpart, name: str, docs: list[dict[str, Any]]) 
         # the language of HEAD-QA is in the name of its configuration
         row = Row(dict(doc), f"{name}, document {number}", name.rpartition("_")[2], number)
         question = reader.convert(row)
-        if question is None:
+        if not isinstance(question, Question):
             raise row.wrong("Galen skips this document")
         questions.append(question)
     return questions

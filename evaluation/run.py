@@ -31,11 +31,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.backends import model_folder
+from evaluation.backends import options as backend_options
 from evaluation.chat_models import options as chat_options
 from evaluation.harness import options as harness_options
 from evaluation.protocols.registry import PROTOCOLS
-from evaluation.scoring import evaluator, preparation, results_table
+from evaluation.reporting import results_table
+from evaluation.scoring import (
+    evaluator,
+    finished_run,
+    preparation,
+)
 from evaluation.scoring.evaluator import Plan
 from evaluation.scoring.preparation import Preparation
 from evaluation.scoring.recipe import Recipe
@@ -65,8 +70,16 @@ def main(argv: list[str] | None = None) -> int | None:
 def _print_scores(options: Recipe) -> None:
     """Score the models and print the results of each one when it is done."""
     for plan, results in _scores(options):
-        print(results_table.table(results))
-        logger.info(f"results: {plan.output / evaluator.RESULTS}")
+        print(results_table.table(results, _heading(options, plan)))
+        logger.info(f"results: {plan.output / finished_run.RESULTS}")
+
+
+def _heading(options: Recipe, plan: Plan) -> str:
+    """Return the name of a model for its table: `--name`, or that of its folder."""
+    if options.name or plan.model not in options.model:  # at an endpoint, or an exported checkpoint
+        return plan.name
+    name = plan.model.resolve().name
+    return f"{name} + {plan.adapter}" if plan.adapter else name
 
 
 def evaluate(options: Recipe) -> list[dict[str, Any]]:
@@ -145,7 +158,8 @@ def _parser() -> cli.ArgumentParser:
     chat_options.add_chat_options(parser)
     harness_options.add_options(parser)
     _add_file_options(parser)
-    _add_compute_options(parser)
+    backend_options.add_backend_options(parser)
+    backend_options.add_endpoint_options(parser)
     return parser
 
 
@@ -155,7 +169,7 @@ def _add_model_options(parser: cli.ArgumentParser) -> None:
         "--model",
         type=Path,
         nargs="+",
-        required=True,
+        default=[],
         metavar="DIR",
         help="Hugging Face folders, or Megatron checkpoints",
     )
@@ -282,45 +296,6 @@ def _add_file_options(parser: cli.ArgumentParser) -> None:
         metavar="X",
         help="ratio from which on a sample counts as contaminated (default: 0.5)",
     )
-
-
-def _add_compute_options(parser: cli.ArgumentParser) -> None:
-    """Add the options of backend and hardware."""
-    parser.add_argument(
-        "--backend",
-        choices=("transformers", "vllm"),
-        default="transformers",
-        help="library that runs the model (default: transformers)",
-    )
-    parser.add_argument(
-        "--tensor-parallel",
-        type=int,
-        default=1,
-        metavar="N",
-        help="GPUs that share the model, with vllm (default: 1)",
-    )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes on this machine, one GPU each (default: 1)",
-    )
-    parser.add_argument(
-        "--max-batch-tokens",
-        type=int,
-        metavar="N",
-        help=(
-            "padded tokens in a batch (default: 1024, on CUDA 16384, in vllm 262144; eight times as"
-            " many for generated answers)"
-        ),
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=model_folder.DTYPES,
-        help="precision of the weights (default: float32 on a CPU, bfloat16 on CUDA)",
-    )
-    parser.add_argument("--device", help="for example cpu or cuda:0 (default: CUDA if available)")
 
 
 def _integers(text: str) -> list[int]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from galen import cli, commands, launch, stop_signals
-from galen.errors import DataError, UsageError
+from galen import cli, commands, launch, option_origins, stop_signals
+from galen.errors import DataError, UnknownOptionError, UsageError
 
 Overrides = Mapping[str, Any]
 """Values for dotted keys of a recipe."""
@@ -36,7 +36,7 @@ def run_command(
     """
     arguments = [*words(verb, positional), *flags(options)]
     try:
-        with as_command(verb):
+        with as_command(verb), _as_keywords(options):
             code = commands.call(verb, arguments) or 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
@@ -46,6 +46,25 @@ def run_command(
         raise KeyboardInterrupt
     message = f"{verb} ended with exit code {code}"
     raise UsageError(message) if code == UsageError.exit_code else DataError(message)
+
+
+@contextlib.contextmanager
+def _as_keywords(options: Mapping[str, Any]) -> Iterator[None]:
+    """Name options in the messages of wrong usage as a caller writes them: `append_eod`."""
+    try:
+        yield
+    except UnknownOptionError as error:
+        keyword = _keyword(error.option)
+        meant = f"; did you mean {_keyword(error.suggestion)!r}?" if error.suggestion else ""
+        raise UsageError(f"unknown argument {keyword!r}{meant}") from None
+    except UsageError as error:
+        keywords = dict.fromkeys(options, "")
+        error.args = (option_origins.with_keys(str(error), keywords),)
+        raise
+
+
+def _keyword(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from galen import commands, log, worker
-from galen.errors import GalenError, UsageError
+from galen.errors import GalenError, UnknownOptionError, UsageError, closest
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -131,10 +131,14 @@ def os_error_message(error: Exception) -> str | None:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Parser of a command: the options of all commands, and an epilog that keeps its lines."""
+    """Parser of a command: the options of all commands, and an epilog that keeps its lines.
+
+    Options may not be abbreviated, and an unknown one is reported before anything else.
+    """
 
     def __init__(self, description: str | None = None, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("allow_abbrev", False)
         super().__init__(description=description, **options)
         self.add_argument(
             "--log-level",
@@ -144,13 +148,42 @@ class ArgumentParser(argparse.ArgumentParser):
             help="messages to show on standard error [info]",
         )
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a command line as argparse does.
+
+        Raises:
+            UnknownOptionError: it has an option that the parser does not know.
+            UsageError: it is wrong in another way.
+        """
+        arguments = list(sys.argv[1:] if args is None else args)
+        # the options of a subcommand are checked by its own parser
+        if self._subparsers is None:
+            self._refuse_unknown_options(arguments)
+        return super().parse_known_args(arguments, namespace)
+
+    def _refuse_unknown_options(self, arguments: list[str]) -> None:
+        known = self._option_string_actions
+        for argument in arguments:
+            if argument == "--":
+                return
+            option = argument.partition("=")[0]
+            # argparse takes a word with a blank for a value
+            is_option = option.startswith("--") and " " not in argument
+            if is_option and option not in known:
+                extended = [name for name in known if name.startswith(option)]
+                suggestion = extended[0] if extended else closest(option, known)
+                raise UnknownOptionError(option, suggestion, self._help_hint())
+
+    def _help_hint(self) -> str:
+        return f"; `{self.prog} --help` lists the options"
+
     def error(self, message: str) -> NoReturn:
         """Refuse the command line.
 
         Raises:
             UsageError: always.
         """
-        raise UsageError(f"{message}; `{self.prog} --help` lists the options")
+        raise UsageError(f"{message}{self._help_hint()}") from None
 
 
 class _SetLogLevel(argparse.Action):

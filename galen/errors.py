@@ -34,6 +34,21 @@ class UsageError(GalenError, ValueError):
     exit_code = 2
 
 
+class UnknownOptionError(UsageError):
+    """The command line has an option that the command does not know.
+
+    Attributes:
+        option: as it was given.
+        suggestion: the option that was probably meant, or None.
+    """
+
+    def __init__(self, option: str, suggestion: str | None, hint: str) -> None:
+        self.option = option
+        self.suggestion = suggestion
+        meant = f"; did you mean {suggestion!r}?" if suggestion else ""
+        super().__init__(f"unknown option {option!r}{meant}{hint}")
+
+
 class DataError(GalenError, ValueError):
     """A file is missing, damaged, empty, or does not fit another one. Exit code 1."""
 
@@ -66,13 +81,18 @@ def raise_on_all_ranks(error: GalenError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
+def closest(name: str, known: Collection[str]) -> str | None:
+    """Return the name in `known` that was probably meant, or None."""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+
+
 def did_you_mean(name: str, known: Collection[str]) -> str:
     """Return the end of a message about a name that is not in `known`.
 
     It suggests the likely name, or lists all of them.
     """
-    meant = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {meant[0]!r}?" if meant else f"known: {', '.join(known)}"
+    meant = closest(name, known)
+    return f"did you mean {meant!r}?" if meant else f"known: {', '.join(known)}"
 
 
 def install(extra: str) -> str:

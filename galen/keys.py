@@ -19,14 +19,19 @@ def read(name: str) -> str:
     key = os.environ.get(name, "").strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(
-            f"{name} holds blanks or characters that are not ASCII: it is no key; set it again"
+            f"{name} holds blanks or characters that are not ASCII: it is not a key; set it again"
         )
     return key
 
 
-def hide(text: str) -> str:
-    """Return a text, such as what a server answered, with the keys in it blotted out."""
-    for name in NAMES:
+def hide(text: str, *further: str) -> str:
+    """Return a text, such as what a server answered, with the keys in it blotted out.
+
+    Args:
+        text: the text.
+        further: names of further environment variables that hold keys.
+    """
+    for name in (*NAMES, *further):
         key = os.environ.get(name, "").strip()
         if len(key) >= _SHORTEST:
             text = text.replace(key, "[key]")

@@ -70,18 +70,24 @@ class OptionParser(ArgumentParser):
         if option_origins.with_keys(message, self._origins) == message:
             super().error(message)
         with option_origins.name_keys(self._origins):
-            raise UsageError(message.removeprefix("argument "))
+            raise UsageError(message.removeprefix("argument ")) from None
 
     def _is_text(self, key: str) -> bool:
         action = self._keys.get(key)
         return action is not None and action.nargs is None and action.type in _TEXT
+
+    def _required(self) -> str:
+        """Return the required options as in a usage line, for the end of a message."""
+        actions = [action for action in self._keys.values() if action.required]
+        options = [f"{_flag(action.dest)} {action.metavar or '…'}" for action in actions]
+        return f": {' '.join(options)}" if options else ""
 
     def _forget(self, word: str, options: dict[str, list[str]]) -> None:
         """Forget the recipe's value of an option that a word of the command line replaces."""
         flag = word.partition("=")[0]
         if len(flag) > 2 and flag.startswith("--"):
             for key in list(self._origins):
-                if _flag(key).startswith(flag):  # options may be abbreviated
+                if _flag(key) == flag:
                     del self._origins[key]
                     options.pop(key, None)
 
@@ -90,7 +96,7 @@ class OptionParser(ArgumentParser):
         from galen import yaml_text
 
         if not words[0].endswith((".yaml", ".yml")):
-            self.error(f"{words[0]!r}: a recipe (….yaml) or an option is expected first")
+            self.error(f"{words[0]!r}: expected a recipe (….yaml) or options{self._required()}")
         path = Path(words[0])
         tree, lines = yaml_text.read(path)
         # a key that a merge (`<<`) brings in has no line of its own

@@ -5,9 +5,9 @@ Needs no torch.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from evaluation.backends.encoding import Generated, GenerationRequest, Request
+from evaluation.backends.encoding import Generated, GenerationRequest, Request, TopTokensRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,22 @@ class Backend(Protocol):
         self, requests: Sequence[GenerationRequest], batching: Batching
     ) -> Iterator[list[tuple[int, list[Generated]]]]:
         """Yield each request's index and its generated answers, one for each seed."""
+        ...
+
+
+@runtime_checkable
+class TopTokensBackend(Protocol):
+    """A backend without a vocabulary, which returns the most likely next tokens as text."""
+
+    tokenizer: Any
+
+    def top_tokens(
+        self, requests: Sequence[TopTokensRequest], batching: Batching
+    ) -> Iterator[list[tuple[int, list[tuple[str, float]]]]]:
+        """Yield each request's index and the most likely next tokens, the likeliest first.
+
+        Each is a text with its log-probability (nats).
+        """
         ...
 
 

@@ -26,6 +26,13 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class TopTokensRequest:
+    """A prompt whose most likely next tokens are asked for."""
+
+    prompt: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """A prompt after which text is generated."""
 
@@ -180,6 +187,19 @@ def encode_letters(
     return Request(encode_for_generation(tokenizer, prompt), continuations), letters
 
 
+def answer_of_token(text: str, answers: Collection[str]) -> str | None:
+    """Return the answer that a token's text stands for, ignoring spaces around it, or None.
+
+    A single letter must have its case; a word may have any: `Yes` is the answer `yes`.
+    """
+    stripped = text.strip()
+    if stripped in answers:
+        return stripped
+    if len(stripped) > 1 and stripped.lower() in answers:
+        return stripped.lower()
+    return None
+
+
 def tokens_by_text(tokenizer: Any, texts: Collection[str]) -> dict[str, list[int]]:
     """Return for each text the ids of all tokens with this text, ignoring spaces around it.
 
@@ -188,11 +208,9 @@ def tokens_by_text(tokenizer: Any, texts: Collection[str]) -> dict[str, list[int
     tokens: dict[str, list[int]] = {text: [] for text in texts}
     vocabulary = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     for token, text in enumerate(vocabulary):
-        stripped = text.strip()
-        if stripped in tokens:
-            tokens[stripped].append(token)
-        elif len(stripped) > 1 and stripped.lower() in tokens:
-            tokens[stripped.lower()].append(token)
+        answer = answer_of_token(text, tokens)
+        if answer is not None:
+            tokens[answer].append(token)
     return tokens
 
 

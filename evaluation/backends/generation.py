@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evaluation.backends.encoding import Generated, GenerationRequest
-from evaluation.backends.model_runner import ModelRunner, Prefix
+from evaluation.backends.model_runner import ModelRunner, Prefix, cache_of
 from evaluation.backends.sampling import Sampling
 from galen.errors import UsageError
 
@@ -56,7 +56,7 @@ def run(
     """
     # p: prompts, r: sequences that are not finished, s: positions, v: vocabulary
     output, mask_ps = runner.prefill([request.prompt for request in requests], prefix)
-    cache = getattr(output, "past_key_values", None)
+    cache = cache_of(output)
     if cache is None:
         raise UsageError(
             "written answers need a model that keeps keys and values; this one has other states:"
@@ -146,7 +146,7 @@ def _next_logits(
     """
     tokens_r1 = torch.tensor([[sequence.ids[-1]] for sequence in active])
     positions_r1 = mask_rs.sum(1, keepdim=True) - 1
-    output = runner.forward(tokens_r1, mask_rs, positions_r1, use_cache=True, past_key_values=cache)
+    output = runner.forward(tokens_r1, mask_rs, positions_r1, cache, use_cache=True)
     return output.logits[:, -1]
 
 

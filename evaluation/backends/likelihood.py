@@ -46,8 +46,8 @@ class _Pass:
     """Position ids."""
     logit_positions: list[list[list[int]]]
     """For each request and continuation: where its tokens are predicted, rows end to end."""
-    options: dict[str, Any] = field(default_factory=lambda: {"use_cache": False})
-    """Further arguments of the model."""
+    cache: Any = None
+    """Keys and values of the prefix, or None."""
 
 
 @torch.inference_mode()
@@ -68,16 +68,15 @@ def score_trees(
         greedy: whether continuations are compared with greedy decoding.
     """
     rows = tree_attention.pack(trees, prefix.length)
-    options: dict[str, Any] = {"use_cache": False}
+    cache = None
     if prefix.cache is not None:
         cache = repeated(prefix, len(rows.tokens_rs))
-        options = {"use_cache": True, "past_key_values": cache}
     logit_positions = [
         _shifted(tree.logit_positions, start)
         for tree, start in zip(trees, rows.starts, strict=True)
     ]
     mask = _attention_mask(runner.model, rows.attention_mask_r1st)
-    forward_pass = _Pass(rows.tokens_rs, mask, rows.positions_rs, logit_positions, options)
+    forward_pass = _Pass(rows.tokens_rs, mask, rows.positions_rs, logit_positions, cache)
     return _score(runner, requests, forward_pass, greedy)
 
 
@@ -188,7 +187,8 @@ def _logits_at(runner: ModelRunner, forward_pass: _Pass, positions: Sequence[int
             forward_pass.tokens_rs,
             forward_pass.mask,
             forward_pass.positions_rs,
-            **forward_pass.options,
+            forward_pass.cache,
+            use_cache=forward_pass.cache is not None,
         )
     finally:
         hook.remove()

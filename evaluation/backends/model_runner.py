@@ -1,6 +1,7 @@
 """A model on its device, run on prompts and on the tokens after them, to score and to generate."""
 
 import copy
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ class ModelRunner:
         output = self.forward(
             tokens_1s, torch.ones_like(tokens_1s), positions_1s, use_cache=True, logits_to_keep=1
         )
-        return Prefix(len(tokens), output.past_key_values)
+        return Prefix(len(tokens), cache_of(output))
 
     def prefill(self, prompts: list[list[int]], prefix: Prefix) -> tuple[Any, Tensor]:
         """Return the output at each prompt's last position, with its cache, and the attention mask.
@@ -45,17 +46,25 @@ class ModelRunner:
         prefix, 0 for padding.
         """
         tokens_ps, mask_ps = padded([prompt[prefix.length :] for prompt in prompts], left=True)
-        options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
+        cache = None
         if prefix.cache is not None:
             prefix_mask_ps = torch.ones((len(prompts), prefix.length), dtype=torch.long)
             mask_ps = torch.cat([prefix_mask_ps, mask_ps], dim=1)
-            options["past_key_values"] = repeated(prefix, len(prompts))
+            cache = repeated(prefix, len(prompts))
         all_positions_ps = (mask_ps.cumsum(1) - 1).clamp(min=0)
         positions_ps = all_positions_ps[:, prefix.length :]
-        return self.forward(tokens_ps, mask_ps, positions_ps, **options), mask_ps
+        output = self.forward(
+            tokens_ps, mask_ps, positions_ps, cache, use_cache=True, logits_to_keep=1
+        )
+        return output, mask_ps
 
     def forward(
-        self, tokens_rs: Tensor, mask_rs: Tensor, positions_rs: Tensor, **options: Any
+        self,
+        tokens_rs: Tensor,
+        mask_rs: Tensor,
+        positions_rs: Tensor,
+        cache: Any = None,
+        **options: Any,
     ) -> Any:
         """Return the model's output.
 
@@ -64,14 +73,32 @@ class ModelRunner:
             mask_rs: attention mask over cached and new tokens, (rows, all positions), or
                 (rows, 1, positions, all positions).
             positions_rs: position ids, (rows, positions).
+            cache: keys and values of earlier positions, or None.
             options: further arguments of the model.
         """
+        if cache is not None:
+            options[_cache_argument(self.model)] = cache
         return self.model(
             input_ids=tokens_rs.to(self.device),
             attention_mask=mask_rs.to(self.device),
             position_ids=positions_rs.to(self.device),
             **options,
         )
+
+
+def cache_of(output: Any) -> Any:
+    """Return the keys and values in a model's output, or None if there are none."""
+    # transformers before 5.24, and code of model folders, name it past_key_values
+    name = "cache" if hasattr(output, "cache") else "past_key_values"
+    return getattr(output, name, None)
+
+
+def _cache_argument(model: Any) -> str:
+    """Return the name of the model's argument for keys and values, see `cache_of`."""
+    if hasattr(model, "get_base_model"):  # with an adapter
+        model = model.get_base_model()
+    accepted = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in accepted else "past_key_values"
 
 
 def repeated(prefix: Prefix, rows: int) -> Any:

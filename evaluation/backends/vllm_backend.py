@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.backends import generation, model_folder
+from evaluation.backends import generation, model_folder, vllm_adapter
 from evaluation.backends.base import Batching
 from evaluation.backends.encoding import Generated, GenerationRequest, Request
 from galen.errors import DataError, UsageError, install, one_line
@@ -28,11 +28,12 @@ class VllmBackend:
 
     Args:
         model: a Hugging Face folder.
+        adapter: a LoRA adapter's folder on top of it, or None.
         dtype: float32, bfloat16 or float16, or None for the type of the weights.
         tensor_parallel: GPUs that share the model.
 
     Raises:
-        UsageError: vLLM is not installed.
+        UsageError: vLLM is not installed, or does not support the adapter.
         DataError: a folder is missing or does not hold what it should.
     """
 
@@ -43,13 +44,25 @@ class VllmBackend:
     """
 
     def __init__(
-        self, model: str | Path, dtype: str | None = None, tensor_parallel: int = 1, **options: Any
+        self,
+        model: str | Path,
+        adapter: str | Path | None = None,
+        dtype: str | None = None,
+        tensor_parallel: int = 1,
+        **options: Any,
     ) -> None:
         try:
             import vllm
         except ImportError:
             raise UsageError(f"--backend vllm: vLLM is not installed; {install('vllm')}") from None
         folder = model_folder.check_model(model)
+        self._adapter: Any = None
+        if adapter is not None:
+            from vllm.lora.request import LoRARequest
+
+            path = model_folder.check_adapter(adapter)
+            options |= vllm_adapter.engine_options(path, folder)
+            self._adapter = LoRARequest(path.resolve().name or "adapter", 1, str(path.resolve()))
         try:
             self.engine = vllm.LLM(
                 str(folder),
@@ -83,12 +96,14 @@ class VllmBackend:
         """Yield the same, with whether greedy decoding gives each continuation."""
         lengths = {index: _num_tokens(request) for index, request in enumerate(requests)}
         for _, batch in batching.batches([range(len(requests))], lengths):
-            inputs = []
+            by_token = self._adapter is not None
+            inputs: list[Input] = []
             for index in batch:
                 request = requests[index]
-                inputs += [scored(request.prompt, item) for item in request.continuations]
+                for item in request.continuations:
+                    inputs += scoring_inputs(request.prompt, item, by_token)
             outputs = iter(self._ask(inputs))
-            yield [(index, *_scores(requests[index], outputs)) for index in batch]
+            yield [(index, *_scores(requests[index], outputs, by_token)) for index in batch]
 
     def next_tokens(
         self, requests: Sequence[Request], batching: Batching
@@ -124,7 +139,9 @@ class VllmBackend:
     def _ask(self, inputs: Sequence[Input]) -> list[Any]:
         prompts = [{"prompt_token_ids": ids} for ids, _ in inputs]
         parameters = [_sampling_params(parameters) for _, parameters in inputs]
-        return self.engine.generate(prompts, parameters, use_tqdm=False)
+        if self._adapter is None:
+            return self.engine.generate(prompts, parameters, use_tqdm=False)
+        return self.engine.generate(prompts, parameters, use_tqdm=False, lora_request=self._adapter)
 
 
 def _sampling_params(parameters: dict[str, Any]) -> Any:
@@ -147,6 +164,19 @@ def scored(prompt: list[int], continuation: list[int]) -> Input:
     if len(continuation) == 1:
         return prompt, _GREEDY | {"logprobs": 0, "allowed_token_ids": list(continuation)}
     return prompt + continuation, _GREEDY | {"prompt_logprobs": 0}
+
+
+def scoring_inputs(prompt: list[int], continuation: list[int], by_token: bool) -> list[Input]:
+    """Return vLLM's inputs for the log-likelihood of a continuation.
+
+    With `by_token` one for each token, after those before it: vLLM's log-probabilities of prompt
+    tokens fail with an adapter.
+    """
+    if not by_token:
+        return [scored(prompt, continuation)]
+    return [
+        scored(prompt + continuation[:number], [token]) for number, token in enumerate(continuation)
+    ]
 
 
 def likelihood(output: Any, prompt_length: int, continuation: list[int]) -> float:
@@ -172,14 +202,20 @@ def _num_tokens(request: Request) -> int:
     return sum(len(request.prompt) + len(item) for item in request.continuations)
 
 
-def _scores(request: Request, outputs: Iterator[Any]) -> tuple[list[float], list[bool]]:
+def _scores(
+    request: Request, outputs: Iterator[Any], by_token: bool
+) -> tuple[list[float], list[bool]]:
     """Return log-likelihoods, and which continuations are greedy, from the next outputs."""
     values = []
     greedy = []
     for continuation in request.continuations:
-        output = next(outputs)
-        values.append(likelihood(output, len(request.prompt), continuation))
-        greedy.append(is_greedy(output, len(request.prompt), continuation))
+        # each with its prompt's length and its tokens
+        parts = [(len(request.prompt), continuation)]
+        if by_token:
+            parts = [(len(request.prompt), [token]) for token in continuation]
+        scored_parts = [(next(outputs), *part) for part in parts]
+        values.append(sum(likelihood(*part) for part in scored_parts))
+        greedy.append(all(is_greedy(*part) for part in scored_parts))
     return values, greedy
 
 

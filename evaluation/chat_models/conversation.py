@@ -112,6 +112,11 @@ class Conversation:
         content = _delimited(system["content"], user["content"])
         return [{"role": "user", "content": content}, *others]
 
+    @property
+    def has_thinking(self) -> bool:
+        """Return whether answers may begin with thinking whose markers are known."""
+        return self.thinks and self.markers is not None
+
     def starts_open(self, prompt: Prompt) -> bool:
         """Return whether a prompt ends within the model's thinking."""
         return self.markers is not None and thinking.is_open(prompt.text, self.markers)
@@ -169,11 +174,11 @@ def create(protocol: Protocol, tokenizer: Any) -> Conversation:
         markers = Markers(*protocol.thinking_markers)
     elif template:
         markers = thinking.detect(template, tokenizer.get_vocab())
-    if markers is None and protocol.thinking_budget is not None:
-        logger.warning(
-            "--thinking-budget has no effect: this model's thinking has no known markers; give"
-            " --thinking-markers OPEN CLOSE"
-        )
+    if protocol.thinking_budget is not None and not (thinks and markers):
+        reason = "this model's thinking has no known markers, see --thinking-markers"
+        if not thinks:
+            reason = "thinking is off, see --chat-template-kwargs"
+        logger.warning(f"--thinking-budget has no effect: {reason}")
     conversation = Conversation(
         tokenizer=tokenizer,
         template=template,

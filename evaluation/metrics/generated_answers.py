@@ -30,24 +30,35 @@ def estimates(by_run: Sequence[Sequence[Sample]]) -> dict[str, Estimate]:
     """
     samples = list(itertools.chain.from_iterable(by_run))
     result: dict[str, Estimate] = {}
-    thinks = any(any(sample["truncated_thinking"]) for sample in samples)
-    if thinks or all("num_thinking_tokens" in sample for sample in samples):
-        result["truncated_thinking"] = _proportion(by_run, "truncated_thinking")
-    if any(any(sample["reached_limit"]) for sample in samples):
-        result["reached_limit"] = _proportion(by_run, "reached_limit")
-    if all("forced" in sample for sample in samples):
-        result["forced"] = _proportion(by_run, "forced")
+    shown = {
+        "reached_limit": _is_any(samples, "reached_limit"),
+        "truncated_thinking": _is_any(samples, "truncated_thinking")
+        or _all_have(samples, "num_thinking_tokens"),
+        "forced": True,
+    }
+    for name, is_shown in shown.items():
+        if is_shown and _all_have(samples, name):
+            result[name] = _proportion(by_run, name)
     counts = {
         "tokens_per_answer": "num_tokens",
         "thinking_tokens_per_answer": "num_thinking_tokens",
     }
     for name, key in counts.items():
-        if all(key in sample for sample in samples):
+        if _all_have(samples, key):
             result[name] = intervals.mean(_means(by_run, key))
     if all(len(sample["outputs"]) > 1 for sample in samples):
         correct = [[_correct_answers(sample) for sample in run] for run in by_run]
         result |= pass_at_k.estimates(correct)
     return result
+
+
+def _all_have(samples: Sequence[Sample], key: str) -> bool:
+    return all(key in sample for sample in samples)
+
+
+def _is_any(samples: Sequence[Sample], key: str) -> bool:
+    """Return whether a key is true for an answer of any sample."""
+    return any(any(sample.get(key, ())) for sample in samples)
 
 
 def _proportion(by_run: Sequence[Sequence[Sample]], key: str) -> Estimate:
@@ -65,4 +76,6 @@ def _means(by_run: Sequence[Sequence[Sample]], key: str) -> intervals.Floats:
 
 
 def _correct_answers(sample: Sample) -> list[bool]:
+    if "correct_answers" in sample:
+        return list(sample["correct_answers"])
     return [answer == sample["answer"] for answer in sample["extracted_answers"]]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from evaluation.question_sets import english, field_reader, jsonl, multilingual, question, rows
 from evaluation.question_sets.question import Question
-from evaluation.question_sets.reader import Reader
+from evaluation.question_sets.reader import OtherSplit, Reader
 from evaluation.question_sets.rows import Row, Table
 from galen.errors import DataError, GalenError, UsageError, did_you_mean, one_line
 
@@ -80,10 +80,14 @@ def read(layout: str | Reader, source: str | Path) -> list[Question]:
     questions: dict[str, Question] = {}
     copies: Counter[str] = Counter()
     skipped = 0
+    other_splits: Counter[str] = Counter()
     for row in rows.read(source, layout.table):
         found = _convert(layout, row)
         if found is None:
             skipped += 1
+            continue
+        if isinstance(found, OtherSplit):
+            other_splits[found.name] += 1
             continue
         if found.id in questions and layout.unique_ids:
             raise DataError(
@@ -96,14 +100,28 @@ def read(layout: str | Reader, source: str | Path) -> list[Question]:
             found = dataclasses.replace(found, id=f"{found.id}#{copies[found.id]}")
         questions[found.id] = found
     if skipped:
-        logger.info(f"{source}: {skipped} of {skipped + copies.total()} records skipped")
+        total = skipped + other_splits.total() + copies.total()
+        logger.info(
+            f"{source}: {skipped} of {total} records skipped (no answer, or excluded by filter)"
+        )
     if not questions:
-        excluded = f": all {skipped} records are excluded (no answer, filter or split)"
-        raise DataError(f"{source} holds no questions with an answer{excluded if skipped else ''}")
+        raise _no_questions(layout, source, skipped, other_splits)
     return list(questions.values())
 
 
-def _convert(layout: Reader, row: Row) -> Question | None:
+def _no_questions(
+    layout: Reader, source: str | Path, skipped: int, other_splits: Counter[str]
+) -> DataError:
+    """Return the error of a source without a question to read."""
+    if other_splits:
+        hint = did_you_mean(layout.split or "", sorted(other_splits))
+        skip = f" ({skipped} records without an answer or excluded by filter)" if skipped else ""
+        return DataError(f"{source} has no questions of the split {layout.split!r}{skip}; {hint}")
+    excluded = f": all {skipped} records are excluded (no answer, or filter)"
+    return DataError(f"{source} holds no questions with an answer{excluded if skipped else ''}")
+
+
+def _convert(layout: Reader, row: Row) -> Question | OtherSplit | None:
     """Return the question in a record, or None to skip it."""
     try:
         return layout.convert(row)
@@ -111,7 +129,7 @@ def _convert(layout: Reader, row: Row) -> Question | None:
         raise
     # readers trust the layout: a list where a text should be, a number for a letter
     except Exception as error:
-        raise row.wrong(f"no record in the layout {layout.name!r}: {one_line(error)}") from None
+        raise row.wrong(f"not a record in the layout {layout.name!r}: {one_line(error)}") from None
 
 
 def select(

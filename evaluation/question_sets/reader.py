@@ -23,13 +23,22 @@ class FixedFewShot:
     """The files and their sets, for messages."""
 
 
+@dataclass(frozen=True, slots=True)
+class OtherSplit:
+    """A record of another split than the one that is read."""
+
+    name: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reader:
     """A layout of question files."""
 
     name: str
-    convert: Callable[[Row], Question | None]
+    convert: Callable[[Row], Question | OtherSplit | None]
     """Reads a record; None skips it."""
+    split: str | None = None
+    """The split that is read; None: all records."""
     unique_ids: bool = False
     """Whether an id that occurs twice is an error; else the second becomes `ID#2`."""
     id_key: str = "key 'id'"

@@ -7,7 +7,12 @@ from typing import Any
 
 from evaluation.metrics import generated_answers, significance
 from evaluation.metrics.intervals import Estimate
-from evaluation.reporting.report_inputs import ModelScores, TaskScores, conditions_name
+from evaluation.reporting.report_inputs import (
+    ModelScores,
+    TaskScores,
+    conditions_name,
+    contaminated_by_any,
+)
 from evaluation.scoring.task_type import TaskType
 from galen.errors import DataError
 
@@ -190,10 +195,8 @@ def _by_contamination(name: str, by_model: dict[str, TaskScores]) -> list[Compar
     A sample is contaminated if one model's check found it. The contaminated subset is not tested.
     """
     base, *_ = by_model.values()
-    contaminated: set[str] = set()
-    for scores in by_model.values():
-        contaminated |= scores.contaminated or frozenset()
-    contaminated &= base.samples.keys()
+    found = contaminated_by_any(by_model.values()) or frozenset()
+    contaminated = found & base.samples.keys()
     clean = base.samples.keys() - contaminated
     subsets = []
     for subset, ids in (("clean", clean), ("contaminated", contaminated)):

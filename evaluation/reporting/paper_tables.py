@@ -13,10 +13,16 @@ from evaluation.metrics.intervals import Estimate
 from evaluation.reporting import comparability
 from evaluation.reporting.published_results import TABLES, Column, PublishedTable
 from evaluation.reporting.rationale_summaries import RationaleRun
-from evaluation.reporting.report_inputs import ModelScores, TaskScores
+from evaluation.reporting.report_inputs import (
+    ModelScores,
+    TaskScores,
+    contaminated_by_any,
+)
 from evaluation.reporting.tables import Table
 
 _CLEAN = "clean subset"
+_Contaminated = dict[str, frozenset[str] | None]
+"""Task to the ids of its contaminated samples; None if they were not checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +80,27 @@ def paper_tables(
     models: Sequence[ModelScores], rationales: Sequence[RationaleRun] = ()
 ) -> list[Table]:
     """Return the papers' tables with at least one column of the models, our rows first."""
+    contaminated = _contaminated(models)
     tables = []
     for published in TABLES:
         rows: list[_Row] = []
         if published.metric == "accuracy":
             for model in models:
-                rows += _own_rows(published, model)
+                rows += _own_rows(published, model, contaminated)
         else:
             rows += filter(None, [_rationale_row(published, run) for run in rationales])
         if rows:
             tables.append(_table(published, rows))
     return tables
+
+
+def _contaminated(models: Sequence[ModelScores]) -> _Contaminated:
+    """Return the contaminated samples of each task, so that all models have one clean subset."""
+    by_task: dict[str, list[TaskScores]] = {}
+    for model in models:
+        for task, scores in model.tasks.items():
+            by_task.setdefault(task, []).append(scores)
+    return {task: contaminated_by_any(scores) for task, scores in by_task.items()}
 
 
 def _table(published: PublishedTable, rows: Sequence[_Row]) -> Table:
@@ -120,9 +136,11 @@ def _table(published: PublishedTable, rows: Sequence[_Row]) -> Table:
     )
 
 
-def _own_rows(published: PublishedTable, model: ModelScores) -> list[_Row]:
+def _own_rows(
+    published: PublishedTable, model: ModelScores, contaminated: _Contaminated
+) -> list[_Row]:
     """Return a model's rows: all samples, and the clean ones if some are contaminated."""
-    cells = [_cell(model, column) for column in published.columns]
+    cells = [_cell(model, column, contaminated) for column in published.columns]
     filled = [cell for cell in cells if cell is not None]
     if not filled:
         return []
@@ -131,15 +149,15 @@ def _own_rows(published: PublishedTable, model: ModelScores) -> list[_Row]:
     notes = []
     if not is_comparable:
         notes.append(_deviation(model, different, filled))
-    contaminated = [cell for cell in filled if cell.contaminated]
-    if not contaminated:
+    leaked = [cell for cell in filled if cell.contaminated]
+    if not leaked:
         return [_Row(model.name, cells, notes, is_comparable)]
     counts = ", ".join(
         f"{cell.contaminated:,} of {cell.samples:,} samples of {cell.column.title}"
-        for cell in contaminated
+        for cell in leaked
     )
     notes.append(f"In the training corpus: {counts}; the next row is without them.")
-    clean = [_cell(model, column, clean=True) for column in published.columns]
+    clean = [_cell(model, column, contaminated, clean=True) for column in published.columns]
     clean_note = _deviation(model, different, [cell for cell in clean if cell])
     return [
         _Row(model.name, cells, notes, is_comparable),
@@ -184,7 +202,9 @@ def _deviation(
     return f"{', '.join(fields)}. {details}."
 
 
-def _cell(model: ModelScores, column: Column, clean: bool = False) -> _Cell | None:
+def _cell(
+    model: ModelScores, column: Column, contaminated: _Contaminated, clean: bool = False
+) -> _Cell | None:
     """Return a model's value for a column; None if it has none, or if it is not known."""
     for task, subject in column.tasks:
         if task not in model.tasks:
@@ -198,20 +218,19 @@ def _cell(model: ModelScores, column: Column, clean: bool = False) -> _Cell | No
                 continue
         else:
             ids = frozenset(scores.samples)
-        return _cell_of(column, model, task, ids, clean)
+        leaked = contaminated[task]
+        if not clean:
+            return _cell_of(column, model, task, ids, len(ids & (leaked or frozenset())))
+        if leaked is None or ids <= leaked:
+            return None
+        return _cell_of(column, model, task, ids - leaked, 0)
     return None
 
 
 def _cell_of(
-    column: Column, model: ModelScores, task: str, ids: frozenset[str], clean: bool
-) -> _Cell | None:
+    column: Column, model: ModelScores, task: str, ids: frozenset[str], contaminated: int
+) -> _Cell:
     scores = model.tasks[task]
-    contaminated = (scores.contaminated or frozenset()) & ids
-    if clean:
-        if scores.contaminated is None or contaminated == ids:
-            return None
-        ids -= contaminated
-        contaminated = frozenset()
     is_entire = len(ids) == len(scores.samples)
     metrics = scores.metrics if is_entire else scores.subset(ids).metrics
     accuracy = metrics["accuracy"]
@@ -219,7 +238,7 @@ def _cell_of(
         column,
         Estimate(100 * accuracy.value, 100 * accuracy.low, 100 * accuracy.high),
         len(ids),
-        len(contaminated),
+        contaminated,
         comparability.task_differences(model, task),
     )
 

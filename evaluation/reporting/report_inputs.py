@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,12 @@ class TaskScores:
         by_run = [list(samples.values())] * len(self.summary.get("runs") or [""])
         metrics = {self.task_type.primary_metric: self.task_type.estimate(by_run)}
         return replace(self, samples=samples, metrics=metrics)
+
+
+def contaminated_by_any(scores: Iterable[TaskScores]) -> frozenset[str] | None:
+    """Return the ids that the check of at least one model found; None if there was no check."""
+    checked = [entry.contaminated for entry in scores if entry.contaminated is not None]
+    return frozenset().union(*checked) if checked else None
 
 
 @dataclass(frozen=True, slots=True)

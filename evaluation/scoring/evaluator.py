@@ -11,30 +11,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from evaluation.backends import request_log
 from evaluation.backends.base import Backend, Batching
+from evaluation.backends.endpoint import Endpoint
+from evaluation.backends.openai_backend import OpenAIBackend
 from evaluation.chat_models import conversation
 from evaluation.chat_models.conversation import Conversation
 from evaluation.metrics import contamination
 from evaluation.prompts.registry import get_template
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
-from evaluation.question_sets import jsonl
-from evaluation.scoring import barrier, model_settings, option_orders, run_task, task_types
+from evaluation.scoring import (
+    barrier,
+    finished_run,
+    model_settings,
+    option_orders,
+    run_task,
+    task_types,
+)
 from evaluation.scoring.option_orders import OptionOrders
-from evaluation.scoring.results_schema import Results, check
 from evaluation.scoring.sample_log import SampleLog, file_name, parts
 from evaluation.tasks.task import Task
-from galen import manifest, run_folder, yaml_text
+from galen import manifest, run_folder
 from galen.atomic import write_text
 from galen.errors import DataError
 from galen.run_folder import Identity
 
-RESULTS = "results.json"
-RECIPE = "recipe.yaml"
-"""The recipe that reproduces the results."""
-_RECORDED = ("chat", "sampling", "device")
+_RECORDED = ("chat", "sampling", "endpoint", "device")
 """Keys of the results that are known once the model is loaded."""
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ class Plan:
     dtype: str | None
     device: str | None
     backend: str
+    endpoint: Endpoint | None
     tensor_parallel: int
     contaminated: contamination.Contaminated | None
     orders: dict[str, OptionOrders]
@@ -104,12 +108,12 @@ def evaluate(
         of: number of processes.
         check: called while the first process waits for the others; it raises when one has failed.
     """
-    finished = plan.output / RESULTS
+    finished = plan.output / finished_run.RESULTS
     if finished.exists() and (plan.output / manifest.NAME).exists():
         if rank:
             return None
         logger.info(f"{plan.output} is already complete")
-        results = _finished(plan)
+        results = finished_run.read(plan.output, plan.name, plan.recipe)
         if plan.contaminated is None:
             return results
         existing = {key: results[key] for key in _RECORDED if key in results}
@@ -117,22 +121,34 @@ def evaluate(
     started = time.monotonic()
     backend = _load_backend(plan, rank)
     asked = conversation.create(plan.protocol, backend.tokenizer)
+    if isinstance(backend, OpenAIBackend):
+        _log_estimate(plan, samples, examples, backend, asked)
     for log in _logs(plan):
         _score(plan, log, samples[log.task], examples[log.task][log.run], backend, asked, rank, of)
     if rank:
         return None
     if of > 1:
         _wait_for_others(plan, samples, check)
+    record = _record(plan, backend, asked)
+    return _write_results(plan, samples, record, time.monotonic() - started)
+
+
+def _record(plan: Plan, backend: Backend, asked: Conversation) -> dict[str, Any]:
+    """Return the keys of the results that are known once the model has been asked."""
     record: dict[str, Any] = {"device": {"device": str(backend.device), "dtype": backend.dtype}}
     if plan.protocol.chat_template != conversation.NO_TEMPLATE:
         record["chat"] = asked.record()
     if plan.protocol.scoring == "generation":
         record["sampling"] = model_settings.sampling(plan.protocol)
-    return _write_results(plan, samples, record, time.monotonic() - started)
+    if isinstance(backend, OpenAIBackend):
+        record["endpoint"] = backend.record()
+    return record
 
 
 def _load_backend(plan: Plan, rank: int) -> Backend:
     """Load the model; the first process warns of a missing token of the prompt template."""
+    if plan.endpoint is not None:
+        return _backend(plan)
     logger.info(f"loading the model {plan.model}")
     started = time.monotonic()
     backend = _backend(plan)
@@ -168,8 +184,7 @@ def _score(
             max_tokens *= 8
     batching = Batching(max_tokens, rank=rank, world_size=of)
     permutations = plan.orders[log.task].permutations(log.order) if log.order else []
-    if permutations:
-        samples = [permutation.question for permutation in permutations]
+    samples = _log_samples(plan, log, samples)
     with SampleLog(log.path, rank) as sample_log:
         run_task.score(
             log.task,
@@ -186,54 +201,37 @@ def _score(
         )
 
 
-def _finished(plan: Plan) -> dict[str, Any]:
-    """Return the results of a finished run.
-
-    If this call has another name for the model, results, manifest and recipe are given it.
-    """
-    path = plan.output / RESULTS
-    results = jsonl.tree(path)
-    check(
-        Results,
-        results,
-        path,
-        " is not a results file of `galen evaluate`; remove it, and the samples are not scored"
-        " again",
-    )
-    if results["model"]["name"] == plan.name:
-        return results
-    _rename_recipe(plan)
-    record = manifest.read(plan.output)
-    results["model"]["name"] = record["config"]["model"]["name"] = plan.name
-    write_text(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    hashed = {**manifest.describe_file(path), "path": RESULTS}
-    record["outputs"] = [
-        hashed if output["path"] == RESULTS else output for output in record["outputs"]
-    ]
-    write_text(plan.output / manifest.NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    return results
-
-
-def _rename_recipe(plan: Plan) -> None:
-    """Give the recipe beside finished results the name and output folder of this call.
-
-    Its other keys stay: the results were made with them.
-    """
-    path = plan.output / RECIPE
-    if not path.is_file():
-        write_text(path, plan.recipe)
-        return
-    existing, _ = yaml_text.read(path)
-    present = yaml_text.value(plan.recipe, RECIPE)
-    renamed = existing | {key: present[key] for key in ("name", "output")}
-    write_text(path, yaml.safe_dump(renamed, sort_keys=False, allow_unicode=True))
+def _log_estimate(
+    plan: Plan,
+    samples: dict[str, list[Any]],
+    examples: dict[str, dict[int, FewShotExamples]],
+    backend: OpenAIBackend,
+    asked: Conversation,
+) -> None:
+    """Log how much the endpoint will be asked, before it is."""
+    requests: list[Any] = []
+    for log in _logs(plan):
+        done = _samples(log.path)
+        task = plan.tasks[log.task]
+        missing = [
+            sample for sample in _log_samples(plan, log, samples[log.task]) if sample.id not in done
+        ]
+        if missing:
+            few_shot = examples[log.task][log.run]
+            job = task_types.of(task).job(
+                log.task, task, missing, few_shot, plan.protocol, log.run, backend, asked
+            )
+            requests += job.requests
+    logger.info(backend.estimate(requests).text(backend.endpoint))
 
 
 def _backend(plan: Plan) -> Backend:
     if plan.backend == "vllm":
         from evaluation.backends.vllm_backend import VllmBackend
 
-        return VllmBackend(plan.model, plan.dtype, plan.tensor_parallel)
+        return VllmBackend(plan.model, plan.adapter, plan.dtype, plan.tensor_parallel)
+    if plan.endpoint is not None:
+        return OpenAIBackend(plan.endpoint, plan.output)
     from evaluation.backends.transformers_backend import TransformersBackend
 
     return TransformersBackend(plan.model, plan.adapter, plan.dtype, plan.device)
@@ -242,7 +240,7 @@ def _backend(plan: Plan) -> Backend:
 def _wait_for_others(plan: Plan, samples: dict[str, list[Any]], check: Callable[[], None]) -> None:
     """Return when the other processes have written the samples of all runs."""
     logs = _logs(plan)
-    expected = sum(_num_samples(plan, log, samples) for log in logs)
+    expected = sum(len(_log_samples(plan, log, samples[log.task])) for log in logs)
     last = -1
     since = time.monotonic()
     while True:
@@ -274,11 +272,11 @@ def _logs(plan: Plan) -> list[_TaskLog]:
     return logs
 
 
-def _num_samples(plan: Plan, log: _TaskLog, samples: dict[str, list[Any]]) -> int:
-    """Return the number of samples of a run of a task."""
-    if log.order:
-        return len(plan.orders[log.task].permutations(log.order))
-    return len(samples[log.task])
+def _log_samples(plan: Plan, log: _TaskLog, samples: list[Any]) -> list[Any]:
+    """Return the samples of a run of a task in the order of options that it shows."""
+    if not log.order:
+        return samples
+    return [permutation.question for permutation in plan.orders[log.task].permutations(log.order)]
 
 
 def _samples(path: Path) -> dict[str, Any]:
@@ -345,14 +343,16 @@ def _write_results(
     """
     scored = _scored(plan, samples)
     summaries = _summaries(plan, samples, scored)
-    outputs = [plan.output / RESULTS]
+    outputs = [plan.output / finished_run.RESULTS]
+    if plan.endpoint is not None:
+        outputs.append(plan.output / request_log.NAME)
     for log in _logs(plan):
         outputs += parts(log.path)
     outputs += _further_files(plan, samples, scored.by_run, record["device"])
     results = {
         "model": {
             "name": plan.name,
-            "path": str(plan.model),
+            "path": plan.endpoint.base_url if plan.endpoint else str(plan.model),
             "adapter": str(plan.adapter) if plan.adapter else None,
         },
         "protocol": plan.protocol_name,
@@ -363,8 +363,8 @@ def _write_results(
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     text = json.dumps(results, indent=1, ensure_ascii=False)
-    write_text(plan.output / RECIPE, plan.recipe)
-    write_text(plan.output / RESULTS, text + "\n")
+    write_text(plan.output / finished_run.RECIPE, plan.recipe)
+    write_text(plan.output / finished_run.RESULTS, text + "\n")
     manifest.write(
         plan.output / manifest.NAME,
         stage="evaluate",

@@ -19,6 +19,7 @@ from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets.question import Question
 from evaluation.scoring import answer_extraction
 from evaluation.scoring.answer_extraction import Status
+from evaluation.scoring.answer_extraction.thinking import strip_thinking
 from evaluation.scoring.task_type import Job, Sample, sample_of
 
 logger = logging.getLogger(__name__)
@@ -32,20 +33,24 @@ def job(
     run: int,
     backend: Backend,
     conversation: Conversation,
+    to_sample: Callable[..., Sample] | None = None,
 ) -> Job:
-    """Return the job that generates an answer to each question, or several."""
+    """Return the job that generates an answer to each question, or several.
+
+    `to_sample` has the signature of `generation_sample`, its default.
+    """
+    to_sample = to_sample or generation_sample
     requests = _requests(name, questions, prompts, protocol, run, backend, conversation)
     starts_open = [conversation.starts_open(prompt) for prompt in prompts]
 
     def build(index: int, outputs: list[Generated]) -> Sample:
-        return generation_sample(
-            questions[index], protocol, outputs, conversation, starts_open[index]
-        )
+        return to_sample(questions[index], protocol, outputs, conversation, starts_open[index])
 
     ask: Callable[..., Iterator[list[Any]]] = backend.generate
-    if protocol.thinking_budget is not None and conversation.markers is not None:
+    markers = conversation.markers if conversation.has_thinking else None
+    if protocol.thinking_budget is not None and markers is not None:
         cue = chat.FORMATS[protocol.answer_format].cue if protocol.budget_forcing else ""
-        budget = ThinkingBudget(protocol.thinking_budget, conversation.markers, cue)
+        budget = ThinkingBudget(protocol.thinking_budget, markers, cue)
         ask = functools.partial(
             _ask_with_budget, backend=backend, budget=budget, starts_open=starts_open
         )
@@ -79,7 +84,7 @@ def generation_sample(
         conversation: how the model was asked; None for a model without thinking.
         starts_open: whether the prompt already opened the thinking.
     """
-    answers, thinking_counts = _without_thinking(outputs, protocol, conversation, starts_open)
+    answers, thinking_counts = without_thinking(outputs, protocol, conversation, starts_open)
     read = [answer_extraction.read(_final_answer(text), question.options) for text in answers]
     prediction = answer_extraction.majority([item.letters for item in read])
     sample = sample_of(question, ",".join(prediction) if prediction else None)
@@ -102,7 +107,7 @@ def generation_sample(
     return sample
 
 
-def _without_thinking(
+def without_thinking(
     outputs: list[Generated],
     protocol: Protocol,
     conversation: Conversation | None,
@@ -114,13 +119,13 @@ def _without_thinking(
         return texts, {}
     splits = [thinking.split(text, conversation.markers, starts_open) for text in texts]
     answers = [_before_stop(split.answer, protocol.stop) for split in splits]
-    encode = conversation.tokenizer.encode
-    counts: Sample = {
-        "num_thinking_tokens": [
+    counts: Sample = {"truncated_thinking": [split.is_cut_off for split in splits]}
+    if all(output.ids or not output.num_tokens for output in outputs):
+        # without ids the tokenizer is not the model's, as at an endpoint
+        encode = conversation.tokenizer.encode
+        counts["num_thinking_tokens"] = [
             len(encode(split.thinking, add_special_tokens=False)) for split in splits
-        ],
-        "truncated_thinking": [split.is_cut_off for split in splits],
-    }
+        ]
     if protocol.budget_forcing:
         counts["forced"] = [output.is_forced for output in outputs]
     return answers, counts
@@ -134,12 +139,14 @@ def _before_stop(text: str, stops: tuple[str, ...]) -> str:
 
 
 def _final_answer(text: str) -> str:
-    """Return the text after the first `###Answer:`, or all of it without one.
+    """Return the text after the first `###Answer:` outside of thinking, or all of it without one.
 
     In MMedBench's template the rationale comes before it. Later ones belong to questions that the
     model continues with.
     """
-    return text.split("###Answer:")[1] if "###Answer:" in text else text
+    visible, _ = strip_thinking(text)
+    _, marker, answer = visible.partition("###Answer:")
+    return answer.partition("###Answer:")[0] if marker else text
 
 
 def _requests(
@@ -153,8 +160,7 @@ def _requests(
 ) -> list[GenerationRequest]:
     """Return the requests for answers; warns of prompts that are truncated."""
     length = backend.context_length
-    has_thinking = conversation.markers is not None
-    budget = protocol.thinking_budget if has_thinking else None
+    budget = protocol.thinking_budget if conversation.has_thinking else None
     requests = []
     truncated = 0
     for question, prompt in zip(questions, prompts, strict=True):
@@ -170,7 +176,11 @@ def _requests(
             longest = min(longest, max(available - (budget or 0), available // 4))
         seeds = tuple(f"{run}\n{question.id}\n{number}" for number in range(protocol.num_samples))
         request = GenerationRequest(
-            ids, max(longest, 1), () if has_thinking else protocol.stop, _sampling(protocol), seeds
+            ids,
+            max(longest, 1),
+            () if conversation.has_thinking else protocol.stop,
+            _sampling(protocol),
+            seeds,
         )
         if protocol.guided_decoding:
             schema = chat.json_schema(question)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends import encoding
-from evaluation.backends.base import Backend
+from evaluation.backends.base import Backend, TopTokensBackend
 from evaluation.chat_models.conversation import Conversation
 from evaluation.metrics import aggregate, intervals
 from evaluation.metrics.intervals import Estimate
@@ -17,7 +17,7 @@ from evaluation.protocols import few_shot, task_settings
 from evaluation.protocols.few_shot import FewShotExamples
 from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets.question import Question, sample_questions
-from evaluation.scoring import generated_answers
+from evaluation.scoring import generated_answers, top_tokens
 from evaluation.scoring.results_schema import ScoredQuestion
 from evaluation.scoring.task_type import Job, Sample, Samples, TaskType, sample_of
 from evaluation.tasks.task import MultipleChoiceTask
@@ -167,6 +167,8 @@ def job(
     texts = [prompt.text for prompt in prompts]
     if protocol.scoring == "generation":
         return generated_answers.job(name, questions, prompts, protocol, run, backend, conversation)
+    if protocol.scoring == "letter" and isinstance(backend, TopTokensBackend):
+        return top_tokens.job(questions, prompts, backend)
     if protocol.scoring == "letter":
         return _letter_job(name, questions, prompts, backend, texts)
     encoded = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts]

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.backends import model_folder
+from evaluation.backends.endpoint import Endpoint
 from evaluation.metrics import contamination
 from evaluation.protocols import few_shot
 from evaluation.protocols.protocol import Protocol
 from evaluation.scoring import (
+    endpoint_settings,
     evaluator,
     megatron_export,
     model_settings,
@@ -43,6 +45,8 @@ class Preparation:
     """The inputs of an evaluation, read and checked."""
 
     protocol: Protocol
+    endpoint: Endpoint | None
+    """The model, where an endpoint has it."""
     tasks: dict[str, Task]
     models: list[ModelSource]
     contaminated: contamination.Contaminated | None
@@ -64,6 +68,7 @@ def prepare(options: Recipe) -> Preparation:
     """
     protocol = check_recipe(options)
     tasks = task_selection.select(options)
+    endpoint_settings.check_tasks(options, tasks)
     models = _models(options)
     contaminated = None
     if options.contamination is not None:
@@ -85,6 +90,7 @@ def prepare(options: Recipe) -> Preparation:
         samples[name] = task_type.limited(samples[name], options.limit)
     return Preparation(
         protocol=protocol,
+        endpoint=endpoint_settings.endpoint(options, protocol),
         tasks=tasks,
         models=models,
         contaminated=contaminated,
@@ -148,7 +154,7 @@ def plans(
     if rank == 0:
         logger.info("hashing the models and the data")
     for folder in folders:
-        length = model_folder.context_length(folder)
+        length = None if prepared.endpoint else model_folder.context_length(folder)
         for name, specification in prepared.tasks.items():
             task_types.of(specification).check_length(name, specification, length)
     result = []
@@ -158,7 +164,10 @@ def plans(
         name = model.name
         if len(prepared.models) == 1:
             name = options.name or options.output.name
-        protocol = model_settings.resolve(prepared.protocol, folder)
+        if prepared.endpoint:
+            protocol = endpoint_settings.resolve(prepared.protocol)
+        else:
+            protocol = model_settings.resolve(prepared.protocol, folder)
         configuration: dict[str, Any] = {}
         if not is_child:
             configuration = _configuration(options, prepared, folder, name)
@@ -175,6 +184,7 @@ def plans(
             dtype=options.dtype,
             device=options.device,
             backend=options.backend,
+            endpoint=prepared.endpoint,
             tensor_parallel=options.tensor_parallel,
             contaminated=prepared.contaminated,
             orders=prepared.orders,
@@ -187,6 +197,8 @@ def plans(
 
 
 def _models(options: Recipe) -> list[ModelSource]:
+    if options.backend == "openai":
+        return [ModelSource(str(options.model_name), Path(str(options.base_url)), None)]
     models: list[ModelSource] = []
     for folder in options.model:
         if megatron_export.is_checkpoint(folder):
@@ -221,6 +233,19 @@ def _exported(options: Recipe, model: ModelSource, rank: int) -> Path:
     )
 
 
+def _model_identity(
+    options: Recipe, endpoint: Endpoint | None, model: Path, name: str
+) -> dict[str, Any]:
+    """Return which model is scored: a folder with its hashes, or an endpoint."""
+    if endpoint is None:
+        hashes = model_folder.hashes(model, options.verify_checksums)
+        return {"name": name, "path": str(model.resolve()), "files": hashes}
+    tokenizer = None
+    if endpoint.tokenizer is not None:
+        tokenizer = model_folder.hashes(endpoint.tokenizer, options.verify_checksums)
+    return {"name": name, "endpoint": endpoint.identity(), "tokenizer": tokenizer}
+
+
 def _configuration(
     options: Recipe, prepared: Preparation, model: Path, name: str
 ) -> dict[str, Any]:
@@ -235,11 +260,7 @@ def _configuration(
         hashes = _hashes(prepared.files[task_name])
         tasks[task_name] = {**recipe.to_dict(specification), **identity, "files": hashes}
     return {
-        "model": {
-            "name": name,
-            "path": str(model.resolve()),
-            "files": model_folder.hashes(model, options.verify_checksums),
-        },
+        "model": _model_identity(options, prepared.endpoint, model, name),
         "adapter": adapter,
         "protocol": options.protocol,
         "settings": asdict(prepared.protocol),

@@ -2,7 +2,7 @@
 
 import importlib.util
 import logging
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from evaluation.backends import model_folder
 from evaluation.chat_models import conversation
 from evaluation.protocols.protocol import Protocol
 from evaluation.protocols.registry import get_protocol
+from evaluation.scoring import endpoint_settings
 from galen import recipe
 from galen.errors import UsageError, install, one_line
 
@@ -22,8 +23,8 @@ logger = logging.getLogger(__name__)
 class Recipe:
     """Which models are scored on which tasks, and how."""
 
-    model: list[Path]
-    """Hugging Face folders, or Megatron checkpoints."""
+    model: list[Path] = field(default_factory=list)
+    """Hugging Face folders, or Megatron checkpoints; empty with the backend openai."""
     iterations: int | str | None = None
     """Of a Megatron checkpoint: numbers with commas, or all; null: the newest."""
     adapter: Path | None = None
@@ -90,8 +91,28 @@ class Recipe:
     """JSONL of {"id", "ratio"}: the fraction of a sample's n-grams that the corpus contains."""
     contamination_threshold: float = 0.5
     """Ratio from which on a sample counts as contaminated."""
-    backend: Literal["transformers", "vllm"] = "transformers"
-    """Library that runs the model."""
+    backend: Literal["transformers", "vllm", "openai"] = "transformers"
+    """Library that runs the model; openai: an OpenAI-compatible endpoint."""
+    base_url: str | None = None
+    """Base of the endpoint, for example http://localhost:8000/v1."""
+    model_name: str | None = None
+    """The model's name at the endpoint."""
+    route: Literal["chat", "completions"] = "chat"
+    """Route of the endpoint; completions also scores given texts, where the endpoint can."""
+    tokenizer: Path | None = None
+    """Folder of the model's tokenizer: the route completions then gets token ids."""
+    top_logprobs: int | None = None
+    """Log-probabilities to ask for where a letter is read; null: 20, for completions 5."""
+    concurrency: int = 8
+    """Requests to the endpoint at the same time."""
+    request_timeout: float = 300.0
+    """Maximum seconds for a reply of the endpoint."""
+    api_key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the endpoint's key, which is never recorded."""
+    price_in: float | None = None
+    """Price of a million prompt tokens; null: costs are not counted."""
+    price_out: float | None = None
+    """Price of a million generated tokens."""
     tensor_parallel: int = 1
     """GPUs that share the model, with vllm."""
     processes: int = 1
@@ -110,6 +131,8 @@ _AT_LEAST_ONE = (
     "max_new_tokens",
     "thinking_budget",
     "max_batch_tokens",
+    "top_logprobs",
+    "concurrency",
     "processes",
     "tensor_parallel",
 )
@@ -126,7 +149,7 @@ def check_recipe(options: Recipe) -> Protocol:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-    if not options.model:
+    if not options.model and options.backend != "openai":
         raise UsageError("--model names no model")
     if options.permute_options is not None and options.permute_options < 2:
         raise UsageError("--permute-options must be at least 2: the original order is one of them")
@@ -135,6 +158,7 @@ def check_recipe(options: Recipe) -> Protocol:
         raise UsageError("--fewshot-seeds must name one seed or several different ones")
     settings = _protocol(options)
     _check_backend(options)
+    endpoint_settings.check(options, settings)
     if options.adapter is not None:
         model_folder.check_adapter(options.adapter)
     return settings
@@ -156,7 +180,7 @@ _PROTOCOL_KEYS = (
     "budget_forcing",
 )
 """Keys that replace the protocol's attributes of the same name as they are."""
-_GUIDING_BACKENDS = ("vllm",)
+_GUIDING_BACKENDS = ("vllm", "openai")
 
 
 def _protocol(options: Recipe) -> Protocol:
@@ -185,6 +209,8 @@ def _protocol(options: Recipe) -> Protocol:
     if protocol.answer_format != "json" or options.guided_decoding is not None:
         return protocol
     can_guide = options.backend in _GUIDING_BACKENDS and not protocol.chain_of_thought
+    if options.backend == "openai" and options.route != "chat":
+        can_guide = False
     if not can_guide:
         logger.info("JSON answers are asked for, not forced: no guided decoding here")
     return replace(protocol, guided_decoding=can_guide)
@@ -218,10 +244,6 @@ def _check_backend(options: Recipe) -> None:
         raise UsageError(
             "--backend vllm chooses its GPUs: leave out --processes and --device, and see"
             " --tensor-parallel"
-        )
-    if options.adapter is not None:
-        raise UsageError(
-            "--backend vllm takes no --adapter; train with lora.merge=true and score RUN/model"
         )
     if importlib.util.find_spec("vllm") is None:
         raise UsageError(f"--backend vllm: vLLM is not installed; {install('vllm')}")

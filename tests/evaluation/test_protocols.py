@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from evaluation.protocols.protocol import Protocol
 from evaluation.protocols.registry import PROTOCOLS, get_protocol
 from evaluation.question_sets import question
 from evaluation.question_sets.question import Question
+from evaluation.reporting import paper_tables, published_results, report_inputs
 from evaluation.scoring import generated_answers, megatron_export, multiple_choice
 from evaluation.tasks import task
 from galen.errors import DataError, UsageError
@@ -223,6 +225,37 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
         run.main([*arguments, "--contamination", str(index)])
 
 
+def test_a_real_run_in_the_table_of_the_paper(arguments, tmp_path, monkeypatch):
+    """A run under MEDITRON's protocol differs from the table in the size of the test set only."""
+    examples = tmp_path / "examples.jsonl"
+    examples.write_text(
+        "".join(
+            json.dumps({"id": f"own:{n}", "question": f"Q{n}?", "options": {"A": "x", "B": "y"}})[
+                :-1
+            ]
+            + ', "answer": "A"}\n'
+            for n in range(3)
+        )
+    )
+    run.main([*arguments, "--protocol", "meditron"])
+    [table, _] = paper_tables.paper_tables([report_inputs.read_scores(tmp_path / "scores")])
+    assert table.name == "meditron"
+    assert table.footnotes[0].startswith(
+        "scores: protocol meditron, 3 shots. MedQA: n = 8 of 1,273, 95 % interval "
+    )
+    column = replace(published_results.MEDITRON.columns[3], samples=(8,))
+    monkeypatch.setattr(
+        paper_tables, "TABLES", [replace(published_results.MEDITRON, columns=(column,))]
+    )
+    [table] = paper_tables.paper_tables([report_inputs.read_scores(tmp_path / "scores")])
+    assert table.bold == {0} and table.footnotes == ()
+    arguments[arguments.index("--output") + 1] = str(tmp_path / "own")
+    run.main([*arguments, "--protocol", "meditron", "--fewshot-examples", str(examples)])
+    [table] = paper_tables.paper_tables([report_inputs.read_scores(tmp_path / "own")])
+    assert table.bold == frozenset()
+    assert "fewshot_examples of the task differs. " in table.footnotes[0]
+
+
 def test_few_shot_examples_are_the_same_in_any_order_and_never_scored(data):
     specification = task.load(str(data / "medqa.yaml"))[1]
     questions = specification.questions(data)
@@ -389,6 +422,23 @@ def test_sets_of_answers_exact_and_partial():
         pytest.approx(1 / 3),
         None,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "prediction"),
+    [
+        ("<think>###Answer: A? No.</think>The answer is B.", "B"),
+        ("<think>###Answer: A</think>###Rationale: x\n###Answer: OPTION B IS CORRECT.", "B"),
+        ("<think>Perhaps ###Answer: OPTION A IS CORRECT, but", None),
+    ],
+)
+def test_an_answer_marker_within_thinking_is_not_the_answer(text, prediction):
+    question = Question("1", "", "?", {"A": "x", "B": "y"}, "B")
+    sample = generated_answers.generation_sample(
+        question, PROTOCOLS["mmedbench_rationale"], generated(text)
+    )
+    assert sample["prediction"] == prediction
+    assert sample["truncated_thinking"] == [prediction is None]
 
 
 def test_option_texts_are_compared_per_byte():

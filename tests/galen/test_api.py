@@ -62,8 +62,14 @@ def test_every_command_has_a_function_and_a_line_of_the_page():
 def test_mistakes_are_typed_errors():
     with pytest.raises(UsageError, match=r"cannot read the recipe nowhere\.yaml"):
         api.curate("nowhere.yaml")
-    with pytest.raises(UsageError, match="unrecognized arguments: --no-such-option"):
-        api.preprocess("a.jsonl", "out", "tokenizer", no_such_option=1)
+    with pytest.raises(
+        UsageError, match=r"^unknown argument 'append_eos'; did you mean 'append_eod'"
+    ) as error:
+        api.preprocess("a.jsonl", "out", "tokenizer", append_eos=True)
+    assert error.value.__suppress_context__
+    with pytest.raises(UsageError, match="argument dtype: invalid choice: 'fp23'") as error:
+        api.import_hf("a", "out", dtype="fp23")
+    assert error.value.__suppress_context__
     with pytest.raises(DataError, match="nowhere"):
         api.import_hf("nowhere", "out")
 
@@ -89,7 +95,7 @@ def test_overrides_that_no_recipe_has_are_refused(overrides):
 
 def test_messages_name_the_verb_and_values_may_look_like_options():
     with pytest.raises(UsageError, match="`galen preprocess --help` lists the options"):
-        api.preprocess("a.jsonl", "-out", "tokenizer", no_such_option=1)
+        api.preprocess("a.jsonl", "-out", "tokenizer", workers="x")
     with pytest.raises(DataError, match="-a"):
         api.import_hf("-a", "out")
 

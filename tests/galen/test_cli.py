@@ -106,3 +106,23 @@ def test_a_closed_output_is_no_bug(monkeypatch):
     with pytest.raises(SystemExit) as ended:
         cli.run(lambda: 0)
     assert ended.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--ouptut", "; did you mean '--output'?; `"),
+        ("--out=m2", "; did you mean '--output'?; `"),
+        ("--zzz", "; `"),
+    ],
+)
+def test_an_unknown_option_is_reported_before_a_missing_one(option, hint):
+    parser = cli.ArgumentParser("A command.")
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--text")
+    with pytest.raises(UsageError) as error:
+        parser.parse_args([option])
+    name = option.partition("=")[0]
+    assert str(error.value).startswith(f"unknown option {name!r}{hint}")
+    # a value may look like an option
+    assert parser.parse_args(["--output=--a", "--text", "--b c"]).text == "--b c"

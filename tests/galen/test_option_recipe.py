@@ -88,11 +88,12 @@ def test_a_mistake_in_the_file_names_its_line(parser, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["x"], "a recipe (….yaml) or an option is expected first"),
+        (["x"], "expected a recipe (….yaml) or options: --model-name …"),
         (["--model-name", "a", "--no-verify", "workers=2"], "come before the options"),
         (["RECIPE", "workers=two"], "override 'workers=two': workers: invalid int value: 'two'"),
         (["RECIPE", "--workers", "two"], "argument --workers: invalid int value: 'two'"),
-        (["RECIPE", "--wrong"], "unrecognized arguments: --wrong"),
+        (["RECIPE", "--wrong"], "unknown option '--wrong'; `"),
+        (["RECIPE", "--worker", "3"], "unknown option '--worker'; did you mean '--workers'?"),
         (["RECIPE", "model_name=null"], "the following arguments are required: model_name"),
     ],
 )
@@ -114,7 +115,7 @@ def test_a_key_that_a_merge_brings_in_has_the_line_of_the_merge(parser, tmp_path
 def test_a_wrong_value_that_an_option_replaces_does_not_matter(parser, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("model_name: a\nworkers: x\n")
-    assert parser.parse([str(path), "--work", "4"]).workers == 4
+    assert parser.parse([str(path), "--workers", "4"]).workers == 4
 
 
 @pytest.mark.parametrize("text", ["010", "12:30", "2026-11-30"])

@@ -55,6 +55,11 @@ _IF = re.compile(r"(?<!\w)(?:if|unless|depending|wenn|falls|s'il|если)(?!\w)
 _WOULD = re.compile(
     r"(?<!\w)(?:would|could|might|serait|sería|seria|wäre|könnte|sarebbe|бы)(?!\w)", _FLAGS
 )
+_DENIED_THEN = re.compile(
+    r"[ \t]*,? (?:but|however|yet),? (?:this|that|it|which) (?:is|was|would be|does|can)"
+    r"(?:n't| not)",
+    _FLAGS,
+)
 _QUESTION = re.compile(r"[ \t]*[)\]*\"]*[ \t]*[?？؟]")
 _RETRACTION = re.compile(pattern(languages.RETRACTION), _FLAGS)
 
@@ -83,7 +88,7 @@ def holds(text: str, choice: Choice, start: int, hedges: bool = True) -> bool:
         start: where the declaration begins.
         hedges: whether "might" and its like before the declaration count.
     """
-    if choice.hedged or _DENIED.match(text, choice.end) or _QUESTION.match(text, choice.end):
+    if choice.hedged or is_denied(text, choice.end) or _QUESTION.match(text, choice.end):
         return False
     begin = sentence_start(text, start)
     if _CONDITION.search(text, begin, choice.start):
@@ -125,7 +130,7 @@ def is_negated_after(text: str, position: int) -> bool:
 
 def is_denied(text: str, position: int) -> bool:
     """Return whether what comes before a position is called wrong: "A is incorrect"."""
-    return _DENIED.match(text, position) is not None
+    return bool(_DENIED.match(text, position) or _DENIED_THEN.match(text, position))
 
 
 def retractions(text: str) -> list[int]:

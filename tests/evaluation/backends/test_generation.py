@@ -1,5 +1,7 @@
 """Next tokens and written answers against Hugging Face's own `generate`, one prompt at a time."""
 
+import warnings
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -76,6 +78,12 @@ def test_greedy_answers_are_those_of_generate(backend, reference, tiny_llama, ma
         )
         new = whole[0, ids.shape[1] :].tolist()
         assert found == tokenizer.decode(new[:-1] if new[-1] == 0 else new)
+
+
+def test_no_deprecated_argument_is_passed(backend):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*past_key_values")
+        answers(backend, requests(backend, length=3))
 
 
 def test_a_stop_string_ends_the_answer_and_is_cut_off(backend):

@@ -8,6 +8,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from evaluation.backends import encoding
+from evaluation.backends.base import Batching
+from evaluation.backends.transformers_backend import TransformersBackend
 from evaluation.chat_models import conversation
 from evaluation.prompts.registry import get_template
 from evaluation.protocols.registry import get_protocol
@@ -166,6 +168,30 @@ def test_tokens_are_those_of_transformers_and_bos_is_not_doubled(tokenizer, name
     # the line breaks of the generation prompt belong to the prompt, and are not scored
     assert request.prompt == expected
     assert [tokenizer.decode(ids) for ids in request.continuations] == ["A", "B", "C", "D"]
+
+
+@pytest.mark.slow
+def test_log_likelihoods_are_those_of_lm_eval_without_the_line_break(tokenizer, tiny_llama):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    backend = TransformersBackend(tiny_llama, device="cpu")
+    asked = created(backend.tokenizer, "chatml")
+    prompt = asked.prompt(get_template("lm_eval")(QUESTIONS[0]))
+    request = encoding.encode_prompt(backend.tokenizer, prompt)
+    # the harness scores the line break that ends the generation prompt, too
+    *before, line_break = request.prompt
+    requests = [request, encoding.Request(before, [[line_break]])]
+    [[(_, ours), (_, [of_line_break])]] = [
+        sorted(batch) for batch in backend.log_likelihoods(requests, Batching(10**6))
+    ]
+    harness = HFLM(pretrained=backend.runner.model, tokenizer=backend.tokenizer, batch_size=1)
+    instances = [
+        Instance("loglikelihood", {}, (prompt.text, answer), number)
+        for number, answer in enumerate(prompt.continuations.values())
+    ]
+    theirs = [value for value, _ in harness.loglikelihood(instances)]
+    assert [value + of_line_break for value in ours] == pytest.approx(theirs, abs=1e-4)
 
 
 def test_scored_answers_follow_closed_thinking(tokenizer):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.chat_models import openai_endpoint
+from evaluation.backends import openai_client
 from evaluation.chat_models.openai_endpoint import ChatEndpoint
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT, command
@@ -21,7 +21,7 @@ SENTINEL = "sentinel-5d2c1f"
 def servers(monkeypatch):
     """Two servers that answer what `reply` says: status, headers, body."""
     monkeypatch.setenv("OPENAI_API_KEY", SENTINEL)
-    monkeypatch.setattr(openai_endpoint, "_WAIT", 0.001)
+    monkeypatch.setattr(openai_client, "FIRST_WAIT", 0.001)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
@@ -109,7 +109,7 @@ def test_an_invalid_key_is_refused(servers, monkeypatch):
 
 
 def test_an_endless_answer_is_broken_off(servers, monkeypatch):
-    monkeypatch.setattr(openai_endpoint, "_MAX_BYTES", 1000)
+    monkeypatch.setattr(openai_client, "MAX_BYTES", 1000)
     servers[0].reply = (200, {}, bytes(2000))
     with pytest.raises(DataError, match="more than 1,000 bytes"):
         ChatEndpoint(servers[0].url, "m").ask("?")
@@ -143,9 +143,9 @@ def test_a_command_writes_the_key_nowhere(servers, tmp_path, reply):
         "fr",
         "--output",
         tmp_path / "out.jsonl",
-        "--endpoint",
+        "--base-url",
         endpoint.url,
-        "--endpoint-model",
+        "--model-name",
         "m",
     ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

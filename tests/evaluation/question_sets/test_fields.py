@@ -179,8 +179,19 @@ def test_a_filter_and_splits_of_one_file(load, tmp_path, caplog):
     found = load(fields, records, more="test_split: test\nfewshot_split: dev\n")
     with caplog.at_level("INFO"):
         assert [item.question for item in found.questions(tmp_path)] == ["1?", "2?"]
-    assert "test.jsonl: 3 of 5 records skipped" in caplog.text
+    # records of the other split are not reported
+    assert "test.jsonl: 1 of 5 records skipped (no answer, or excluded by" in caplog.text
     assert [item.question for item in found.fewshot_candidates(tmp_path)] == ["3?", "4?"]
+
+
+def test_an_unknown_split_names_those_of_the_file(load, tmp_path):
+    record = {"q": "?", "o": ["x", "y"], "a": "A"}
+    records = [record | {"part": name} for name in ("test", "dev")]
+    fields = "\n  question: q\n  options: o\n  answer: a\n  split: part\n"
+    for split, hint in (("tset", "did you mean 'test'"), ("held-out", "known: dev, test")):
+        found = load(fields, records, more=f"test_split: {split}\n")
+        with pytest.raises(DataError, match=f"no questions of the split '{split}'; {hint}"):
+            found.questions(tmp_path)
 
 
 def test_records_that_are_all_excluded_are_counted(read):
@@ -206,7 +217,7 @@ def test_records_that_are_all_excluded_are_counted(read):
         ),
         ((" key", " key\n  answer_format: index"), r"must be an integer from 0 to 1, not '2'"),
         ((" key", " key\n  answer_format: text"), r"'2' is no option's text: A ' one '"),
-        ((" key", " key"), r"fields\.answer' of .*: '2' is no option's label: A, B"),
+        ((" key", " key"), r"fields\.answer' of .*: '2' is not an option's label: A, B"),
         ((" stem", " stem\n  filter: kept"), r"fields\.filter' of .*: 'kept' is undefined"),
     ],
 )

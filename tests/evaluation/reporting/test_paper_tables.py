@@ -215,6 +215,28 @@ def test_an_entirely_contaminated_test_set_has_no_clean_value():
     assert found.rows[1][2] == ""
 
 
+def test_all_models_have_one_clean_subset():
+    """Samples that any model's check found are left out of all rows, as in the comparisons."""
+    first = scores("pubmedqa", 500, 250, contaminated=2, contaminated_ids=["0", "1"])
+    second = scores("pubmedqa", 500, 250, contaminated=2, contaminated_ids=["1", "499"])
+    models = [
+        run("meditron", {"pubmedqa": entry}, name)
+        for name, entry in (("a", first), ("b", second), ("c", scores("pubmedqa", 500, 250)))
+    ]
+    found = paper_tables.paper_tables(models)[0]
+    assert [row[0] for row in found.rows[: found.own]] == [
+        "a [1]",
+        "a, clean subset [2]",
+        "b [3]",
+        "b, clean subset [4]",
+        "c [5]",
+        "c, clean subset [6]",
+    ]
+    for index in (1, 3, 5):
+        assert found.rows[index][2] == "49.9"  # 248 of 497
+        assert "PubMedQA: n = 497 of 500," in found.footnotes[index]
+
+
 def test_footnotes_are_numbered_by_row():
     models = [
         run("meditron", full(), "a"),
