@@ -5,6 +5,7 @@ The harness evaluates recorded responses, so that filters, aggregation and group
 
 import contextlib
 import itertools
+import logging
 import math
 import os
 from collections import Counter
@@ -28,6 +29,8 @@ from evaluation.metrics import intervals
 from evaluation.metrics.intervals import Estimate
 from galen.atomic import remove
 from galen.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 Sample = Mapping[str, Any]
 
@@ -199,7 +202,9 @@ def _task_estimates(
     for (metric, filter_name), items in values.items():
         function = aggregation.get(metric, np.mean)
         estimate = metrics.estimate(metric, items, function)
-        if estimate is not None:
+        if estimate is None:
+            logger.warning(f"lm_eval:{name}: the metric {metric} is not a number and is left out")
+        else:
             estimates[metrics.metric_name(metric, filter_name)] = estimate
     return estimates
 

@@ -82,7 +82,7 @@ def test_several_processes_give_the_same_samples(arguments, tmp_path):
     [
         (["--num-fewshot", "1"], "num_fewshot: not set → 1"),
         (["--fewshot-seeds", "7"], "fewshot_seed"),
-        (["--lm-eval-gen-kwargs", "max_gen_toks=3"], "gen_kwargs"),
+        (["--lm-eval-gen-kwargs", "max_gen_toks=3"], "generation_kwargs"),
         (["--limit", "3"], "limit"),
         (["--chat-template", "auto"], "chat_template"),
     ],
