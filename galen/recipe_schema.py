@@ -17,8 +17,9 @@ _CONTAINERS = (list, dict, tuple)
 class Field:
     """A key of a section, with its type, default and documentation."""
 
-    def __init__(self, info: Any) -> None:
+    def __init__(self, info: Any, inherited_documentation: str = "") -> None:
         self._info = info
+        self._inherited_documentation = inherited_documentation
 
     @property
     def annotation(self) -> Any:
@@ -33,7 +34,8 @@ class Field:
     @property
     def documentation(self) -> str:
         """The string below the field, as one line."""
-        return " ".join((self._info.description or "").split())
+        text = self._info.description or self._inherited_documentation
+        return " ".join(text.split())
 
     @property
     def required(self) -> bool:
@@ -55,7 +57,15 @@ class Field:
 def fields(section: type) -> dict[str, Field]:
     """Return the fields of a recipe class or one of its sections by name."""
     dataclass: Any = section
-    return {name: Field(info) for name, info in dataclass.__pydantic_fields__.items()}
+    # pydantic reads the documentation of a class' own fields only
+    inherited: dict[str, str] = {}
+    for base in section.__mro__[1:]:
+        for name, info in getattr(base, "__pydantic_fields__", {}).items():
+            inherited.setdefault(name, info.description or "")
+    return {
+        name: Field(info, inherited.get(name, ""))
+        for name, info in dataclass.__pydantic_fields__.items()
+    }
 
 
 def field_names(section: type | None) -> list[str]:

@@ -102,14 +102,22 @@ def tasks() -> str:
 
 def task_keys() -> str:
     """Return the keys of a task file, and of its sections."""
+    from evaluation.prompts.reference_prompt import ReferencePrompt
     from evaluation.prompts.task_prompt import TaskPrompt
-    from evaluation.question_sets.fields import Fields
-    from evaluation.tasks.task import MultipleChoiceTask, PerplexityTask
+    from evaluation.question_sets.fields import Fields, ReferenceFields
+    from evaluation.tasks.generation import GenerationTask, Tolerance
+    from evaluation.tasks.task import LmEvalTask, MultipleChoiceTask, PerplexityTask
 
     lines = ["### multiple_choice", "", *_fields_table(MultipleChoiceTask, ("fields", "prompt"))]
     lines += ["### fields", "", *_fields_table(Fields)]
     lines += ["### prompt", "", *_fields_table(TaskPrompt)]
+    sections = ("fields", "prompt", "tolerance")
+    lines += ["### generation", "", *_fields_table(GenerationTask, sections)]
+    lines += ["### fields of generation", "", *_fields_table(ReferenceFields)]
+    lines += ["### prompt of generation", "", *_fields_table(ReferencePrompt)]
+    lines += ["### tolerance", "", *_fields_table(Tolerance)]
     lines += ["### perplexity", "", *_fields_table(PerplexityTask)]
+    lines += ["### lm_eval", "", *_fields_table(LmEvalTask)]
     return "\n".join(lines)
 
 

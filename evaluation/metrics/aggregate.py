@@ -101,6 +101,58 @@ def _choice_estimates(by_run: Sequence[Sequence[Sample]]) -> dict[str, Estimate]
     return estimates
 
 
+def reference_entry(by_run: Sequence[Sequence[Sample]], runs: Sequence[int], metric: str) -> Sample:
+    """Return the metrics of answers scored against references, also by subject and language.
+
+    Args:
+        by_run: samples of each run, in the same order in each.
+        runs: names of the runs.
+        metric: name of the mean score.
+    """
+    first = by_run[0]
+    is_proportion = _is_proportion(by_run)
+    estimates = {metric: mean_score(by_run)}
+    if all("exact_match" in sample for sample in first):
+        exact = _mean_over_runs(by_run, operator.itemgetter("exact_match"))
+        estimates["exact_match"] = _estimator(_has_one_answer(by_run))(exact)
+    estimates["unparsed"] = intervals.mean(_mean_over_runs(by_run, _unparsed_fraction))
+    estimates |= generated_answers.estimates(by_run)
+    method = "Wilson" if is_proportion else "bootstrap over questions"
+    entry: Sample = {"interval": f"95 %, {method}"}
+    scores = _mean_over_runs(by_run, operator.itemgetter("correct"))
+    for key in ("subject", "language"):
+        groups = _groups(first, key)
+        if groups:
+            entry[f"by_{key}"] = _by_group(scores, groups, is_proportion)
+            estimates[f"macro_by_{key}"] = intervals.macro_mean(scores, list(groups.values()))
+    if len(by_run) > 1:
+        means = [_accuracy_of_run(samples) for samples in by_run]
+        entry["runs"] = dict(zip(map(str, runs), means, strict=True))
+        entry["sd"] = float(np.std(means, ddof=1))
+    return {"metrics": _plain(estimates), **entry}
+
+
+def mean_score(by_run: Sequence[Sequence[Sample]]) -> Estimate:
+    """Return the mean score; by Wilson where each question has one right or wrong answer."""
+    return _estimator(_is_proportion(by_run))(
+        _mean_over_runs(by_run, operator.itemgetter("correct"))
+    )
+
+
+def _is_proportion(by_run: Sequence[Sequence[Sample]]) -> bool:
+    return _has_one_answer(by_run) and all(sample["metric"] != "f1" for sample in by_run[0])
+
+
+def _has_one_answer(by_run: Sequence[Sequence[Sample]]) -> bool:
+    return len(by_run) == 1 and all(len(sample["outputs"]) == 1 for sample in by_run[0])
+
+
+def _unparsed_fraction(sample: Sample) -> float:
+    """Return the fraction of answers that are unparsed although no thinking was cut off."""
+    pairs = zip(sample["extracted_answers"], sample["truncated_thinking"], strict=True)
+    return float(np.mean([answer is None and not cut_off for answer, cut_off in pairs]))
+
+
 def _is_unparsed(sample: Sample) -> bool:
     """Return whether there is an answer, and none of the options in it.
 

@@ -76,4 +76,6 @@ def _means(by_run: Sequence[Sequence[Sample]], key: str) -> intervals.Floats:
 
 
 def _correct_answers(sample: Sample) -> list[bool]:
+    if "correct_answers" in sample:
+        return list(sample["correct_answers"])
     return [answer == sample["answer"] for answer in sample["extracted_answers"]]

@@ -102,10 +102,10 @@ def _pool(task: MultipleChoiceTask, data: Path, protocol: Protocol) -> list[Ques
 
 
 def _drawn_by_subject(pools: FewShotExamples, seed: int, number: int) -> FewShotExamples:
-    return {subject: _drawn(pool, seed, number) for subject, pool in pools.items()}
+    return {subject: drawn(pool, seed, number) for subject, pool in pools.items()}
 
 
-def _drawn(pool: Sequence[Question], seed: int, number: int) -> list[Question]:
+def drawn(pool: Sequence[Question], seed: int, number: int) -> list[Question]:
     """Return the questions with the smallest hashes."""
 
     def draw(item: Question) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.question_sets import expressions, jsonl
 from evaluation.question_sets.expressions import ExpressionError
-from evaluation.question_sets.fields import Fields, wrong_label
+from evaluation.question_sets.fields import Fields, RecordFields, wrong_label
 from evaluation.question_sets.question import LETTERS, Question, joined
 from evaluation.question_sets.reader import OtherSplit, Reader
 from evaluation.question_sets.rows import Row, Table
@@ -33,14 +33,11 @@ def task_reader(fields: Fields, split: str | None = None, unique_ids: bool = Tru
     """
 
     def convert(row: Row) -> Question | OtherSplit | None:
-        record = _Record(fields, row)
+        record = _ChoiceRecord(fields, row)
         if not record.passes_filter():
             return None
-        if split is not None:
-            own_split = record.text("split", fields.split or "")
-            if own_split != split:
-                return OtherSplit(own_split)
-        return MappedQuestion(**record.parts(), doc=row.record)
+        other = record.other_split(split)
+        return other or MappedQuestion(**record.parts(), doc=row.record)
 
     return Reader(
         name=fields.yaml,
@@ -48,7 +45,7 @@ def task_reader(fields: Fields, split: str | None = None, unique_ids: bool = Tru
         split=split,
         unique_ids=unique_ids and fields.id is not None,
         id_key=f"key 'fields.id' of {fields.yaml}",
-        table=_table(fields),
+        table=table(fields),
     )
 
 
@@ -61,13 +58,14 @@ def load(path: Path) -> Reader:
     fields.yaml = path.name
 
     def convert(row: Row) -> Question | None:
-        record = _Record(fields, row)
+        record = _ChoiceRecord(fields, row)
         return Question(**record.parts()) if record.passes_filter() else None
 
-    return Reader(name=path.stem, convert=convert, table=_table(fields))
+    return Reader(name=path.stem, convert=convert, table=table(fields))
 
 
-def _table(fields: Fields) -> Table:
+def table(fields: RecordFields) -> Table:
+    """Return the columns of CSV and TSV files."""
     return Table(None if fields.columns is None else tuple(fields.columns))
 
 
@@ -83,10 +81,10 @@ class _Option:
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class Record:
     """One record, read by a layout."""
 
-    fields: Fields
+    fields: RecordFields
     row: Row
 
     def passes_filter(self) -> bool:
@@ -94,21 +92,12 @@ class _Record:
         expression = self.fields.filter
         return expression is None or bool(self.computed("filter", expression))
 
-    def parts(self) -> dict[str, Any]:
-        """Return the parts of a question."""
-        fields = self.fields
-        options = self.options()
-        return {
-            "id": self.id(),
-            "context": self.optional_text("context", fields.context),
-            "question": self.text("question", fields.question),
-            "options": {option.label: option.text for option in options},
-            "answer": self.answer(options),
-            "question_set": fields.question_set,
-            "language": self.language(),
-            "subject": self.optional_text("subject", fields.subject),
-            "rationale": self.optional_text("rationale", fields.rationale),
-        }
+    def other_split(self, split: str | None) -> OtherSplit | None:
+        """Return the record's split if it is another one; None if it is to be read."""
+        if split is None:
+            return None
+        own_split = self.text("split", self.fields.split or "")
+        return None if own_split == split else OtherSplit(own_split)
 
     def error(self, key: str, message: str) -> DataError:
         """Return an error that names record, task file and key."""
@@ -144,7 +133,7 @@ class _Record:
     def text(self, key: str, column: str) -> str:
         """Return a text that is not blank; integers are texts, too."""
         value = self.value(key, column)
-        text = _as_text(value)
+        text = as_text(value)
         if text is None or not text.strip():
             raise self.error(key, f"must be a text that is not blank, not {jsonl.shown(value)}")
         return text
@@ -152,7 +141,7 @@ class _Record:
     def optional_text(self, key: str, column: str | None) -> str:
         """Return a text, empty where the key is not given or its value null or blank."""
         value = None if column is None else self.value(key, column)
-        text = "" if value is None else _as_text(value)
+        text = "" if value is None else as_text(value)
         if text is None:
             raise self.error(key, f"must be a text, not {jsonl.shown(value)}")
         return text if text.strip() else ""
@@ -168,6 +157,29 @@ class _Record:
         language = self.fields.language
         return self.text("language", language) if expressions.is_template(language) else language
 
+
+@dataclass(frozen=True, slots=True)
+class _ChoiceRecord(Record):
+    """A record of a multiple-choice question."""
+
+    fields: Fields
+
+    def parts(self) -> dict[str, Any]:
+        """Return the parts of a question."""
+        fields = self.fields
+        options = self.options()
+        return {
+            "id": self.id(),
+            "context": self.optional_text("context", fields.context),
+            "question": self.text("question", fields.question),
+            "options": {option.label: option.text for option in options},
+            "answer": self.answer(options),
+            "question_set": fields.question_set,
+            "language": self.language(),
+            "subject": self.optional_text("subject", fields.subject),
+            "rationale": self.optional_text("rationale", fields.rationale),
+        }
+
     def options(self) -> list[_Option]:
         """Return the options in their order."""
         key = "options" if self.fields.fixed_options is None else "fixed_options"
@@ -181,7 +193,7 @@ class _Record:
             raise self.error("labels" if self.fields.labels else key, wrong)
         options: list[_Option] = []
         for (own, value), label in zip(pairs, labels, strict=True):
-            text = _as_text(value)
+            text = as_text(value)
             if text is None or not text.strip():
                 raise self.error(
                     key,
@@ -232,7 +244,7 @@ class _Record:
             labels = self.value("labels", labels)
             if not isinstance(labels, list | tuple):
                 raise self.error("labels", f"must be a list of labels, not {jsonl.shown(labels)}")
-            labels = [_as_text(label) or "" for label in labels]
+            labels = [as_text(label) or "" for label in labels]
         if len(labels) < len(pairs):
             raise self.error("labels", f"{len(labels)} labels for {len(pairs)} options")
         return list(labels[: len(pairs)])
@@ -240,7 +252,7 @@ class _Record:
     def answer(self, options: list[_Option]) -> str:
         """Return the labels of the right options as `Question.answer` has them."""
         value = self.value("answer", self.fields.answer)
-        if value is None or value == [] or _is_blank(value):
+        if value is None or value == [] or is_blank(value):
             raise self.error(
                 "answer",
                 f"the record has no answer ({jsonl.shown(value)}); the key 'filter' can exclude it",
@@ -252,7 +264,7 @@ class _Record:
     def right(self, value: Any, options: list[_Option]) -> list[str]:
         """Return the labels that one value of the answer names."""
         form = self.fields.answer_format
-        text = _as_text(value)
+        text = as_text(value)
         if text is None:
             raise self.error("answer", f"must be a text or an integer, not {jsonl.shown(value)}")
         if form == "text":
@@ -289,12 +301,12 @@ class _Record:
         unknown = [name for name in names if name not in by_key]
         if unknown:
             raise self.error(
-                "answer", f"{jsonl.shown(unknown[0])} is no option's label: {', '.join(by_key)}"
+                "answer", f"{jsonl.shown(unknown[0])} is not an option's label: {', '.join(by_key)}"
             )
         return [by_key[name] for name in names]
 
 
-def _as_text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
     """Return a text as it is, an integer as text; None for anything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -303,12 +315,13 @@ def _as_text(value: Any) -> str | None:
 
 def _without_blank_end(pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Return options without the last ones that are blank: the question has fewer than others."""
-    while pairs and _is_blank(pairs[-1][1]):
+    while pairs and is_blank(pairs[-1][1]):
         pairs = pairs[:-1]
     return pairs
 
 
-def _is_blank(value: Any) -> bool:
+def is_blank(value: Any) -> bool:
+    """Return whether a value is null or a text of white space."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 

@@ -62,8 +62,8 @@ def wrong_label(labels: list[str]) -> str:
 
 
 @dataclass(kw_only=True, config=recipe.STRICT)
-class Fields:
-    """Columns of a file with a layout of its own; each a name or a Jinja template."""
+class RecordFields:
+    """Columns that all kinds of records have; each a name or a Jinja template."""
 
     id: Template | None = None
     """Id of the record; null: name of the file and position."""
@@ -71,6 +71,39 @@ class Fields:
     """The question."""
     context: Template | None = None
     """What to read before answering."""
+    subject: Template | None = None
+    """Subject; scores are also given by subject."""
+    rationale: Template | None = None
+    """Explanation of the answer."""
+    language: Template = "en"
+    """ISO 639-1 code of all records, or a template; not a column's name."""
+    split: Template | None = None
+    """Split of the record, for `test_split` and `fewshot_split`."""
+    filter: Expression | None = None
+    """Jinja expression: only records for which it is true are read; null: all."""
+    columns: list[str] | None = None
+    """Columns of CSV and TSV files without a header; null: the first line names them."""
+
+    def __post_init__(self) -> None:
+        self.yaml = "the task file"
+        check_unique("columns", self.columns)
+
+
+def check_unique(key: str, texts: list[str] | None) -> None:
+    """Check that a list names nothing twice.
+
+    Raises:
+        ValueError: it does.
+    """
+    for text in texts or []:
+        if (texts or []).count(text) > 1:
+            raise ValueError(f"key {key!r} lists {text!r} twice")
+
+
+@dataclass(kw_only=True, config=recipe.STRICT)
+class Fields(RecordFields):
+    """Columns of multiple-choice questions; each a name or a Jinja template."""
+
     options: Annotated[str | list[str] | dict[str, str] | None, BeforeValidator(_columns)] = None
     """The options.
 
@@ -85,29 +118,30 @@ class Fields:
     """The right answer, or a list of several."""
     answer_format: AnswerFormat = "label"
     """Form of the answer: an option's label or text, its position from 0, or from 1."""
-    subject: Template | None = None
-    """Subject; scores are also given by subject."""
-    rationale: Template | None = None
-    """Explanation of the answer."""
-    language: Template = "en"
-    """ISO 639-1 code of all records, or a template; not a column's name."""
-    split: Template | None = None
-    """Split of the record, for `test_split` and `fewshot_split`."""
-    filter: Expression | None = None
-    """Jinja expression: only records for which it is true are read; null: all."""
-    columns: list[str] | None = None
-    """Columns of CSV and TSV files without a header; null: the first line names them."""
     question_set: str = ""
     """Benchmark whose wording published templates use, such as medqa."""
 
     def __post_init__(self) -> None:
-        self.yaml = "the task file"
+        super().__post_init__()
         if (self.options is None) == (self.fixed_options is None):
             raise ValueError("give one of the keys 'options' and 'fixed_options'")
         if self.fixed_options is not None and len(self.fixed_options) < 2:
             raise ValueError("key 'fixed_options' must list at least two options")
-        for key in ("fixed_options", "columns"):
-            texts = getattr(self, key) or []
-            for text in texts:
-                if texts.count(text) > 1:
-                    raise ValueError(f"key {key!r} lists {text!r} twice")
+        check_unique("fixed_options", self.fixed_options)
+
+
+@dataclass(kw_only=True, config=recipe.STRICT)
+class ReferenceFields(RecordFields):
+    """Columns of questions with a reference answer; each a name or a Jinja template."""
+
+    answer: Template
+    """The reference answer, or a list of several of which each is right."""
+    lower: Template | None = None
+    """With metric numeric: the lowest right number."""
+    upper: Template | None = None
+    """With metric numeric: the highest right number."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.lower is None) != (self.upper is None):
+            raise ValueError("keys 'lower' and 'upper' go together")

@@ -33,15 +33,18 @@ def job(
     run: int,
     backend: Backend,
     conversation: Conversation,
+    to_sample: Callable[..., Sample] | None = None,
 ) -> Job:
-    """Return the job that generates an answer to each question, or several."""
+    """Return the job that generates an answer to each question, or several.
+
+    `to_sample` has the signature of `generation_sample`, its default.
+    """
+    to_sample = to_sample or generation_sample
     requests = _requests(name, questions, prompts, protocol, run, backend, conversation)
     starts_open = [conversation.starts_open(prompt) for prompt in prompts]
 
     def build(index: int, outputs: list[Generated]) -> Sample:
-        return generation_sample(
-            questions[index], protocol, outputs, conversation, starts_open[index]
-        )
+        return to_sample(questions[index], protocol, outputs, conversation, starts_open[index])
 
     ask: Callable[..., Iterator[list[Any]]] = backend.generate
     markers = conversation.markers if conversation.has_thinking else None
@@ -81,7 +84,7 @@ def generation_sample(
         conversation: how the model was asked; None for a model without thinking.
         starts_open: whether the prompt already opened the thinking.
     """
-    answers, thinking_counts = _without_thinking(outputs, protocol, conversation, starts_open)
+    answers, thinking_counts = without_thinking(outputs, protocol, conversation, starts_open)
     read = [answer_extraction.read(_final_answer(text), question.options) for text in answers]
     prediction = answer_extraction.majority([item.letters for item in read])
     sample = sample_of(question, ",".join(prediction) if prediction else None)
@@ -104,7 +107,7 @@ def generation_sample(
     return sample
 
 
-def _without_thinking(
+def without_thinking(
     outputs: list[Generated],
     protocol: Protocol,
     conversation: Conversation | None,

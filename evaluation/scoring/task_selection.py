@@ -9,6 +9,7 @@ from pathlib import Path
 from evaluation.harness import benchmark
 from evaluation.scoring.recipe import Recipe
 from evaluation.tasks import task
+from evaluation.tasks.generation import GenerationTask
 from evaluation.tasks.task import LmEvalTask, MultipleChoiceTask, Task
 from galen.errors import MissingInputError, UsageError
 
@@ -68,8 +69,30 @@ def _named(reference: str, options: Recipe) -> Iterator[tuple[str, Task]]:
             yield f"{task.LM_EVAL}{member}", replace(overridden, task=member)
     elif isinstance(specification, MultipleChoiceTask):
         yield name, _overridden(specification, options.fewshot_examples, options.num_fewshot)
+    elif isinstance(specification, GenerationTask):
+        yield name, _overridden_generation(name, specification, options)
     else:
         yield name, specification
+
+
+def _overridden_generation(
+    name: str, specification: GenerationTask, options: Recipe
+) -> GenerationTask:
+    """Return a task of generated answers with the recipe's number of few-shot examples.
+
+    Raises:
+        UsageError: it has no file of few-shot examples.
+    """
+    if options.fewshot_examples is not None:
+        logger.warning(f"{name}: --fewshot-examples is ignored; the task's own are shown")
+    if options.num_fewshot is not None:
+        if options.num_fewshot and specification.fewshot_file is None:
+            raise UsageError(
+                f"task {name}: --num-fewshot needs the key 'fewshot_source' or 'fewshot_split' of"
+                " the task"
+            )
+        specification = replace(specification, num_fewshot=options.num_fewshot)
+    return specification
 
 
 def _overridden_harness(specification: LmEvalTask, options: Recipe) -> LmEvalTask:

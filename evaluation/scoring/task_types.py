@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from evaluation.scoring.generation_task import Generation
 from evaluation.scoring.harness_task import HarnessTask
 from evaluation.scoring.multiple_choice import MultipleChoice
 from evaluation.scoring.perplexity import Perplexity
@@ -9,7 +10,8 @@ from evaluation.scoring.task_type import TaskType
 from evaluation.tasks.task import Task
 
 TASK_TYPES: dict[str, TaskType[Any]] = {
-    task_type.name: task_type for task_type in (MultipleChoice(), Perplexity(), HarnessTask())
+    task_type.name: task_type
+    for task_type in (MultipleChoice(), Generation(), Perplexity(), HarnessTask())
 }
 """Name to type of task."""
 

@@ -15,8 +15,9 @@ from evaluation.question_sets import field_reader, rows
 from evaluation.question_sets.fields import Fields
 from evaluation.question_sets.question import Question, sample_options
 from evaluation.question_sets.reader import Reader
-from galen import recipe, yaml_text
-from galen.errors import UsageError, did_you_mean
+from evaluation.tasks.generation import GenerationTask
+from galen import recipe, shipped, yaml_text
+from galen.errors import DataError, UsageError, closest, did_you_mean
 
 BUILT_IN = Path(__file__).parent
 LM_EVAL = "lm_eval:"
@@ -108,8 +109,18 @@ class MultipleChoiceTask:
         return name if name.startswith(rows.HUB) else data / name
 
     def files(self, data: Path, name: str) -> list[Path]:
-        """Return the files of `name`, one of the task's files or folders, on this machine."""
-        return rows.files(self.source(data, name), self.layout().table)
+        """Return the files of `name`, one of the task's files or folders, on this machine.
+
+        Raises:
+            DataError: they do not exist; says where a published question set comes from.
+        """
+        source = self.source(data, name)
+        if self.reader != "galen" and isinstance(source, Path) and not source.exists():
+            raise DataError(
+                f"there is no file {source}; docs/evaluation.md#download-locations says where to"
+                " get it (paths are below --data)"
+            )
+        return rows.files(source, self.layout().table)
 
     def questions(self, data: Path) -> list[Question]:
         """Read the questions to score.
@@ -169,9 +180,10 @@ class LmEvalTask:
     """Settings that override the task's own of this name, such as max_gen_toks."""
 
 
-Task = MultipleChoiceTask | PerplexityTask | LmEvalTask
-_KINDS: dict[str, type[MultipleChoiceTask] | type[PerplexityTask] | type[LmEvalTask]] = {
+Task = MultipleChoiceTask | GenerationTask | PerplexityTask | LmEvalTask
+_KINDS: dict[str, Any] = {
     "multiple_choice": MultipleChoiceTask,
+    "generation": GenerationTask,
     "perplexity": PerplexityTask,
     "lm_eval": LmEvalTask,
 }
@@ -196,12 +208,26 @@ def load(name: str) -> tuple[str, Task]:
             f"unknown task {name!r}; {did_you_mean(name, built_in)}"
             " (or give the path of a task's .yaml file)"
         )
+    _check_exists(path)
     specification: Task = recipe.load(_KINDS[_kind(path)], path)
-    if isinstance(specification, MultipleChoiceTask):
+    if isinstance(specification, MultipleChoiceTask | GenerationTask):
         for section in (specification.fields, specification.prompt):
             if section is not None:
                 section.yaml = str(path)
     return path.stem, specification
+
+
+def _check_exists(path: Path) -> None:
+    """Refuse a task file that does not exist.
+
+    Raises:
+        UsageError: it does not; suggests one of the same folder.
+    """
+    if shipped.resolve(path).exists():
+        return
+    meant = closest(path.name, [file.name for file in path.parent.glob("*.yaml")])
+    hint = f"; did you mean {str(path.with_name(meant))!r}?" if meant else ""
+    raise UsageError(f"there is no task file {path}{hint}")
 
 
 def _kind(path: Path) -> str:

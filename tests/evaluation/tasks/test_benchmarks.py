@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from evaluation import question_sets
+from evaluation.question_sets.reference_reader import ReferenceQuestion
+from evaluation.scoring import answer_scores
 from evaluation.tasks import task
+from evaluation.tasks.generation import GenerationTask
 from galen.errors import DataError
 
 RECORDS = Path(__file__).with_name("records")
@@ -75,3 +78,25 @@ def test_afrimedqa_has_sets_of_answers_and_two_to_five_options(tmp_path):
     write_csv(file, [afrimed(1, [], "option1", answer_options="{")])
     with pytest.raises(DataError, match=r"line 2: key 'fields.filter' of .*afrimedqa.yaml"):
         specification.questions(tmp_path)
+
+
+def test_medcalc_bench_scores_its_authors_explanations(tmp_path):
+    _, specification = task.load("medcalc_bench")
+    assert isinstance(specification, GenerationTask)
+    file = tmp_path / specification.file
+    file.parent.mkdir()
+    file.write_bytes((RECORDS / "medcalc_bench.csv").read_bytes())
+    questions = specification.questions(tmp_path)
+    assert [question.id for question in questions] == ["1", "2", "3", "4"]
+    for question in questions:
+        assert isinstance(question, ReferenceQuestion)
+        answer = json.dumps({"step_by_step_thinking": question.rationale, "answer": "?"})
+        assert answer_scores.score(specification, question, answer).extracted is None
+        for answer in (
+            question.rationale,
+            json.dumps({"step_by_step_thinking": "The answer is 1.", "answer": question.answer}),
+        ):
+            assert answer_scores.score(specification, question, answer).score == 1
+    [decimal, *_] = questions
+    assert answer_scores.score(specification, decimal, '{"answer": "475 msec"}').score == 1
+    assert answer_scores.score(specification, decimal, '{"answer": "476 msec"}').score == 0

@@ -1,13 +1,13 @@
 import pytest
 
 from evaluation.tasks import task
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 
 
 def test_built_in_tasks_load():
     for path in task.BUILT_IN.glob("*.yaml"):
         name, specification = task.load(path.stem)
-        assert name == path.stem and specification.kind in ("multiple_choice", "perplexity")
+        assert name == path.stem and specification.kind in task._KINDS
 
 
 def test_a_task_by_its_path(tmp_path):
@@ -29,7 +29,7 @@ def test_a_task_by_its_path(tmp_path):
         ("kind: perplexity\n", "key 'documents' is missing"),
         (
             "kind: cloze\nfile: a\n",
-            r"key 'kind' must be one of multiple_choice, perplexity, lm_eval, not 'cloze'",
+            r"key 'kind' must be one of multiple_choice, generation, .*, lm_eval, not 'cloze'",
         ),
         ("file: a.jsonl\n", "key 'kind' must be one of"),
         ("kind: multiple_choice\nfile: [a\n", "not valid YAML"),
@@ -43,5 +43,15 @@ def test_wrong_task_files(tmp_path, text, message):
 
 
 def test_a_missing_task_file():
-    with pytest.raises(UsageError, match=r"cannot read the recipe missing\.yaml"):
+    with pytest.raises(UsageError, match=r"there is no task file missing\.yaml"):
         task.load("missing.yaml")
+    with pytest.raises(UsageError, match=r"; did you mean '.*/mesh_topics\.yaml'"):
+        task.load(str(task.BUILT_IN / "mesh_topic.yaml"))
+
+
+def test_missing_files_of_a_published_task(tmp_path):
+    _, medqa = task.load("medqa")
+    with pytest.raises(
+        DataError, match=r"there is no file .*test\.jsonl; docs/evaluation\.md#down"
+    ):
+        medqa.files(tmp_path, medqa.file)
