@@ -80,11 +80,13 @@ def main(argv: list[str] | None = None) -> None:
     size = arguments.part or len(prompts)
     for start in range(sum(part["questions"] for part in parts), len(prompts), size):
         chosen = prompts[start : start + size]
-        part: dict[str, Any] = {**settings, "questions": len(chosen), "seconds": {}}
+        part: dict[str, Any] = {**settings, "questions": len(chosen)}
+        part |= {"seconds": {}, "cpu_seconds": {}}
         for name, score in sides.items():
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             part[name] = score(chosen)
             part["seconds"][name] = time.perf_counter() - started
+            part["cpu_seconds"][name] = time.process_time() - cpu_started
         parts.append(part)
         if arguments.items:
             with arguments.items.open("a") as file:
@@ -119,7 +121,7 @@ def load_task(name: str, data: Path, num_fewshot: int = 0, limit: int | None = N
         )
     task = benchmark.tasks[name]
     if task.OUTPUT_TYPE != "multiple_choice":
-        raise UsageError(f"{name} is no multiple-choice task")
+        raise UsageError(f"{name} is not a multiple-choice task")
     if num_fewshot:
         from lm_eval.api.samplers import FirstNSampler
 
@@ -203,10 +205,12 @@ def _summary(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the rates of both sides, and how far their log-likelihoods and predictions differ."""
     values: dict[str, list[list[float]]] = {name: [] for name in SIDES}
     seconds = dict.fromkeys(SIDES, 0.0)
+    cpu_seconds = dict.fromkeys(SIDES, 0.0)
     for part in parts:
         for name in SIDES:
             values[name] += part[name]
             seconds[name] += part["seconds"][name]
+            cpu_seconds[name] += part["cpu_seconds"][name]
     rates = {name: len(values[name]) / seconds[name] for name in SIDES}
     same_predictions = 0
     largest_difference = 0.0
@@ -217,6 +221,10 @@ def _summary(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "questions_per_second": rates,
         "ratio": rates["galen"] / rates["lm_eval"],
+        "cpu_time_ratio": cpu_seconds["lm_eval"] / cpu_seconds["galen"],
+        "cpu_time_ratio_of_parts": [
+            part["cpu_seconds"]["lm_eval"] / part["cpu_seconds"]["galen"] for part in parts
+        ],
         "same_predictions": same_predictions,
         "largest_difference_nats": largest_difference,
     }

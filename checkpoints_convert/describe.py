@@ -63,8 +63,8 @@ def describe(path: Path) -> dict[str, Any]:
     if (path / "config.json").is_file():
         return _hugging_face(path)
     raise DataError(
-        f"{path} is no checkpoint: it holds neither {checkpoint_folder.LATEST}, nor .metadata, nor"
-        " weights/, nor config.json"
+        f"{path} is not a checkpoint: it holds neither {checkpoint_folder.LATEST}, nor .metadata,"
+        " nor weights/, nor config.json"
     )
 
 
@@ -76,7 +76,7 @@ def _nemo(path: Path) -> dict[str, Any]:
     description = _megatron(
         path / nemo_config.WEIGHTS, nemo_config.PREFIX, nemo_config.read(path, ids)
     )
-    return description | {"format": "NeMo 2 (import with nemo_to_megatron.py)", "folder": path}
+    return description | {"format": "NeMo 2 (import with `galen import-nemo`)", "folder": path}
 
 
 def _megatron(
@@ -182,8 +182,10 @@ def _training_state(path: Path) -> dict[str, Any]:
     progress = state.get("progress")
     if not isinstance(layout, list) or len(layout) < 3 or not isinstance(progress, dict):
         raise DataError(f"{path} is not of a pretraining run: its layout or progress is missing")
+    # losses are kept only where loss spikes are detected
+    hidden = ("seconds",) if progress.get("recent_losses") else ("seconds", "recent_losses")
     description = {
-        name.replace("_", " "): value for name, value in progress.items() if name != "seconds"
+        name.replace("_", " "): value for name, value in progress.items() if name not in hidden
     }
     return {"saved from": "TP{} x PP{} x DP{}".format(*layout), **description}
 

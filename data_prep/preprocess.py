@@ -164,7 +164,7 @@ def _input_files(names: Sequence[str]) -> list[Path]:
             )
     files: list[Path] = []
     for name in names:
-        matches = find_files(name, ENDINGS)
+        matches = _files_of(name)
         is_file = Path(name).is_file()
         files += [path for path in matches if is_file or path.name != manifest.NAME]
     if not files:
@@ -174,6 +174,21 @@ def _input_files(names: Sequence[str]) -> list[Path]:
         listed = ", ".join(repeated[:3]) + " …" * (len(repeated) > 3)
         logger.warning(f"input files are read more than once: {listed}")
     return files
+
+
+def _files_of(name: str) -> list[Path]:
+    """Return the files of an `--input`.
+
+    Raises:
+        DataError: there are none; suggests curation for a folder of XML.
+    """
+    try:
+        return find_files(name, ENDINGS)
+    except DataError as error:
+        xml = ("*.xml", "*.xml.gz", "*.nxml")
+        if any(any(Path(name).rglob(pattern)) for pattern in xml):
+            raise DataError(f"{error}; it holds XML: run `galen curate` first") from None
+        raise
 
 
 def _is_finished(

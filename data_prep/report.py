@@ -77,7 +77,7 @@ def render(corpus: Path, samples: bool = True) -> str:
     steps = [step["step"] for step in record["config"]["steps"]]
     return page.render(
         Path(__file__).parent / "reporting" / "report.html.j2",
-        title=f"Corpus {corpus.resolve().name}",
+        title=_title(corpus.resolve().name),
         manifest=record,
         counts=statistics["counts"],
         tokens=statistics["tokens"],
@@ -96,6 +96,11 @@ def render(corpus: Path, samples: bool = True) -> str:
         clusters=_first_lines(corpus / "duplicates.jsonl"),
         matches=_first_lines(corpus / "contamination.jsonl"),
     )
+
+
+def _title(name: str) -> str:
+    """Return the title of the page of the corpus folder `name`."""
+    return "Corpus" if name.lower() == "corpus" else f"Corpus {name}"
 
 
 def table_of(cells: list[list[Any]], column: int) -> list[tuple[str, int, int]]:

@@ -109,7 +109,7 @@ def render(
         order_figure=order_figure.positions,
         exclusions=option_orders.exclusions,
         bins_of=lambda by_model: {name: entry["bins"] for name, entry in by_model.items()},
-        metric_titles=verdicts.METRIC_TITLES,
+        metric_title=verdicts.metric_title,
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         **rest,
     )

@@ -35,11 +35,11 @@ from evaluation.backends import options as backend_options
 from evaluation.chat_models import options as chat_options
 from evaluation.harness import options as harness_options
 from evaluation.protocols.registry import PROTOCOLS
+from evaluation.reporting import results_table
 from evaluation.scoring import (
     evaluator,
     finished_run,
     preparation,
-    results_table,
 )
 from evaluation.scoring.evaluator import Plan
 from evaluation.scoring.preparation import Preparation
@@ -70,8 +70,16 @@ def main(argv: list[str] | None = None) -> int | None:
 def _print_scores(options: Recipe) -> None:
     """Score the models and print the results of each one when it is done."""
     for plan, results in _scores(options):
-        print(results_table.table(results))
+        print(results_table.table(results, _heading(options, plan)))
         logger.info(f"results: {plan.output / finished_run.RESULTS}")
+
+
+def _heading(options: Recipe, plan: Plan) -> str:
+    """Return the name of a model for its table: `--name`, or that of its folder."""
+    if options.name or plan.model not in options.model:  # at an endpoint, or an exported checkpoint
+        return plan.name
+    name = plan.model.resolve().name
+    return f"{name} + {plan.adapter}" if plan.adapter else name
 
 
 def evaluate(options: Recipe) -> list[dict[str, Any]]:

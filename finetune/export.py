@@ -133,7 +133,7 @@ def _name_base(path: Path, base: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
-        "--run", type=Path, required=True, metavar="DIR", help="finished run of finetune/train.py"
+        "--run", type=Path, required=True, metavar="DIR", help="finished run of `galen finetune`"
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder of the exported model"
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[],
         metavar="DIR",
-        help="folders of evaluation/run.py",
+        help="results folders of `galen evaluate`",
     )
     parser.add_argument(
         "--corpus",

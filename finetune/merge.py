@@ -5,7 +5,7 @@
         ensemble.scores='[scores/a, scores/b]' output=scores/ensemble
 
 The first kind of recipe holds mergekit's own configuration and writes a model folder. The second
-adds the letters' probabilities of models that evaluation/run.py has scored on the same questions,
+adds the letters' probabilities of models that `galen evaluate` has scored on the same questions,
 and writes scores for evaluation/report.py.
 """
 
@@ -28,7 +28,7 @@ class Ensemble:
     """Models whose answers are added up."""
 
     scores: list[str]
-    """Folders that evaluation/run.py wrote, one a model, two or more."""
+    """Results folders of `galen evaluate`, one a model, two or more."""
 
 
 @dataclass(kw_only=True, config=recipe.STRICT)

@@ -19,7 +19,7 @@ def read(name: str) -> str:
     key = os.environ.get(name, "").strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(
-            f"{name} holds blanks or characters that are not ASCII: it is no key; set it again"
+            f"{name} holds blanks or characters that are not ASCII: it is not a key; set it again"
         )
     return key
 

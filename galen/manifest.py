@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from galen import __version__, json_file
+from galen import __version__, commands, json_file
 from galen.atomic import write_text
 from galen.errors import DataError
 
@@ -109,6 +109,12 @@ def _record(file: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     return dict(file) if isinstance(file, Mapping) else describe_file(file)
 
 
+def _command(stage: str | None) -> str:
+    """Return the command of a stage, for messages."""
+    verb = (stage or "").replace("_", "-")
+    return f"`galen {verb}`" if verb in commands.VERBS else "the stage"
+
+
 def read(path: str | Path, stage: str | None = None) -> dict[str, Any]:
     """Read the manifest `path`, or the one in the folder `path`.
 
@@ -120,12 +126,13 @@ def read(path: str | Path, stage: str | None = None) -> dict[str, Any]:
         path = path / NAME
     elif not path.exists() and path.suffix != ".json":
         raise DataError(
-            f"there is no folder {path}; give the one that the stage wrote, or let the stage finish"
+            f"there is no folder {path}; give the one that {_command(stage)} wrote, or let it"
+            " finish"
         )
     if not path.exists():
         raise DataError(
-            f"cannot read the manifest {path}: there is none; was the stage that writes it"
-            " finished?"
+            f"cannot read the manifest {path}: there is none; did {_command(stage)} that writes it"
+            " finish?"
         )
     try:
         manifest = json_file.read_object(path)

@@ -71,7 +71,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start})") from None
     if len(content) > MAX_BYTES:
-        raise UsageError(f"{path} has more than {MAX_BYTES:,} bytes: this is no recipe")
+        raise UsageError(f"{path} has more than {MAX_BYTES:,} bytes: this is not a recipe")
     tree, keys = _load(text, str(path))
     if tree is None:
         return {}, {}

@@ -223,7 +223,7 @@ def _is_complete(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -
     if iteration is None:
         if others := checkpoint_folder.foreign(output):
             raise OutputConflictError(
-                f"{output} is no Megatron checkpoint, it holds {', '.join(others[:3])}; choose"
+                f"{output} is not a Megatron checkpoint, it holds {', '.join(others[:3])}; choose"
                 " another --output"
             )
         return False

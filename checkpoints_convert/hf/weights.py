@@ -194,7 +194,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse_size(text: str) -> int:
     if text.startswith("-") or len(text) > 19:
-        raise ValueError(f"{text[:40]} is no size")
+        raise ValueError(f"{text[:40]} is not a size")
     return int(text)
 
 

@@ -95,7 +95,7 @@ def read(folder: Path, vocab_size: int | None, positions: int | None = None) -> 
     """
     path = folder / CONTEXT / "model.yaml"
     if not path.is_file():
-        raise DataError(f"{folder} is no NeMo 2 checkpoint: {path} is missing")
+        raise DataError(f"{folder} is not a NeMo 2 checkpoint: {path} is missing")
     try:
         content, _ = yaml_text.read(path)
         model = content["_target_"]

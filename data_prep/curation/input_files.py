@@ -10,7 +10,7 @@ from typing import Any
 
 import fsspec
 
-from data_prep.files.find import find_files
+from data_prep.files.find import find_files, listed
 from data_prep.readers.common_options import ReaderOptions
 from galen import manifest
 from galen.errors import DataError, install
@@ -71,7 +71,7 @@ def find_input_files(path: str, endings: Sequence[str]) -> list[tuple[str, int]]
     except Exception as error:  # each store has errors of its own
         raise DataError(f"cannot read {path}: {error or type(error).__name__}") from None
     if not files:
-        raise DataError(f"{path} holds no file that ends in {' or '.join(endings)}")
+        raise DataError(f"{path} holds no file that ends in {listed(endings)}")
     return files
 
 

@@ -153,7 +153,7 @@ def resolve_medline_versions(
         return None
     versions = str(folder / "versions")
     decisions = str(folder / "version_decisions")
-    stages.run_tasks("index", [VersionWriter(medline, versions)], len(medline))
+    stages.run_tasks("index_versions", [VersionWriter(medline, versions)], len(medline))
     resolver = VersionResolver(versions, decisions, len(medline))
-    stages.run_tasks("version_resolver", [resolver], 1)
+    stages.run_tasks("resolve_versions", [resolver], 1)
     return decisions

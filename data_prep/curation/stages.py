@@ -203,7 +203,7 @@ class Stages:
         """
         executor = self.executors(steps, tasks, self.folder / "log" / label)
         if input_bytes is None:
-            progress = Progress(label, total=tasks, unit="tasks")
+            progress = Progress(label.replace("_", " "), total=tasks, unit="tasks")
         else:
             progress = Progress(label, total=input_bytes, unit="B", scale=True)
         with progress:

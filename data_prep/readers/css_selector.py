@@ -15,7 +15,7 @@ def check_selector(selector: str) -> str:
     try:
         cssselect.HTMLTranslator().css_to_xpath(selector or "*")
     except cssselect.SelectorError as error:
-        raise ValueError(f"{selector!r} is no CSS selector: {error}") from None
+        raise ValueError(f"{selector!r} is not a CSS selector: {error}") from None
     return selector
 
 

@@ -217,7 +217,7 @@ class CachedBpeEncoder:
 
     def __init__(self, tokenizer: TextTokenizer, cache_bytes: int = CACHE_BYTES) -> None:
         if not isinstance(tokenizer, SentencePieceTokenizer):
-            raise ValueError("this is no SentencePiece model")
+            raise ValueError("this is not a SentencePiece model")
         self._processor = tokenizer.processor
         self._special = tokenizer.special
         self._splitter: Any = tokenizer.splitter

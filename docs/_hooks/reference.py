@@ -106,7 +106,7 @@ def task_keys() -> str:
     from evaluation.prompts.task_prompt import TaskPrompt
     from evaluation.question_sets.fields import Fields, ReferenceFields
     from evaluation.tasks.generation import GenerationTask, Tolerance
-    from evaluation.tasks.task import MultipleChoiceTask, PerplexityTask
+    from evaluation.tasks.task import LmEvalTask, MultipleChoiceTask, PerplexityTask
 
     lines = ["### multiple_choice", "", *_fields_table(MultipleChoiceTask, ("fields", "prompt"))]
     lines += ["### fields", "", *_fields_table(Fields)]
@@ -117,6 +117,7 @@ def task_keys() -> str:
     lines += ["### prompt of generation", "", *_fields_table(ReferencePrompt)]
     lines += ["### tolerance", "", *_fields_table(Tolerance)]
     lines += ["### perplexity", "", *_fields_table(PerplexityTask)]
+    lines += ["### lm_eval", "", *_fields_table(LmEvalTask)]
     return "\n".join(lines)
 
 

@@ -79,6 +79,12 @@ class Benchmark:
     def __init__(self, task: LmEvalTask, data: Path) -> None:
         manager = _manager(task.include_path)
         _check_name(task.task, manager)
+        entry = manager.task_index[task.task]
+        if entry.kind.name == "TAG":
+            raise UsageError(
+                f"{task.task!r} is a list of tasks of lm-evaluation-harness"
+                f" ({', '.join(sorted(entry.tags)[:4])} …); name lm_eval:{task.task} in --tasks"
+            )
         for leaf in _leaves(manager.task_index, task.task):
             if manager.task_index[leaf].cfg.get("unsafe_code"):
                 raise _unsafe(leaf)
@@ -91,7 +97,7 @@ class Benchmark:
             loaded = manager.load([task.task])
         self.tasks: dict[str, Any] = loaded["tasks"]
         self.groups: dict[str, Any] = loaded.get("groups", {})
-        self.files = list(dict.fromkeys(local.files))
+        self.files = [*dict.fromkeys(local.files), *_code(manager.task_index, task)]
         self.fewshot_seed = task.fewshot_seed
         self.conversation: Conversation | None = None
         """How the latest model is asked; None before `requests`."""
@@ -269,6 +275,17 @@ def _leaves(index: Any, name: str) -> Iterator[str]:
         # what a group defines in place is in no index
         if isinstance(of_member, str) and of_member in index:
             yield from _leaves(index, of_member)
+
+
+def _code(index: Any, task: LmEvalTask) -> list[Path]:
+    """Return the Python files beside the user's own task files, which decide scores, too."""
+    if task.include_path is None:
+        return []
+    root = Path(task.include_path).resolve()
+    paths = [index[leaf].yaml_path for leaf in _leaves(index, task.task)]
+    folders = {path.resolve().parent for path in paths if path is not None}
+    own = sorted(folder for folder in folders if folder.is_relative_to(root))
+    return [path for folder in own for path in sorted(folder.glob("*.py"))]
 
 
 def version() -> str:

@@ -5,6 +5,7 @@ The harness evaluates recorded responses, so that filters, aggregation and group
 
 import contextlib
 import itertools
+import logging
 import math
 import os
 from collections import Counter
@@ -28,6 +29,8 @@ from evaluation.metrics import intervals
 from evaluation.metrics.intervals import Estimate
 from galen.atomic import remove
 from galen.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 Sample = Mapping[str, Any]
 
@@ -109,7 +112,8 @@ def entry(benchmark: Benchmark, results: Mapping[str, Any], samples: Sequence[Sa
     value = of_benchmark[name].value if name in of_benchmark else math.nan
     if not math.isclose(by_scores.value, value, rel_tol=1e-6, abs_tol=1e-9):
         # the metric is no function of one value per sample: their mean is compared instead
-        name = f"{name}_of_samples"
+        has_metric = benchmark.group is None or benchmark.group.has_aggregation
+        name = f"{name}_of_samples" if has_metric else "mean_of_tasks"
     of_benchmark[name] = by_scores
     return {
         "metrics": _plain(of_benchmark),
@@ -198,7 +202,9 @@ def _task_estimates(
     for (metric, filter_name), items in values.items():
         function = aggregation.get(metric, np.mean)
         estimate = metrics.estimate(metric, items, function)
-        if estimate is not None:
+        if estimate is None:
+            logger.warning(f"lm_eval:{name}: the metric {metric} is not a number and is left out")
+        else:
             estimates[metrics.metric_name(metric, filter_name)] = estimate
     return estimates
 

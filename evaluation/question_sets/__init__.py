@@ -129,7 +129,7 @@ def _convert(layout: Reader, row: Row) -> Question | OtherSplit | None:
         raise
     # readers trust the layout: a list where a text should be, a number for a letter
     except Exception as error:
-        raise row.wrong(f"no record in the layout {layout.name!r}: {one_line(error)}") from None
+        raise row.wrong(f"not a record in the layout {layout.name!r}: {one_line(error)}") from None
 
 
 def select(

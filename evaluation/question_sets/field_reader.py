@@ -301,7 +301,7 @@ class _ChoiceRecord(Record):
         unknown = [name for name in names if name not in by_key]
         if unknown:
             raise self.error(
-                "answer", f"{jsonl.shown(unknown[0])} is no option's label: {', '.join(by_key)}"
+                "answer", f"{jsonl.shown(unknown[0])} is not an option's label: {', '.join(by_key)}"
             )
         return [by_key[name] for name in names]
 

@@ -138,7 +138,7 @@ def files(source: str | Path, table: Table | None = None) -> list[Path]:
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     if not path.name.endswith(suffixes):
-        raise DataError(f"{path} is no file of questions; known endings: {', '.join(suffixes)}")
+        raise DataError(f"{path} is not a file of questions; known endings: {', '.join(suffixes)}")
     return [path]
 
 

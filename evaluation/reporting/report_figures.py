@@ -115,7 +115,16 @@ def reliability(task: str, bins_by_model: Mapping[str, Sequence[Mapping[str, flo
             ys = [100 * entry["accuracy"] for entry in bins]
             color = svg.SECOND if index == 0 else svg.FIRST
             marker = _MARKERS[index % len(_MARKERS)]
-            axes.plot(xs, ys, color=color, marker=marker, linewidth=1.2, label=short(model))
+            # markers at 0 and 100 % are not clipped by the axes
+            axes.plot(
+                xs,
+                ys,
+                color=color,
+                marker=marker,
+                linewidth=1.2,
+                label=short(model),
+                clip_on=False,
+            )
         axes.set(
             xlabel="probability of the chosen option, %",
             ylabel="right, %",

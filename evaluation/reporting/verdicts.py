@@ -26,6 +26,13 @@ METRIC_TITLES = {
 }
 
 
+def metric_title(compared: Comparison, metric: str) -> str:
+    """Return a metric's title in the report; that of another library is its name."""
+    if not compared.task_type.has_metric_titles:
+        return metric
+    return METRIC_TITLES.get(metric, metric)
+
+
 def verdict(compared: Comparison) -> str:
     """Return a task's outcome: the first model against the second and the last.
 
@@ -33,7 +40,7 @@ def verdict(compared: Comparison) -> str:
     """
     metric = compared.metric
     subject = (
-        f"{METRIC_TITLES.get(metric, metric)} on {compared.samples:,} {compared.task_type.unit}"
+        f"{metric_title(compared, metric)} on {compared.samples:,} {compared.task_type.unit}"
         f" ({compared.title})"
     )
     sentence = f"{subject}{_outcome(compared)}."

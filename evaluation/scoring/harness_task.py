@@ -35,6 +35,7 @@ class HarnessTask(TaskType[LmEvalTask]):
     compared_key = "score"
     uses_protocol = False
     sample_schema = ScoredHarnessDocument
+    has_metric_titles = False
     aggregation = "mean"
 
     def of_entry(self, entry: Mapping[str, Any]) -> "HarnessTask":

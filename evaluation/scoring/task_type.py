@@ -56,6 +56,8 @@ class TaskType(ABC, Generic[T]):
     uses_protocol: bool
     """Whether the protocol decides its scores."""
     sample_schema: type[BaseModel]
+    has_metric_titles: bool = True
+    """Whether reports show titles in place of its metrics' names."""
 
     def of_entry(self, entry: Mapping[str, Any]) -> "TaskType[T]":
         """Return the type for a task's entry in `results.json`, if its metric depends on that."""

@@ -16,8 +16,8 @@ from evaluation.question_sets.fields import Fields
 from evaluation.question_sets.question import Question, sample_options
 from evaluation.question_sets.reader import Reader
 from evaluation.tasks.generation import GenerationTask
-from galen import recipe, yaml_text
-from galen.errors import UsageError, did_you_mean
+from galen import recipe, shipped, yaml_text
+from galen.errors import DataError, UsageError, closest, did_you_mean
 
 BUILT_IN = Path(__file__).parent
 LM_EVAL = "lm_eval:"
@@ -109,8 +109,18 @@ class MultipleChoiceTask:
         return name if name.startswith(rows.HUB) else data / name
 
     def files(self, data: Path, name: str) -> list[Path]:
-        """Return the files of `name`, one of the task's files or folders, on this machine."""
-        return rows.files(self.source(data, name), self.layout().table)
+        """Return the files of `name`, one of the task's files or folders, on this machine.
+
+        Raises:
+            DataError: they do not exist; says where a published question set comes from.
+        """
+        source = self.source(data, name)
+        if self.reader != "galen" and isinstance(source, Path) and not source.exists():
+            raise DataError(
+                f"there is no file {source}; docs/evaluation.md#download-locations says where to"
+                " get it (paths are below --data)"
+            )
+        return rows.files(source, self.layout().table)
 
     def questions(self, data: Path) -> list[Question]:
         """Read the questions to score.
@@ -198,12 +208,26 @@ def load(name: str) -> tuple[str, Task]:
             f"unknown task {name!r}; {did_you_mean(name, built_in)}"
             " (or give the path of a task's .yaml file)"
         )
+    _check_exists(path)
     specification: Task = recipe.load(_KINDS[_kind(path)], path)
     if isinstance(specification, MultipleChoiceTask | GenerationTask):
         for section in (specification.fields, specification.prompt):
             if section is not None:
                 section.yaml = str(path)
     return path.stem, specification
+
+
+def _check_exists(path: Path) -> None:
+    """Refuse a task file that does not exist.
+
+    Raises:
+        UsageError: it does not; suggests one of the same folder.
+    """
+    if shipped.resolve(path).exists():
+        return
+    meant = closest(path.name, [file.name for file in path.parent.glob("*.yaml")])
+    hint = f"; did you mean {str(path.with_name(meant))!r}?" if meant else ""
+    raise UsageError(f"there is no task file {path}{hint}")
 
 
 def _kind(path: Path) -> str:

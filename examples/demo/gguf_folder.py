@@ -1,5 +1,7 @@
 """Conversion of a Llama GGUF file to a Hugging Face folder (safetensors, config, tokenizer)."""
 
+import contextlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,9 @@ def gguf_to_hf(gguf: Path, output: Path) -> None:
     )
     _restore_digits(tokenizer, gguf)
     options = {"gguf_file": gguf.name, "dtype": torch.float32, "trust_remote_code": False}
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, **options)
+    # a bar of the tensors, which no option hides
+    with contextlib.redirect_stderr(io.StringIO()):
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, **options)
     fields = {
         name: value for name, value in loaded.config.to_dict().items() if name not in _GGUF_FIELDS
     }

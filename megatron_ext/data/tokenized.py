@@ -120,17 +120,14 @@ def _training_data(
     samples = samples_needed(recipe)
     if not data.sources:
         train = _token_weighted(reader, data.train, samples)
-        return train, [_epoch_count(recipe, "the training data", data.train, train)]
+        return train, [_epoch_count(recipe, "the training data", train)]
     blend = Blend(_phases(recipe, samples))
     sources = {
         name: _token_weighted(reader, data.sources[name].train, count)
         for name, count in blend.counts.items()
         if count
     }
-    epochs = [
-        _epoch_count(recipe, f"source {name}", data.sources[name].train, dataset)
-        for name, dataset in sources.items()
-    ]
+    epochs = [_epoch_count(recipe, f"source {name}", dataset) for name, dataset in sources.items()]
     return BlendedSamples(blend, sources), epochs
 
 
@@ -175,15 +172,19 @@ def _is_array(path: Path) -> bool:
     return True
 
 
-def _epoch_count(recipe: Recipe, name: str, prefixes: list[str], dataset: Any) -> EpochCount:
+def _epoch_count(recipe: Recipe, name: str, dataset: Any) -> EpochCount:
     """Return how often the run reads some files."""
     data = recipe.data
-    tokens = sum(token_count(prefix) for prefix in prefixes)
+    samples = f"{len(dataset):,} of {dataset.per_pass:,}"
+    per_epoch = ""
+    if len(dataset) > dataset.per_pass:
+        samples = f"{len(dataset):,}"
+        per_epoch = f", {dataset.per_pass:,} per epoch"
     # not by tokens: a sequence may contain padding
     epochs = len(dataset) / dataset.per_pass
     message = (
-        f"{name}: {len(dataset):,} sequences of {data.seq_length:,} tokens are read, where"
-        f" {dataset.per_pass:,} hold all {tokens:,} tokens: {epochs:,.2f} epochs"
+        f"{name}: reads {samples} sequences of {data.seq_length:,} tokens{per_epoch}"
+        f" ({epochs:,.2f} epochs)"
     )
     if epochs <= data.warn_above_epochs:
         return EpochCount(message, exceeds_limit=False)

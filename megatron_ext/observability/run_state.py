@@ -56,8 +56,8 @@ class RunState:
         return self.train[-1]["step"] if self.train else 0
 
     @property
-    def loss(self) -> float | None:
-        """Mean loss of the last steps."""
+    def smoothed_loss(self) -> float | None:
+        """Mean loss of the last steps; `train[-1]["loss"]` is that of the last one."""
         return (
             statistics.fmean(record["loss"] for record in self.train[-RECENT:])
             if self.train
@@ -129,7 +129,7 @@ def figures(state: RunState) -> dict[str, str]:
     shown = {"status": state.status}
     if state.train:
         last = state.train[-1]
-        shown["loss"] = f"{state.loss:.4f} (last {last['loss']:.4f})"
+        shown["loss"] = f"{state.smoothed_loss:.4f} (last {last['loss']:.4f})"
         shown["grad norm"] = f"{last['grad_norm']:.3f}"
         shown["lr"] = f"{last['lr']:.2e}"
         shown["tokens"] = f"{last['tokens']:,}"

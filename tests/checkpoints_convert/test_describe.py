@@ -72,5 +72,5 @@ def test_incomplete_ones_are_named(checkpoint, model, tmp_path, capsys):
 
 
 def test_no_checkpoint(tmp_path):
-    with pytest.raises(DataError, match="is no checkpoint"):
+    with pytest.raises(DataError, match="is not a checkpoint"):
         describe.main([str(tmp_path)])

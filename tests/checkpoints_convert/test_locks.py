@@ -138,7 +138,7 @@ def test_an_import_does_not_mix_with_existing_files(tmp_path, model, checkpoint)
     ):
         before = content(output)
         with pytest.raises(
-            DataError, match=r"is no Megatron checkpoint, it holds .*; choose another --output"
+            DataError, match=r"is not a Megatron checkpoint, it holds .*; choose another --output"
         ):
             main([option, str(source), "--output", str(output)])
         assert content(output) == before

@@ -173,7 +173,7 @@ MISTAKES = {
         bomb,
         "does not describe a model of NeMo: .* expands to more than 50,000 values",
     ),
-    "no context": (lambda nemo: shutil.rmtree(nemo / "context"), "is no NeMo 2 checkpoint"),
+    "no context": (lambda nemo: shutil.rmtree(nemo / "context"), "is not a NeMo 2 checkpoint"),
     "code in model.yaml": (plant, "does not describe a model of NeMo"),
     "another model": (
         lambda nemo: (nemo / "context" / "model.yaml").write_text(

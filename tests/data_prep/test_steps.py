@@ -153,7 +153,7 @@ def test_a_report_without_texts(corpus, tmp_path):
         ),
         (
             "[{step: language, languages: [eng, english]}]",
-            "language: languages: english is no language code",
+            "language: languages: english is not a language code",
         ),
     ],
 )

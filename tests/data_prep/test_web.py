@@ -55,7 +55,7 @@ def stats(reader):
 def test_a_selector_selects_the_content():
     assert page_text(parse(PAGE.encode()), "main") == ("Asthma", "\n\n".join(BLOCKS))
     assert page_text(parse(PAGE.encode()), "#nothing") == ("Asthma - Site", "")
-    with pytest.raises(ValueError, match=r"'main\[' is no CSS selector"):
+    with pytest.raises(ValueError, match=r"'main\[' is not a CSS selector"):
         HtmlReader.Options(content="main[")
 
 

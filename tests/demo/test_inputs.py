@@ -49,9 +49,12 @@ def requirements(tmp_path, monkeypatch) -> Path:
     return path
 
 
-def test_fetch_extracts_one_file_and_repeats_only_if_damaged(inputs, requirements, tmp_path):
+def test_fetch_extracts_one_file_and_repeats_only_if_damaged(inputs, requirements, tmp_path, capfd):
     source = inputs.Source("some-data", {"data/one.txt": DIGEST})
     [path] = inputs.fetch(source, tmp_path / "cache", requirements)
+    printed = capfd.readouterr()
+    # nothing of pip's
+    assert (printed.out, printed.err) == (f"{path}  (0.0 MB, hash checked)\n", "")
     assert path.read_bytes() == CONTENT
     assert list((tmp_path / "cache").iterdir()) == [path]
     path.write_bytes(CONTENT[:3])
@@ -154,6 +157,7 @@ def test_gguf_becomes_a_plain_hugging_face_folder(inputs, tmp_path, capsys):
     written = write_gguf(tmp_path / "tiny.gguf")
     output = tmp_path / "tiny"
     inputs.convert(tmp_path / "tiny.gguf", output)
+    assert "de-quantizing" not in capsys.readouterr().err
     model = transformers.AutoModelForCausalLM.from_pretrained(output)
     assert (
         model.model.layers[0].mlp.gate_proj.weight.numpy(force=True) == written["blk.0.ffn_gate"]

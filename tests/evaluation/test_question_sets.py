@@ -518,7 +518,7 @@ def test_select_by_published_ids_and_subjects(read, tmp_path):
         (
             "medqa",
             {"question": "?", "options": [{"key": 1, "value": "x"}], "answer_idx": "A"},
-            "line 1: no record in the layout 'medqa'",
+            "line 1: not a record in the layout 'medqa'",
         ),
         (
             "medqa",
@@ -533,7 +533,7 @@ def test_select_by_published_ids_and_subjects(read, tmp_path):
         (
             "igakuqa",
             {"problem_id": "1", "problem_text": "?", "choices": ["a", "b"], "answer": [1]},
-            "no record in the layout 'igakuqa'",
+            "not a record in the layout 'igakuqa'",
         ),
         (
             "igakuqa",
@@ -543,7 +543,7 @@ def test_select_by_published_ids_and_subjects(read, tmp_path):
         (
             "frenchmedmcqa",
             {f"answer_{n}": n for n in "abcde"} | {"correct_answers": [7]},
-            "no record in the layout 'frenchmedmcqa'",
+            "not a record in the layout 'frenchmedmcqa'",
         ),
         (
             "medqa",
@@ -553,7 +553,7 @@ def test_select_by_published_ids_and_subjects(read, tmp_path):
         (
             "truthfulqa",
             {"question": "?", "mc1_targets": ["a"]},
-            "no record in the layout 'truthfulqa'",
+            "not a record in the layout 'truthfulqa'",
         ),
     ],
 )

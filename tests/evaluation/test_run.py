@@ -81,12 +81,17 @@ def test_results_items_and_manifest_have_the_agreed_form(arguments, tmp_path, ti
         "mesh_topics": 9,
         "pubmed_perplexity": 7,
     }
-    assert "mesh_topics" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.startswith("tiny\n") and "mesh_topics" in printed
 
 
-def test_a_killed_run_resumes_and_gives_the_same_bits(arguments, tmp_path, caplog):
+def test_a_killed_run_resumes_and_gives_the_same_bits(
+    arguments, tmp_path, tiny_llama, caplog, capsys
+):
     small = [*arguments, "--max-batch-tokens", "300"]
     run.main(small)
+    # the table is headed by the model, where it has no other name
+    assert capsys.readouterr().out.startswith(f"{tiny_llama.name}\n")
     scores, whole = tmp_path / "scores", tmp_path / "whole"
     shutil.copytree(scores, whole)
     # as a kill leaves it: no results, the first task cut in a line, the second not begun

@@ -236,5 +236,5 @@ def test_mistakes_are_reported(arguments, tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         export.main([*arguments, "--scores", str(tmp_path)])
     arguments[1] = str(tmp_path)
-    with pytest.raises(DataError, match="was the stage that writes it finished"):
+    with pytest.raises(DataError, match="did `galen finetune` that writes it finish"):
         export.main(arguments)

@@ -40,6 +40,8 @@ def test_missing_and_damaged(tmp_path):
         manifest.read(tmp_path / "none.json")
     with pytest.raises(DataError, match=f"^there is no folder {tmp_path}/none; give "):
         manifest.read(tmp_path / "none")
+    with pytest.raises(DataError, match="give the one that `galen curate` wrote"):
+        manifest.read(tmp_path / "none", stage="curate")
     (tmp_path / manifest.NAME).write_text("{")
     with pytest.raises(DataError, match="is not a manifest"):
         manifest.read(tmp_path)

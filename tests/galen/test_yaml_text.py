@@ -66,7 +66,7 @@ def test_not_text_and_endless_files(tmp_path):
     with pytest.raises(UsageError, match="not UTF-8 text"):
         yaml_text.read(path)
     path.write_bytes(b"# " + b"x" * yaml_text.MAX_BYTES)
-    with pytest.raises(UsageError, match="this is no recipe"):
+    with pytest.raises(UsageError, match="this is not a recipe"):
         yaml_text.read(path)
 
 

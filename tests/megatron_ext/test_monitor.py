@@ -66,7 +66,7 @@ def test_state_of_a_run_folder(folder):
         20,
         0.45,
     )
-    assert state.loss == pytest.approx(5 - 20.5 / 10)  # the mean of steps 11 to 30
+    assert state.smoothed_loss == pytest.approx(5 - 20.5 / 10)  # the mean of steps 11 to 30
     assert state.seconds_left == pytest.approx(5.0)  # ten steps of half a second
     assert (state.status, state.ended) == ("running", False)
     assert [event["kind"] for event in state.events] == ["skipped"]

@@ -38,7 +38,7 @@ class LanguageFilter(DocumentFilter[LanguageSettings]):
         self.languages = {medline_code(language) for language in settings.languages}
         if wrong := [code for code in self.languages if len(code) != 3]:
             raise UsageError(
-                f"language: languages: {', '.join(wrong)} is no language code such as eng or en"
+                f"language: languages: {', '.join(wrong)} is not a language code such as eng or en"
             )
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:

@@ -82,7 +82,7 @@ def test_several_processes_give_the_same_samples(arguments, tmp_path):
     [
         (["--num-fewshot", "1"], "num_fewshot: not set → 1"),
         (["--fewshot-seeds", "7"], "fewshot_seed"),
-        (["--lm-eval-gen-kwargs", "max_gen_toks=3"], "gen_kwargs"),
+        (["--lm-eval-gen-kwargs", "max_gen_toks=3"], "generation_kwargs"),
         (["--limit", "3"], "limit"),
         (["--chat-template", "auto"], "chat_template"),
     ],
@@ -219,3 +219,69 @@ def test_a_conversation_has_the_system_prompt_and_turns(arguments, tmp_path):
     assert written["arguments"]["gen_args_0"]["arg_0"] == prompt
     [path] = (tmp_path / "scores").rglob("results_*.json")
     assert json.loads(path.read_text())["system_instruction"] == "Be brief."
+
+
+OWN_TASK = """
+task: heart_quiz
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+repeats: 3
+generation_kwargs: {{until: ["\\n"], do_sample: true, temperature: 1.0, max_gen_toks: 4}}
+process_results: !function own.process_results
+metric_list:
+  - metric: length
+    aggregation: !function own.longest
+    higher_is_better: true
+filter_list:
+  - name: all
+    filter: [{{function: take_first_k, k: 3}}]
+"""
+OWN_CODE = """
+def process_results(doc, results):
+    return {"length": max(map(len, results[0]))}
+
+def longest(items):
+    return max(items)
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder with a task of one's own: repeated sampling, own metric and aggregation."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text('{"question": "A", "answer": "B"}\n' * 3)
+    (folder / "heart.yaml").write_text(OWN_TASK.format(file=folder / "rows.jsonl"))
+    (folder / "own.py").write_text(OWN_CODE)
+    return folder
+
+
+def test_a_task_of_ones_own(arguments, own, tmp_path):
+    run.main(arguments("lm_eval:heart_quiz", "--lm-eval-include-path", str(own)))
+    of_task = entry(tmp_path / "scores", "lm_eval:heart_quiz")
+    assert of_task["primary_metric"] == "length,all_of_samples"
+    lines = (tmp_path / "scores/samples/lm_eval.heart_quiz.jsonl").read_text().splitlines()
+    samples = list(map(json.loads, lines))
+    assert all(len(set(sample["responses"][0])) == 3 for sample in samples), "sampled"
+    lengths = [max(map(len, sample["responses"][0])) for sample in samples]
+    assert [sample["score"] for sample in samples] == lengths
+    assert of_task["metrics"]["length,all"]["value"] == max(lengths)
+    (own / "own.py").write_text(OWN_CODE.replace("max(items)", "min(items)"))
+    benchmark._loaded.cache_clear()
+    with pytest.raises(UsageError, match=r"belongs to another run .*own\.py"):
+        run.main(arguments("lm_eval:heart_quiz", "--lm-eval-include-path", str(own)))
+
+
+def test_a_task_file_may_name_a_task_of_the_harness(arguments, tmp_path):
+    path = tmp_path / "arc.yaml"
+    path.write_text("kind: lm_eval\ntask: arc_easy\nnum_fewshot: 1\n")
+    run.main(arguments(str(path), "--limit", "2"))
+    of_task = entry(tmp_path / "scores", "arc")
+    assert of_task["settings"]["num_fewshot"] == {"arc_easy": 1}
+    path.write_text("kind: lm_eval\ntask: headqa\n")
+    with pytest.raises(UsageError, match="'headqa' is a list of tasks"):
+        run.main(arguments(str(path), output="other"))

@@ -217,7 +217,7 @@ def test_records_that_are_all_excluded_are_counted(read):
         ),
         ((" key", " key\n  answer_format: index"), r"must be an integer from 0 to 1, not '2'"),
         ((" key", " key\n  answer_format: text"), r"'2' is no option's text: A ' one '"),
-        ((" key", " key"), r"fields\.answer' of .*: '2' is no option's label: A, B"),
+        ((" key", " key"), r"fields\.answer' of .*: '2' is not an option's label: A, B"),
         ((" stem", " stem\n  filter: kept"), r"fields\.filter' of .*: 'kept' is undefined"),
     ],
 )

@@ -1,7 +1,7 @@
 import pytest
 
 from evaluation.tasks import task
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 
 
 def test_built_in_tasks_load():
@@ -43,5 +43,15 @@ def test_wrong_task_files(tmp_path, text, message):
 
 
 def test_a_missing_task_file():
-    with pytest.raises(UsageError, match=r"cannot read the recipe missing\.yaml"):
+    with pytest.raises(UsageError, match=r"there is no task file missing\.yaml"):
         task.load("missing.yaml")
+    with pytest.raises(UsageError, match=r"; did you mean '.*/mesh_topics\.yaml'"):
+        task.load(str(task.BUILT_IN / "mesh_topic.yaml"))
+
+
+def test_missing_files_of_a_published_task(tmp_path):
+    _, medqa = task.load("medqa")
+    with pytest.raises(
+        DataError, match=r"there is no file .*test\.jsonl; docs/evaluation\.md#down"
+    ):
+        medqa.files(tmp_path, medqa.file)

@@ -1,26 +1,23 @@
 """Results as plain text, one line per metric."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from evaluation.reporting.verdicts import number
 
-def table(results: dict[str, Any]) -> str:
-    """Return the results as plain text, one line per metric."""
+
+def table(results: dict[str, Any], heading: str) -> str:
+    """Return the results as plain text, one line per metric, below a heading."""
     rows = [["task", "samples", "metric", "value", "95 % interval"]]
     notes = []
     for name, entry in results["tasks"].items():
         for metric, estimate in entry["metrics"].items():
-            interval = _interval(estimate)
+            value = number(estimate["value"], metric)
+            interval = _interval(estimate, metric)
             if metric == "accuracy":
                 interval += _accuracy_remarks(entry)
-            rows.append([name, str(entry["samples"]), metric, f"{estimate['value']:.4g}", interval])
-        if clean := entry.get("clean"):
-            interval = (
-                f"{_interval(clean)}  ({entry['contaminated']} contaminated samples excluded)"
-            )
-            rows.append([name, str(clean["samples"]), "clean", f"{clean['value']:.4g}", interval])
-        if subset := entry.get("contaminated_subset"):
-            value = f"{subset['value']:.4g}"
-            rows.append([name, str(subset["samples"]), "contaminated", value, _interval(subset)])
+            rows.append([name, str(entry["samples"]), metric, value, interval])
+        rows += [[name, *cells] for cells in _contamination(entry)]
         rows += [[name, *cells] for cells in _order_bias(entry.get("order_bias"))]
         if "one_sided" in entry:
             notes.append(f"note: {name}: {entry['one_sided']}")
@@ -31,7 +28,20 @@ def table(results: dict[str, Any]) -> str:
         lines.append("  ".join(cells).rstrip())
     if "endpoint" in results:
         notes.append(_usage(results["endpoint"]))
-    return "\n".join([results["model"]["name"], *lines, *notes])
+    return "\n".join([heading, *lines, *notes])
+
+
+def _contamination(entry: dict[str, Any]) -> list[list[str]]:
+    """Return the rows of a task's clean and contaminated samples, without the task."""
+    primary = entry.get("primary_metric") or next(iter(entry["metrics"]))
+    rows = []
+    for title, key in (("clean", "clean"), ("contaminated", "contaminated_subset")):
+        if subset := entry.get(key):
+            interval = _interval(subset, primary)
+            rows.append([str(subset["samples"]), title, number(subset["value"], primary), interval])
+    if entry.get("clean"):
+        rows[0][-1] += f"  ({entry['contaminated']} contaminated samples excluded)"
+    return rows
 
 
 def _usage(endpoint: dict[str, Any]) -> str:
@@ -48,17 +58,20 @@ def _usage(endpoint: dict[str, Any]) -> str:
     return text if endpoint["cost"] is None else f"{text}; cost {endpoint['cost']:,.4f}"
 
 
-def _interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['low']:.4g} to {estimate['high']:.4g}"
+def _interval(estimate: Mapping[str, float], metric: str) -> str:
+    low = number(estimate["low"], metric)
+    high = number(estimate["high"], metric)
+    return f"{low.removesuffix(' %')} to {high}"
 
 
 def _accuracy_remarks(entry: dict[str, Any]) -> str:
     """Return chance level and standard deviation over runs, where a task has them."""
     remarks = ""
     if entry.get("chance") is not None:
-        remarks += f"  (chance {entry['chance']:.4g})"
+        remarks += f"  (chance {number(entry['chance'], 'accuracy')})"
     if "sd" in entry:
-        remarks += f"  (sd over {len(entry['runs'])} runs {entry['sd']:.4g})"
+        deviation = number(entry["sd"], "accuracy")
+        remarks += f"  (sd over {len(entry['runs'])} runs {deviation})"
     return remarks
 
 
@@ -77,7 +90,7 @@ def _order_bias(entry: dict[str, Any] | None) -> list[list[str]]:
         return []
     rows = []
     for key, title in _ORDER_METRICS.items():
-        cells = [str(entry["questions"]), title, f"{entry[key]['value']:.4g}"]
-        rows.append([*cells, _interval(entry[key])])
+        cells = [str(entry["questions"]), title, number(entry[key]["value"], key)]
+        rows.append([*cells, _interval(entry[key], key)])
     rows[0][-1] += f"  (mean of {entry['orders']} orders of the options)"
     return rows

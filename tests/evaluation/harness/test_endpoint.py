@@ -1,0 +1,45 @@
+"""Harness tasks of three types of output at an OpenAI-compatible endpoint."""
+
+import json
+
+import pytest
+
+from evaluation import run
+from tests.evaluation.backends.openai_server import serving
+
+
+def samples_of(folder, name):
+    lines = (folder / "samples" / f"lm_eval.{name}.jsonl").read_text("utf-8").splitlines()
+    return {sample["id"]: sample for sample in map(json.loads, lines)}
+
+
+def flat(value):
+    """Return the log-likelihoods and texts of nested lists."""
+    return [leaf for item in value for leaf in flat(item)] if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("arc_easy", []), ("nq_open", ["--lm-eval-gen-kwargs", "max_gen_toks=6"]), ("wikitext", [])],
+)
+def test_harness_tasks_score_as_with_transformers(
+    long_llama, harness_data, tmp_path, name, options
+):
+    words = ["--tasks", f"lm_eval:{name}", "--data", harness_data, "--limit", "4", *options]
+    local = ["--model", long_llama, "--device", "cpu", "--output", tmp_path / "local"]
+    run.main([str(word) for word in [*words, *local]])
+    with serving(long_llama) as server:
+        words += ["--backend", "openai", "--base-url", server.url, "--model-name", "tiny"]
+        words += ["--route", "completions", "--output", tmp_path / "scores"]
+        if name == "wikitext":  # begins with the model's own token
+            words += ["--tokenizer", long_llama]
+        run.main([str(word) for word in words])
+    ours = samples_of(tmp_path / "local", name)
+    theirs = samples_of(tmp_path / "scores", name)
+    assert set(ours) == set(theirs) and ours
+    for id_, sample in ours.items():
+        expected, actual = flat(sample["responses"]), flat(theirs[id_]["responses"])
+        if name == "nq_open":
+            assert actual == expected
+        else:
+            assert actual == pytest.approx(expected, rel=1e-5)
