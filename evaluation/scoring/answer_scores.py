@@ -32,21 +32,33 @@ class AnswerScore:
     """With f1: whether the answer is a reference, normalized as in SQuAD's script."""
 
 
-Scorer = Callable[[GenerationTask, ReferenceQuestion, str], AnswerScore]
+Scorer = Callable[[GenerationTask, ReferenceQuestion, str, bool], AnswerScore]
+"""From task, question, answer, and whether the answer ended before the token limit."""
 UNPARSED = AnswerScore(None, 0.0)
 
 
-def score(task: GenerationTask, question: ReferenceQuestion, answer: str) -> AnswerScore:
-    """Score an answer; the thinking must have been removed."""
+def score(
+    task: GenerationTask, question: ReferenceQuestion, answer: str, is_finished: bool = True
+) -> AnswerScore:
+    """Score an answer.
+
+    Args:
+        task: its metric.
+        question: the question with its references.
+        answer: without the thinking.
+        is_finished: False if the token limit ended it.
+    """
     if task.regex_pattern is not None:
         matches = list(re.finditer(task.regex_pattern, answer))
         if not matches:
             return UNPARSED
         answer = (matches[-1][1] if matches[-1].re.groups else matches[-1][0]) or ""
-    return SCORERS[task.metric](task, question, answer.strip())
+    return SCORERS[task.metric](task, question, answer.strip(), is_finished)
 
 
-def _exact_match(task: GenerationTask, question: ReferenceQuestion, answer: str) -> AnswerScore:
+def _exact_match(
+    task: GenerationTask, question: ReferenceQuestion, answer: str, is_finished: bool
+) -> AnswerScore:
     if not answer:
         return UNPARSED
     is_correct = any(
@@ -63,7 +75,9 @@ def _exact_match(task: GenerationTask, question: ReferenceQuestion, answer: str)
     return AnswerScore(answer, float(is_correct))
 
 
-def _f1(task: GenerationTask, question: ReferenceQuestion, answer: str) -> AnswerScore:
+def _f1(
+    task: GenerationTask, question: ReferenceQuestion, answer: str, is_finished: bool
+) -> AnswerScore:
     if not answer:
         return AnswerScore(None, 0.0, False)
     best = max(reference_metrics.token_f1(answer, item) for item in question.references)
@@ -74,9 +88,11 @@ def _f1(task: GenerationTask, question: ReferenceQuestion, answer: str) -> Answe
     return AnswerScore(answer, best, is_exact)
 
 
-def _numeric(task: GenerationTask, question: ReferenceQuestion, answer: str) -> AnswerScore:
+def _numeric(
+    task: GenerationTask, question: ReferenceQuestion, answer: str, is_finished: bool
+) -> AnswerScore:
     references = reference_values(question)
-    value = answer_values.extract(answer, references[0])
+    value = answer_values.extract(answer, references[0], is_finished)
     if value is None:
         return UNPARSED
     limits = number_limits(question)

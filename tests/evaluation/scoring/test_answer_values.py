@@ -123,3 +123,17 @@ def test_long_answers_take_no_long_time(text):
     for like in (1.0, (0, 0), datetime.date.min):
         answer_values.extract(text * 50_000, like)
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("140 - 53 = 87", None),
+        ("Answer: 12", None),  # perhaps 12.5
+        ("Answer: 12 mL/m", 12.0),
+        ("Answer: 12.5\nThis is", 12.5),
+        ("", None),
+    ],
+)
+def test_answers_that_the_token_limit_ended(answer, value):
+    assert answer_values.extract(answer, 1.0, is_finished=False) == value
