@@ -94,9 +94,14 @@ def check(task: GenerationTask, question: ReferenceQuestion) -> None:
     Raises:
         DataError: one is no value, or the limits are no numbers.
     """
-    if task.metric == "numeric":
-        reference_values(question)
-        number_limits(question)
+    if task.metric != "numeric":
+        return
+    for key, read in (("answer", reference_values), ("lower", number_limits)):
+        try:
+            read(question)
+        except DataError as error:
+            where = f"{task.fields.yaml}: key 'fields.{key}'"
+            raise DataError(f"{where}: question {question.id!r}: {error}") from None
 
 
 def reference_values(question: ReferenceQuestion) -> list[Value]:
@@ -110,12 +115,12 @@ def reference_values(question: ReferenceQuestion) -> list[Value]:
         value = answer_values.parse(reference)
         if value is None:
             raise DataError(
-                f"question {question.id!r}: the reference {reference!r} is no number (1,234.5),"
+                f"the reference {reference!r} is no number (1,234.5),"
                 " date (MM/DD/YYYY) or gestational age (17 weeks, 4 days)"
             )
         values.append(value)
     if len({type(value) for value in values}) > 1:
-        raise DataError(f"question {question.id!r}: the references are values of different types")
+        raise DataError("the references are values of different types")
     return values
 
 
@@ -134,7 +139,7 @@ def number_limits(question: ReferenceQuestion) -> tuple[float, float] | None:
         return None
     numbers = [value for value in values if isinstance(value, float)]
     if len(numbers) < 2:
-        raise DataError(f"question {question.id!r}: the limits {question.limits} are no numbers")
+        raise DataError(f"the limits {question.limits} are no numbers")
     return min(numbers), max(numbers)  # 95 % of a negative number is the higher one
 
 

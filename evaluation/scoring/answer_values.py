@@ -51,7 +51,8 @@ _BOUND = re.compile(
     r"|below|above|up to|between))\s*$",
     re.IGNORECASE,
 )
-_EQUALS = re.compile(r"=\s*$")
+_LONGEST_BOUND = 24
+"""Characters of a bound with its white space."""
 _DATE = re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,2})/(\d{4})(?![\d/])", re.ASCII)
 _AGE = re.compile(
     r"(?<![\d.,])(\d{1,4})\s*weeks?[\"']?\s*,?\s*(?:and\s*)?[\"']?(\d{1,2})\s*days?"
@@ -200,8 +201,12 @@ def _clear(line: str, numbers: list[_Number], index: int) -> float | None:
     gaps = itertools.pairwise(neighbors)
     if any(_JOINT.fullmatch(line, first.end, second.start) for first, second in gaps):
         return None
-    return None if _BOUND.search(line, 0, number.start) else number.value
+    before = max(number.start - _LONGEST_BOUND, 0)
+    return None if _BOUND.search(line, before, number.start) else number.value
 
 
 def _follows_equals(line: str, number: _Number) -> bool:
-    return _EQUALS.search(line, 0, number.start) is not None
+    position = number.start - 1
+    while position >= 0 and line[position].isspace():
+        position -= 1
+    return position >= 0 and line[position] == "="
