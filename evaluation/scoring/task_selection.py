@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation.harness import benchmark
+from evaluation.harness import task_index
 from evaluation.scoring.recipe import Recipe
 from evaluation.tasks import task
 from evaluation.tasks.generation import GenerationTask
@@ -65,7 +65,7 @@ def _named(reference: str, options: Recipe) -> Iterator[tuple[str, Task]]:
         if not reference.startswith(task.LM_EVAL):
             yield name, overridden
             return
-        for member in benchmark.expand(overridden):
+        for member in task_index.expand(overridden):
             yield f"{task.LM_EVAL}{member}", replace(overridden, task=member)
     elif isinstance(specification, MultipleChoiceTask):
         yield name, _overridden(specification, options.fewshot_examples, options.num_fewshot)
