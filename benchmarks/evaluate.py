@@ -5,6 +5,7 @@ On the same prompts, with the same model, precision and batch.
     python benchmarks/evaluate.py --model MODEL --task mmlu_anatomy --data DATA --num-fewshot 5
     python benchmarks/evaluate.py --model MODEL --task pubmedqa --data DATA --limit 500 --part 25 \\
         --items pubmedqa.jsonl
+    python benchmarks/evaluate.py --model MODEL --task gsm8k_cot --data DATA --num-fewshot 8
 
 The prompts and continuations are those that the harness builds from its own task file; DATA is a
 folder of data sets as for `galen evaluate --tasks lm_eval:NAME`, for example
@@ -12,17 +13,20 @@ folder of data sets as for `galen evaluate --tasks lm_eval:NAME`, for example
 counted where they are equal (`galen_prompts_equal`; null for tasks that Galen has not). Few-shot
 examples are the first ones of their split on both sides.
 
-Both give the log-likelihood of each continuation; the predictions are compared, too. The harness
-runs with its own `batch_size`; Galen's batches hold at most as many tokens as one of its batches of
-the longest prompts. Loading the model and a first batch are not counted, tokenizing is. The sides
-take turns, part by part, so that another load of the machine affects both; an interrupted run with
---items resumes.
+Both give the log-likelihood of each continuation, or the text of a generation task; the predictions
+or texts are compared, too. The harness runs with its own `batch_size`; Galen's batches hold at most
+as many tokens as one of its batches of the longest prompts. Loading the model and a first batch are
+not counted, tokenizing is. The sides take turns, part by part, so that another load of the machine
+affects both. On a busy machine the ratio of processor times, as the median of parts, is more robust
+than that of wall times. An interrupted run with --items resumes.
 """
 
 import argparse
 import fnmatch
 import json
 import os
+import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +47,8 @@ from galen import cli, manifest
 from galen.errors import UsageError
 
 SIDES = ("galen", "lm_eval")
+_DEFAULT_MAX_NEW_TOKENS = 256
+"""Of the harness' `hf` model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +75,17 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # a script's folder is on the path, where this file would hide the package `evaluate`
+    folder = Path(__file__).resolve().parent
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != folder]
     task = load_task(arguments.task, arguments.data, arguments.num_fewshot, arguments.limit)
-    prompts = harness_prompts(task)
-    equal = galen_prompts_equal(arguments.task, task, prompts, arguments.num_fewshot)
-    sides = _load_sides(arguments)
+    generates = task.OUTPUT_TYPE == "generate_until"
+    equal = None
+    prompts: list[Any] = task.instances
+    if not generates:
+        prompts = harness_prompts(task)
+        equal = galen_prompts_equal(arguments.task, task, prompts, arguments.num_fewshot)
+    sides = _load_sides(arguments, generates)
     for score in sides.values():
         score(prompts[: arguments.batch])  # memory and threads are ready afterwards
     settings = {name: getattr(arguments, name) for name in ("task", "num_fewshot", "dtype")}
@@ -80,11 +93,13 @@ def main(argv: list[str] | None = None) -> None:
     size = arguments.part or len(prompts)
     for start in range(sum(part["questions"] for part in parts), len(prompts), size):
         chosen = prompts[start : start + size]
-        part: dict[str, Any] = {**settings, "questions": len(chosen), "seconds": {}}
+        part: dict[str, Any] = {**settings, "questions": len(chosen)}
+        part |= {"seconds": {}, "cpu_seconds": {}}
         for name, score in sides.items():
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             part[name] = score(chosen)
             part["seconds"][name] = time.perf_counter() - started
+            part["cpu_seconds"][name] = time.process_time() - cpu_started
         parts.append(part)
         if arguments.items:
             with arguments.items.open("a") as file:
@@ -95,7 +110,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{start + len(chosen)} of {len(prompts)} questions; {', '.join(rates)}", flush=True)
     result: dict[str, Any] = {"questions": len(prompts), "galen_prompts_equal": equal}
     result |= {**settings, "batch": arguments.batch}
-    result |= {**_summary(parts), "versions": manifest.versions()}
+    result |= _speeds(parts)
+    result |= _same_answers(parts) if generates else _same_scores(parts)
+    result |= {"versions": manifest.versions()}
     print(json.dumps(result, indent=1))
 
 
@@ -103,7 +120,7 @@ def load_task(name: str, data: Path, num_fewshot: int = 0, limit: int | None = N
     """Return a task of the installed harness with its requests, over local rows of its data set.
 
     Args:
-        name: a multiple-choice task of the harness.
+        name: a multiple-choice or generation task of the harness.
         data: folder of data sets, as for `galen evaluate --tasks lm_eval:NAME`.
         num_fewshot: few-shot examples, the first ones of their split.
         limit: build requests only for the first so many documents.
@@ -118,8 +135,8 @@ def load_task(name: str, data: Path, num_fewshot: int = 0, limit: int | None = N
             f"{name} is a group; give one of its tasks, such as {min(benchmark.tasks)}"
         )
     task = benchmark.tasks[name]
-    if task.OUTPUT_TYPE != "multiple_choice":
-        raise UsageError(f"{name} is not a multiple-choice task")
+    if task.OUTPUT_TYPE not in ("multiple_choice", "generate_until"):
+        raise UsageError(f"{name} is neither a multiple-choice nor a generation task")
     if num_fewshot:
         from lm_eval.api.samplers import FirstNSampler
 
@@ -177,13 +194,14 @@ def _questions(counterpart: Counterpart, name: str, docs: list[dict[str, Any]]) 
 
 
 def _load_sides(
-    arguments: argparse.Namespace,
-) -> dict[str, Callable[[list[Prompt]], list[list[float]]]]:
-    """Load both programs' models; return a function for each that scores prompts."""
+    arguments: argparse.Namespace, generates: bool
+) -> dict[str, Callable[[list[Any]], list[Any]]]:
+    """Load both programs' models; return a function for each that scores or continues prompts."""
     import torch
     from lm_eval.models.huggingface import HFLM
 
     from evaluation.backends.transformers_backend import TransformersBackend
+    from evaluation.harness.lm import BackendLM
 
     torch.set_num_threads(arguments.threads)
     harness = HFLM(
@@ -193,30 +211,49 @@ def _load_sides(
         batch_size=arguments.batch,
     )
     backend = TransformersBackend(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    if generates:
+        return {
+            "galen": partial(_generate_galen, BackendLM(backend), arguments.batch),
+            "lm_eval": partial(harness.generate_until, disable_tqdm=True),
+        }
     return {
         "galen": partial(_score_galen, backend, arguments.batch),
         "lm_eval": partial(_score_harness, harness),
     }
 
 
-def _summary(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the rates of both sides, and how far their log-likelihoods and predictions differ."""
-    values: dict[str, list[list[float]]] = {name: [] for name in SIDES}
-    seconds = dict.fromkeys(SIDES, 0.0)
+def _speeds(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the rates of both sides, and the ratios of their wall and processor times."""
+    questions = sum(part["questions"] for part in parts)
+    seconds = {name: sum(part["seconds"][name] for part in parts) for name in SIDES}
+    ratios = [part["cpu_seconds"]["lm_eval"] / part["cpu_seconds"]["galen"] for part in parts]
+    return {
+        "questions_per_second": {name: questions / seconds[name] for name in SIDES},
+        "ratio": seconds["lm_eval"] / seconds["galen"],
+        "cpu_time_ratio_median": statistics.median(ratios),
+        "cpu_time_ratios": ratios,
+    }
+
+
+def _same_answers(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return how many generated texts are the same."""
+    same = 0
     for part in parts:
-        for name in SIDES:
-            values[name] += part[name]
-            seconds[name] += part["seconds"][name]
-    rates = {name: len(values[name]) / seconds[name] for name in SIDES}
+        pairs = zip(part["galen"], part["lm_eval"], strict=True)
+        same += sum(ours == theirs for ours, theirs in pairs)
+    return {"same_answers": same}
+
+
+def _same_scores(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return how far the log-likelihoods and predictions of both sides differ."""
     same_predictions = 0
     largest_difference = 0.0
-    for ours, theirs in zip(values["galen"], values["lm_eval"], strict=True):
-        same_predictions += ours.index(max(ours)) == theirs.index(max(theirs))
-        differences = [abs(x - y) for x, y in zip(ours, theirs, strict=True)]
-        largest_difference = max(largest_difference, *differences)
+    for part in parts:
+        for ours, theirs in zip(part["galen"], part["lm_eval"], strict=True):
+            same_predictions += ours.index(max(ours)) == theirs.index(max(theirs))
+            differences = [abs(x - y) for x, y in zip(ours, theirs, strict=True)]
+            largest_difference = max(largest_difference, *differences)
     return {
-        "questions_per_second": rates,
-        "ratio": rates["galen"] / rates["lm_eval"],
         "same_predictions": same_predictions,
         "largest_difference_nats": largest_difference,
     }
@@ -249,6 +286,19 @@ def _score_galen(backend: Any, batch: int, prompts: list[Prompt]) -> list[list[f
     return [scored[index] for index in range(len(requests))]
 
 
+def _generate_galen(lm: Any, batch: int, instances: list[Any]) -> list[str]:
+    """Return the text that Galen generates for each request of the harness."""
+    longest = max(len(lm.tok_encode(instance.args[0])) for instance in instances)
+    limits = [
+        instance.args[1].get("max_gen_toks", _DEFAULT_MAX_NEW_TOKENS) for instance in instances
+    ]
+    batching = Batching(batch * (longest + max(limits)))
+    texts: dict[int, str] = {}
+    for answers in lm.answer([[instance] for instance in instances], batching, repeats=1):
+        texts.update({index: responses[0][0] for index, responses in answers})
+    return [texts[index] for index in range(len(instances))]
+
+
 def _score_harness(harness: Any, prompts: list[Prompt]) -> list[list[float]]:
     """Return the same by lm-evaluation-harness."""
     from lm_eval.api.instance import Instance
@@ -269,7 +319,7 @@ def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(__doc__)
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="DIR", help="Hugging Face model folder")
-    add("--task", required=True, help="a multiple-choice task of lm-evaluation-harness")
+    add("--task", required=True, help="a multiple-choice or generation task of the harness")
     add(
         "--data",
         type=Path,

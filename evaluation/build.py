@@ -2,7 +2,7 @@
 
     galen build-benchmark rationales --reader headqa --questions data/headqa/train_HEAD.json \\
         --output headqa_rationales.jsonl --check checks.csv \\
-        --endpoint http://localhost:8000/v1 --endpoint-model NAME
+        --base-url http://localhost:8000/v1 --model-name NAME
     galen build-benchmark translate --to French --reader medqa \\
         --questions data/medqa/test.jsonl --output medqa_fr.jsonl --local-model DIR
 
@@ -75,9 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError(f"--to must be one of {', '.join(LANGUAGES)}, not {options.to!r}")
     chat = local_chat.chosen(options)
     if chat is None:
-        raise UsageError(
-            "no model is named: give --endpoint and --endpoint-model, or --local-model"
-        )
+        raise UsageError("no model is named: give --base-url and --model-name, or --local-model")
     attempt: Attempt = functools.partial(explained, chat)
     instruction = EXPLAIN + SOLVE
     if options.what == "translate":

@@ -7,7 +7,7 @@ for human judges.
         --output rationales.jsonl --encoder ENCODER
     galen rationales scores/base --task mmedbench_french \\
         --output rationales.jsonl --sheet sheet.csv --judges 3 \\
-        --endpoint http://localhost:8000/v1 --endpoint-model NAME
+        --base-url http://localhost:8000/v1 --model-name NAME
 
 RUN is an output folder of `galen evaluate` under the protocol mmedbench_rationale. Only samples
 whose reference rationale was checked by a human are compared, as in the paper. Each sample is

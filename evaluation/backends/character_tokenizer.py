@@ -23,6 +23,7 @@ class CharacterTokenizer:
     bos_token_id = None
     eos_token_id = None
     name_or_path = ""
+    all_special_tokens: tuple[str, ...] = ()
 
     def __init__(self, has_chat_template: bool) -> None:
         self.chat_template = None

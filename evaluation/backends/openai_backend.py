@@ -31,8 +31,6 @@ from galen.errors import DataError, UsageError
 
 CHAT = "chat/completions"
 COMPLETIONS = "completions"
-LOG = "requests.jsonl"
-"""The endpoint's replies, in the output folder."""
 _NEW_NAME = "max_completion_tokens"
 """What OpenAI's newer models call max_tokens."""
 _MAX_STOPS = 4
@@ -65,7 +63,7 @@ class OpenAIBackend:
         self.endpoint = endpoint
         self._client = OpenAIClient(endpoint.base_url, endpoint.key_variable, endpoint.timeout)
         self._takes_new_name = False
-        self.log = RequestLog(folder / LOG)
+        self.log = RequestLog(folder / request_log.NAME)
         self.tokenizer: Any
         if endpoint.tokenizer is None:
             self.tokenizer = CharacterTokenizer(has_chat_template=endpoint.route == "chat")
@@ -247,7 +245,7 @@ class OpenAIBackend:
             else:
                 entries = logprobs["content"][0]["top_logprobs"]
                 pairs = [(entry["token"], entry["logprob"]) for entry in entries]
-            pairs = [[str(text), float(value)] for text, value in pairs]
+            pairs = [[str(text), float(value)] for text, value in pairs if math.isfinite(value)]
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             pairs = []
         if not pairs:

@@ -1,5 +1,6 @@
 """What is read from the replies of an OpenAI-compatible endpoint."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,9 @@ class EchoedPrompt:
     def score(self, start: int, end: int) -> list[Any]:
         """Return the log-likelihood (nats) of the tokens from start to end, and if it is greedy."""
         selected = self.values[start:end]
-        are_numbers = all(isinstance(value, int | float) for value in selected)
+        are_numbers = all(
+            isinstance(value, int | float) and math.isfinite(value) for value in selected
+        )
         if len(selected) != end - start or not are_numbers:
             raise InvalidReplyError("log-probabilities that do not fit the prompt's tokens")
         pairs = zip(selected, self.tops[start:end], strict=False)
@@ -72,6 +75,8 @@ def answer(reply: dict[str, Any]) -> dict[str, Any]:
         message = choice["message"]
         text = message.get("content") if isinstance(message, dict) else 0
         thinking = _thinking(message) if isinstance(message, dict) else ""
+        if isinstance(text, list):
+            text, thinking = _joined_parts(text)
     else:
         text = choice.get("text", 0)
         thinking = ""
@@ -88,6 +93,20 @@ def answer(reply: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(num_tokens, int):
         num_tokens = None
     return {"text": text, "num_tokens": num_tokens, "truncated": truncated}
+
+
+def _joined_parts(parts: list[Any]) -> tuple[str, str]:
+    """Return the text and the thinking of an answer in parts, as Mistral's endpoint gives them."""
+    texts = {"text": "", "thinking": ""}
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in texts:
+            raise InvalidReplyError(f"an answer with a part {str(part)[:100]!r}")
+        content = part.get(kind)
+        if isinstance(content, list):
+            content = _joined_parts(content)[0]
+        texts[kind] += str(content or "")
+    return texts["text"], texts["thinking"]
 
 
 def _thinking(message: dict[str, Any]) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIN_PREFIX = 16
-"""Tokens that prompts must share before a separate pass for them pays."""
+"""Tokens that a few prompts must share before a separate pass for them pays."""
 _GROUP_COST = 256
-"""Tokens that a further group must save.
+"""Tokens that a further group, or a prefix of many prompts, must save.
 
-Its prefix is a separate pass, and its last batch is not full.
+A prefix is a separate pass, and the last batch of a group is not full.
 """
 
 
@@ -54,7 +54,8 @@ def groups(prompts: Sequence[list[int]]) -> list[PrefixGroup]:
 
 def _without_short_prefix(group: PrefixGroup) -> PrefixGroup:
     """Return the group with a prefix only where a separate pass for it pays."""
-    if group.length >= MIN_PREFIX and len(group.indices) > 1:
+    saved = group.length * (len(group.indices) - 1)
+    if saved >= _GROUP_COST or (saved and group.length >= MIN_PREFIX):
         return group
     return PrefixGroup(0, group.indices)
 

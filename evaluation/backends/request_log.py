@@ -11,6 +11,9 @@ import orjson
 
 from galen.errors import DataError
 
+NAME = "requests.jsonl"
+"""The endpoint's replies, in the output folder."""
+
 
 @dataclass(slots=True)
 class Usage:

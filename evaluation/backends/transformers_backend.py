@@ -19,6 +19,7 @@ from evaluation.backends import (
     generation,
     likelihood,
     model_folder,
+    packed_linear,
     prefix_groups,
     tree_attention,
 )
@@ -63,7 +64,9 @@ class TransformersBackend:
             loaded, self.tokenizer = with_adapter(
                 loaded, self.tokenizer, model_folder.check_adapter(adapter)
             )
-        self.runner = ModelRunner(loaded.to(self.device).eval(), self.tokenizer, self.device)
+        loaded = loaded.to(self.device).eval()
+        packed_linear.pack(loaded)
+        self.runner = ModelRunner(loaded, self.tokenizer, self.device)
 
     @classmethod
     def from_model(cls, model: Any, tokenizer: Any, device: torch.device) -> "TransformersBackend":

@@ -80,11 +80,11 @@ class LocalChat:
 def add_options(parser: argparse.ArgumentParser, role: str) -> None:
     """Add the options that select the chat model; `role` names it in the help."""
     parser.add_argument(
-        "--endpoint",
+        "--base-url",
         metavar="URL",
         help=f"OpenAI-compatible endpoint of {role}, for example http://localhost:8000/v1",
     )
-    parser.add_argument("--endpoint-model", metavar="NAME", help="model name at the endpoint")
+    parser.add_argument("--model-name", metavar="NAME", help="model name at the endpoint")
     parser.add_argument(
         "--local-model",
         type=Path,
@@ -99,10 +99,10 @@ def chosen(options: argparse.Namespace) -> Chat | None:
     Raises:
         UsageError: an endpoint is incomplete, or two models are selected.
     """
-    if (options.endpoint is None) != (options.endpoint_model is None):
-        raise UsageError("--endpoint requires --endpoint-model, and the reverse")
-    if options.endpoint and options.local_model:
-        raise UsageError("--local-model and --endpoint exclude each other")
+    if (options.base_url is None) != (options.model_name is None):
+        raise UsageError("--base-url requires --model-name, and the reverse")
+    if options.base_url and options.local_model:
+        raise UsageError("--local-model and --base-url exclude each other")
     if options.local_model:
         return LocalChat(options.local_model)
-    return ChatEndpoint(options.endpoint, options.endpoint_model) if options.endpoint else None
+    return ChatEndpoint(options.base_url, options.model_name) if options.base_url else None

@@ -41,7 +41,7 @@ def add_chat_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guided-decoding",
         action=argparse.BooleanOptionalAction,
-        help="force JSON answers to their schema (default: with --backend vllm and protocol chat)",
+        help=("force JSON answers to their schema (default: with protocol chat, where possible)"),
     )
     parser.add_argument(
         "--thinking-markers",

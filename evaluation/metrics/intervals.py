@@ -53,13 +53,17 @@ def mean(values: ArrayLike) -> Estimate:
 def clustered_mean(sums: ArrayLike, counts: ArrayLike) -> Estimate:
     """Return the mean of values that come in clusters, with a bootstrap interval over clusters.
 
-    Clusters without values are left out.
+    Clusters without values are left out. Where all values are 0, or all are 1, which leaves a
+    bootstrap without width, the interval is Wilson's for the number of clusters.
 
     Args:
         sums: the sum of each cluster's values.
         counts: the number of its values.
     """
     count = _floats(counts)
+    means = _floats(sums)[count > 0] / count[count > 0]
+    if np.all(means == 0) or np.all(means == 1):
+        return accuracy(means)
     return _ratio(_floats(sums)[count > 0], count[count > 0], lambda values: values)
 
 

@@ -35,7 +35,7 @@ def entry(by_question: Sequence[Sequence[Sequence[Sample]]]) -> dict[str, Any]:
             by_question, lambda orders: [sample["prediction"] is None for sample in orders]
         ),
         "by_position": _by_position(by_question),
-        "interval": "95 %, bootstrap over questions",
+        "interval": "95 %, over questions: Wilson if each counts as 0 or 1, else bootstrap",
     }
 
 
@@ -54,7 +54,9 @@ def _mean(by_question: Sequence[Sequence[Sequence[Sample]]], values: Any) -> dic
     for runs in by_question:
         of_question = [float(value) for orders in runs for value in values(orders)]
         means.append(sum(of_question) / len(of_question))
-    return intervals.mean(means).as_dict()
+    is_proportion = all(value in (0.0, 1.0) for value in means)
+    estimate = intervals.accuracy(means) if is_proportion else intervals.mean(means)
+    return estimate.as_dict()
 
 
 def _by_position(by_question: Sequence[Sequence[Sequence[Sample]]]) -> list[dict[str, Any]]:

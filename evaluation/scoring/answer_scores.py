@@ -32,21 +32,33 @@ class AnswerScore:
     """With f1: whether the answer is a reference, normalized as in SQuAD's script."""
 
 
-Scorer = Callable[[GenerationTask, ReferenceQuestion, str], AnswerScore]
+Scorer = Callable[[GenerationTask, ReferenceQuestion, str, bool], AnswerScore]
+"""From task, question, answer, and whether the answer ended before the token limit."""
 UNPARSED = AnswerScore(None, 0.0)
 
 
-def score(task: GenerationTask, question: ReferenceQuestion, answer: str) -> AnswerScore:
-    """Score an answer; the thinking must have been removed."""
+def score(
+    task: GenerationTask, question: ReferenceQuestion, answer: str, is_finished: bool = True
+) -> AnswerScore:
+    """Score an answer.
+
+    Args:
+        task: its metric.
+        question: the question with its references.
+        answer: without the thinking.
+        is_finished: False if the token limit ended it.
+    """
     if task.regex_pattern is not None:
         matches = list(re.finditer(task.regex_pattern, answer))
         if not matches:
             return UNPARSED
         answer = (matches[-1][1] if matches[-1].re.groups else matches[-1][0]) or ""
-    return SCORERS[task.metric](task, question, answer.strip())
+    return SCORERS[task.metric](task, question, answer.strip(), is_finished)
 
 
-def _exact_match(task: GenerationTask, question: ReferenceQuestion, answer: str) -> AnswerScore:
+def _exact_match(
+    task: GenerationTask, question: ReferenceQuestion, answer: str, is_finished: bool
+) -> AnswerScore:
     if not answer:
         return UNPARSED
     is_correct = any(
@@ -63,7 +75,9 @@ def _exact_match(task: GenerationTask, question: ReferenceQuestion, answer: str)
     return AnswerScore(answer, float(is_correct))
 
 
-def _f1(task: GenerationTask, question: ReferenceQuestion, answer: str) -> AnswerScore:
+def _f1(
+    task: GenerationTask, question: ReferenceQuestion, answer: str, is_finished: bool
+) -> AnswerScore:
     if not answer:
         return AnswerScore(None, 0.0, False)
     best = max(reference_metrics.token_f1(answer, item) for item in question.references)
@@ -74,9 +88,11 @@ def _f1(task: GenerationTask, question: ReferenceQuestion, answer: str) -> Answe
     return AnswerScore(answer, best, is_exact)
 
 
-def _numeric(task: GenerationTask, question: ReferenceQuestion, answer: str) -> AnswerScore:
+def _numeric(
+    task: GenerationTask, question: ReferenceQuestion, answer: str, is_finished: bool
+) -> AnswerScore:
     references = reference_values(question)
-    value = answer_values.extract(answer, references[0])
+    value = answer_values.extract(answer, references[0], is_finished)
     if value is None:
         return UNPARSED
     limits = number_limits(question)
@@ -94,9 +110,14 @@ def check(task: GenerationTask, question: ReferenceQuestion) -> None:
     Raises:
         DataError: one is no value, or the limits are no numbers.
     """
-    if task.metric == "numeric":
-        reference_values(question)
-        number_limits(question)
+    if task.metric != "numeric":
+        return
+    for key, read in (("answer", reference_values), ("lower", number_limits)):
+        try:
+            read(question)
+        except DataError as error:
+            where = f"{task.fields.yaml}: key 'fields.{key}'"
+            raise DataError(f"{where}: question {question.id!r}: {error}") from None
 
 
 def reference_values(question: ReferenceQuestion) -> list[Value]:
@@ -110,12 +131,12 @@ def reference_values(question: ReferenceQuestion) -> list[Value]:
         value = answer_values.parse(reference)
         if value is None:
             raise DataError(
-                f"question {question.id!r}: the reference {reference!r} is no number (1,234.5),"
+                f"the reference {reference!r} is no number (1,234.5),"
                 " date (MM/DD/YYYY) or gestational age (17 weeks, 4 days)"
             )
         values.append(value)
     if len({type(value) for value in values}) > 1:
-        raise DataError(f"question {question.id!r}: the references are values of different types")
+        raise DataError("the references are values of different types")
     return values
 
 
@@ -134,7 +155,7 @@ def number_limits(question: ReferenceQuestion) -> tuple[float, float] | None:
         return None
     numbers = [value for value in values if isinstance(value, float)]
     if len(numbers) < 2:
-        raise DataError(f"question {question.id!r}: the limits {question.limits} are no numbers")
+        raise DataError(f"the limits {question.limits} are no numbers")
     return min(numbers), max(numbers)  # 95 % of a negative number is the higher one
 
 

@@ -11,6 +11,7 @@ The rules are strict: what may mean two values is no value.
 - `3/4` is a quotient, `3 out of 9` is 3, `53 %` is 53. Units are ignored, with the digits in them
   (`mL/min/1.73 m²`, `10^9/L`).
 - Ranges (`12-15`, `12 ± 3`), bounds (`< 5`, `at least 5`), alternatives and terms are no numbers.
+- Of an answer that the token limit ended only a cue's value is read, and not its last word.
 - Dates are MM/DD/YYYY, gestational ages `17 weeks, 4 days` or `(17, 4)`.
 """
 
@@ -51,7 +52,8 @@ _BOUND = re.compile(
     r"|below|above|up to|between))\s*$",
     re.IGNORECASE,
 )
-_EQUALS = re.compile(r"=\s*$")
+_LONGEST_BOUND = 24
+"""Characters of a bound with its white space."""
 _DATE = re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,2})/(\d{4})(?![\d/])", re.ASCII)
 _AGE = re.compile(
     r"(?<![\d.,])(\d{1,4})\s*weeks?[\"']?\s*,?\s*(?:and\s*)?[\"']?(\d{1,2})\s*days?"
@@ -89,12 +91,21 @@ def parse(text: str) -> Value | None:
     return None
 
 
-def extract(answer: str, like: Value) -> Value | None:
+def extract(answer: str, like: Value, is_finished: bool = True) -> Value | None:
     """Return the value of the same type as `like` in a generated answer; None where none is clear.
 
-    The thinking must have been removed.
+    Args:
+        answer: without the thinking.
+        like: a reference.
+        is_finished: False for an answer that the token limit ended: its last word may be cut off,
+            and without a cue its last number is one of a calculation.
     """
+    if not is_finished and answer.split():
+        last_word = answer.split()[-1]
+        answer = answer.removesuffix(last_word)
     cues = list(_CUE.finditer(answer))
+    if not cues and not is_finished:
+        return None
     text = _announced(answer, cues[-1]) if cues else answer
     if isinstance(like, tuple):
         return _last_age(text)
@@ -200,8 +211,12 @@ def _clear(line: str, numbers: list[_Number], index: int) -> float | None:
     gaps = itertools.pairwise(neighbors)
     if any(_JOINT.fullmatch(line, first.end, second.start) for first, second in gaps):
         return None
-    return None if _BOUND.search(line, 0, number.start) else number.value
+    before = max(number.start - _LONGEST_BOUND, 0)
+    return None if _BOUND.search(line, before, number.start) else number.value
 
 
 def _follows_equals(line: str, number: _Number) -> bool:
-    return _EQUALS.search(line, 0, number.start) is not None
+    position = number.start - 1
+    while position >= 0 and line[position].isspace():
+        position -= 1
+    return position >= 0 and line[position] == "="

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.backends import request_log
 from evaluation.backends.base import Backend, Batching
 from evaluation.backends.endpoint import Endpoint
 from evaluation.backends.openai_backend import OpenAIBackend
@@ -343,6 +344,8 @@ def _write_results(
     scored = _scored(plan, samples)
     summaries = _summaries(plan, samples, scored)
     outputs = [plan.output / finished_run.RESULTS]
+    if plan.endpoint is not None:
+        outputs.append(plan.output / request_log.NAME)
     for log in _logs(plan):
         outputs += parts(log.path)
     outputs += _further_files(plan, samples, scored.by_run, record["device"])

@@ -221,8 +221,10 @@ def generation_sample(
     for index, text in enumerate(answers):
         answer, is_cut_off = strip_thinking(text)
         truncated[index] = truncated[index] or is_cut_off
-        unparsed = answer_scores.UNPARSED
-        scores.append(unparsed if truncated[index] else answer_scores.score(task, question, answer))
+        scored = answer_scores.UNPARSED
+        if not truncated[index]:
+            scored = answer_scores.score(task, question, answer, outputs[index].finished)
+        scores.append(scored)
     sample: Sample = {
         "id": question.id,
         "metric": task.metric,

@@ -189,15 +189,7 @@ def _protocol(options: Recipe) -> Protocol:
     Raises:
         UsageError: it does not support one of them.
     """
-    overrides = {key: getattr(options, key) for key in _PROTOCOL_KEYS}
-    if options.fewshot_seeds is not None:
-        overrides["fewshot_seeds"] = tuple(options.fewshot_seeds)
-    if options.system_prompt is not None:
-        overrides["system_prompt"] = _system_prompt(options.system_prompt)
-    if options.thinking_markers is not None:
-        if len(options.thinking_markers) != 2:
-            raise UsageError("--thinking-markers takes two texts, OPEN and CLOSE")
-        overrides["thinking_markers"] = tuple(options.thinking_markers)
+    overrides = _overrides(options)
     if options.guided_decoding and options.backend not in _GUIDING_BACKENDS:
         raise UsageError(
             f"--guided-decoding: --backend {options.backend} has no guided decoding;"
@@ -214,6 +206,31 @@ def _protocol(options: Recipe) -> Protocol:
     if not can_guide:
         logger.info("JSON answers are asked for, not forced: no guided decoding here")
     return replace(protocol, guided_decoding=can_guide)
+
+
+def _overrides(options: Recipe) -> dict[str, Any]:
+    """Return the recipe's settings that replace the protocol's; None for the protocol's own.
+
+    Raises:
+        UsageError: a value is wrong.
+    """
+    overrides = {key: getattr(options, key) for key in _PROTOCOL_KEYS}
+    if not protocol_generates(options):  # the length of tasks that generate under any protocol
+        del overrides["max_new_tokens"]
+    if options.fewshot_seeds is not None:
+        overrides["fewshot_seeds"] = tuple(options.fewshot_seeds)
+    if options.system_prompt is not None:
+        overrides["system_prompt"] = _system_prompt(options.system_prompt)
+    if options.thinking_markers is not None:
+        if len(options.thinking_markers) != 2:
+            raise UsageError("--thinking-markers takes two texts, OPEN and CLOSE")
+        overrides["thinking_markers"] = tuple(options.thinking_markers)
+    return overrides
+
+
+def protocol_generates(options: Recipe) -> bool:
+    """Return whether answers are generated under the recipe's protocol."""
+    return get_protocol(options.protocol).scoring == "generation"
 
 
 def _system_prompt(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluation.harness import task_index
-from evaluation.scoring.recipe import Recipe
+from evaluation.scoring.recipe import Recipe, protocol_generates
 from evaluation.tasks import task
 from evaluation.tasks.generation import GenerationTask
 from evaluation.tasks.task import LmEvalTask, MultipleChoiceTask, Task
@@ -42,6 +42,12 @@ def _check_options(options: Recipe, tasks: dict[str, Task]) -> None:
         raise MissingInputError(f"--fewshot-examples: there is no file {options.fewshot_examples}")
     if not tasks:
         raise UsageError("--tasks names no task")
+    generate = any(isinstance(item, LmEvalTask | GenerationTask) for item in tasks.values())
+    if options.max_new_tokens is not None and not generate and not protocol_generates(options):
+        raise UsageError(
+            f"--max-new-tokens is for answers that are generated; those to {', '.join(tasks)} under"
+            f" {options.protocol} are not"
+        )
     of_harness = [name for name, item in tasks.items() if isinstance(item, LmEvalTask)]
     if not of_harness:
         for key in ("lm_eval_include_path", "lm_eval_gen_kwargs"):
@@ -78,7 +84,7 @@ def _named(reference: str, options: Recipe) -> Iterator[tuple[str, Task]]:
 def _overridden_generation(
     name: str, specification: GenerationTask, options: Recipe
 ) -> GenerationTask:
-    """Return a task of generated answers with the recipe's number of few-shot examples.
+    """Return a task of generated answers with the recipe's few-shot examples and length.
 
     Raises:
         UsageError: it has no file of few-shot examples.
@@ -92,6 +98,8 @@ def _overridden_generation(
                 " the task"
             )
         specification = replace(specification, num_fewshot=options.num_fewshot)
+    if options.max_new_tokens is not None and not protocol_generates(options):
+        specification = replace(specification, max_new_tokens=options.max_new_tokens)
     return specification
 
 
@@ -104,8 +112,12 @@ def _overridden_harness(specification: LmEvalTask, options: Recipe) -> LmEvalTas
         specification = replace(specification, num_fewshot=options.num_fewshot)
     if options.fewshot_seeds:
         specification = replace(specification, fewshot_seed=options.fewshot_seeds[0])
-    if options.lm_eval_gen_kwargs is not None:
-        specification = replace(specification, generation_kwargs=options.lm_eval_gen_kwargs)
+    kwargs = dict(options.lm_eval_gen_kwargs or {})
+    if options.max_new_tokens is not None:
+        kwargs.setdefault("max_gen_toks", options.max_new_tokens)
+    if kwargs:
+        kwargs = {**(specification.generation_kwargs or {}), **kwargs}
+        specification = replace(specification, generation_kwargs=kwargs)
     return specification
 
 

@@ -48,6 +48,30 @@ def test_prompts_are_the_harness_own_and_galen_has_the_same(
     assert evaluate.galen_prompts_equal(name, task, changed, num_fewshot) == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("mmlu_anatomy", "same_predictions"),
+        ("mmlu_flan_cot_zeroshot_anatomy", "same_answers"),
+    ],
+)
+def test_both_sides_give_the_same(tmp_path, monkeypatch, make_llama, capsys, name, same):
+    monkeypatch.setattr(benchmark, "_manager", lambda _: harness_tasks.manager(name))
+    folder = tmp_path / "cais/mmlu/anatomy"
+    folder.mkdir(parents=True)
+    rows = [harness_tasks.mmlu(number)[1] for number in range(6)]
+    for split in ("test", "validation", "dev"):
+        harness_tasks.write(folder / f"{split}.jsonl", rows)
+    model = make_llama(num_hidden_layers=2, max_position_embeddings=1024)
+    options = ["--model", str(model), "--task", name, "--data", str(tmp_path)]
+    evaluate.main([*options, "--limit", "6", "--batch", "4", "--part", "3", "--threads", "1"])
+    output = capsys.readouterr().out
+    result = json.loads(output[output.index("{") :])
+    assert result[same] == 6
+    assert len(result["cpu_time_ratios"]) == 2
+    assert min(result["cpu_time_ratios"]) > 0
+
+
 def test_parts_of_another_task_are_refused(tmp_path):
     path = tmp_path / "parts.jsonl"
     path.write_text(json.dumps({"task": "medmcqa", "questions": 2}) + "\n")

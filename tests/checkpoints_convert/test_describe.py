@@ -46,6 +46,15 @@ def test_a_megatron_checkpoint(checkpoint, capsys):
     assert described(checkpoint / "iter_0000000", capsys) == description
 
 
+def test_losses_are_shown_where_a_run_keeps_them(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "iter_0000003"
+    shutil.copytree(checkpoint / "iter_0000000", folder)
+    for losses in ([], [2.5]):
+        state = {"layout": [1, 1, 1], "progress": {"iteration": 3, "recent_losses": losses}}
+        (folder / "training_state.json").write_text(json.dumps(state))
+        assert described(folder, capsys).get("recent losses") == (losses or None)
+
+
 def test_a_hugging_face_folder(model, capsys):
     description = described(model, capsys)
     assert (description["family"], description["tensors"], description["complete"]) == (

@@ -91,6 +91,7 @@ def test_all_steps_together_are_accounted_for_shuffled_and_reported(corpus, tmp_
     report.main([str(folder)])
     html = (folder / "report.html").read_text()
     assert html.count("<svg") == 1  # of lengths; no record has a year
+    assert "<title>Corpus</title>" in html
     assert re.search(r'decontaminate<div[^>]*></div></th><td class="figure">1</td>', html)
     assert "questions.jsonl item <code>q</code>" in html
     questions.write_text(json.dumps({"id": "q", "question": distinct(4)}) + "\n")

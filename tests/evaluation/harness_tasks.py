@@ -19,6 +19,7 @@ FOLDERS = {
     "mmlu_us_foreign_policy": "mmlu/default",
     "mmlu_anatomy_continuation": "mmlu/continuation",
     "mmlu_us_foreign_policy_continuation": "mmlu/continuation",
+    "mmlu_flan_cot_zeroshot_anatomy": "mmlu/flan_cot_zeroshot",
     "headqa_en": "headqa",
     "headqa_es": "headqa",
     "truthfulqa_mc1": "truthfulqa",

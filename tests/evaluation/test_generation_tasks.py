@@ -88,7 +88,8 @@ def test_another_tolerance_does_not_resume_into_the_same_folder(evaluate):
 
 def test_options_replace_the_number_of_examples(evaluate, tmp_path):
     yaml = TASK.replace("METRIC", "f1")
-    entry, _, prompts = evaluate(yaml, num_fewshot=0, limit=3)
+    entry, samples, prompts = evaluate(yaml, num_fewshot=0, limit=3, max_new_tokens=2)
+    assert max(sample["num_tokens"][0] for sample in samples) <= 2
     assert entry["samples"] == 3 and entry["settings"]["num_fewshot"] == 0
     assert prompts[0]["prompt"].startswith("What is")
     with pytest.raises(DataError, match=r"9 few-shot examples are needed, .* holds 4"):
@@ -132,3 +133,19 @@ def test_medcalc_bench(evaluate, tmp_path):
         in text
     )
     assert text.endswith("str(short_and_direct_answer_of_the_question)}:")
+
+
+def test_seeds_of_examples_are_runs(evaluate, tmp_path):
+    yaml = TASK.replace("METRIC", "f1").replace("num_fewshot: 2", "num_fewshot: 1")
+    path = tmp_path / "sums.yaml"
+    with pytest.raises(FileNotFoundError):  # the samples have the seed in their name
+        evaluate(yaml, fewshot_seeds=[1, 2], limit=3)
+    assert path.is_file()
+    results = json.loads((tmp_path / "scores" / "results.json").read_text())
+    assert set(results["tasks"]["sums"]["runs"]) == {"1", "2"}
+    report.main([str(tmp_path / "scores"), "--output", str(tmp_path / "report.html")])
+
+
+def test_the_length_of_answers_that_are_not_generated(evaluate, tmp_path, data):
+    with pytest.raises(UsageError, match="--max-new-tokens is for answers that are generated"):
+        evaluate("", tasks=["mesh_topics"], data=data, max_new_tokens=5)

@@ -41,6 +41,7 @@ WITHOUT = (
     "frenchmedmcqa",
     "igakuqa",
     "medbullets_op*",
+    "medcalc_bench",
     "medqa",  # with five options
     "medxpertqa",
     "mesh_topics",

@@ -317,9 +317,9 @@ def test_judge_sheet_and_restart(scores, server, tmp_path, capsys):
         str(output),
         "--sheet",
         str(sheet),
-        "--endpoint",
+        "--base-url",
         server.url,
-        "--endpoint-model",
+        "--model-name",
         "m",
     ]
     rationales.main(arguments)
@@ -338,7 +338,7 @@ def test_judge_sheet_and_restart(scores, server, tmp_path, capsys):
     assert len(server.asked) == 2  # what was judged is not judged again
     assert [json.loads(line) for line in output.read_text().splitlines()] == found
     with pytest.raises(UsageError, match="holds scores of another run, encoder or judge"):
-        rationales.main([*arguments, "--endpoint-model", "another"])
+        rationales.main([*arguments, "--model-name", "another"])
 
 
 def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_path, monkeypatch):
@@ -348,9 +348,9 @@ def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_
         "fr",
         "--output",
         str(tmp_path / "o.jsonl"),
-        "--endpoint",
+        "--base-url",
         server.url,
-        "--endpoint-model",
+        "--model-name",
         "m",
     ]
     monkeypatch.setattr("time.sleep", lambda _: None)
@@ -366,7 +366,7 @@ def test_an_endpoint_that_is_busy_refuses_or_talks_nonsense(scores, server, tmp_
         rationales.main([*arguments, "--output", str(tmp_path / "p.jsonl")])
     with pytest.raises(UsageError, match="is not an endpoint URL"):
         rationales.main(
-            [*arguments, "--output", str(tmp_path / "p.jsonl"), "--endpoint", "localhost"]
+            [*arguments, "--output", str(tmp_path / "p.jsonl"), "--base-url", "localhost"]
         )
 
 
@@ -411,7 +411,7 @@ def test_rationales_are_kept_when_they_lead_to_the_answer(questions, server, tmp
         "--output",
         str(output),
     ]
-    arguments += ["--endpoint", server.url, "--endpoint-model", "m", "--check", str(sheet)]
+    arguments += ["--base-url", server.url, "--model-name", "m", "--check", str(sheet)]
     build.main(arguments)
     kept = {record["id"]: record for record in map(json.loads, output.read_text().splitlines())}
     assert set(kept) == {"0", "1", "2"}
@@ -462,7 +462,7 @@ def test_translations_keep_options_numbers_and_placeholders(questions, server, t
         "--output",
         str(output),
     ]
-    build.main([*arguments, "--endpoint", server.url, "--endpoint-model", "m", "--tries", "1"])
+    build.main([*arguments, "--base-url", server.url, "--model-name", "m", "--tries", "1"])
     [kept] = map(json.loads, output.read_text().splitlines())
     assert (kept["id"], kept["question"], kept["options"]["B"], kept["language"]) == (
         "0",
@@ -502,7 +502,7 @@ def test_a_local_model_replaces_an_endpoint(questions, tiny_llama, tmp_path):
     assert refused["provenance"]["model"].startswith(f"{tiny_llama.name} (files ")
     for wrong, message in [
         ([], "no model is named"),
-        (["--endpoint", "http://x", "--endpoint-model", "m"], "exclude each other"),
+        (["--base-url", "http://x", "--model-name", "m"], "exclude each other"),
     ]:
         with pytest.raises(UsageError, match=message):
             build.main([*arguments, *(["--local-model", str(tiny_llama)] if wrong else []), *wrong])

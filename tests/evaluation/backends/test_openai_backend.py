@@ -161,6 +161,7 @@ FAULTS = [
     replying({"choices": []}),
     replying({"choices": [None]}),
     replying({"choices": [{"message": "?"}]}),
+    replying({"choices": [{"message": {"content": [{"type": "image"}]}}]}),
     replying({"error": {"message": "overloaded"}}),
 ]
 
@@ -174,7 +175,10 @@ def test_faults_are_overcome_and_change_no_score(ask, server, tmp_path):
     assert samples_of(tmp_path / "faulty") == samples_of(tmp_path / "clean")
     entry = results_of(tmp_path / "faulty")["endpoint"]
     assert entry["retries"] == len(FAULTS) and entry["requests"] == 9
-    server.faults = [(500,), replying({"choices": []}), dropped]
+    not_finite = {"tokens": ["a", "b"], "token_logprobs": [None, float("nan")]}
+    prompt = {"tokens": ["a"], "token_logprobs": [None]}
+    damaged = {"choices": [{"logprobs": entry} for entry in [prompt, *[not_finite] * 4]]}
+    server.faults = [(500,), replying({"choices": []}), dropped, replying(damaged)]
     ask("scored", "--protocol", "lm_eval", "--route", "completions")
     assert len(samples_of(tmp_path / "scored")) == 9
 
@@ -230,6 +234,15 @@ def test_no_quota_is_not_waited_for(ask, server):
         ({}, "stop", "", False),
         ({"content": "The answer is B.", "reasoning_content": "Not A."}, "stop", "B", False),
         ({"content": "The answer is B.", "reasoning": "The answer is A."}, "stop", "B", False),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "Not A."}]},
+                    {"type": "text", "text": "The answer is B."},
+                ]
+            },
+            *("stop", "B", False),
+        ),
         ({"content": None, "reasoning_content": "The answer is A."}, "length", "", True),
     ],
 )

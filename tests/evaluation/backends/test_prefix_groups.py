@@ -25,3 +25,9 @@ def test_every_prompt_keeps_a_token_of_its_own():
     prompts = [[1] * 30, [1] * 30, [1] * 40]
     assert common_prefix_length(prompts) == 29
     assert groups(prompts) == [PrefixGroup(29, [0, 1, 2])]
+
+
+def test_a_short_prefix_pays_for_many_prompts():
+    prompts = [[1] * 8 + [10 + n, 7] for n in range(64)]
+    assert groups(prompts) == [PrefixGroup(8, list(range(64)))]
+    assert groups(prompts[:20]) == [PrefixGroup(0, list(range(20)))]

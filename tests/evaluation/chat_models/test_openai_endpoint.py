@@ -143,9 +143,9 @@ def test_a_command_writes_the_key_nowhere(servers, tmp_path, reply):
         "fr",
         "--output",
         tmp_path / "out.jsonl",
-        "--endpoint",
+        "--base-url",
         endpoint.url,
-        "--endpoint-model",
+        "--model-name",
         "m",
     ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

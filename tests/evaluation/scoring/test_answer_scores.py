@@ -86,7 +86,9 @@ def test_dates_and_gestational_ages(score):
 
 
 def test_a_reference_that_is_no_number(score):
-    with pytest.raises(DataError, match="question '1': the reference '12 mL' is no number"):
+    with pytest.raises(
+        DataError, match=r"mine\.yaml: key 'fields\.answer': question '1': .* '12 mL' is no"
+    ):
         score("metric: numeric", "12", "12 mL")
     with pytest.raises(DataError, match="values of different types"):
         score("metric: numeric", "12", "12", "12/02/2000")

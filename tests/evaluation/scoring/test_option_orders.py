@@ -5,7 +5,7 @@ import json
 import pytest
 
 from evaluation import report, run
-from evaluation.metrics import order_bias
+from evaluation.metrics import intervals, order_bias
 from evaluation.question_sets import option_order, question
 from galen.errors import UsageError
 
@@ -153,6 +153,10 @@ def test_the_metrics_of_a_model_that_always_takes_the_first_position():
     # every question has the same mean: the questions are the clusters, not the 18 answers
     assert entry["accuracy"]["low"] == entry["accuracy"]["high"] == pytest.approx(1 / 3)
     assert entry["accuracy_original_order"]["low"] < 1 / 3
+    # never right, always changed: as wide as six questions allow
+    assert entry["all_orders_correct"] == intervals.accuracy([0] * 6).as_dict()
+    assert entry["changed_answers"] == intervals.accuracy([1] * 6).as_dict()
+    assert entry["by_position"][0]["chosen"] == intervals.accuracy([1] * 6).as_dict()
     chosen = [position["chosen"]["value"] for position in entry["by_position"]]
     accuracy = [position["accuracy"]["value"] for position in entry["by_position"]]
     assert chosen == [1, 0, 0] and accuracy == [1, 0, 0]
