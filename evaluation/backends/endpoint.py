@@ -54,8 +54,6 @@ class Estimate:
     requests: int = 0
     prompt_tokens: float = 0.0
     max_completion_tokens: int = 0
-    unknown: int = 0
-    """Samples whose requests are not known beforehand: of lm-evaluation-harness' tasks."""
 
     def text(self, endpoint: Endpoint) -> str:
         """Return the estimate in words."""
@@ -64,8 +62,6 @@ class Estimate:
             f" {self.prompt_tokens:,.0f} prompt tokens, at most {self.max_completion_tokens:,}"
             " generated tokens"
         )
-        if self.unknown:
-            result += f", and those of {self.unknown:,} samples of lm-evaluation-harness' tasks"
         cost = endpoint.cost(self.prompt_tokens, self.max_completion_tokens)
         return result if cost is None else f"{result}; cost about {cost:,.2f} at most"
 

@@ -124,9 +124,6 @@ class OpenAIBackend:
         """Return the requests that are not answered yet, with their tokens and cost."""
         estimate = Estimate()
         for request in requests:
-            if not isinstance(request, Request | TopTokensRequest | GenerationRequest):
-                estimate.unknown += 1
-                continue
             for path, body in self._calls(request):
                 if request_log.key(path, body) not in self.log:
                     estimate.add(body)

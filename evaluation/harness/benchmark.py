@@ -6,8 +6,6 @@
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
-import importlib.util
 import io
 import json
 import logging
@@ -20,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from evaluation.chat_models.conversation import Conversation
-from evaluation.harness import metrics
+from evaluation.harness import metrics, task_index
 from evaluation.harness.metrics import Primary
 from evaluation.tasks.task import LmEvalTask
 from galen import recipe
-from galen.errors import DataError, GalenError, UsageError, did_you_mean, install, one_line
+from galen.errors import DataError, GalenError, UsageError, one_line
 
 RANDOM_SEED = 0
 FEWSHOT_SEED = 1234
@@ -77,15 +75,15 @@ class Benchmark:
     """
 
     def __init__(self, task: LmEvalTask, data: Path) -> None:
-        manager = _manager(task.include_path)
-        _check_name(task.task, manager)
+        manager = task_index.manager(task.include_path)
+        task_index.check_name(task.task, manager)
         entry = manager.task_index[task.task]
         if entry.kind.name == "TAG":
             raise UsageError(
                 f"{task.task!r} is a list of tasks of lm-evaluation-harness"
                 f" ({', '.join(sorted(entry.tags)[:4])} …); name lm_eval:{task.task} in --tasks"
             )
-        for leaf in _leaves(manager.task_index, task.task):
+        for leaf in task_index.leaves(manager.task_index, task.task):
             if manager.task_index[leaf].cfg.get("unsafe_code"):
                 raise _unsafe(leaf)
         from evaluation.harness.local_datasets import LocalDatasets
@@ -97,7 +95,7 @@ class Benchmark:
             loaded = manager.load([task.task])
         self.tasks: dict[str, Any] = loaded["tasks"]
         self.groups: dict[str, Any] = loaded.get("groups", {})
-        self.files = [*dict.fromkeys(local.files), *_code(manager.task_index, task)]
+        self.files = [*dict.fromkeys(local.files), *task_index.own_code(manager.task_index, task)]
         self.fewshot_seed = task.fewshot_seed
         self.conversation: Conversation | None = None
         """How the latest model is asked; None before `requests`."""
@@ -152,7 +150,7 @@ class Benchmark:
             }
             text = json.dumps(config, sort_keys=True, default=_stable)
             hashes[name] = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return {"lm_eval": version(), "definitions": hashes}
+        return {"lm_eval": task_index.version(), "definitions": hashes}
 
     def documents(self, limit: int | None) -> list[Document]:
         """Return the documents: of each task all, or the first `limit`, as in the harness."""
@@ -181,10 +179,13 @@ class Benchmark:
         self.conversation = lm.conversation
         self.seed()
         for name, task in self.tasks.items():
-            limit = sum(document.task == name for document in documents)
+            numbers = [document.number for document in documents if document.task == name]
+            if not numbers:
+                continue
             with messages(name), quiet():
+                # also those before: random few-shot examples are drawn one document after another
                 task.build_all_requests(
-                    limit=limit,
+                    limit=max(numbers) + 1,
                     rank=0,
                     world_size=1,
                     system_instruction=chat.system,
@@ -231,94 +232,6 @@ def _loaded(task: str, data: Path) -> Benchmark:
 def load(task: LmEvalTask, data: Path) -> Benchmark:
     """Return a benchmark; read once in a process."""
     return _loaded(json.dumps(recipe.to_dict(task), sort_keys=True), data)
-
-
-def expand(task: LmEvalTask) -> list[str]:
-    """Return the names that a name stands for.
-
-    A task or a group with an aggregate is one benchmark. A tag, and a group without an aggregate,
-    is a list of them.
-
-    Raises:
-        UsageError: the harness is not installed, or has no such task.
-    """
-    manager = _manager(task.include_path)
-    _check_name(task.task, manager)
-    return list(dict.fromkeys(_members(manager.task_index, task.task)))
-
-
-def _members(index: Any, name: str) -> Iterator[str]:
-    entry = index[name]
-    members: list[Any] = []
-    if entry.kind.name == "TAG":
-        members = sorted(entry.tags)
-    elif entry.kind.name == "GROUP" and not entry.cfg.get("aggregate_metric_list"):
-        members = entry.cfg.get("task") or []
-    # tasks that a group defines in place, or changes, are known only in it
-    if not members or not all(isinstance(member, str) and member in index for member in members):
-        yield name
-        return
-    for member in members:
-        yield from _members(index, member)
-
-
-def _leaves(index: Any, name: str) -> Iterator[str]:
-    """Yield the tasks of a group or tag, or the task itself."""
-    entry = index[name]
-    members: list[Any] = sorted(entry.tags) if entry.kind.name == "TAG" else []
-    if entry.kind.name == "GROUP":
-        members = entry.cfg.get("task") or []
-    elif not members:
-        yield name
-    for member in members:
-        of_member = member if isinstance(member, str) else member.get("group", member.get("task"))
-        # what a group defines in place is in no index
-        if isinstance(of_member, str) and of_member in index:
-            yield from _leaves(index, of_member)
-
-
-def _code(index: Any, task: LmEvalTask) -> list[Path]:
-    """Return the Python files beside the user's own task files, which decide scores, too."""
-    if task.include_path is None:
-        return []
-    root = Path(task.include_path).resolve()
-    paths = [index[leaf].yaml_path for leaf in _leaves(index, task.task)]
-    folders = {path.resolve().parent for path in paths if path is not None}
-    own = sorted(folder for folder in folders if folder.is_relative_to(root))
-    return [path for folder in own for path in sorted(folder.glob("*.py"))]
-
-
-def version() -> str:
-    """Return the version of the harness."""
-    return importlib.metadata.version("lm_eval")
-
-
-@functools.lru_cache(maxsize=4)
-def _manager(include_path: str | None) -> Any:
-    """Return the index of all tasks.
-
-    Raises:
-        UsageError: the harness is not installed, or the folder of further tasks is missing.
-    """
-    if importlib.util.find_spec("lm_eval") is None:
-        raise UsageError(
-            f"tasks lm_eval:… need lm-evaluation-harness, which is not installed;"
-            f" {install('harness')}"
-        )
-    if include_path is not None and not Path(include_path).is_dir():
-        raise UsageError(f"--lm-eval-include-path: there is no folder {include_path}")
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=include_path)
-
-
-def _check_name(name: str, manager: Any) -> None:
-    if name not in manager.task_index:
-        hint = "see `lm-eval ls tasks`"
-        meant = did_you_mean(name, manager.all_tasks)
-        if meant.startswith("did you mean"):
-            hint = f"{meant} {hint}"
-        raise UsageError(f"lm-evaluation-harness {version()} has no task {name!r}; {hint}")
 
 
 def _check_supported(name: str, task: Any) -> None:

@@ -5,9 +5,9 @@
 
 import itertools
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from lm_eval.api.model import TemplateLM
@@ -21,6 +21,7 @@ from evaluation.backends.sampling import Sampling
 from evaluation.chat_models import thinking
 from evaluation.chat_models.conversation import Conversation
 from evaluation.harness import recorded_lm
+from evaluation.harness.work import Cell, Responses, Work
 from galen.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -34,78 +35,6 @@ _SUPPORTED = frozenset(
     ("do_sample", "max_gen_toks", "repetition_penalty", "temperature", "top_k", "top_p", "until")
 )
 """Keys of a task's `generation_kwargs`."""
-
-Responses = list[list[Any]]
-"""Of each instance of a document, a response per repetition."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    """Where a response belongs."""
-
-    document: int
-    instance: int
-    repeats: int
-    is_rolling: bool = False
-    """Whether the response is a log-likelihood alone, summed over windows."""
-
-
-@dataclass(slots=True)
-class _Work:
-    """The requests of documents as token ids, and the responses."""
-
-    scored: list[Request] = field(default_factory=list)
-    cells: list[list[_Cell]] = field(default_factory=list)
-    """Of each scored request, the cell of each continuation."""
-    generated: list[GenerationRequest] = field(default_factory=list)
-    generation_cells: list[_Cell] = field(default_factory=list)
-    done_scored: set[int] = field(default_factory=set)
-    done_generated: set[int] = field(default_factory=set)
-    pending: Counter[int] = field(default_factory=Counter)
-    """Requests of each document that are not answered."""
-    responses: dict[int, dict[int, list[Any]]] = field(default_factory=dict)
-    """By document and instance."""
-    sums: dict[_Cell, float] = field(default_factory=dict)
-    """Log-likelihoods of texts, so far."""
-
-    def add_scored(self, request: Request, cells: list[_Cell], is_done: bool) -> None:
-        """Add a request for log-likelihoods."""
-        if is_done:
-            self.done_scored.add(len(self.scored))
-        self.scored.append(request)
-        self.cells.append(cells)
-        self.pending[cells[0].document] += 1
-
-    def add_generated(self, request: GenerationRequest, cell: _Cell, is_done: bool) -> None:
-        """Add a request for text."""
-        if is_done:
-            self.done_generated.add(len(self.generated))
-        self.generated.append(request)
-        self.generation_cells.append(cell)
-        self.pending[cell.document] += 1
-
-    def store_score(self, cell: _Cell, value: float, is_greedy: bool) -> None:
-        """Store a log-likelihood."""
-        if cell.is_rolling:
-            value += self.sums.get(cell, 0.0)
-            self.sums[cell] = value
-            self.store(cell, [value] * cell.repeats)
-        else:
-            self.store(cell, [(value, is_greedy)] * cell.repeats)
-
-    def store(self, cell: _Cell, of_instance: list[Any]) -> None:
-        """Store the responses to an instance."""
-        self.responses.setdefault(cell.document, {})[cell.instance] = of_instance
-
-    def finish(self, documents: Sequence[int]) -> list[tuple[int, Responses]]:
-        """Count an answered request of each document; return the documents that are complete."""
-        finished = []
-        for document in documents:
-            self.pending[document] -= 1
-            if self.pending[document] == 0:
-                by_instance = self.responses.pop(document)
-                finished.append((document, [by_instance[key] for key in sorted(by_instance)]))
-        return finished
 
 
 class BackendLM(TemplateLM):
@@ -131,13 +60,27 @@ class BackendLM(TemplateLM):
     @property
     def eot_token_id(self) -> int:
         """The id of the EOS token."""
-        return int(self.tokenizer.eos_token_id)
+        return self._special_id(self.tokenizer.eos_token_id)
 
     @property
     def prefix_token_id(self) -> int:
         """The id of the token before an empty context: BOS, or EOS without one."""
         bos = self.tokenizer.bos_token_id
-        return self.eot_token_id if bos is None else int(bos)
+        return self.eot_token_id if bos is None else self._special_id(bos)
+
+    def _special_id(self, id_: int | None) -> int:
+        """Return an id.
+
+        Raises:
+            DataError: the tokenizer does not have it.
+        """
+        if id_ is None:
+            raise DataError(
+                f"{self.name}: a text without a context begins after the tokenizer's BOS or EOS"
+                " token, but it has neither; at an endpoint, give the model's tokenizer with"
+                " --tokenizer"
+            )
+        return int(id_)
 
     @property
     def tokenizer_name(self) -> str:
@@ -209,7 +152,19 @@ class BackendLM(TemplateLM):
         yield from self._score(work, of_process)
         yield from self._generate(work, documents, of_process)
 
-    def _score(self, work: _Work, batching: Batching) -> Iterator[list[tuple[int, Responses]]]:
+    def encode(self, documents: Sequence[Sequence[Any]]) -> list[Request | GenerationRequest]:
+        """Return the requests to the backend.
+
+        Args:
+            documents: the instances of each document.
+
+        Raises:
+            DataError: a request cannot be encoded.
+        """
+        work = self._work(documents, Batching(1), None)
+        return [*work.scored, *work.generated]
+
+    def _score(self, work: Work, batching: Batching) -> Iterator[list[tuple[int, Responses]]]:
         """Score continuations; yield the documents that are complete with it."""
         if not work.scored:
             return
@@ -223,7 +178,7 @@ class BackendLM(TemplateLM):
             yield work.finish([work.cells[index][0].document for index, *_ in batch])
 
     def _generate(
-        self, work: _Work, documents: Sequence[Sequence[Any]], batching: Batching
+        self, work: Work, documents: Sequence[Sequence[Any]], batching: Batching
     ) -> Iterator[list[tuple[int, Responses]]]:
         """Generate texts; yield the documents that are complete with it."""
         if not work.generated:
@@ -243,18 +198,18 @@ class BackendLM(TemplateLM):
 
     def _work(
         self, documents: Sequence[Sequence[Any]], batching: Batching, repeats: int | None
-    ) -> _Work:
+    ) -> Work:
         """Return the requests of this process' documents."""
-        work = _Work()
+        work = Work()
         self._truncated = 0
         for number in range(batching.rank, len(documents), batching.world_size):
             is_done = number in batching.done
             # continuations of the same prompt are one request
             by_prompt: dict[tuple[int, ...], Request] = {}
-            cells: dict[tuple[int, ...], list[_Cell]] = defaultdict(list)
+            cells: dict[tuple[int, ...], list[Cell]] = defaultdict(list)
             for position, instance in enumerate(documents[number]):
                 is_rolling = instance.request_type == "loglikelihood_rolling"
-                cell = _Cell(number, position, repeats or instance.repeats, is_rolling)
+                cell = Cell(number, position, repeats or instance.repeats, is_rolling)
                 if instance.request_type == "generate_until":
                     work.add_generated(self._generation_request(instance, cell), cell, is_done)
                 elif is_rolling:
@@ -317,7 +272,7 @@ class BackendLM(TemplateLM):
         if not count:
             raise DataError(f"{self.name}: this tokenizer gives no token for {text[:60]!r}")
 
-    def _generation_request(self, instance: Any, cell: _Cell) -> GenerationRequest:
+    def _generation_request(self, instance: Any, cell: Cell) -> GenerationRequest:
         """Return the request for a text; its prompt leaves room for the longest answer."""
         context, options = instance.args
         settings = normalize_gen_kwargs(options, _DEFAULT_MAX_NEW_TOKENS)
@@ -368,7 +323,7 @@ class BackendLM(TemplateLM):
             text = thinking.split(text, self.conversation.markers).answer.lstrip()
             for stop in _stops(instance.args[1]):
                 text = text.split(stop)[0]
-        for token in self.tokenizer.all_special_tokens:
+        for token in getattr(self.tokenizer, "all_special_tokens", ()):
             text = text.replace(token, "")
         return text
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.harness import benchmark as benchmarks
-from evaluation.harness import metrics
+from evaluation.harness import metrics, task_index
 from evaluation.harness.benchmark import (
     Benchmark,
     ChatFormat,
@@ -173,7 +173,7 @@ def write(
         "numpy_seed": benchmarks.FEWSHOT_SEED,
         "fewshot_seed": benchmark.fewshot_seed,
     }
-    content["lm_eval_version"] = benchmarks.version()
+    content["lm_eval_version"] = task_index.version()
     tracker.save_results_aggregated(results=content, samples=results["samples"])
     for name in benchmark.tasks:
         tracker.save_results_samples(task_name=name, samples=results["samples"][name])

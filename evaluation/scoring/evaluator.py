@@ -221,7 +221,7 @@ def _log_estimate(
             job = task_types.of(task).job(
                 log.task, task, missing, few_shot, plan.protocol, log.run, backend, asked
             )
-            requests += job.requests
+            requests += job.requests if job.encode is None else job.encode()
     logger.info(backend.estimate(requests).text(backend.endpoint))
 
 

@@ -91,7 +91,7 @@ class HarnessTask(TaskType[LmEvalTask]):
             return benchmark.sample(samples[index], instances[index], responses)
 
         prompts = [str(of_document[0].args[0]) for of_document in instances]
-        return Job(model.answer, instances, build, prompts)
+        return Job(model.answer, instances, build, prompts, lambda: model.encode(instances))
 
     def settings(self, task: LmEvalTask, protocol: Protocol) -> dict[str, Any]:
         """Return how prompts become conversations."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation.harness import benchmark
+from evaluation.harness import task_index
 from evaluation.scoring.recipe import Recipe, protocol_generates
 from evaluation.tasks import task
 from evaluation.tasks.generation import GenerationTask
@@ -71,7 +71,7 @@ def _named(reference: str, options: Recipe) -> Iterator[tuple[str, Task]]:
         if not reference.startswith(task.LM_EVAL):
             yield name, overridden
             return
-        for member in benchmark.expand(overridden):
+        for member in task_index.expand(overridden):
             yield f"{task.LM_EVAL}{member}", replace(overridden, task=member)
     elif isinstance(specification, MultipleChoiceTask):
         yield name, _overridden(specification, options.fewshot_examples, options.num_fewshot)
@@ -112,8 +112,12 @@ def _overridden_harness(specification: LmEvalTask, options: Recipe) -> LmEvalTas
         specification = replace(specification, num_fewshot=options.num_fewshot)
     if options.fewshot_seeds:
         specification = replace(specification, fewshot_seed=options.fewshot_seeds[0])
-    if options.lm_eval_gen_kwargs is not None:
-        specification = replace(specification, generation_kwargs=options.lm_eval_gen_kwargs)
+    kwargs = dict(options.lm_eval_gen_kwargs or {})
+    if options.max_new_tokens is not None:
+        kwargs.setdefault("max_gen_toks", options.max_new_tokens)
+    if kwargs:
+        kwargs = {**(specification.generation_kwargs or {}), **kwargs}
+        specification = replace(specification, generation_kwargs=kwargs)
     return specification
 
 

@@ -39,6 +39,8 @@ class Job:
     """`build(index, *reply)` returns the scored sample of the request at an index."""
     prompts: list[str]
     """The text of each prompt, for OUTPUT/prompts; empty where there is none."""
+    encode: Callable[[], list[Any]] | None = None
+    """Returns the requests to the backend, where `requests` are something else."""
 
 
 class TaskType(ABC, Generic[T]):

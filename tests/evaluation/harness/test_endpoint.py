@@ -5,6 +5,7 @@ import json
 import pytest
 
 from evaluation import run
+from galen.errors import UsageError
 from tests.evaluation.backends.openai_server import serving
 
 
@@ -43,3 +44,15 @@ def test_harness_tasks_score_as_with_transformers(
             assert actual == expected
         else:
             assert actual == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_chat_route_generates_and_refuses_to_score(long_llama, harness_data, tmp_path):
+    words = ["--data", harness_data, "--limit", "2", "--protocol", "chat", "--route", "chat"]
+    with serving(long_llama) as server:
+        words += ["--backend", "openai", "--base-url", server.url, "--model-name", "tiny"]
+        generate = ["--tasks", "lm_eval:nq_open", "--max-new-tokens", "4"]
+        run.main([str(word) for word in [*words, *generate, "--output", tmp_path / "scores"]])
+        assert len(samples_of(tmp_path / "scores", "nq_open")) == 2
+        score = ["--tasks", "lm_eval:arc_easy", "--output", tmp_path / "refused"]
+        with pytest.raises(UsageError, match="--route chat returns no log-probabilities"):
+            run.main([str(word) for word in [*words, *score]])

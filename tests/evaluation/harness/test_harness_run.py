@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from evaluation import report, run
-from evaluation.harness import benchmark
+from evaluation.harness import benchmark, task_index
+from evaluation.tasks.task import LmEvalTask
 from galen.errors import DataError, UsageError
 
 SHORT = "lm_eval:arc_easy,lm_eval:nq_open,lm_eval:wikitext"
@@ -113,8 +114,8 @@ def test_changed_data_of_a_group_are_another_run(arguments, harness_data, tmp_pa
 
 
 def test_a_tag_is_a_list_of_tasks(arguments, tmp_path):
-    assert benchmark.expand(benchmark.LmEvalTask(task="headqa")) == ["headqa_en", "headqa_es"]
-    assert benchmark.expand(benchmark.LmEvalTask(task="mmlu")) == ["mmlu"]
+    assert task_index.expand(LmEvalTask(task="headqa")) == ["headqa_en", "headqa_es"]
+    assert task_index.expand(LmEvalTask(task="mmlu")) == ["mmlu"]
     with pytest.raises(DataError, match=r"EleutherAI/headqa \(configuration es\).*SPLIT\.jsonl"):
         run.main(arguments("lm_eval:headqa"))
 
@@ -190,16 +191,16 @@ def test_wrong_use_is_one_message(arguments, tasks, options, message):
 
 
 def test_without_the_harness_the_message_says_how_to_install_it(arguments, monkeypatch):
-    benchmark._manager.cache_clear()
-    find = benchmark.importlib.util.find_spec
+    task_index.manager.cache_clear()
+    find = task_index.importlib.util.find_spec
     monkeypatch.setattr(
-        benchmark.importlib.util,
+        task_index.importlib.util,
         "find_spec",
         lambda name: None if name == "lm_eval" else find(name),
     )
     with pytest.raises(UsageError, match=r"not installed; pip install -e '\.\[harness\]'"):
         run.main(arguments("lm_eval:arc_easy"))
-    benchmark._manager.cache_clear()
+    task_index.manager.cache_clear()
 
 
 def test_a_conversation_has_the_system_prompt_and_turns(arguments, tmp_path):

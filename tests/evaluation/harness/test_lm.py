@@ -7,7 +7,7 @@ from lm_eval.api.model import LM
 from evaluation.backends.base import Batching
 from evaluation.backends.encoding import Request
 from evaluation.backends.transformers_backend import TransformersBackend
-from evaluation.harness import benchmark, results
+from evaluation.harness import benchmark, results, task_index
 from evaluation.harness.benchmark import ChatFormat
 from evaluation.harness.lm import BackendLM
 from evaluation.harness.local_datasets import LocalDatasets
@@ -58,7 +58,7 @@ def test_filters_are_the_tasks_own(harness_data):
     }
     with LocalDatasets(harness_data, "gsm8k").redirect():
         expected = lm_eval.simple_evaluate(
-            model=Writer(), tasks=["gsm8k"], limit=4, task_manager=benchmark._manager(None)
+            model=Writer(), tasks=["gsm8k"], limit=4, task_manager=task_index.manager(None)
         )
     for key in ("exact_match,strict-match", "exact_match_stderr,strict-match"):
         assert evaluated["results"]["gsm8k"][key] == expected["results"]["gsm8k"][key]
@@ -102,7 +102,7 @@ def test_simple_evaluate_takes_the_backend(backend, harness_data):
             limit=2,
             gen_kwargs="max_gen_toks=4",
             bootstrap_iters=0,
-            task_manager=benchmark._manager(None),
+            task_manager=task_index.manager(None),
         )
     assert found["results"]["arc_easy"]["acc,none"] in (0, 0.5, 1)
     assert len(found["samples"]["nq_open"]) == 2

@@ -11,7 +11,7 @@ import lm_eval
 import pytest
 
 from evaluation import run
-from evaluation.harness import benchmark
+from evaluation.harness import task_index
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ def reference(long_llama, harness_data):
         return lm_eval.simple_evaluate(
             model=model,
             tasks=list(TASKS),
-            task_manager=benchmark._manager(None),  # an index, which takes seconds
+            task_manager=task_index.manager(None),  # an index, which takes seconds
             limit=LIMIT,
             bootstrap_iters=1000,
         )
