@@ -42,7 +42,9 @@ def pack(model: Any) -> None:
     """
     if getattr(model, "_is_stateful", False) or not is_available():
         return
-    for parent in list(model.modules()):
+    # no list of the linear layers, so that the memory of each is free after its replacement
+    parents = [module for module in model.modules() if not isinstance(module, nn.Linear)]
+    for parent in parents:
         for name, child in list(parent.named_children()):
             if _is_packable(child):
                 setattr(parent, name, PackedLinear(child))
