@@ -300,6 +300,10 @@ class OpenAIBackend:
             if _NEW_NAME in str(error) and _NEW_NAME not in sent:
                 self._takes_new_name = True
                 return self._client.post(path, self._renamed(body), parse)
+            if "response_format" in body:
+                raise RefusedError(
+                    f"{error}; if the endpoint has no JSON schemas, give --no-guided-decoding"
+                ) from None
             if "logprobs" in body:
                 needed = (
                     "several prompts, `echo` and `logprobs`" if "echo" in body else "`logprobs`"
