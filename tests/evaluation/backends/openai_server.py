@@ -173,5 +173,7 @@ def serving(folder):
     try:
         yield server
     finally:
+        while server.active:  # a thread in torch would abort the interpreter's end
+            time.sleep(0.05)
         server.shutdown()
         server.server_close()
