@@ -175,10 +175,10 @@ def recorded(folder: str | Path) -> dict[Path, dict[str, Any]]:
     """
     folder = Path(folder)
     home = folder.absolute()
-    for folder in (home, home.parent):
+    for parent in (home, home.parent):
         records = {}
-        for record in _outputs(folder / NAME, required=folder == home):
-            path = folder / record["path"]
+        for record in _outputs(parent / NAME, required=parent == home):
+            path = parent / record["path"]
             if path.is_relative_to(home) and ".." not in path.parts:
                 records[folder / path.relative_to(home)] = record
         if records:

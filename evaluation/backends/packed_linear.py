@@ -38,7 +38,8 @@ def pack(model: Any) -> None:
 
     Packed weights replace the original ones, so that memory grows only by an output layer that
     shares its weights with the embedding. Recurrent layers, as Mamba's, read the weights of their
-    linear layers; a model with them remains as it is.
+    linear layers; a model with them remains as it is. So do the layers below an adapter, whose
+    weights DoRA and trained tokens read.
     """
     if getattr(model, "_is_stateful", False) or not is_available():
         return
@@ -46,7 +47,7 @@ def pack(model: Any) -> None:
     parents = [module for module in model.modules() if not isinstance(module, nn.Linear)]
     for parent in parents:
         for name, child in list(parent.named_children()):
-            if _is_packable(child):
+            if name != "base_layer" and _is_packable(child):
                 setattr(parent, name, PackedLinear(child))
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from benchmarks import evaluate
-from evaluation.harness import benchmark
+from evaluation.harness import task_index
 from galen.errors import UsageError
 
 pytest.importorskip("lm_eval", reason="lm-eval is in the extra `test`")
@@ -31,7 +31,7 @@ harness_tasks = importlib.import_module("tests.evaluation.harness_tasks")
 def test_prompts_are_the_harness_own_and_galen_has_the_same(
     tmp_path, monkeypatch, name, dataset, build, num_fewshot
 ):
-    monkeypatch.setattr(benchmark, "_manager", lambda _: harness_tasks.manager(name))
+    monkeypatch.setattr(task_index, "manager", lambda _: harness_tasks.manager(name))
     folder = tmp_path / dataset
     folder.mkdir(parents=True)
     rows = [build(number)[1] for number in range(12)]
@@ -56,7 +56,7 @@ def test_prompts_are_the_harness_own_and_galen_has_the_same(
     ],
 )
 def test_both_sides_give_the_same(tmp_path, monkeypatch, make_llama, capsys, name, same):
-    monkeypatch.setattr(benchmark, "_manager", lambda _: harness_tasks.manager(name))
+    monkeypatch.setattr(task_index, "manager", lambda _: harness_tasks.manager(name))
     folder = tmp_path / "cais/mmlu/anatomy"
     folder.mkdir(parents=True)
     rows = [harness_tasks.mmlu(number)[1] for number in range(6)]

@@ -300,7 +300,7 @@ def test_archive_files_rotate_and_are_mended(tmp_path):
         ({"start": ["ftp://x.org/"]}, "not an http address"),
         ({"name": "A B"}, "name"),
         ({"allow": ["/none/"]}, "matches none"),
-        ({"content": "main["}, "no CSS selector"),
+        ({"content": "main["}, "is not a CSS selector"),
     ],
 )
 def test_usage(tmp_path, extra, message):

@@ -49,7 +49,7 @@ def test_same_bytes_and_a_leftover_job_is_canceled(recipe, tmp_path, slurm):
     words = [str(recipe), "--executor", "slurm", "--workers", "2", f"output={tmp_path / 'slurm'}"]
     command = [sys.executable, "data_prep/curate.py", *words]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    job_record = tmp_path / ".slurm.partial/log/index/job"
+    job_record = tmp_path / ".slurm.partial/log/index_versions/job"
     while not job_record.exists():
         assert process.poll() is None
         time.sleep(0.02)

@@ -118,4 +118,4 @@ def test_all_stages(cluster, site, tmp_path, tied_llama):
 
 def test_an_unknown_setting(cluster, site):
     assert "is missing" in cluster.refusal("slurm/pipeline.sh", "model=x", **site)
-    assert "modle=x: not a setting" in cluster.refusal("slurm/pipeline.sh", "modle=x", **site)
+    assert "unknown setting modle=x" in cluster.refusal("slurm/pipeline.sh", "modle=x", **site)

@@ -130,17 +130,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             server.most_active = max(server.most_active, server.active)
             server.asked.append((self.path, body, time.monotonic(), dict(self.headers)))
             fault = server.faults.pop(0) if server.faults else None
-        try:
-            time.sleep(server.delay)
-            if callable(fault):
-                fault(self)
-            elif fault is not None:
-                self.reply({"error": {"message": "fault"}}, *fault)
-            else:
-                self.answer(body)
-        finally:
-            with server.lock:
-                server.active -= 1
+        time.sleep(server.delay)
+        with server.lock:
+            server.active -= 1  # before the reply, which lets the client send its next request
+        if callable(fault):
+            fault(self)
+        elif fault is not None:
+            self.reply({"error": {"message": "fault"}}, *fault)
+        else:
+            self.answer(body)
 
     def answer(self, body):
         server = self.server
