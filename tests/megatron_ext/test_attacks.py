@@ -73,6 +73,7 @@ def in_child(work, seconds=100, room=3 * 2**30):
         code = 1
         try:
             signal.alarm(seconds)
+            torch.set_num_threads(1)  # a fork has none of the threads that OpenMP would wait for
             taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf(
                 "SC_PAGE_SIZE"
             )
