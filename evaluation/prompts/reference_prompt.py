@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
+from evaluation.prompts import wording
 from evaluation.prompts.template import Prompt, Turns
-from evaluation.question_sets import expressions
-from evaluation.question_sets.expressions import ExpressionError, Template
+from evaluation.question_sets.expressions import Template
 from evaluation.question_sets.question import Question
 from evaluation.question_sets.reference_reader import ReferenceQuestion
 from galen import recipe
@@ -57,26 +57,16 @@ class ReferencePrompt:
         return Prompt(text + own_text, {}, target_delimiter=self.target_delimiter, turns=turns)
 
     def _rendered(self, key: str, template: str, question: Question) -> str:
-        try:
-            return expressions.render(template, _variables(question))
-        except ExpressionError as error:
-            raise self._error(key, question, str(error)) from None
+        return wording.rendered(self.yaml, key, template, question, _variables(question))
 
     def _error(self, key: str, question: Question, message: str) -> DataError:
-        return DataError(f"{self.yaml}: key 'prompt.{key}': question {question.id!r}: {message}")
+        return wording.error(self.yaml, key, question, message)
 
 
 def _variables(question: Question) -> dict[str, Any]:
     """Return the variables of the templates."""
-    variables: dict[str, Any] = {
-        "question": question.question,
-        "context": question.context,
-        "answer": question.answer,
-        "rationale": question.rationale,
-        "subject": question.subject,
-        "language": question.language,
-        "id": question.id,
-    }
+    values = wording.variables(question)
+    values |= {"answer": question.answer, "rationale": question.rationale}
     if isinstance(question, ReferenceQuestion):
-        variables |= {"answers": list(question.references), "doc": question.doc}
-    return variables
+        values["answers"] = list(question.references)
+    return values

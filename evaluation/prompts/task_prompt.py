@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
+from evaluation.prompts import wording
 from evaluation.prompts.template import Prompt, PromptTemplate, Turns, right
 from evaluation.question_sets import expressions, jsonl
 from evaluation.question_sets.expressions import ExpressionError, Template
-from evaluation.question_sets.field_reader import MappedQuestion
 from evaluation.question_sets.question import Question
 from galen import recipe
 from galen.errors import DataError
@@ -97,30 +97,20 @@ class TaskPrompt:
         return {label: self.target_delimiter + text for label, text in pairs}
 
     def _rendered(self, key: str, template: str, question: Question) -> str:
-        try:
-            return expressions.render(template, _variables(question))
-        except ExpressionError as error:
-            raise self._error(key, question, str(error)) from None
+        return wording.rendered(self.yaml, key, template, question, _variables(question))
 
     def _error(self, key: str, question: Question, message: str) -> DataError:
-        return DataError(f"{self.yaml}: key 'prompt.{key}': question {question.id!r}: {message}")
+        return wording.error(self.yaml, key, question, message)
 
 
 def _variables(question: Question) -> dict[str, Any]:
     """Return the variables of the templates."""
-    variables = {
-        "question": question.question,
-        "context": question.context,
+    return {
+        **wording.variables(question),
         "choices": list(question.options.values()),
         "labels": list(question.options),
         "options": question.options,
-        "subject": question.subject,
-        "language": question.language,
-        "id": question.id,
     }
-    if isinstance(question, MappedQuestion):
-        variables["doc"] = question.doc
-    return variables
 
 
 def _is_text(value: Any) -> bool:

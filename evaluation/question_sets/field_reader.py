@@ -1,5 +1,6 @@
 """Reads records by the columns that a task file, or the file of a layout, names."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,13 +32,26 @@ def task_reader(fields: Fields, split: str | None = None, unique_ids: bool = Tru
         split: read only records of this split; None: all.
         unique_ids: whether an id that occurs twice is an error.
     """
+    return record_reader(lambda row: _ChoiceRecord(fields, row), fields, split, unique_ids)
+
+
+def record_reader(
+    record_of: Callable[[Row], "Record"], fields: RecordFields, split: str | None, unique_ids: bool
+) -> Reader:
+    """Return the reader of a task's files.
+
+    Args:
+        record_of: reads a record.
+        fields: the columns.
+        split: read only records of this split; None: all.
+        unique_ids: whether an id that occurs twice is an error.
+    """
 
     def convert(row: Row) -> Question | OtherSplit | None:
-        record = _ChoiceRecord(fields, row)
+        record = record_of(row)
         if not record.passes_filter():
             return None
-        other = record.other_split(split)
-        return other or MappedQuestion(**record.parts(), doc=row.record)
+        return record.other_split(split) or record.question()
 
     return Reader(
         name=fields.yaml,
@@ -81,11 +95,15 @@ class _Option:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Record(ABC):
     """One record, read by a layout."""
 
     fields: RecordFields
     row: Row
+
+    @abstractmethod
+    def question(self) -> MappedQuestion:
+        """Return the question."""
 
     def passes_filter(self) -> bool:
         """Return whether the key `filter` keeps the record."""
@@ -163,6 +181,10 @@ class _ChoiceRecord(Record):
     """A record of a multiple-choice question."""
 
     fields: Fields
+
+    def question(self) -> MappedQuestion:
+        """Return the question."""
+        return MappedQuestion(**self.parts(), doc=self.row.record)
 
     def parts(self) -> dict[str, Any]:
         """Return the parts of a question."""

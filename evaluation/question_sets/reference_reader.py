@@ -1,27 +1,28 @@
 """Reads questions with a reference answer in place of options, by the columns of a task file."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from evaluation.question_sets import jsonl
-from evaluation.question_sets.field_reader import Record, as_text, is_blank, table
+from evaluation.question_sets.field_reader import (
+    MappedQuestion,
+    Record,
+    as_text,
+    is_blank,
+    record_reader,
+)
 from evaluation.question_sets.fields import ReferenceFields
-from evaluation.question_sets.question import Question
-from evaluation.question_sets.reader import OtherSplit, Reader
-from evaluation.question_sets.rows import Row
+from evaluation.question_sets.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceQuestion(Question):
+class ReferenceQuestion(MappedQuestion):
     """A question without options; `answer` is the first reference."""
 
     references: tuple[str, ...] = ()
     """Right answers."""
     limits: tuple[str, str] | None = None
     """The lowest and the highest right number as the file has them; None: the reference's."""
-    doc: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """The record."""
 
 
 def reader(fields: ReferenceFields, split: str | None = None, unique_ids: bool = True) -> Reader:
@@ -32,21 +33,7 @@ def reader(fields: ReferenceFields, split: str | None = None, unique_ids: bool =
         split: read only records of this split; None: all.
         unique_ids: whether an id that occurs twice is an error.
     """
-
-    def convert(row: Row) -> Question | OtherSplit | None:
-        record = _ReferenceRecord(fields, row)
-        if not record.passes_filter():
-            return None
-        return record.other_split(split) or record.question()
-
-    return Reader(
-        name=fields.yaml,
-        convert=convert,
-        split=split,
-        unique_ids=unique_ids and fields.id is not None,
-        id_key=f"key 'fields.id' of {fields.yaml}",
-        table=table(fields),
-    )
+    return record_reader(lambda row: _ReferenceRecord(fields, row), fields, split, unique_ids)
 
 
 @dataclass(frozen=True, slots=True)

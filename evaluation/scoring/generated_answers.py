@@ -144,6 +144,8 @@ def _final_answer(text: str) -> str:
     In MMedBench's template the rationale comes before it. Later ones belong to questions that the
     model continues with.
     """
+    if "###Answer:" not in text:
+        return text
     visible, _ = strip_thinking(text)
     _, marker, answer = visible.partition("###Answer:")
     return answer.partition("###Answer:")[0] if marker else text

@@ -12,7 +12,7 @@ import numpy as np
 from evaluation.backends.base import Backend
 from evaluation.backends.encoding import Generated
 from evaluation.chat_models.conversation import Conversation
-from evaluation.metrics import aggregate, intervals
+from evaluation.metrics import aggregate
 from evaluation.metrics.intervals import Estimate
 from evaluation.protocols import few_shot
 from evaluation.protocols.few_shot import FewShotExamples
@@ -22,7 +22,7 @@ from evaluation.question_sets.reference_reader import ReferenceQuestion
 from evaluation.scoring import answer_scores, generated_answers
 from evaluation.scoring.answer_extraction.thinking import strip_thinking
 from evaluation.scoring.results_schema import ScoredQuestion
-from evaluation.scoring.task_type import Job, Sample, Samples, TaskType
+from evaluation.scoring.task_type import Job, Sample, Samples, TaskType, correct_difference
 from evaluation.tasks.generation import GenerationTask
 from galen import recipe
 from galen.errors import DataError
@@ -157,10 +157,7 @@ class Generation(TaskType[GenerationTask]):
 
     def difference(self, first: Samples, second: Samples) -> Estimate:
         """Return the difference of the mean scores."""
-        return intervals.accuracy_difference(
-            [sample["correct"] for sample in first.values()],
-            [second[id_]["correct"] for id_ in first],
-        )
+        return correct_difference(first, second)
 
     def mismatch(self, first: Samples, second: Samples) -> str:
         """Return why scores are not comparable: the references or the metrics differ."""

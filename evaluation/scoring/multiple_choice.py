@@ -10,7 +10,7 @@ from typing import Any
 from evaluation.backends import encoding
 from evaluation.backends.base import Backend, TopTokensBackend
 from evaluation.chat_models.conversation import Conversation
-from evaluation.metrics import aggregate, intervals
+from evaluation.metrics import aggregate
 from evaluation.metrics.intervals import Estimate
 from evaluation.prompts.template import Prompt, PromptTemplate
 from evaluation.protocols import few_shot, task_settings
@@ -19,7 +19,14 @@ from evaluation.protocols.protocol import Protocol
 from evaluation.question_sets.question import Question, sample_questions
 from evaluation.scoring import generated_answers, top_tokens
 from evaluation.scoring.results_schema import ScoredQuestion
-from evaluation.scoring.task_type import Job, Sample, Samples, TaskType, sample_of
+from evaluation.scoring.task_type import (
+    Job,
+    Sample,
+    Samples,
+    TaskType,
+    correct_difference,
+    sample_of,
+)
 from evaluation.tasks.task import MultipleChoiceTask
 from galen.errors import DataError
 
@@ -133,10 +140,7 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
 
     def difference(self, first: Samples, second: Samples) -> Estimate:
         """Return the difference of the accuracies."""
-        return intervals.accuracy_difference(
-            [sample["correct"] for sample in first.values()],
-            [second[id_]["correct"] for id_ in first],
-        )
+        return correct_difference(first, second)
 
     def mismatch(self, first: Samples, second: Samples) -> str:
         """Return why accuracies are not comparable: the answers differ."""

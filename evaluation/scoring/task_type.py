@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from evaluation.backends.base import Backend
 from evaluation.chat_models.conversation import Conversation
-from evaluation.metrics import aggregate
+from evaluation.metrics import aggregate, intervals
 from evaluation.metrics.intervals import Estimate
 from evaluation.prompts.template import PromptTemplate
 from evaluation.protocols.few_shot import FewShotExamples
@@ -41,6 +41,14 @@ class Job:
     """The text of each prompt, for OUTPUT/prompts; empty where there is none."""
     encode: Callable[[], list[Any]] | None = None
     """Returns the requests to the backend, where `requests` are something else."""
+
+
+def correct_difference(first: Samples, second: Samples) -> Estimate:
+    """Return the difference of the means of `correct` over the same samples."""
+    return intervals.accuracy_difference(
+        [sample["correct"] for sample in first.values()],
+        [second[id_]["correct"] for id_ in first],
+    )
 
 
 class TaskType(ABC, Generic[T]):
