@@ -3,12 +3,15 @@
 They are a tiny real tokenizer, tiny random Llama models, and a way to run a command.
 """
 
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from galen import log
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,6 +40,16 @@ def pytest_collection_modifyitems(config, items):
             )
         )
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True)
+def _log_levels():
+    """Restore the loggers' levels, which a command's `--log-level` sets for the whole process."""
+    loggers = [logging.getLogger(package) for package in log.PACKAGES]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

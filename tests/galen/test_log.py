@@ -57,12 +57,7 @@ def test_configured_twice_says_a_line_once(capsys) -> None:
 
 
 def test_started_processes_log_from_the_same_level_on() -> None:
-    logger = logging.getLogger("galen")
-    before = logger.level
-    try:
-        logger.setLevel("NOTSET")
-        assert log.level_option() == []
-        log.configure("warning")
-        assert log.level_option() == ["--log-level=warning"]
-    finally:
-        logger.setLevel(before)
+    logging.getLogger("galen").setLevel("NOTSET")
+    assert log.level_option() == []
+    log.configure("warning")
+    assert log.level_option() == ["--log-level=warning"]

@@ -1,20 +1,7 @@
-import logging
-
 import pytest
 
-from galen import log
 from galen.errors import UsageError
 from galen.option_recipe import OptionParser
-
-
-@pytest.fixture(autouse=True)
-def levels():
-    """Give the loggers their levels back, which `--log-level` sets."""
-    loggers = [logging.getLogger(name) for name in log.PACKAGES]
-    before = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, before, strict=True):
-        logger.setLevel(level)
 
 
 @pytest.fixture
