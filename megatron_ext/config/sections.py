@@ -215,7 +215,7 @@ class Training:
     keep_every_n_steps: ResumeMayChange[int | None] = Field(default=None, ge=1)
     """Also keep all checkpoints whose step is a multiple of this."""
     async_save: ResumeMayChange[bool] = False
-    """Write checkpoints asynchronously, in a separate process."""
+    """Continue training while a separate process writes and hashes a checkpoint."""
     manual_gc_interval: ResumeMayChange[int] = Field(default=100, ge=0)
     """Steps between garbage collections, synchronized among processes; 0: by Python itself."""
     log_interval: ResumeMayChange[int] = Field(default=1, ge=1)

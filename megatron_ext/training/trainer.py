@@ -66,7 +66,9 @@ class Trainer:
         self.log = log
         self.rank = torch.distributed.get_rank()
         self.checkpoints = Path(recipe.output) / "checkpoints"
-        self.writer = CheckpointWriter(self.checkpoints, architecture, recipe.training)
+        self.writer = CheckpointWriter(
+            self.checkpoints, architecture, recipe.training, log.checkpoint if log else None
+        )
         self.schedule = BatchSchedule(recipe.training)
         self.train_step = TrainStep(platform, recipe, state.model)
         self.watchdog = Watchdog(
