@@ -63,6 +63,7 @@ def build_model(
         options: further fields of Megatron's TransformerConfig: parallel sizes, precision,
             recompute.
     """
+    architecture = architecture.without_idle_window(seq_length)
     config = architecture.transformer_config(**platform.model_options, **options)
     model = LanguageModel(
         true_vocab_size=architecture.vocab_size,
