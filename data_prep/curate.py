@@ -23,7 +23,8 @@ from galen.atomic import partial_path
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
 from galen.recipe import load, resume_may_change, to_dict
-from galen.run_folder import Identity, RunFolder, stat_record
+from galen.run_folder import RunFolder
+from galen.run_identity import Identity, stat_record
 
 if TYPE_CHECKING:
     from data_prep.curation.stages import Executors

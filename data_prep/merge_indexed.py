@@ -34,7 +34,8 @@ from galen import cli, lock, manifest
 from galen.atomic import atomic_file
 from galen.errors import DataError, UsageError
 from galen.progress import Progress
-from galen.run_folder import Identity, RunFiles, finished, stat_record
+from galen.run_folder import RunFiles, finished
+from galen.run_identity import Identity, stat_record
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ from galen import cli, lock, manifest
 from galen.atomic import atomic_file
 from galen.errors import DataError, UsageError, one_line
 from galen.progress import Progress
-from galen.run_folder import Identity, RunFiles, finished
+from galen.run_folder import RunFiles, finished
+from galen.run_identity import Identity
 
 logger = logging.getLogger(__name__)
 

@@ -38,7 +38,8 @@ from data_prep.tokenization.worker import Task
 from data_prep.tokenization.write_tokens import write_tokens
 from galen import cli, lock, manifest
 from galen.errors import DataError, UsageError
-from galen.run_folder import Identity, finished, stat_record
+from galen.run_folder import finished
+from galen.run_identity import Identity, stat_record
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ from evaluation.scoring.sample_log import SampleLog
 from galen import cli, lock, run_folder
 from galen.errors import UsageError
 from galen.progress import Progress
-from galen.run_folder import Identity
+from galen.run_identity import Identity
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,8 @@ from finetune.publishing.scores import read_results
 from galen import cli, json_file, links, manifest
 from galen.atomic import atomic_folder
 from galen.errors import DataError, UsageError, one_line
-from galen.run_folder import Identity, RunFolder
+from galen.run_folder import RunFolder
+from galen.run_identity import Identity
 
 logger = logging.getLogger(__name__)
 

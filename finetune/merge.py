@@ -18,7 +18,8 @@ from pydantic.dataclasses import dataclass
 
 from finetune.merging import ensemble, merge_models
 from galen import cli, recipe
-from galen.run_folder import Identity, RunFolder
+from galen.run_folder import RunFolder
+from galen.run_identity import Identity
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ from finetune.parallel import processes
 from galen import checksums, cli, json_file, links, lock, manifest, pretrained
 from galen.atomic import atomic_folder, write_text
 from galen.errors import DataError, UsageError, one_line
-from galen.run_folder import Identity, RunFolder
+from galen.run_folder import RunFolder
+from galen.run_identity import Identity
 
 
 def main(argv: list[str] | None = None) -> int | None:

@@ -29,7 +29,7 @@ from finetune.data import chat, training_data
 from finetune.data.training_data import TrainingData
 from finetune.parallel import processes
 from galen import cli, launch, lock, manifest, recipe, run_folder, stop_signals
-from galen.run_folder import Identity
+from galen.run_identity import Identity
 
 logger = logging.getLogger(__name__)
 

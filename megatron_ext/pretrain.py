@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galen import checksums, cli, launch, links, lock, manifest, recipe, run_folder
+from galen import checksums, cli, launch, links, lock, manifest, recipe, run_identity
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError, raise_on_all_ranks
 from galen.stop_signals import EXIT_STOPPED
@@ -121,7 +121,7 @@ def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
     for rank, other in enumerate(recipes):
         differences = [
             f"{key}: {first} on process 0, {own} on process {rank}"
-            for key, first, own in run_folder.config_differences(recipes[0], other)
+            for key, first, own in run_identity.config_differences(recipes[0], other)
         ]
         if differences:
             raise_on_all_ranks(

@@ -29,7 +29,8 @@ from checkpoints_convert.resumable_io.prefetch import Prefetcher
 from checkpoints_convert.resumable_io.resumable_steps import Step, run_steps, write_manifest
 from galen.atomic import write_text
 from galen.errors import DataError
-from galen.run_folder import Identity, RunFolder, stat_record
+from galen.run_folder import RunFolder
+from galen.run_identity import Identity, stat_record
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.config.architecture import ARCHITECTURE_FILE, Architecture, read_architecture

@@ -38,7 +38,8 @@ from checkpoints_convert.resumable_io.resumable_steps import Step, run_steps, wr
 from galen import manifest
 from galen.atomic import write_text
 from galen.errors import OutputConflictError
-from galen.run_folder import Identity, finished, resume, stat_record, unknown_output
+from galen.run_folder import finished, resume, unknown_output
+from galen.run_identity import Identity, stat_record
 from megatron_ext.checkpoint import checkpoint_folder, torch_dist
 from megatron_ext.config.architecture import Architecture
 

@@ -23,7 +23,8 @@ from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import Prefetcher
 from checkpoints_convert.resumable_io.resumable_steps import write_manifest
 from galen import atomic
-from galen.run_folder import Identity, RunFolder, resume, stat_record
+from galen.run_folder import RunFolder, resume
+from galen.run_identity import Identity, stat_record
 from megatron_ext.checkpoint import checkpoint_folder, torch_dist
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.config.architecture import Architecture, read_architecture

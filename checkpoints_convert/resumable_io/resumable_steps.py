@@ -29,7 +29,8 @@ from galen.atomic import write_text
 from galen.errors import DataError
 from galen.main_guard import check_main_guard
 from galen.progress import Progress
-from galen.run_folder import IDENTITY, stat_record
+from galen.run_folder import IDENTITY
+from galen.run_identity import stat_record
 from galen.worker import exit_with_parent
 from megatron_ext.config.architecture import Architecture
 

@@ -11,7 +11,8 @@ import numpy as np
 from data_prep.tokenization.indexed_dataset import IndexedFileWriter
 from data_prep.tokenization.stats import Tally
 from galen.atomic import partial_path
-from galen.run_folder import Identity, RunFiles
+from galen.run_folder import RunFiles
+from galen.run_identity import Identity
 
 
 @dataclass(slots=True)

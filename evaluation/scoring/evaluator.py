@@ -35,7 +35,7 @@ from evaluation.tasks.task import Task
 from galen import manifest, run_folder
 from galen.atomic import write_text
 from galen.errors import DataError
-from galen.run_folder import Identity
+from galen.run_identity import Identity
 
 _RECORDED = ("chat", "sampling", "endpoint", "device")
 """Keys of the results that are known once the model is loaded."""

@@ -26,6 +26,8 @@ STARTUP_TIMEOUT_SECONDS = 3600
 STALLED_SECONDS = 120
 STALLED_STEPS = 10
 """A phase that lasts longer than both (seconds, step times) is a stall."""
+_ROUTINE = ("train", "validation", "checkpoint", "checkpoint_published")
+"""Kinds of records that are no events."""
 _TRAIN = ("step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second", "elapsed")
 
 
@@ -118,7 +120,7 @@ def read(folder: str | Path) -> RunState:
         ended=status.ended,
         train=train,
         validation=[record for record in records if record["kind"] == "validation"],
-        events=[record for record in records if record["kind"] not in ("train", "validation")],
+        events=[record for record in records if record["kind"] not in _ROUTINE],
         checkpoint=checkpoint,
         checkpoint_age=checkpoint_age,
     )

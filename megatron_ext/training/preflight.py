@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from galen import checksums, manifest, recipe, run_folder
-from galen.run_folder import Identity
+from galen.run_identity import Identity
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.architecture import Architecture, architecture_from_model
 from megatron_ext.config.layout_checks import check_layout

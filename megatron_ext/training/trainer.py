@@ -25,6 +25,7 @@ from megatron_ext.resilience.watchdog import Watchdog
 from megatron_ext.training import training_state
 from megatron_ext.training.checkpoint_writer import CheckpointWriter
 from megatron_ext.training.loss_spike import LossSpikeDetector
+from megatron_ext.training.optimizer import prepare_grads, update
 from megatron_ext.training.stragglers import StragglerReport
 from megatron_ext.training.train_step import Batches, StepResult, TrainStep, non_finite_samples
 from megatron_ext.training.training_state import Progress, TrainState
@@ -65,7 +66,9 @@ class Trainer:
         self.log = log
         self.rank = torch.distributed.get_rank()
         self.checkpoints = Path(recipe.output) / "checkpoints"
-        self.writer = CheckpointWriter(self.checkpoints, architecture, recipe.training)
+        self.writer = CheckpointWriter(
+            self.checkpoints, architecture, recipe.training, log.checkpoint if log else None
+        )
         self.schedule = BatchSchedule(recipe.training)
         self.train_step = TrainStep(platform, recipe, state.model)
         self.watchdog = Watchdog(
@@ -141,15 +144,14 @@ class Trainer:
         flags = self.preemption.stop_flags(check_trigger_file=self.rank == 0)
         result = self.train_step.run(self.batches, self._micro_batches(batch_size), flags)
         self.watchdog.enter(progress.iteration, "optimizer step")
-        optimizer.prepare_grads()
-        grad_norm = float(optimizer.get_grad_norm())
+        grad_norm = prepare_grads(optimizer)
         spike = self.spike_detector.is_spike(result.loss)
         if spike and self._rollback(result, batch_size):
             return result.stop_flags
         # before the step: the first has a rate above 0, the last min_lr
         self.state.scheduler.step(batch_size)
         if math.isfinite(result.loss) and math.isfinite(grad_norm) and not spike:
-            optimizer.step()
+            update(optimizer, grad_norm)
             self.spike_detector.update(result.loss)
         else:
             self._skip_update(result, grad_norm, batch_size)

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep import curate
 from data_prep.curation import pipeline
-from galen import run_folder
+from galen import run_identity
 from galen.errors import DataError, OutputConflictError
 from galen.run_folder import RunFolder
 from tests.data_prep.material import many_records, read_records, write_lines, write_medline
@@ -110,7 +110,7 @@ def test_files_in_another_order_start_from_the_beginning(recipe, raw, partial, t
 @pytest.mark.slow
 def test_a_run_of_another_version_is_refused_and_kept(recipe, partial, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(run_folder, "__version__", "99.0")
+        patched.setattr(run_identity, "VERSION", "99.0")
         with pytest.raises(OutputConflictError, match=r"this is galen 99\.0: .* Resume with galen"):
             curate.main([str(recipe), "--workers", "2"])
         with pytest.raises(OutputConflictError, match=r"remove .*\.corpus\.partial to start from"):

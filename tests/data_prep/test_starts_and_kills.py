@@ -21,7 +21,7 @@ import time
 import pytest
 
 from data_prep import curate, mesh_questions, preprocess
-from galen import manifest, run_folder
+from galen import manifest, run_identity
 from galen.errors import DataError, OutputConflictError
 from tests.conftest import ROOT, command
 from tests.data_prep.material import many_records, write_lines, write_medline
@@ -298,7 +298,7 @@ def test_killed_between_name_and_manifest(name, material, tmp_path, monkeypatch,
     published = [path for path in folders[1].iterdir() if not path.name.startswith(".")]
     assert published and not any(path.name.endswith("manifest.json") for path in published)
     if upgraded:
-        monkeypatch.setattr(run_folder, "__version__", "99.0")
+        monkeypatch.setattr(run_identity, "VERSION", "99.0")
     if upgraded and name == "preprocess":
         with pytest.raises(OutputConflictError, match=r"or remove (.*) to start from") as refused:
             main(arguments)

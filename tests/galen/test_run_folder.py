@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from galen import manifest, run_folder
+from galen import manifest, run_folder, run_identity
 from galen.errors import DataError, OutputConflictError
-from galen.run_folder import Identity, RunFiles, RunFolder
+from galen.run_folder import RunFiles, RunFolder
+from galen.run_identity import Identity
 
 FILE = {"path": "raw/a.xml", "bytes": 1, "sha256": "11"}
 
@@ -87,13 +88,13 @@ def test_remote_files_are_compared_by_version():
 
 
 def test_a_file_is_hashed_only_when_its_path_size_or_time_differ(source, monkeypatch):
-    record = {**manifest.describe_file(source), **run_folder.stat_record(source)}
-    now = Identity({}, [run_folder.stat_record(source)])
+    record = {**manifest.describe_file(source), **run_identity.stat_record(source)}
+    now = Identity({}, [run_identity.stat_record(source)])
     with monkeypatch.context() as patched:
         patched.setattr(manifest, "sha256", None)
         assert now.differences(Identity({}, [record])) == []
     os.utime(source, (1, 1))
-    now = Identity({}, [run_folder.stat_record(source)])
+    now = Identity({}, [run_identity.stat_record(source)])
     assert now.differences(Identity({}, [record])) == []
     source.write_bytes(b"other w")
     assert now.differences(Identity({}, [record])) == ["input model.bin: changed"]
@@ -147,7 +148,7 @@ def test_an_unfinished_run_of_another_version_is_refused_and_kept(tmp_path, monk
     files = RunFiles(tmp_path / "p", [tmp_path / "p.bin"])
     files.begin(identity, {"documents": 3})
     with monkeypatch.context() as patched:
-        patched.setattr(run_folder, "__version__", "99.0")
+        patched.setattr(run_identity, "VERSION", "99.0")
         for changed in (identity, Identity({"seed": 2})):
             with pytest.raises(OutputConflictError, match=r"remove .*\.out\.partial to start"):
                 run.resume(changed)
@@ -227,7 +228,7 @@ def test_files_of_an_unfinished_run_of_another_version_are_replaced(tmp_path, mo
     identity = Identity({"seed": 1}, [FILE])
     RunFiles(tmp_path / "p", [final]).begin(identity)
     final.touch()
-    monkeypatch.setattr(run_folder, "__version__", "99.0")
+    monkeypatch.setattr(run_identity, "VERSION", "99.0")
     again = RunFiles(tmp_path / "p", [final])
     message = r"p\.bin belongs to another run \(seed: 1 → 2"
     with pytest.raises(OutputConflictError, match=message):
