@@ -45,10 +45,14 @@ class Platform:
             "apply_rope_fusion": self.transformer_engine,
             "bias_activation_fusion": self.device.type == "cuda",
             "masked_softmax_fusion": False,  # for the core's own attention, which no platform uses
-            # the core's output layer adds its gradient in place with a kernel of NVIDIA's apex, and
-            # fails without it
+            # Transformer Engine's layers do it themselves, the core's with a kernel of NVIDIA's
+            # apex; `model.build` turns it off for the latter if that is missing
             "gradient_accumulation_fusion": (
-                self.device.type == "cuda" and importlib.util.find_spec(_APEX_KERNEL) is not None
+                self.transformer_engine
+                or (
+                    self.device.type == "cuda"
+                    and importlib.util.find_spec(_APEX_KERNEL) is not None
+                )
             ),
         }
 
