@@ -28,7 +28,7 @@ from megatron_ext import bootstrap
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.hardware import host_memory
+from megatron_ext.hardware import host_memory, process_environment
 from megatron_ext.observability import wandb_logger
 from megatron_ext.resilience import watchdog
 from megatron_ext.resilience.launch import ADVICE, dead_processes
@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     if preflight.check(run, world_size, arguments.nproc_per_node, launching=True) is None:
         return 0
     command_line = [arguments.recipe, *arguments.overrides]
-    return launch.start(arguments, "megatron_ext.pretrain", command_line, ADVICE)
+    with process_environment.applied(run, arguments.nproc_per_node):
+        return launch.start(arguments, "megatron_ext.pretrain", command_line, ADVICE)
 
 
 def pretrain(run: Recipe) -> int:
@@ -61,21 +62,25 @@ def pretrain(run: Recipe) -> int:
         DataError: checkpoint, data and tokenizer do not match, or the run folder holds another
             run.
     """
-    output = Path(run.output)
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    world_size, local_world_size = _world_sizes()
     inputs = preflight.check(run, world_size, local_world_size)
     if inputs is None:
         return 0
-    weights = checkpoint_folder.newest(run.model.checkpoint)
+    with process_environment.applied(run):
+        return _pretrain(run, inputs)
 
+
+def _pretrain(run: Recipe, inputs: Inputs) -> int:
+    """Train with the environment of the run's layout; return the exit code."""
+    output = Path(run.output)
+    weights = checkpoint_folder.newest(run.model.checkpoint)
     bootstrap()
     from megatron_ext.hardware import platforms
 
     platform = platforms.current_platform()
     platform.check(run)
     if platform.device.type == "cpu":
-        host_memory.check(inputs.architecture, run, world_size, local_world_size)
+        host_memory.check(inputs.architecture, run, *_world_sizes())
     with (
         platforms.single_process_groups(),
         launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
@@ -92,6 +97,12 @@ def pretrain(run: Recipe) -> int:
     if "RANK" in os.environ:
         trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_STOPPED
+
+
+def _world_sizes() -> tuple[int, int]:
+    """Return the number of the run's processes, and of those on this machine."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    return world_size, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _stopped_early(run: Recipe, reason: str, progress: Any, preemption: PreemptionHandler) -> None:
@@ -147,6 +158,7 @@ def _prepare(run: Recipe, inputs: Inputs, resources: contextlib.ExitStack) -> An
     output = Path(run.output)
     architecture = inputs.architecture
     platform = platforms.current_platform()
+    cpus = platform.bind_cpus()
     preemption = _join(run, platform)
     is_first_rank = torch.distributed.get_rank() == 0
     _lock(output, resources, is_first_rank)
@@ -165,7 +177,7 @@ def _prepare(run: Recipe, inputs: Inputs, resources: contextlib.ExitStack) -> An
     log = None
     if is_first_rank:
         log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run)
-        _log_start(architecture, platform, data)
+        _log_start(run, architecture, platform, cpus, data)
         if checkpoint is not None:
             logger.info(f"resuming from step {progress.iteration}")
     return Trainer(
@@ -223,7 +235,9 @@ def _build_state(
     return state, training_state.load(checkpoint, state)
 
 
-def _log_start(architecture: Architecture, platform: Any, data: Any) -> None:
+def _log_start(
+    run: Recipe, architecture: Architecture, platform: Any, cpus: str | None, data: Any
+) -> None:
     from megatron_ext.hardware import parallel_groups
 
     sizes = "x".join(str(size) for size in parallel_groups.parallel_sizes())
@@ -231,6 +245,10 @@ def _log_start(architecture: Architecture, platform: Any, data: Any) -> None:
         f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data"
         f" parallel = {sizes}"
     )
+    if environment := process_environment.describe(run):
+        logger.info(f"environment: {environment}")
+    if cpus:
+        logger.info(f"bound to the processors of the GPU's NUMA node: {cpus}")
     data.log_epochs()
 
 
