@@ -132,11 +132,12 @@ class TrainStep:
         extra: dict[str, Any] = {}
         if self.packed:
             batch, extra["packed_seq_params"] = pack_documents(batch, self.platform.device)
-        batch = context_parallel_slice(batch)
+        # before the slice, whose result would no longer be in pinned memory
         batch = {
             name: tensor.to(self.platform.device, non_blocking=True)
             for name, tensor in batch.items()
         }
+        batch = context_parallel_slice(batch)
         self._timer.start()
         output = model(
             batch["tokens"], batch["position_ids"], None, labels=batch["labels"], **extra
