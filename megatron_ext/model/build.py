@@ -3,8 +3,10 @@
 from typing import Any
 
 import torch
+from megatron.core import __version__ as core_version
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
+from packaging.version import Version
 from torch import Tensor
 
 from megatron_ext.config.architecture import Architecture
@@ -64,6 +66,9 @@ def build_model(
             recompute.
     """
     config = architecture.transformer_config(**platform.model_options, **options)
+    if isinstance(config.cp_comm_type, list) and Version(core_version) < Version("0.17"):
+        # which reads a layer's entry at its number, that begins at 1
+        config.cp_comm_type = [config.cp_comm_type[0], *config.cp_comm_type]
     model = LanguageModel(
         true_vocab_size=architecture.vocab_size,
         blockwise_loss=platform.blockwise_loss,
