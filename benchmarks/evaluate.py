@@ -14,11 +14,13 @@ counted where they are equal (`galen_prompts_equal`; null for tasks that Galen h
 examples are the first ones of their split on both sides.
 
 Both give the log-likelihood of each continuation, or the text of a generation task; the predictions
-or texts are compared, too. The harness runs with its own `batch_size`; Galen's batches hold at most
-as many tokens as one of its batches of the longest prompts. Loading the model and a first batch are
-not counted, tokenizing is. The sides take turns, part by part, so that another load of the machine
-affects both. On a busy machine the ratio of processor times, as the median of parts, is more robust
-than that of wall times. An interrupted run with --items resumes.
+or texts are compared, too. The harness runs with `--batch` as its `batch_size`; Galen's batches
+hold at most as many tokens as one of its batches of the longest prompts. With `--batch default`
+both use their defaults, the harness a batch of 1 and Galen one by tokens. Loading the model and a
+first batch (of a generation task: one prompt) are not counted, tokenizing is. The sides take turns,
+part by part, so that another load of the machine affects both. On a busy machine the ratio of
+processor times, as the median of parts, is more robust than that of wall times. An interrupted run
+with --items resumes.
 """
 
 import argparse
@@ -86,8 +88,9 @@ def main(argv: list[str] | None = None) -> None:
         prompts = harness_prompts(task)
         equal = galen_prompts_equal(arguments.task, task, prompts, arguments.num_fewshot)
     sides = _load_sides(arguments, generates)
+    warm_up = prompts[: 1 if generates else arguments.batch or 8]
     for score in sides.values():
-        score(prompts[: arguments.batch])  # memory and threads are ready afterwards
+        score(warm_up)  # memory and threads are ready afterwards
     settings = {name: getattr(arguments, name) for name in ("task", "num_fewshot", "dtype")}
     parts = _read(arguments.items, settings)
     size = arguments.part or len(prompts)
@@ -109,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         ]
         print(f"{start + len(chosen)} of {len(prompts)} questions; {', '.join(rates)}", flush=True)
     result: dict[str, Any] = {"questions": len(prompts), "galen_prompts_equal": equal}
-    result |= {**settings, "batch": arguments.batch}
+    result |= {**settings, "batch": arguments.batch or "default"}
     result |= _speeds(parts)
     result |= _same_answers(parts) if generates else _same_scores(parts)
     result |= {"versions": manifest.versions()}
@@ -208,7 +211,7 @@ def _load_sides(
         pretrained=str(arguments.model),
         device=arguments.device,
         dtype=arguments.dtype,
-        batch_size=arguments.batch,
+        batch_size=arguments.batch or 1,
     )
     backend = TransformersBackend(arguments.model, dtype=arguments.dtype, device=arguments.device)
     if generates:
@@ -274,25 +277,30 @@ def _read(path: Path | None, settings: dict[str, Any]) -> list[dict[str, Any]]:
     return parts
 
 
-def _score_galen(backend: Any, batch: int, prompts: list[Prompt]) -> list[list[float]]:
+def _score_galen(backend: Any, batch: int | None, prompts: list[Prompt]) -> list[list[float]]:
     """Return the log-likelihoods of each prompt's continuations."""
     requests = [encoding.encode_prompt(backend.tokenizer, prompt) for prompt in prompts]
     if backend.context_length:
         requests = [encoding.truncate_left(request, backend.context_length) for request in requests]
-    tokens = batch * max(request.input_length for request in requests)
+    tokens = backend.batch_tokens
+    if batch is not None:
+        tokens = batch * max(request.input_length for request in requests)
     scored = {}
     for pairs in backend.log_likelihoods(requests, Batching(tokens)):
         scored.update(pairs)
     return [scored[index] for index in range(len(requests))]
 
 
-def _generate_galen(lm: Any, batch: int, instances: list[Any]) -> list[str]:
+def _generate_galen(lm: Any, batch: int | None, instances: list[Any]) -> list[str]:
     """Return the text that Galen generates for each request of the harness."""
-    longest = max(len(lm.tok_encode(instance.args[0])) for instance in instances)
-    limits = [
-        instance.args[1].get("max_gen_toks", _DEFAULT_MAX_NEW_TOKENS) for instance in instances
-    ]
-    batching = Batching(batch * (longest + max(limits)))
+    tokens = lm.galen_backend.batch_tokens
+    if batch is not None:
+        longest = max(len(lm.tok_encode(instance.args[0])) for instance in instances)
+        limits = [
+            instance.args[1].get("max_gen_toks", _DEFAULT_MAX_NEW_TOKENS) for instance in instances
+        ]
+        tokens = batch * (longest + max(limits))
+    batching = Batching(tokens)
     texts: dict[int, str] = {}
     for answers in lm.answer([[instance] for instance in instances], batching, repeats=1):
         texts.update({index: responses[0][0] for index, responses in answers})
@@ -313,6 +321,15 @@ def _score_harness(harness: Any, prompts: list[Prompt]) -> list[list[float]]:
     for prompt in prompts:
         scores.append([next(values)[0] for _ in prompt.continuations])
     return scores
+
+
+def _batch(text: str) -> int | None:
+    """Return the rows of a batch, None for each program's default."""
+    if text == "default":
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a positive number or `default`, not {text!r}")
+    return int(text)
 
 
 def _parser() -> cli.ArgumentParser:
@@ -341,7 +358,13 @@ def _parser() -> cli.ArgumentParser:
         help="JSONL of all log-likelihoods and times, one part per line",
     )
     add("--limit", type=int, default=100, metavar="N", help="number of questions [100]")
-    add("--batch", type=int, default=8, metavar="N", help="rows in a batch [8]")
+    add(
+        "--batch",
+        type=_batch,
+        default=8,
+        metavar="N",
+        help="rows in a batch, or `default`: each program's own [8]",
+    )
     add("--dtype", default="float32", help="precision of the weights [float32]")
     add("--device", default="cpu", help="for example cuda:0 [cpu]")
     add("--threads", type=int, default=2, metavar="N", help="CPU threads [2]")

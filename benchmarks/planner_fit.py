@@ -123,6 +123,7 @@ def published() -> dict[str, Published]:
         overlap=False,
         micro_batch_size=2,
         recompute_granularity="selective",
+        recompute_modules=["core_attn"],
     )
     return {
         "Llama 3 8B, FP8, 8 H100": Published(

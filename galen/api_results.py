@@ -82,7 +82,7 @@ class TrainingRun(Output):
 
     @cached_property
     def log(self) -> list[dict[str, Any]]:
-        """Records of `log.jsonl`: `kind` is train, validation or event."""
+        """Records of `log.jsonl`: `kind` is train, validation, checkpoint or event."""
         return read_records(self.path / "log.jsonl")
 
     @property

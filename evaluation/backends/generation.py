@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evaluation.backends import growing_cache
 from evaluation.backends.encoding import Generated, GenerationRequest
 from evaluation.backends.model_runner import ModelRunner, Prefix, cache_of
 from evaluation.backends.sampling import Sampling
@@ -66,7 +67,9 @@ def run(
     sequences = _sequences(requests)
     active = sequences
     rows = torch.tensor([sequence.index for sequence in active])
-    cache.batch_select_indices(rows.to(runner.device))
+    if len(active) != len(requests):
+        cache.batch_select_indices(rows.to(runner.device))
+    growing_cache.with_room(cache)
     logits_rv = output.logits[rows.to(runner.device), -1]
     mask_rs = mask_ps[rows]
     while True:

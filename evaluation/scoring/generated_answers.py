@@ -85,7 +85,12 @@ def generation_sample(
         starts_open: whether the prompt already opened the thinking.
     """
     answers, thinking_counts = without_thinking(outputs, protocol, conversation, starts_open)
-    read = [answer_extraction.read(_final_answer(text), question.options) for text in answers]
+    # a question of one's own shows by its answer that several may be right
+    allows_several = question.allows_several or len(question.answers) > 1
+    read = [
+        answer_extraction.read(_final_answer(text), question.options, allows_several=allows_several)
+        for text in answers
+    ]
     prediction = answer_extraction.majority([item.letters for item in read])
     sample = sample_of(question, ",".join(prediction) if prediction else None)
     sample["outputs"] = [output.text for output in outputs]

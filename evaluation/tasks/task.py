@@ -117,8 +117,8 @@ class MultipleChoiceTask:
         source = self.source(data, name)
         if self.reader != "galen" and isinstance(source, Path) and not source.exists():
             raise DataError(
-                f"there is no file {source}; docs/evaluation.md#download-locations says where to"
-                " get it (paths are below --data)"
+                f"there is no file {source}; docs/evaluation/tasks.md#download-locations says where"
+                " to get it (paths are below --data)"
             )
         return rows.files(source, self.layout().table)
 

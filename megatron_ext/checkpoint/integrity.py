@@ -3,34 +3,45 @@
 The processes divide the files among them, so that the checkpoint is read once.
 """
 
+import contextlib
 import itertools
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
 
-from galen import checksums, manifest
+from galen import checksums, json_file, manifest
+from galen.atomic import write_text
 from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder
 
 STAGE = "checkpoint"
+_HASHES = ".sha256_"
 
 
 def seal(folder: Path, iteration: int, layout: list[int]) -> None:
     """Write the manifest of a complete iteration (collective).
 
-    Each process hashes the files that it wrote.
+    Each process contributes the hashes of the files that it wrote.
     """
     rank = torch.distributed.get_rank()
     own = f"__{rank}_"
+    hashes = _recorded_hashes(folder, rank)
     records = [
-        manifest.describe_file(path)
+        manifest.describe_file(path, hashes.get(path.name))
         for path in sorted(folder.iterdir())
         if path.name.startswith(own)
     ]
     gathered: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(gathered, records)
     if rank == 0:
+        for path in folder.glob(f"{_HASHES}*"):
+            path.unlink()
         common_files = [path for path in sorted(folder.iterdir()) if not path.name.startswith("__")]
         outputs = [*itertools.chain.from_iterable(gathered), *common_files]
         manifest.write(
@@ -41,6 +52,34 @@ def seal(folder: Path, iteration: int, layout: list[int]) -> None:
             outputs=outputs,
             counts={"iteration": iteration},
         )
+
+
+def hash_when_written(request: AsyncRequest, folder: Path) -> AsyncRequest:
+    """Return a request to write whose process also hashes the files that it wrote, for `seal`."""
+    if request.async_fn is None:
+        return request
+    return request._replace(async_fn=partial(_write_and_hash, request.async_fn, folder))
+
+
+def _write_and_hash(
+    write: Callable[..., None], folder: Path, rank: int, write_buckets: Sequence[Any], results: Any
+) -> None:
+    """Write the files of a rank, each described by a bucket, and leave their hashes beside them.
+
+    An error of the write is in `results`; without hashes, `seal` computes them.
+    """
+    write(rank, write_buckets, results)
+    paths = [Path(bucket[0]) for bucket in write_buckets]
+    with contextlib.suppress(OSError), ThreadPoolExecutor(max(len(paths), 1)) as threads:
+        hashes = list(threads.map(manifest.sha256, paths))
+        content = {path.name: sha256 for path, sha256 in zip(paths, hashes, strict=True)}
+        write_text(folder / f"{_HASHES}{rank}.json", json.dumps(content))
+
+
+def _recorded_hashes(folder: Path, rank: int) -> dict[str, str]:
+    """Return the hashes by file name that the writer of a rank left, if any."""
+    path = folder / f"{_HASHES}{rank}.json"
+    return json_file.read_object(path) if path.is_file() else {}
 
 
 def damage(folder: Path) -> str | None:

@@ -186,6 +186,16 @@ class Architecture:
         attention = self.num_layers * self.attention_flops_per_token(seq_length)
         return 6.0 * multiplied + attention
 
+    def without_idle_window(self, seq_length: int) -> "Architecture":
+        """Return the same model without a sliding window that no sequence exceeds.
+
+        Attention without a window has faster kernels, and Transformer Engine's context parallelism
+        takes no window.
+        """
+        if self.window_size is None or seq_length > self.window_size:
+            return self
+        return dataclasses.replace(self, window_size=None)
+
     def core_arguments(self) -> dict[str, Any]:
         """Return this model in the names of Megatron Core's TransformerConfig, as plain data.
 

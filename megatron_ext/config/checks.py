@@ -75,6 +75,12 @@ def check_parallel(parallel: Parallel, training: Training) -> None:
         raise ValueError(
             "parallel.tp_comm_overlap needs training.precision: bf16, the type of its buffers"
         )
+    # Transformer Engine 2.20, module/base.py: "Unsupported quantizer for Userbuffers"
+    if parallel.tp_comm_overlap and training.fp8_format and training.fp8_recipe == "blockwise":
+        raise ValueError(
+            "parallel.tp_comm_overlap is incompatible with training.fp8_recipe: blockwise; set it"
+            " to false, or use tensorwise"
+        )
     if parallel.overlap_param_gather and not parallel.overlap_grad_reduce:
         raise ValueError(
             "parallel.overlap_param_gather needs parallel.overlap_grad_reduce; set both to true"
@@ -142,8 +148,14 @@ def check_documents(data: Data, parallel: Parallel) -> None:
 
 
 def check_precision(training: Training, optimizer: Optimizer) -> None:
-    """Check FP8, recompute and the optimizer's types."""
+    """Check FP8, the fused loss, recompute and the optimizer's types."""
     _check_fp8(training)
+    if training.cross_entropy_loss_fusion and training.precision != "bf16":
+        # the core rounds the gradient of the logits to bf16 (fusions/fused_cross_entropy.py)
+        raise ValueError(
+            "training.cross_entropy_loss_fusion needs training.precision: bf16, to which it rounds"
+            " gradients; set it to false"
+        )
     _check_recompute(training)
     _check_optimizer_types(training, optimizer)
 
@@ -162,17 +174,10 @@ def _check_fp8(training: Training) -> None:
         raise ValueError(
             "training.fp8_param_gather with fp8_recipe: mxfp8 is not supported yet; set it to false"
         )
-    if training.fp8_recipe != "delayed":
-        return
-    if training.first_last_layers_bf16:
+    if training.fp8_recipe == "delayed" and training.first_last_layers_bf16:
         raise ValueError(
             "training.first_last_layers_bf16 is incompatible with fp8_recipe: delayed; use"
             " tensorwise or blockwise"
-        )
-    if "layernorm" in (training.recompute_modules or []):
-        raise ValueError(
-            "recomputing layernorm is incompatible with fp8_recipe: delayed; use tensorwise or"
-            " blockwise"
         )
 
 
@@ -183,9 +188,15 @@ def _check_recompute(training: Training) -> None:
             "training.recompute_method and recompute_num_layers need"
             " training.recompute_granularity: full"
         )
-    if training.recompute_modules and training.recompute_granularity != "selective":
+    selective = training.recompute_granularity == "selective"
+    if training.recompute_modules and not selective:
         raise ValueError(
             "training.recompute_modules needs training.recompute_granularity: selective"
+        )
+    if selective and not training.recompute_modules:
+        raise ValueError(
+            "training.recompute_granularity: selective needs training.recompute_modules, for"
+            " example [mlp]"
         )
 
 

@@ -28,6 +28,7 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
     stage_layers = _check_stages(parallel, architecture.num_layers)
     _check_recompute(recipe, stage_layers)
     _check_bf16_layers(recipe, architecture.num_layers)
+    _check_fp8_dimensions(recipe, architecture)
     model = tensor * pipeline * context
     if world_size % model:
         below = world_size // model * model
@@ -184,6 +185,36 @@ def _check_bf16_layers(recipe: Recipe, layers: int) -> None:
             raise UsageError(
                 f"training.{name} = {getattr(training, name)} is more than the {limit} layers of a"
                 " pipeline stage"
+            )
+
+
+def _check_fp8_dimensions(recipe: Recipe, architecture: Architecture) -> None:
+    """Check that each FP8 GEMM of one rank has dimensions that the kernels support.
+
+    Transformer Engine checks the same in the first forward pass (`assert_dim_for_fp8_exec`,
+    MXFP8Quantizer); the GEMM of the weights' gradients adds the number of tokens. The output layer
+    is never in FP8.
+    """
+    if recipe.training.fp8_format is None:
+        return
+    multiple = 32 if recipe.training.fp8_recipe == "mxfp8" else 16
+    parallel = recipe.parallel
+    tensor = parallel.tensor_model_parallel_size
+    tokens = recipe.training.micro_batch_size * recipe.data.seq_length
+    tokens //= parallel.context_parallel_size * (tensor if parallel.sequence_parallel else 1)
+    qkv_size = architecture.query_size + 2 * architecture.key_value_size
+    dimensions = {
+        "hidden_size": architecture.hidden_size,
+        f"size of all query heads / {tensor}": architecture.query_size // tensor,
+        f"size of all query, key and value heads / {tensor}": qkv_size // tensor,
+        f"ffn_hidden_size / {tensor}": architecture.ffn_hidden_size // tensor,
+        "number of tokens in a micro-batch of one rank": tokens,
+    }
+    for dimension, size in dimensions.items():
+        if size % multiple:
+            raise UsageError(
+                f"training.fp8_format needs multiples of {multiple}: the {dimension} is {size};"
+                " change the layout, or set fp8_format to null"
             )
 
 

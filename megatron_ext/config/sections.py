@@ -210,11 +210,15 @@ class Training:
     num_layers_at_end_in_bf16: int = Field(default=1, ge=0)
     """Number of last layers in bf16."""
     cross_entropy_loss_fusion: bool = False
-    """Compute the loss in one fused pass over the logits."""
+    """Compute the loss in one fused pass over the logits (bf16 only)."""
     recompute_granularity: ResumeMayChange[Literal["selective", "full"] | None] = None
     """Recompute activations in the backward pass: some modules (selective) or layers (full)."""
-    recompute_modules: ResumeMayChange[list[Literal["core_attn", "layernorm", "mlp"]] | None] = None
-    """Modules of selective recompute; core_attn by default."""
+    recompute_modules: ResumeMayChange[list[Literal["core_attn", "mlp"]] | None] = None
+    """Modules of selective recompute.
+
+    core_attn saves little memory, since fused attention keeps no scores. Megatron's layernorm would
+    save none: Transformer Engine fuses the norms with the GEMMs after them.
+    """
     recompute_method: ResumeMayChange[Literal["uniform", "block"] | None] = None
     """Full recompute: all layers in groups (uniform, the default) or each stage's first (block)."""
     recompute_num_layers: ResumeMayChange[int | None] = Field(default=None, ge=1)
@@ -235,7 +239,7 @@ class Training:
     keep_every_n_steps: ResumeMayChange[int | None] = Field(default=None, ge=1)
     """Also keep all checkpoints whose step is a multiple of this."""
     async_save: ResumeMayChange[bool] = False
-    """Write checkpoints asynchronously, in a separate process."""
+    """Continue training while a separate process writes and hashes a checkpoint."""
     manual_gc_interval: ResumeMayChange[int] = Field(default=100, ge=0)
     """Steps between garbage collections, synchronized among processes; 0: by Python itself."""
     log_interval: ResumeMayChange[int] = Field(default=1, ge=1)

@@ -63,8 +63,9 @@ def context_parallel_slice(
     """Return this context-parallel process's tokens, [micro batch, sequence / processes].
 
     Args:
-        batch: tensors [micro batch, sequence].
-        bounds: where the documents of a row begin and the last ends, if each is divided.
+        batch: tensors [micro batch, sequence], on the device.
+        bounds: where the documents of a row begin and the last ends, on the CPU; None to divide
+            the sequences instead.
     """
     ranks = parallel_state.get_context_parallel_world_size()
     if ranks == 1:
@@ -73,21 +74,23 @@ def context_parallel_slice(
         bounds = torch.tensor([0, batch["tokens"].size(1)])
     rank = parallel_state.get_context_parallel_rank()
     positions = context_parallel_positions(bounds, rank, ranks)
+    positions = positions.to(batch["tokens"].device, non_blocking=True)
     return {name: tensor[:, positions] for name, tensor in batch.items()}
 
 
 def pack_documents(
     batch: dict[str, Tensor], device: torch.device
-) -> tuple[dict[str, Tensor], PackedSeqParams]:
+) -> tuple[dict[str, Tensor], PackedSeqParams, Tensor]:
     """Return the batch as one row, [1, micro batch x sequence], and its document boundaries.
 
-    Of the row, a context-parallel process gets its part of each document. Padding counts as the end
-    of its document: causal attention hides it from the document's tokens, and it has no loss.
+    The boundaries are those of the complete row, for the model, and once more on the CPU, for
+    `context_parallel_slice`. Padding counts as the end of its document: causal attention hides it
+    from the document's tokens, and it has no loss.
 
     Args:
         batch: tensors [micro batch, sequence] on the CPU; `position_ids` are 0 where a document
             begins, and at a row's beginning.
-        device: of the returned boundaries.
+        device: of the boundaries for the model.
     """
     positions = batch["position_ids"].flatten()
     bounds = torch.cat(
@@ -95,21 +98,20 @@ def pack_documents(
     ).to(torch.int32)
     longest = int(bounds.diff().max())
     row = {name: tensor.reshape(1, -1) for name, tensor in batch.items()}
-    own = context_parallel_slice(row, bounds)
-    bounds = bounds.to(device, non_blocking=True)
+    on_device = bounds.to(device, non_blocking=True)
     options: dict[str, Any] = {}
-    if own is not row:
+    if parallel_state.get_context_parallel_world_size() > 1:
         # Transformer Engine divides each document by these; they are the same tensor where it has
         # nothing to hide from attention
-        options = {"cu_seqlens_q_padded": bounds, "cu_seqlens_kv_padded": bounds}
+        options = {"cu_seqlens_q_padded": on_device, "cu_seqlens_kv_padded": on_device}
         if "pad_between_seqs" in _PACKED_FIELDS:
             options["pad_between_seqs"] = False  # or it would compare them in each layer
     packed = PackedSeqParams(
         qkv_format="thd",
-        cu_seqlens_q=bounds,
-        cu_seqlens_kv=bounds,
+        cu_seqlens_q=on_device,
+        cu_seqlens_kv=on_device,
         max_seqlen_q=longest,
         max_seqlen_kv=longest,
         **options,
     )
-    return own, packed
+    return row, packed, bounds

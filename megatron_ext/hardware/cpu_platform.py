@@ -91,14 +91,6 @@ class HostEvent:
         return 1000 * (later.time - self.time)
 
 
-class _NoFp8:
-    """What Megatron asks about FP8."""
-
-    @staticmethod
-    def is_fp8_enabled() -> bool:
-        return False
-
-
 def install() -> None:
     """Answer Megatron's CUDA calls with the CPU, in this process, from now on.
 
@@ -124,7 +116,6 @@ def install() -> None:
     megatron_random._CUDA_RNG_STATE_TRACKER = CpuRngStatesTracker()
     megatron_random._CUDA_RNG_STATE_TRACKER_INITIALIZED = True
     megatron_random.initialize_rng_tracker = lambda *_, **__: None
-    _recompute_without_transformer_engine()
     for name in ("dist_all_gather_func", "dist_reduce_scatter_func"):
         setattr(param_and_grad_buffer, name, _unless_alone(getattr(param_and_grad_buffer, name)))
     _load_adam_step()
@@ -163,18 +154,6 @@ def _load_adam_step() -> None:
         original(self, model_param, tensors)
 
     optimizer_class._set_main_param_and_optimizer_states = set_states
-
-
-def _recompute_without_transformer_engine() -> None:
-    """Let Megatron recompute a norm.
-
-    It takes every such recompute for one in FP8, which calls Transformer Engine.
-    """
-    if not hasattr(megatron_random, "FP8GlobalStateManager"):
-        megatron_random.FP8GlobalStateManager = _NoFp8
-        megatron_random.activation_recompute_forward = megatron_random.fp8_autocast = lambda **_: (
-            contextlib.nullcontext()
-        )
 
 
 def _unless_alone(collective: Callable) -> Callable:

@@ -73,6 +73,8 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
         "perform_initialization": True,
         "cross_entropy_loss_fusion": training.cross_entropy_loss_fusion,
         "recompute_granularity": training.recompute_granularity,
+        # a stage's output is not needed after it has been sent; Megatron-LM always frees it
+        "deallocate_pipeline_outputs": parallel.pipeline_model_parallel_size > 1,
     }
     if parallel.virtual_pipeline_model_parallel_size:
         # Without these two an interleaved pipeline of two stages mixes up what it receives, and its
@@ -88,7 +90,7 @@ def _recompute_options(training: Training) -> dict[str, Any]:
             "recompute_num_layers": training.recompute_num_layers or 1,
         }
     if training.recompute_granularity == "selective":
-        return {"recompute_modules": training.recompute_modules or ["core_attn"]}
+        return {"recompute_modules": training.recompute_modules}
     return {}
 
 

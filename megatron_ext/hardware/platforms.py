@@ -10,6 +10,7 @@ import importlib.util
 import os
 import platform
 import resource
+import socket
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
@@ -32,6 +33,8 @@ _PACKED_ATTENTION: dict[CommunicationType, str] = {
 }
 """First versions of Transformer Engine whose attention takes packed documents (thd layout), by the
 communication of context parallelism."""
+_BLOCKWISE_CUDA = (12, 9)
+"""First CUDA version with GEMMs of FP8 blocks, which Transformer Engine checks in a forward."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,10 +55,14 @@ class Platform:
             "apply_rope_fusion": self.transformer_engine,
             "bias_activation_fusion": self.device.type == "cuda",
             "masked_softmax_fusion": False,  # for the core's own attention, which no platform uses
-            # the core's output layer adds its gradient in place with a kernel of NVIDIA's apex, and
-            # fails without it
+            # Transformer Engine's layers do it themselves, the core's with a kernel of NVIDIA's
+            # apex; `model.build` turns it off for the latter if that is missing
             "gradient_accumulation_fusion": (
-                self.device.type == "cuda" and importlib.util.find_spec(_APEX_KERNEL) is not None
+                self.transformer_engine
+                or (
+                    self.device.type == "cuda"
+                    and importlib.util.find_spec(_APEX_KERNEL) is not None
+                )
             ),
         }
 
@@ -145,10 +152,6 @@ class Platform:
             ),
             "optimizer.use_precision_aware_optimizer": run.optimizer.use_precision_aware_optimizer,
         }
-        # the CPU platform replaces the core's call for it
-        if self.device.type == "cuda":
-            recomputed = training.recompute_modules or []
-            settings["training.recompute_modules: layernorm"] = "layernorm" in recomputed
         return [f"{key} needs Transformer Engine" for key, is_set in settings.items() if is_set]
 
     def _missing_fp8(self, fp8_recipe: str) -> list[str]:
@@ -158,6 +161,12 @@ class Platform:
             return ["training.fp8_format needs a GPU of the Ada, Hopper or a later generation"]
         if fp8_recipe == "blockwise" and capability[0] != 9:
             return ["training.fp8_recipe: blockwise needs Hopper GPUs"]
+        if fp8_recipe == "blockwise" and _cuda_version() < _BLOCKWISE_CUDA:
+            return [
+                f"training.fp8_recipe: blockwise needs a PyTorch for CUDA"
+                f" {'.'.join(map(str, _BLOCKWISE_CUDA))} or later (this one is for CUDA"
+                f" {torch.version.cuda}; use tensorwise)"
+            ]
         if fp8_recipe == "mxfp8" and capability[0] < 10:
             return [
                 "training.fp8_recipe: mxfp8 needs Blackwell GPUs (use tensorwise or blockwise on"
@@ -216,7 +225,7 @@ class Platform:
                     backend=self.backend,
                     rank=0 if is_single else int(os.environ["RANK"]),
                     world_size=1 if is_single else int(os.environ["WORLD_SIZE"]),
-                    store=torch.distributed.HashStore() if is_single else None,
+                    store=_local_store() if is_single else None,
                     timeout=datetime.timedelta(minutes=timeout_minutes),
                 )
         except torch.distributed.DistError as error:
@@ -246,6 +255,23 @@ def _missing_packed_attention(parallel: Parallel) -> list[str]:
                 f" Engine {minimum} or later (p2p any)"
             )
     return problems
+
+
+def _local_store() -> torch.distributed.TCPStore:
+    """Return the store of a group of one process, which no other machine can reach.
+
+    It is the kind of store that several processes have; NCCL is not tested with others.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    return torch.distributed.TCPStore(
+        "127.0.0.1", port, world_size=1, is_master=True, master_listen_fd=listener.detach()
+    )
+
+
+def _cuda_version() -> tuple[int, ...]:
+    """Return the CUDA version that PyTorch is built for."""
+    return tuple(int(number) for number in str(torch.version.cuda).split("."))
 
 
 @contextlib.contextmanager

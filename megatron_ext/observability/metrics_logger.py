@@ -3,6 +3,7 @@
 Only rank 0 has one.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,23 @@ class RunLog(StepLog):
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=done + 1)
+
+    def checkpoint(self, kind: str, step: int, record: dict[str, Any]) -> None:
+        """Record a checkpoint of a step, and how many seconds training waited for it.
+
+        Args:
+            kind: `checkpoint`, or `checkpoint_published` when an asynchronous one is complete.
+            step: of the checkpoint.
+            record: checkpoint_stall, the seconds; phases, their division.
+        """
+        self._write({"kind": kind, "step": step, **record})
+        longest = max(record["phases"], key=record["phases"].__getitem__)
+        values = [
+            kind.replace("_", " "),
+            f"training waited {record['checkpoint_stall']:.2f} s",
+            f"longest phase: {longest}",
+        ]
+        self._log_line(logging.INFO, step, values)
 
     def rewind(self, step: int) -> None:
         """Remove the records after `step`, to which the run was rolled back."""

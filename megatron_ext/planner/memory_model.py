@@ -12,6 +12,7 @@ from typing import Any
 
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.sections import Training
 
 # CUDA context, NCCL's buffers, the allocator's fragments: an allowance, not measured here.
 RESERVE = 6 * 2**30
@@ -157,29 +158,25 @@ def layer_activations(
         activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels
         # with a gate, also the activation's output and a copy of up
         activations["MLP product"] = (3 if architecture.gated_mlp else 1) * size * mlp_entries
-    for name in _recomputed_activations(recipe, architecture):
+    for name in _recomputed_activations(training):
         activations[name] = 0
+    if fused and architecture.norms_before and "mlp" in (training.recompute_modules or []):
+        # the norm before the MLP is a part of its first product, and recomputed with it
+        activations["norm outputs"] /= 2
     return activations
 
 
 _RECOMPUTED = {
     "core_attn": ("attention statistics",),
-    "layernorm": ("norm outputs",),
     "mlp": ("MLP gate and up", "MLP product"),
 }
 """Activations that selective recompute of a module saves."""
 
 
-def _recomputed_activations(recipe: Recipe, architecture: Architecture) -> list[str]:
+def _recomputed_activations(training: Training) -> list[str]:
     """Return the names of the activations that selective recompute saves."""
-    training = recipe.training
-    if training.recompute_granularity != "selective":
-        return []
-    modules = training.recompute_modules or ["core_attn"]
-    if not architecture.norms_before:  # Megatron recomputes no others
-        modules = [module for module in modules if module != "layernorm"]
     names: list[str] = []
-    for module in modules:
+    for module in training.recompute_modules or []:
         names += _RECOMPUTED[module]
     return names
 

@@ -1,8 +1,11 @@
 """Writes a run's checkpoints atomically, asynchronously on request."""
 
+import contextlib
 import dataclasses
 import json
 import secrets
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +18,73 @@ from megatron_ext.checkpoint.sharded import ShardedWriter, writing
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.sections import Training
 from megatron_ext.hardware import parallel_groups
+from megatron_ext.resilience.signals import block_signals
 from megatron_ext.training import training_state
 from megatron_ext.training.training_state import Progress, TrainState
+
+Log = Callable[[str, int, dict[str, Any]], None]
+"""Takes the kind of a record, the checkpoint's iteration, and the fields."""
+
+
+class Stall:
+    """Seconds that training waits for a checkpoint, by phase."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+
+    @property
+    def total(self) -> float:
+        """Seconds in all phases."""
+        return sum(self.phases.values())
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a phase, without that of the phases inside it."""
+        start = time.monotonic()
+        before = self.total
+        try:
+            yield
+        finally:
+            inside = self.total - before
+            seconds = time.monotonic() - start - inside
+            self.phases[name] = self.phases.get(name, 0.0) + seconds
+
+    def record(self) -> dict[str, Any]:
+        """Return the fields of the run log."""
+        phases = {name: round(seconds, 6) for name, seconds in self.phases.items()}
+        return {"checkpoint_stall": round(self.total, 6), "phases": phases}
 
 
 class CheckpointWriter:
     """Writes, publishes and prunes checkpoints. All its methods are collective.
 
+    Files are written and hashed in a process of their own. Without `async_save`, training waits
+    for it.
+
     Args:
         checkpoint: the folder of all iterations.
         architecture: the model's configuration, written beside the weights.
         training: its async_save, keep_last and keep_every_n_steps.
+        log: writes a record of how long training waited; None on all ranks but the first.
     """
 
-    def __init__(self, checkpoint: Path, architecture: Architecture, training: Training) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        architecture: Architecture,
+        training: Training,
+        log: Log | None = None,
+    ) -> None:
         self.checkpoint = checkpoint
         self.architecture = architecture
         self.training = training
         self.is_first_rank = torch.distributed.get_rank() == 0
+        self._log = log
         self._attempt = _new_attempt()
         self._sharded = ShardedWriter()
         self._queue = AsyncCallsQueue()
         self._pending: int | None = None
+        self._stall = Stall()
 
     def save(self, progress: Progress, train_state: TrainState) -> None:
         """Write a checkpoint under its iteration's name.
@@ -44,28 +92,45 @@ class CheckpointWriter:
         With `async_save`, only start writing, once the previous one is finished.
         """
         self.finish(wait=True)
-        iteration = progress.iteration
-        folder = checkpoint_folder.partial_folder(self.checkpoint, iteration, self._attempt)
-        if self.is_first_rank:
-            checkpoint_folder.remove_partial(self.checkpoint)
-            folder.mkdir(parents=True)
-        torch.distributed.barrier()
-        training_state.gather_weights(train_state.model)
-        state = training_state.sharded_state(train_state, loading=False)
-        request = self._sharded.save(state, folder, asynchronous=self.training.async_save)
-        if request is not None:
-            self._queue.schedule_async_request(request)
-        if self.is_first_rank:
-            self.architecture.write(folder)
-            content = {
-                "progress": dataclasses.asdict(progress),
-                "scheduler": train_state.scheduler.state_dict(),
-                "layout": parallel_groups.parallel_sizes(),
-            }
-            write_text(folder / training_state.STATE, json.dumps(content, indent=1) + "\n")
-        self._pending = iteration
-        if not self.training.async_save:
-            self._publish()
+        self._stall = Stall()
+        self._pending = progress.iteration
+        self._start(progress, train_state)
+        if self.training.async_save:
+            self._record("checkpoint")
+        else:
+            self.finish(wait=True)
+
+    def _start(self, progress: Progress, train_state: TrainState) -> None:
+        """Start the process that writes a checkpoint."""
+        stall = self._stall
+        folder = checkpoint_folder.partial_folder(
+            self.checkpoint, progress.iteration, self._attempt
+        )
+        with stall.phase("gather"):
+            if self.is_first_rank:
+                checkpoint_folder.remove_partial(self.checkpoint)
+                folder.mkdir(parents=True)
+            torch.distributed.barrier()
+            training_state.gather_weights(train_state.model)
+            state = training_state.sharded_state(train_state, loading=False)
+        with stall.phase("plan"):
+            request = self._sharded.save(state, folder, asynchronous=True)
+        with stall.phase("fork"), block_signals():
+            if request.preload_fn is not None:
+                request = request._replace(preload_fn=_timed(request.preload_fn, stall))
+            self._queue.schedule_async_request(integrity.hash_when_written(request, folder))
+        with stall.phase("publish"):
+            if self.is_first_rank:
+                self._write_progress(folder, progress, train_state)
+
+    def _write_progress(self, folder: Path, progress: Progress, train_state: TrainState) -> None:
+        self.architecture.write(folder)
+        content = {
+            "progress": dataclasses.asdict(progress),
+            "scheduler": train_state.scheduler.state_dict(),
+            "layout": parallel_groups.parallel_sizes(),
+        }
+        write_text(folder / training_state.STATE, json.dumps(content, indent=1) + "\n")
 
     def finish(self, wait: bool) -> None:
         """Publish the checkpoint that is being written, if it is complete.
@@ -75,24 +140,41 @@ class CheckpointWriter:
         """
         if self._pending is None:
             return
-        with writing(self.checkpoint):
+        with self._stall.phase("wait"), writing(self.checkpoint):
             complete = self._queue.maybe_finalize_async_calls(blocking=wait)
         if complete:
-            self._publish()
+            with self._stall.phase("publish"):
+                self._publish(self._pending)
+            self._record("checkpoint_published" if self.training.async_save else "checkpoint")
+            self._pending = None
 
-    def _publish(self) -> None:
-        assert self._pending is not None
-        folder = checkpoint_folder.partial_folder(self.checkpoint, self._pending, self._attempt)
+    def _publish(self, iteration: int) -> None:
+        folder = checkpoint_folder.partial_folder(self.checkpoint, iteration, self._attempt)
         torch.distributed.barrier()
-        integrity.seal(folder, self._pending, parallel_groups.parallel_sizes())
+        integrity.seal(folder, iteration, parallel_groups.parallel_sizes())
         torch.distributed.barrier()
         if self.is_first_rank:
-            checkpoint_folder.publish(self.checkpoint, self._pending, self._attempt)
+            checkpoint_folder.publish(self.checkpoint, iteration, self._attempt)
             checkpoint_folder.prune(
                 self.checkpoint, self.training.keep_last, self.training.keep_every_n_steps
             )
         torch.distributed.barrier()
-        self._pending = None
+
+    def _record(self, kind: str) -> None:
+        """Log how long training has waited since the last record."""
+        if self._log is not None and self._pending is not None:
+            self._log(kind, self._pending, self._stall.record())
+        self._stall = Stall()
+
+
+def _timed(copy_to_host: Callable[[], Any], stall: Stall) -> Callable[[], Any]:
+    """Return a function with its time added to a phase."""
+
+    def timed() -> Any:
+        with stall.phase("copy"):
+            return copy_to_host()
+
+    return timed
 
 
 def _new_attempt() -> str:

@@ -11,6 +11,7 @@ from megatron.core.distributed import (
     finalize_model_grads,
 )
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
 from megatron_ext.config.batch_rampup import BatchSchedule
@@ -98,6 +99,31 @@ def build_optimizer(model: Sequence[DistributedDataParallel], recipe: Recipe) ->
 def _chained(optimizer: MegatronOptimizer) -> Sequence[Any]:
     """Return the optimizers that Megatron chains into one, or the one."""
     return getattr(optimizer, "chained_optimizers", [optimizer])
+
+
+def prepare_grads(optimizer: MegatronOptimizer) -> float:
+    """Pass the model's gradients to the optimizer; return their norm (collective)."""
+    optimizer.prepare_grads()
+    return float(optimizer.get_grad_norm())
+
+
+def update(optimizer: MegatronOptimizer, grad_norm: float) -> None:
+    """Clip the gradients of `prepare_grads` by their norm and update the weights (collective).
+
+    The core's `step` prepares and measures the gradients itself, and updates the weights whatever
+    their norm is.
+    """
+    for one in _chained(optimizer):
+        weights = [] if getattr(one, "is_stub_optimizer", False) else one.get_parameters()
+        if not weights:
+            continue
+        clip_grad_by_total_norm_fp32(
+            weights,
+            max_norm=one.config.clip_grad,
+            total_norm=grad_norm,
+            use_decoupled_grad=one.config.use_precision_aware_optimizer_no_fp8_or_ds_fp8,
+        )
+    optimizer.step_with_ready_grads()
 
 
 def _load_remainders(optimizer: MegatronOptimizer) -> None:

@@ -137,14 +137,15 @@ class TrainStep:
         batch = dict(next(batches))  # an interleaved pipeline's chunks read the same
         padding = batch.pop("padding", None)
         extra: dict[str, Any] = {}
+        bounds = None
         if self.packed:
-            batch, extra["packed_seq_params"] = pack_documents(batch, self.platform.device)
-        else:
-            batch = context_parallel_slice(batch)
+            batch, extra["packed_seq_params"], bounds = pack_documents(batch, self.platform.device)
+        # before the slice, whose result would no longer be in pinned memory
         batch = {
             name: tensor.to(self.platform.device, non_blocking=True)
             for name, tensor in batch.items()
         }
+        batch = context_parallel_slice(batch, bounds)
         self._timer.start()
         output = model(
             batch["tokens"], batch["position_ids"], None, labels=batch["labels"], **extra

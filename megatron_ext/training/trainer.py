@@ -20,11 +20,13 @@ from megatron_ext.data.passes import ReadOnce
 from megatron_ext.data.tokenized import Datasets
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.observability.metrics_logger import RunLog
+from megatron_ext.observability.phase_clock import PhaseClock
 from megatron_ext.resilience.signals import PreemptionHandler
 from megatron_ext.resilience.watchdog import Watchdog
 from megatron_ext.training import training_state
 from megatron_ext.training.checkpoint_writer import CheckpointWriter
 from megatron_ext.training.loss_spike import LossSpikeDetector
+from megatron_ext.training.optimizer import prepare_grads, update
 from megatron_ext.training.stragglers import StragglerReport
 from megatron_ext.training.train_step import Batches, StepResult, TrainStep, non_finite_samples
 from megatron_ext.training.training_state import Progress, TrainState
@@ -41,6 +43,7 @@ class Trainer:
         progress: counters at the start.
         data: training and validation datasets.
         preemption: requests to stop early.
+        clock: divides the time of this process.
         log: rank 0's log, None on the others.
     """
 
@@ -54,6 +57,7 @@ class Trainer:
         progress: Progress,
         data: Datasets,
         preemption: PreemptionHandler,
+        clock: PhaseClock,
         log: RunLog | None,
     ) -> None:
         self.platform = platform
@@ -62,10 +66,13 @@ class Trainer:
         self.state = state
         self.data = data
         self.preemption = preemption
+        self.clock = clock
         self.log = log
         self.rank = torch.distributed.get_rank()
         self.checkpoints = Path(recipe.output) / "checkpoints"
-        self.writer = CheckpointWriter(self.checkpoints, architecture, recipe.training)
+        self.writer = CheckpointWriter(
+            self.checkpoints, architecture, recipe.training, log.checkpoint if log else None
+        )
         self.schedule = BatchSchedule(recipe.training)
         self.train_step = TrainStep(platform, recipe, state.model)
         self.watchdog = Watchdog(
@@ -87,9 +94,8 @@ class Trainer:
         self.spike_detector = LossSpikeDetector(
             resilience.loss_spike_threshold, resilience.loss_spike_window, progress.recent_losses
         )
-        self.batches = self._batches(
-            self.data.train, progress.next_sample, self.recipe.data.num_workers
-        )
+        batches = self._batches(self.data.train, progress.next_sample, self.recipe.data.num_workers)
+        self.batches = self.clock.timed(batches, "data_wait")
 
     def run(self) -> str | None:
         """Train to the recipe's last step, with validations and checkpoints on the way.
@@ -103,6 +109,7 @@ class Trainer:
         options = self.recipe.training
         if options.manual_gc_interval:
             gc.disable()  # a collection on one process would make all others wait
+        self.clock.enter("train")
         if self._validation_is_missing():
             self._validate()
         if self.progress.iteration == 0 and not self.validation_interrupted:
@@ -113,11 +120,15 @@ class Trainer:
             last = step == options.train_iters
             if last or step % options.eval_interval == 0:
                 self._validate()
+            if self.stop_reason:
+                self.clock.write("stop", reason=self.stop_reason)
             if last or self.stop_reason or step % options.save_interval == 0:
                 self.save()
             self._run_periodic_tasks(step)
         self.watchdog.enter(self.progress.iteration, "checkpoint")
-        self.writer.finish(wait=True)
+        with self.clock.phase("checkpoint", line="checkpoint"):
+            self.writer.finish(wait=True)
+        self.clock.enter("shutdown")
         self.watchdog.close()
         finished = self.progress.iteration == options.train_iters
         return None if finished and not self.validation_interrupted else self.stop_reason
@@ -126,7 +137,8 @@ class Trainer:
         """Write a checkpoint of the current state."""
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         self.progress.recent_losses = self.spike_detector.recent
-        self.writer.save(self.progress, self.state)
+        with self.clock.phase("checkpoint", line="save"):
+            self.writer.save(self.progress, self.state)
 
     def _step(self) -> list[float]:
         """Take one step, or skip it; return the sums of the processes' stop flags."""
@@ -142,15 +154,14 @@ class Trainer:
         flags = self.preemption.stop_flags(check_trigger_file=self.rank == 0)
         result = self.train_step.run(self.batches, self._micro_batches(batch_size), flags)
         self.watchdog.enter(progress.iteration, "optimizer step")
-        optimizer.prepare_grads()
-        grad_norm = float(optimizer.get_grad_norm())
+        grad_norm = prepare_grads(optimizer)
         spike = self.spike_detector.is_spike(result.loss)
         if spike and self._rollback(result, batch_size):
             return result.stop_flags
         # before the step: the first has a rate above 0, the last min_lr
         self.state.scheduler.step(batch_size)
         if math.isfinite(result.loss) and math.isfinite(grad_norm) and not spike:
-            optimizer.step()
+            update(optimizer, grad_norm)
             self.spike_detector.update(result.loss)
         else:
             self._skip_update(result, grad_norm, batch_size)
@@ -160,6 +171,8 @@ class Trainer:
         progress.consumed_tokens += result.tokens
         progress.seconds += seconds
         self._log_step(result, grad_norm, batch_size, seconds)
+        self.clock.step = progress.iteration
+        self.clock.write("step")
         return result.stop_flags
 
     def _skip_update(self, result: StepResult, grad_norm: float, batch_size: int) -> None:
@@ -215,6 +228,8 @@ class Trainer:
             self.log.rewind(progress.iteration)
             self.log.event("rolled_back", progress.iteration, record)
         reason = f"loss spike at step {step}: {result.loss:.3f}, median {median:.3f}"
+        self.clock.step = progress.iteration
+        self.clock.write("rollback")
         self._count_skipped(step - progress.iteration, reason)
         return True
 
@@ -266,7 +281,8 @@ class Trainer:
 
     def _run_periodic_tasks(self, step: int) -> None:
         """Publish a written checkpoint, collect garbage, compare the processes' speed."""
-        self.writer.finish(wait=False)
+        with self.clock.phase("checkpoint"):
+            self.writer.finish(wait=False)
         gc_interval = self.recipe.training.manual_gc_interval
         if gc_interval and step % gc_interval == 0:
             gc.collect()
@@ -295,14 +311,17 @@ class Trainer:
         torch.distributed.broadcast_object_list(missing, src=0)
         return missing[0]
 
-    @torch.no_grad()
     def _validate(self) -> None:
+        if self.data.validation:
+            with self.clock.phase("validation", line="validation"):
+                self._log_validation()
+
+    @torch.no_grad()
+    def _log_validation(self) -> None:
         """Compute and log the loss of each source, always over the same sequences.
 
         A request to stop interrupts it and nothing is logged; the next start repeats it.
         """
-        if not self.data.validation:
-            return
         self.validation_interrupted = True
         for chunk in self.state.model:
             chunk.eval()

@@ -49,13 +49,13 @@ def test_prompts_are_the_harness_own_and_galen_has_the_same(
 
 
 @pytest.mark.parametrize(
-    ("name", "same"),
+    ("name", "same", "batch"),
     [
-        ("mmlu_anatomy", "same_predictions"),
-        ("mmlu_flan_cot_zeroshot_anatomy", "same_answers"),
+        ("mmlu_anatomy", "same_predictions", "4"),
+        ("mmlu_flan_cot_zeroshot_anatomy", "same_answers", "default"),
     ],
 )
-def test_both_sides_give_the_same(tmp_path, monkeypatch, make_llama, capsys, name, same):
+def test_both_sides_give_the_same(tmp_path, monkeypatch, make_llama, capsys, name, same, batch):
     monkeypatch.setattr(task_index, "manager", lambda _: harness_tasks.manager(name))
     folder = tmp_path / "cais/mmlu/anatomy"
     folder.mkdir(parents=True)
@@ -64,7 +64,7 @@ def test_both_sides_give_the_same(tmp_path, monkeypatch, make_llama, capsys, nam
         harness_tasks.write(folder / f"{split}.jsonl", rows)
     model = make_llama(num_hidden_layers=2, max_position_embeddings=1024)
     options = ["--model", str(model), "--task", name, "--data", str(tmp_path)]
-    evaluate.main([*options, "--limit", "6", "--batch", "4", "--part", "3", "--threads", "1"])
+    evaluate.main([*options, "--limit", "6", "--batch", batch, "--part", "3", "--threads", "1"])
     output = capsys.readouterr().out
     result = json.loads(output[output.index("{") :])
     assert result[same] == 6

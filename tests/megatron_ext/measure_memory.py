@@ -110,7 +110,10 @@ HELD_OUT = {
         "recompute_granularity": "selective",
         "recompute_modules": ["mlp"],
     },
-    "selective recompute, attention": {"recompute_granularity": "selective"},
+    "selective recompute, attention": {
+        "recompute_granularity": "selective",
+        "recompute_modules": ["core_attn"],
+    },
 }
 _TRAINING = (
     "recompute_granularity",

@@ -82,6 +82,7 @@ def recipe(tmp_path):
                 "virtual_pipeline_model_parallel_size": 3,
                 "overlap_p2p_comm": True,
                 "batch_p2p_comm": False,
+                "deallocate_pipeline_outputs": True,
             },
         ),
         (
@@ -103,9 +104,9 @@ def recipe(tmp_path):
         (
             [
                 "training.recompute_granularity=selective",
-                "training.recompute_modules=[layernorm,mlp]",
+                "training.recompute_modules=[core_attn,mlp]",
             ],
-            {"recompute_granularity": "selective", "recompute_modules": ["layernorm", "mlp"]},
+            {"recompute_granularity": "selective", "recompute_modules": ["core_attn", "mlp"]},
         ),
         (
             ["parallel.context_parallel_size=4", "training.cross_entropy_loss_fusion=true"],

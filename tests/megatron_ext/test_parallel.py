@@ -30,7 +30,7 @@ LAYOUTS = {
         1,
         [
             "training.recompute_granularity=selective",
-            "training.recompute_modules=[mlp,core_attn,layernorm]",
+            "training.recompute_modules=[mlp,core_attn]",
         ],
     ),
     "TP2 x CP2 with sequence parallelism": (

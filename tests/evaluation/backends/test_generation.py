@@ -1,13 +1,14 @@
 """Next tokens and written answers against Hugging Face's own `generate`, one prompt at a time."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
-from evaluation.backends import encoding, generation
+from evaluation.backends import encoding, generation, growing_cache
 from evaluation.backends.base import Batching
 from evaluation.backends.encoding import GenerationRequest, Request
 from evaluation.backends.prefix_groups import common_prefix_length
@@ -78,6 +79,30 @@ def test_greedy_answers_are_those_of_generate(backend, reference, tiny_llama, ma
         )
         new = whole[0, ids.shape[1] :].tolist()
         assert found == tokenizer.decode(new[:-1] if new[-1] == 0 else new)
+
+
+def test_long_answers_of_a_batch_with_other_ends_are_those_of_generate(
+    backend, reference, monkeypatch
+):
+    """Rows end one after another, and the cache outgrows its buffers several times."""
+    monkeypatch.setattr(growing_cache, "_ROOM", 7)
+    limits = [40, 3, 64, 17, 40]
+    rows = [
+        replace(request, max_new_tokens=limit)
+        for request, limit in zip(requests(backend), limits, strict=True)
+    ]
+    for _ in range(2):  # the same cache of the shared prefix
+        [batch] = list(backend.generate(rows, Batching(10_000)))
+        for index, [found] in batch:
+            ids = torch.tensor([rows[index].prompt])
+            expected = reference.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=limits[index],
+                do_sample=False,
+                pad_token_id=0,
+            )
+            assert list(found.ids) == expected[0, ids.shape[1] :].tolist()
 
 
 def test_no_deprecated_argument_is_passed(backend):

@@ -52,6 +52,6 @@ def test_a_missing_task_file():
 def test_missing_files_of_a_published_task(tmp_path):
     _, medqa = task.load("medqa")
     with pytest.raises(
-        DataError, match=r"there is no file .*test\.jsonl; docs/evaluation\.md#down"
+        DataError, match=r"there is no file .*test\.jsonl; docs/evaluation/tasks\.md#down"
     ):
         medqa.files(tmp_path, medqa.file)

@@ -145,6 +145,14 @@ def test_possible_layouts(recipe, processes, overrides, expected):
         ),
         (1, ["data.seq_length=9000"], "longer than the 8192 positions"),
         (
+            1,
+            ["training.fp8_format=hybrid", "data.seq_length=500"],
+            (
+                "training.fp8_format needs multiples of 16: the number of tokens in a micro-batch"
+                " of one rank is 1000; change the layout"
+            ),
+        ),
+        (
             3,
             ["parallel.tensor_model_parallel_size=3", "parallel.sequence_parallel=true"],
             "512 tokens in a sequence",
@@ -270,6 +278,32 @@ def test_documents_are_padded_as_context_parallelism_needs(recipe, overrides, mu
     assert recipe(*overrides.split()).document_multiple == multiple
 
 
+@pytest.mark.parametrize(
+    ("fp8_recipe", "changes", "message"),
+    [
+        ("tensorwise", {"ffn_hidden_size": 1512}, "16: the ffn_hidden_size / 3 is 504"),
+        ("tensorwise", {"hidden_size": 584}, "16: the hidden_size is 584"),
+        ("mxfp8", {"ffn_hidden_size": 1488}, "32: the ffn_hidden_size / 3 is 496"),
+    ],
+)
+def test_dimensions_without_fp8_kernels_are_refused(recipe, fp8_recipe, changes, message):
+    run = recipe(
+        "training.fp8_format=hybrid",
+        f"training.fp8_recipe={fp8_recipe}",
+        "parallel.tensor_model_parallel_size=3",
+    )
+    assert check_layout(run, SHAPE, 3) == 1
+    with pytest.raises(UsageError, match=message):
+        check_layout(run, dataclasses.replace(SHAPE, **changes), 3)
+
+
+def test_a_window_that_no_sequence_exceeds_is_left_out():
+    windowed = dataclasses.replace(SHAPE, window_size=4096)
+    assert windowed.without_idle_window(4096) == SHAPE
+    assert windowed.without_idle_window(4097) == windowed
+    assert SHAPE.without_idle_window(4096) == SHAPE
+
+
 LEAN_FP8 = (
     "optimizer.use_precision_aware_optimizer=true training.fp8_format=hybrid"
     " training.fp8_recipe=tensorwise training.fp8_param_gather=true"
@@ -347,7 +381,23 @@ LEAN_FP8 = (
         ),
         ("training.recompute_num_layers=2", "need training.recompute_granularity: full"),
         ("training.recompute_modules=[mlp]", "needs training.recompute_granularity: selective"),
-        ("training.recompute_modules=[moe]", "'core_attn', 'layernorm' or 'mlp'"),
+        ("training.recompute_modules=[layernorm]", "'core_attn' or 'mlp'"),
+        (
+            "training.recompute_granularity=selective",
+            "selective needs training.recompute_modules, for example [mlp]",
+        ),
+        (
+            "training.cross_entropy_loss_fusion=true training.precision=fp32",
+            "training.cross_entropy_loss_fusion needs training.precision: bf16",
+        ),
+        (
+            (
+                "parallel.tp_comm_overlap=true parallel.sequence_parallel=true"
+                " parallel.tensor_model_parallel_size=3 training.fp8_format=hybrid"
+                " training.fp8_recipe=blockwise"
+            ),
+            "parallel.tp_comm_overlap is incompatible with training.fp8_recipe: blockwise",
+        ),
         ("optimizer.exp_avg_dtype=bf16", "needs optimizer.use_precision_aware_optimizer"),
         (
             "optimizer.use_precision_aware_optimizer=true training.precision=fp32",

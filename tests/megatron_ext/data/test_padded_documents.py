@@ -76,11 +76,12 @@ def test_packed_documents_carry_the_boundaries_that_each_process_divides(monkeyp
         "position_ids": torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3], [*range(8)]]),
     }
     monkeypatch.setattr(batches.parallel_state, "get_context_parallel_world_size", lambda: 1)
-    row, packed = batches.pack_documents(batch, torch.device("cpu"))
+    row, packed, _ = batches.pack_documents(batch, torch.device("cpu"))
     assert row["tokens"].tolist() == [list(range(16))] and packed.cu_seqlens_q_padded is None
     monkeypatch.setattr(batches.parallel_state, "get_context_parallel_world_size", lambda: 2)
     monkeypatch.setattr(batches.parallel_state, "get_context_parallel_rank", lambda: 1)
-    row, packed = batches.pack_documents(batch, torch.device("cpu"))
+    row, packed, bounds = batches.pack_documents(batch, torch.device("cpu"))
+    row = batches.context_parallel_slice(row, bounds)
     assert row["tokens"].tolist() == [[1, 2, 5, 6, 10, 11, 12, 13]]
     assert packed.cu_seqlens_q.tolist() == [0, 4, 8, 16] and packed.max_seqlen_q == 8
     # the same object: Transformer Engine then has no padding to hide

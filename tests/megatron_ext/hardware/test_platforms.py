@@ -5,6 +5,7 @@ import socket
 import sys
 from types import ModuleType
 
+import psutil
 import pytest
 import torch
 
@@ -119,3 +120,46 @@ def test_torch_compile_works_on_the_cpu_platform():
     platforms.current_platform()
     trace_rules.get_torch_obj_rule_map.cache_clear()
     assert trace_rules.get_torch_obj_rule_map()
+
+
+@pytest.mark.parametrize(
+    ("cuda", "capability", "fp8_recipe", "message"),
+    [
+        ("12.8", (9, 0), "blockwise", r"blockwise needs a PyTorch for CUDA 12\.9 or later"),
+        ("12.9", (9, 0), "blockwise", None),
+        ("13.0", (9, 0), "blockwise", None),
+        ("12.8", (9, 0), "tensorwise", None),
+        ("13.0", (8, 9), "blockwise", "blockwise needs Hopper GPUs"),
+    ],
+)
+def test_fp8_that_the_gpu_or_cuda_lacks(
+    tmp_path, monkeypatch, cuda, capability, fp8_recipe, message
+):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    (tmp_path / "r.yaml").write_text(TEXT)
+    run = load(
+        Recipe,
+        tmp_path / "r.yaml",
+        ["training.fp8_format=hybrid", f"training.fp8_recipe={fp8_recipe}"],
+    )
+    platform = platforms.Platform(
+        device=torch.device("cuda", 0), backend="nccl", transformer_engine=True
+    )
+    if message is None:
+        platform.check(run)
+        return
+    with pytest.raises(UsageError, match=message):
+        platform.check(run)
+
+
+def test_the_store_of_a_single_process_is_local():
+    store = platforms._local_store()
+    store.set("key", "value")
+    assert store.get("key") == b"value"
+    listening = {
+        connection.laddr
+        for connection in psutil.Process().net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert ("127.0.0.1", store.port) in listening

@@ -4,6 +4,11 @@ import json
 
 import pytest
 
+from galen.recipe import load
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.planner.memory_model import layer_activations
+from tests.megatron_ext.config.test_recipe import SHAPE, TEXT
+
 
 @pytest.fixture(scope="module")
 def measurements(start_forked):
@@ -36,3 +41,16 @@ def test_activations(measurements):
             one["layout"],
             one["rank"],
         )
+
+
+@pytest.mark.parametrize(("fused", "fraction"), [(True, 0.5), (False, 1.0)])
+def test_a_fused_norm_is_recomputed_with_the_mlp(tmp_path, fused, fraction):
+    """On a GPU the norm before the MLP is a part of its first linear layer."""
+    (tmp_path / "r.yaml").write_text(TEXT)
+    recompute = ["training.recompute_granularity=selective", "training.recompute_modules=[mlp]"]
+    without, with_recompute = (
+        layer_activations(SHAPE, load(Recipe, tmp_path / "r.yaml", overrides), fused)
+        for overrides in ([], recompute)
+    )
+    assert with_recompute["norm outputs"] == fraction * without["norm outputs"]
+    assert with_recompute["MLP product"] == 0

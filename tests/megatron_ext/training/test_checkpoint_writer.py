@@ -1,5 +1,6 @@
 """A process that writes a checkpoint may outlive the trainer that started it."""
 
+import hashlib
 import os
 import signal
 import time
@@ -7,11 +8,14 @@ import time
 import psutil
 import pytest
 import torch
+from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
 
 from galen import manifest
 from galen.errors import DataError
+from megatron_ext.checkpoint import integrity
 from megatron_ext.checkpoint.torch_dist import TorchDist
-from tests.megatron_ext.conftest import RECIPE
+from megatron_ext.training.checkpoint_writer import Stall
+from tests.megatron_ext.conftest import RECIPE, log
 from tests.megatron_ext.kills import assert_same_losses, rewind
 
 STEPS = [
@@ -51,6 +55,37 @@ def test_asynchronous_checkpoints_are_the_same(tmp_path, pretrain_forked):
     rewind(aside, 2)
     pretrain_forked(2, *options, "training.async_save=true", output=aside)
     assert_same_losses(aside, at_once)
+    assert [record["step"] for record in log(at_once, "checkpoint")] == [2, 4]
+    assert [record["step"] for record in log(aside, "checkpoint_published")] == [2, 4]
+    for run, kind in ((at_once, "checkpoint"), (aside, "checkpoint_published")):
+        for record in log(run, kind):
+            assert record["checkpoint_stall"] == pytest.approx(sum(record["phases"].values()))
+            assert record["phases"]["wait"] > 0 and record["phases"]["publish"] > 0
+
+
+def test_the_time_of_a_phase_excludes_the_phases_inside(monkeypatch):
+    now = iter([0.0, 1.0, 4.0, 10.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    stall = Stall()
+    with stall.phase("fork"), stall.phase("copy"):
+        pass
+    assert stall.record() == {"checkpoint_stall": 10.0, "phases": {"copy": 3.0, "fork": 7.0}}
+
+
+@pytest.mark.parametrize("with_hashes", [True, False])
+def test_the_writer_hashes_what_it_wrote(tmp_path, group_of_one, with_hashes, monkeypatch):
+    file = tmp_path / "__0_0.distcp"
+    request = AsyncRequest(lambda *_: file.write_bytes(b"weights"), (), [])
+    hashed = integrity.hash_when_written(request, tmp_path)
+    hashed.async_fn(0, [(str(file), file.name, ())], None)
+    if with_hashes:
+        monkeypatch.setattr(manifest, "sha256", None)  # not computed again
+    else:  # the writer was killed in between
+        next(tmp_path.glob(".sha256_*")).unlink()
+    integrity.seal(tmp_path, 1, [1, 1, 1])
+    assert not list(tmp_path.glob(".sha256_*"))
+    (record,) = manifest.read(tmp_path)["outputs"]
+    assert record["sha256"] == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_a_full_disk_is_reported_in_one_line():
