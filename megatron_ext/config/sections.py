@@ -240,6 +240,14 @@ class Training:
     """Also keep all checkpoints whose step is a multiple of this."""
     async_save: ResumeMayChange[bool] = False
     """Continue training while a separate process writes and hashes a checkpoint."""
+    dist_ckpt_optim_fully_reshardable: ResumeMayChange[Literal["last", "always", "never"]] = "last"
+    """Which checkpoints hold the optimizer's state as fully_reshardable, Megatron's format for any
+    layout: the run's last and one asked for with the trigger file (last), all, or none.
+
+    It gathers the state of a pipeline stage in the host memory of each process. The other format,
+    dp_reshardable, is written without communication; Galen resumes from both under any layout, and
+    `galen reshard` converts to fully_reshardable.
+    """
     manual_gc_interval: ResumeMayChange[int] = Field(default=100, ge=0)
     """Steps between garbage collections, synchronized among processes; 0: by Python itself."""
     log_interval: ResumeMayChange[int] = Field(default=1, ge=1)
