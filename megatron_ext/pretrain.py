@@ -29,7 +29,8 @@ from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import host_memory
-from megatron_ext.observability import wandb_logger
+from megatron_ext.observability import phase_clock, wandb_logger
+from megatron_ext.observability.phase_clock import PhaseClock
 from megatron_ext.resilience import watchdog
 from megatron_ext.resilience.launch import ADVICE, dead_processes
 from megatron_ext.resilience.signals import STOPPED, PreemptionHandler
@@ -61,6 +62,7 @@ def pretrain(run: Recipe) -> int:
         DataError: checkpoint, data and tokenizer do not match, or the run folder holds another
             run.
     """
+    clock = PhaseClock(phase_clock.process_start())
     output = Path(run.output)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -81,7 +83,7 @@ def pretrain(run: Recipe) -> int:
         launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
         contextlib.ExitStack() as resources,
     ):
-        trainer = _prepare(run, inputs, resources)
+        trainer = _prepare(run, inputs, resources, clock)
         reason = trainer.run()
         if trainer.log:
             if reason is None:
@@ -89,6 +91,7 @@ def pretrain(run: Recipe) -> int:
             else:
                 _stopped_early(run, reason, trainer.progress, trainer.preemption)
             trainer.log.close()
+        clock.end("finished" if reason is None else "stopped", reason or "")
     if "RANK" in os.environ:
         trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_STOPPED
@@ -132,7 +135,9 @@ def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def _prepare(run: Recipe, inputs: Inputs, resources: contextlib.ExitStack) -> Any:
+def _prepare(
+    run: Recipe, inputs: Inputs, resources: contextlib.ExitStack, clock: PhaseClock
+) -> Any:
     """Join the process group, build and restore the training state, and return the trainer.
 
     The run folder is locked until `resources` is closed.
@@ -147,28 +152,35 @@ def _prepare(run: Recipe, inputs: Inputs, resources: contextlib.ExitStack) -> An
     output = Path(run.output)
     architecture = inputs.architecture
     platform = platforms.current_platform()
+    clock.enter("process_group")
     preemption = _join(run, platform)
     is_first_rank = torch.distributed.get_rank() == 0
     _lock(output, resources, is_first_rank)
     if is_first_rank:
-        _start_folder(run)
+        _start_folder(run, clock)
+    resources.push(clock.close)
     wandb_run = wandb_logger.start(run.wandb, output) if is_first_rank else None
     torch.distributed.barrier()
+    clock.enter("data_index")
     tokenized.check_ids(run.data.prefixes, architecture)
     platform.start_tp_overlap(run, architecture.hidden_size)
+    clock.enter("checkpoint_load")
     checkpoint = _checkpoint_to_resume(output / "checkpoints", is_first_rank)
+    clock.enter("data_index")
     fingerprints = data_identity.check(
         output, token_files.read_prefixes(run), resumed=checkpoint is not None
     )
-    state, progress = _build_state(run, architecture, platform, checkpoint)
+    state, progress = _build_state(run, architecture, platform, checkpoint, clock)
+    clock.enter("data_index")
     data = tokenized.build(run, inputs.vocabulary, output / "data_cache", fingerprints)
+    clock.enter("model")
     log = None
     if is_first_rank:
         log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run)
         _log_start(architecture, platform, data)
         if checkpoint is not None:
             logger.info(f"resuming from step {progress.iteration}")
-    return Trainer(
+    trainer = Trainer(
         platform=platform,
         recipe=run,
         architecture=architecture,
@@ -176,8 +188,12 @@ def _prepare(run: Recipe, inputs: Inputs, resources: contextlib.ExitStack) -> An
         progress=progress,
         data=data,
         preemption=preemption,
+        clock=clock,
         log=log,
     )
+    clock.step = progress.iteration
+    clock.write("ready", layout=_layout(), hang_limit=trainer.watchdog.limit)
+    return trainer
 
 
 def _join(run: Recipe, platform: Any) -> PreemptionHandler:
@@ -202,7 +218,11 @@ def _join(run: Recipe, platform: Any) -> PreemptionHandler:
 
 
 def _build_state(
-    run: Recipe, architecture: Architecture, platform: Any, checkpoint: Path | None
+    run: Recipe,
+    architecture: Architecture,
+    platform: Any,
+    checkpoint: Path | None,
+    clock: PhaseClock,
 ) -> tuple[Any, Any]:
     """Return the training state and the run's progress, restored if there is a checkpoint."""
     import torch
@@ -210,28 +230,35 @@ def _build_state(
     from megatron_ext.training import training_state
     from megatron_ext.training.optimizer import build_optimizer, build_scheduler, wrap_model
 
+    clock.enter("model")
     model = build_model_chunks(platform, architecture, run)
     if checkpoint is None:
         _verify(run, torch.distributed.get_rank() == 0)
-        training_state.load_weights(model, run.model.checkpoint)
+        with clock.phase("checkpoint_load"):
+            training_state.load_weights(model, run.model.checkpoint)
     wrapped = wrap_model(model, run)
     optimizer = build_optimizer(wrapped, run)
     scheduler = build_scheduler(optimizer, run)
     state = training_state.TrainState(model=wrapped, optimizer=optimizer, scheduler=scheduler)
     if checkpoint is None:
         return state, training_state.Progress()
-    return state, training_state.load(checkpoint, state)
+    with clock.phase("checkpoint_load"):
+        return state, training_state.load(checkpoint, state)
 
 
 def _log_start(architecture: Architecture, platform: Any, data: Any) -> None:
-    from megatron_ext.hardware import parallel_groups
-
-    sizes = "x".join(str(size) for size in parallel_groups.parallel_sizes())
     logger.info(
         f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data"
-        f" parallel = {sizes}"
+        f" parallel = {_layout()}"
     )
     data.log_epochs()
+
+
+def _layout() -> str:
+    """Return the tensor, pipeline and data parallel sizes."""
+    from megatron_ext.hardware import parallel_groups
+
+    return "x".join(str(size) for size in parallel_groups.parallel_sizes())
 
 
 def _lock(output: Path, resources: contextlib.ExitStack, is_first_rank: bool) -> None:
@@ -296,7 +323,7 @@ def _checkpoint_to_resume(checkpoints: Path, is_first_rank: bool) -> Path | None
     return folder
 
 
-def _start_folder(run: Recipe) -> None:
+def _start_folder(run: Recipe, clock: PhaseClock) -> None:
     """Create the run folder with the resolved recipe and the tokenizer."""
     output = Path(run.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -305,6 +332,9 @@ def _start_folder(run: Recipe) -> None:
     if source.is_dir():
         links.copy_folder(source, target)
     (output / STOPPED).unlink(missing_ok=True)
+    clock.open(output)
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    clock.write("start", **phase_clock.start_fields(clock, output, ranks))
     watchdog.clear(output)
     write_text(output / RECIPE, recipe.dump(run))
 
