@@ -274,11 +274,17 @@ def _test_name(compared: Comparison, row: Row) -> str:
     return "\n".join([compared.title, compared.subset, row.model])
 
 
+_NOT_COMPARABLE = (
+    "these scores are not comparable (runs of one model under several protocols are reported"
+    " together if `galen evaluate` gave them the same --name)"
+)
+
+
 def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:
     if first.protocol != second.protocol:
         raise DataError(
             f"{first.name} was scored with the protocol {first.protocol}, {second.name} with"
-            f" {second.protocol}; these scores are not comparable"
+            f" {second.protocol}; {_NOT_COMPARABLE}"
         )
     different = [
         key for key, value in first.settings.items() if second.settings.get(key, value) != value
@@ -286,7 +292,7 @@ def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:
     if different:
         raise DataError(
             f"{first.name} was scored with {_settings(first, different)}, {second.name} with"
-            f" {_settings(second, different)}; these scores are not comparable"
+            f" {_settings(second, different)}; {_NOT_COMPARABLE}"
         )
 
 

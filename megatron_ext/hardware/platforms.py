@@ -16,13 +16,23 @@ from functools import cache, partial
 from typing import Any
 
 import torch
+from packaging.version import Version
 
 from galen.errors import DataError, UsageError
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.sections import CommunicationType, Parallel
 from megatron_ext.planner.gpus import peak_bf16_flops
 from megatron_ext.resilience.signals import allow_interrupt
 
 _APEX_KERNEL = "fused_weight_gradient_mlp_cuda"
+_PACKED_ATTENTION: dict[CommunicationType, str] = {
+    "p2p": "1.10",
+    "a2a": "2.10",
+    "all_gather": "2.15",
+    "a2a+p2p": "2.19",
+}
+"""First versions of Transformer Engine whose attention takes packed documents (thd layout), by the
+communication of context parallelism."""
 _BLOCKWISE_CUDA = (12, 9)
 """First CUDA version with GEMMs of FP8 blocks, which Transformer Engine checks in a forward."""
 
@@ -122,6 +132,8 @@ class Platform:
                 "training.cross_entropy_loss_fusion": run.training.cross_entropy_loss_fusion,
             }
             problems += [f"{key} needs a GPU" for key, is_set in device_settings.items() if is_set]
+        if self.transformer_engine and run.data.reset_attention_mask:
+            problems += _missing_packed_attention(run.parallel)
         if run.training.fp8_format and self.transformer_engine:
             problems += self._missing_fp8(run.training.fp8_recipe)
         if problems:
@@ -135,6 +147,9 @@ class Platform:
         settings = {
             "training.fp8_format": training.fp8_format is not None,
             "parallel.tp_comm_overlap": run.parallel.tp_comm_overlap,
+            "parallel.cp_comm_type other than all_gather": bool(
+                run.parallel.communication_types - {"all_gather"}
+            ),
             "optimizer.use_precision_aware_optimizer": run.optimizer.use_precision_aware_optimizer,
         }
         return [f"{key} needs Transformer Engine" for key, is_set in settings.items() if is_set]
@@ -225,6 +240,21 @@ class Platform:
         """Leave the process group once all have come so far."""
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def _missing_packed_attention(parallel: Parallel) -> list[str]:
+    """Return which communication Transformer Engine's attention lacks for packed documents."""
+    from megatron.core.utils import get_te_version
+
+    problems = []
+    for name in sorted(parallel.communication_types):
+        minimum = _PACKED_ATTENTION[name]
+        if get_te_version() < Version(minimum):
+            problems.append(
+                f"parallel.cp_comm_type: {name} with data.reset_attention_mask needs Transformer"
+                f" Engine {minimum} or later (p2p any)"
+            )
+    return problems
 
 
 def _local_store() -> torch.distributed.TCPStore:

@@ -167,12 +167,14 @@ FAULTS = [
 ]
 
 
-def test_faults_are_overcome_and_change_no_score(ask, server, tmp_path):
+def test_faults_are_overcome_and_change_no_score(ask, server, tmp_path, caplog):
     options = ["--protocol", "meditron_cot", "--max-new-tokens", "5"]
     ask("clean", *options)
     server.faults = list(FAULTS)
     ask("faulty", *options)
     assert server.faults == []
+    [first, *_] = [record.message for record in caplog.records if "attempt" in record.message]
+    assert first.endswith("; attempt 2 of 6 in 0 s")
     assert samples_of(tmp_path / "faulty") == samples_of(tmp_path / "clean")
     entry = results_of(tmp_path / "faulty")["endpoint"]
     assert entry["retries"] == len(FAULTS) and entry["requests"] == 9
