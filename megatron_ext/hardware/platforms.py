@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
+import psutil
 import torch
 from packaging.version import Version
 
 from galen.errors import DataError, UsageError
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import CommunicationType, Parallel
+from megatron_ext.hardware import numa
 from megatron_ext.planner.gpus import peak_bf16_flops
 from megatron_ext.resilience.signals import allow_interrupt
 
@@ -104,6 +106,13 @@ class Platform:
         )
 
     @property
+    def memory(self) -> int:
+        """Return the bytes of the device's memory, or the machine's."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.get_device_properties(self.device).total_memory)
+        return psutil.virtual_memory().total
+
+    @property
     def peak_memory(self) -> int:
         """Return the peak bytes that this process has allocated, on the device or the CPU."""
         if self.device.type == "cuda":
@@ -173,6 +182,13 @@ class Platform:
                 " Hopper)"
             ]
         return []
+
+    def bind_cpus(self) -> str | None:
+        """Bind this process to the processors near its GPU; return them, None if there are none."""
+        if self.device.type != "cuda":
+            return None
+        gpu: Any = torch.cuda.get_device_properties(self.device)
+        return numa.bind(f"{gpu.pci_domain_id:04x}:{gpu.pci_bus_id:02x}:{gpu.pci_device_id:02x}.0")
 
     def start_tp_overlap(self, run: Recipe, hidden_size: int) -> None:
         """Allocate Transformer Engine's buffers for tensor-parallel overlap, if the recipe asks."""
