@@ -37,8 +37,10 @@ FIRST_WAIT = 2.0
 LONGEST_WAIT = 60.0
 LONGEST_RETRY_AFTER = 600.0
 """Maximum seconds that `Retry-After` is obeyed for."""
-_TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-"""HTTP status codes after which the request is repeated."""
+_TRANSIENT = (408, 409, 425, 429, *range(500, 600))
+"""HTTP status codes after which the request is repeated: also those of proxies, such as 524."""
+_LASTING = (501, 505)
+"""HTTP status codes among them after which it is not: the endpoint does not know the request."""
 _FINAL = "insufficient_quota"
 """In a reply of status 429: waiting does not help."""
 SECONDS_BETWEEN_WARNINGS = 5.0
@@ -170,7 +172,8 @@ class OpenAIClient:
                     raise failure from None
             except urllib.error.HTTPError as error:
                 failure = self._refusal(error)
-                if is_last or error.code not in _TRANSIENT or _FINAL in str(failure):
+                is_transient = error.code in _TRANSIENT and error.code not in _LASTING
+                if is_last or not is_transient or _FINAL in str(failure):
                     raise failure from None
                 asked = retry_after(error.headers.get("Retry-After"))
                 if asked is not None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evaluation.metrics import generated_answers, significance
@@ -90,6 +90,8 @@ class Comparison:
     """The same comparison on these subsets; empty if no sample is contaminated."""
     unchecked: tuple[str, ...] = ()
     """Models whose samples were not checked for contamination."""
+    truncated: dict[str, int] = field(default_factory=dict)
+    """Number of truncated prompts of each model that has any."""
 
     @property
     def title(self) -> str:
@@ -174,6 +176,11 @@ def _compared(name: str, protocol: str, models: Sequence[ModelScores]) -> Compar
             replace(subset, protocol=protocol) for subset in _by_contamination(name, scores)
         ),
         unchecked=tuple(model for model, entry in scores.items() if entry.contaminated is None),
+        truncated={
+            model: entry.truncated_prompts
+            for model, entry in scores.items()
+            if entry.truncated_prompts
+        },
     )
 
 
