@@ -104,7 +104,9 @@ def explained(chat: Chat, item: Question, number: int) -> tuple[Question | None,
     if not rationale:
         return None, "empty rationale"
     solution = chat.ask(SOLVE.format(question=shown, rationale=rationale), max_tokens=64)
-    answers = answer_extraction.extract(solution, item.options)
+    answers = answer_extraction.extract(
+        solution, item.options, allows_several=len(item.answers) > 1
+    )
     if answers is None or frozenset(answers) != item.answers:
         actual = ",".join(answers) if answers else "no answer"
         return None, f"the rationale leads to {actual}, not to {item.answer}"

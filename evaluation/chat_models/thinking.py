@@ -1,7 +1,8 @@
 """Thinking of reasoning models: markers of the families, and its separation from the answer.
 
 The markers are those of the model's chat template or vocabulary; they decide how thinking is closed
-(budget forcing) and counted. What they leave, `evaluation.scoring.answer_extraction` reads.
+(budget forcing) and counted. What they leave, `evaluation.scoring.answer_extraction` reads; where
+the family is unknown, it looks for the markers of all families, by their patterns.
 """
 
 from collections.abc import Collection
@@ -18,6 +19,12 @@ class Markers:
     """What ends thinking where the closing marker alone is not enough; "" for the marker."""
     skips_with: str = ""
     """What begins an answer without thinking where the template cannot say so; "" for nothing."""
+    opening_pattern: str = ""
+    """Regular expression of the spellings of the opening marker; "" for the marker alone."""
+    closing_pattern: str = ""
+    """The same of the closing marker."""
+    is_detected: bool = True
+    """Whether the closing marker in a template or vocabulary shows that the model thinks."""
 
 
 FAMILIES = {
@@ -27,18 +34,33 @@ FAMILIES = {
         "<|channel|>final<|message|>",
         "<|end|><|start|>assistant<|channel|>final<|message|>",
         "<|channel|>final<|message|>",
+        # commentary is no answer either; the words alone are left without the special tokens
+        r"<\|channel\|>(?:analysis|commentary)[^<]{0,40}<\|message\|>|\Aanalysis(?=[A-Z])",
+        r"<\|channel\|>final[^<]{0,40}<\|message\|>|assistantfinal",
     ),
     "magistral": Markers("[THINK]", "[/THINK]"),
     "apertus": Markers("<|inner_prefix|>", "<|inner_suffix|>"),
     "seed-oss": Markers("<seed:think>", "</seed:think>"),
+    # the vocabulary of every Gemma has these tokens
+    "medgemma": Markers("<unused94>", "<unused95>", is_detected=False),
+    "sky-t1": Markers("<|begin_of_thought|>", "<|end_of_thought|>", is_detected=False),
+    "huatuogpt-o1": Markers(
+        "## Thinking\n\n",
+        "\n\n## Final Response\n\n",
+        opening_pattern=r"\A\s*+#{1,4} *Thinking[ \t]*\n",
+        closing_pattern=r"\n[ \t]*+#{1,4} *Final (?:Response|Answer)[ \t]*\n",
+        is_detected=False,
+    ),
     "kimi": Markers("◁think▷", "◁/think▷"),
     "command-a": Markers("<|START_THINKING|>", "<|END_THINKING|>"),
-    "think": Markers("<think>", "</think>"),
+    "think": Markers(
+        "<think>",
+        "</think>",
+        opening_pattern=r"<(?:think|thinking|thought|reasoning|scratchpad|analysis)>",
+        closing_pattern=r"</(?:think|thinking|thought|reasoning|scratchpad|analysis)>",
+    ),
 }
-"""Markers by family; `think` is DeepSeek-R1, Qwen3, QwQ, SmolLM3 and many more.
-
-Gemma has none.
-"""
+"""Markers by family; `think` is DeepSeek-R1, Qwen3, QwQ, SmolLM3 and many more."""
 _SIGNS = {"gpt-oss": "<|channel|>"}
 """What shows a family, where it is not the closing marker."""
 
@@ -56,6 +78,8 @@ class Split:
 def detect(template: str, vocabulary: Collection[str]) -> Markers | None:
     """Return the markers that a model's chat template or vocabulary has; None without any."""
     for family, markers in FAMILIES.items():
+        if not markers.is_detected:
+            continue
         sign = _SIGNS.get(family, markers.closing)
         if sign in template or sign in vocabulary:
             return markers

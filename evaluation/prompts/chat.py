@@ -14,9 +14,6 @@ from typing import Any
 from evaluation.prompts.template import Prompt, PromptTemplate, Turns, lines
 from evaluation.question_sets.question import Question
 
-_SEVERAL_ANSWERS = ("frenchmedmcqa", "mmedbench")
-"""Question sets in which several options may be right."""
-
 
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
@@ -60,7 +57,7 @@ FORMATS = {
 def json_schema(question: Question) -> str:
     """Return the JSON schema of an answer to a question."""
     answer: dict[str, Any] = {"type": "string"}
-    if question.question_set not in _SEVERAL_ANSWERS:
+    if not question.allows_several:
         answer["enum"] = list(question.options)
     return json.dumps(
         {
@@ -109,7 +106,7 @@ def chat(
 def _message(question: Question, answer_format: AnswerFormat, reasons: bool) -> str:
     context = f"{question.context}\n\n" if question.context else ""
     letters = "the letter of the correct option"
-    if question.question_set in _SEVERAL_ANSWERS:
+    if question.allows_several:
         letters = "the letter of the correct option (of several, all letters with commas)"
     instruction = answer_format.after_reasoning if reasons else answer_format.direct
     return (

@@ -11,6 +11,8 @@ from evaluation.question_sets import jsonl
 from galen.errors import DataError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_SEVERAL_ANSWERS = ("frenchmedmcqa", "mmedbench")
+"""Question sets in which several options may be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class Question:
     def answers(self) -> frozenset[str]:
         """Letters of all right options."""
         return frozenset(self.answer.split(","))
+
+    @property
+    def allows_several(self) -> bool:
+        """Whether several options may be right, as its question set says."""
+        return self.question_set in _SEVERAL_ANSWERS
 
 
 def joined(letters: Any, options: dict[str, str]) -> str:

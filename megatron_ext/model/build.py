@@ -1,10 +1,15 @@
 """Builds the model chunks of this process."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from megatron.core import __version__ as core_version
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
+from megatron.core.tensor_parallel import layers
+from packaging.version import Version
 from torch import Tensor
 
 from megatron_ext.config.architecture import Architecture
@@ -65,20 +70,49 @@ def build_model(
     """
     architecture = architecture.without_idle_window(seq_length)
     config = architecture.transformer_config(**platform.model_options, **options)
-    model = LanguageModel(
-        true_vocab_size=architecture.vocab_size,
-        blockwise_loss=platform.blockwise_loss,
-        config=config,
-        transformer_layer_spec=decoder_spec(platform, architecture, config, vp_stage),
-        vocab_size=architecture.padded_vocab_size(config.tensor_model_parallel_size),
-        max_sequence_length=seq_length,
-        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
-        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
-        share_embeddings_and_output_weights=architecture.share_embeddings_and_output_weights,
-        position_embedding_type="rope",
-        rotary_base=architecture.rotary_base,
-        rope_scaling=architecture.rope_scaling_factor is not None,
-        rope_scaling_factor=architecture.rope_scaling_factor or 8.0,
-        vp_stage=vp_stage,
-    )
+    if isinstance(config.cp_comm_type, list) and Version(core_version) < Version("0.17"):
+        # which reads a layer's entry at its number, that begins at 1
+        config.cp_comm_type = [config.cp_comm_type[0], *config.cp_comm_type]
+    stage = {"ignore_virtual": False, "vp_stage": vp_stage}
+    with _gradient_fusion_without_apex():
+        model = LanguageModel(
+            true_vocab_size=architecture.vocab_size,
+            blockwise_loss=platform.blockwise_loss,
+            config=config,
+            transformer_layer_spec=decoder_spec(platform, architecture, config, vp_stage),
+            vocab_size=architecture.padded_vocab_size(config.tensor_model_parallel_size),
+            max_sequence_length=seq_length,
+            pre_process=parallel_state.is_pipeline_first_stage(**stage),
+            post_process=parallel_state.is_pipeline_last_stage(**stage),
+            share_embeddings_and_output_weights=architecture.share_embeddings_and_output_weights,
+            position_embedding_type="rope",
+            rotary_base=architecture.rotary_base,
+            rope_scaling=architecture.rope_scaling_factor is not None,
+            rope_scaling_factor=architecture.rope_scaling_factor or 8.0,
+            vp_stage=vp_stage,
+        )
+    if not layers._grad_accum_fusion_available:
+        _unfuse_core_layers(model)
     return model.to(platform.device)
+
+
+@contextlib.contextmanager
+def _gradient_fusion_without_apex() -> Iterator[None]:
+    """Let the core build a model with `gradient_accumulation_fusion` where apex is missing.
+
+    Its own layers refuse that (0.16.1 and 0.19.2). Under Transformer Engine, whose layers need no
+    apex, the only one of them is the output layer.
+    """
+    available = layers._grad_accum_fusion_available
+    layers._grad_accum_fusion_available = True
+    try:
+        yield
+    finally:
+        layers._grad_accum_fusion_available = available
+
+
+def _unfuse_core_layers(model: LanguageModel) -> None:
+    """Turn `gradient_accumulation_fusion` off in the layers that would call apex."""
+    for module in model.modules():
+        if isinstance(module, layers.ColumnParallelLinear | layers.RowParallelLinear):
+            module.gradient_accumulation_fusion = False

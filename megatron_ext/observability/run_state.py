@@ -13,6 +13,8 @@ from galen import json_file, lock, manifest
 from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.recipe import from_run
+from megatron_ext.observability import accounting, goodput
+from megatron_ext.observability.goodput import Goodput
 from megatron_ext.resilience import watchdog
 from megatron_ext.resilience.signals import STOPPED
 
@@ -51,6 +53,8 @@ class RunState:
     """Step of the last complete checkpoint."""
     checkpoint_age: float | None
     """Seconds since it was written."""
+    goodput: Goodput | None
+    """Parts of the wall time; None for a run of a version that did not record them."""
 
     @property
     def step(self) -> int:
@@ -104,7 +108,7 @@ def read(folder: str | Path) -> RunState:
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():
         raise DataError(f"{folder} is not the folder of a pretraining run: recipe.yaml is missing")
-    total = from_run(folder / "recipe.yaml").training.train_iters
+    training = from_run(folder / "recipe.yaml").training
     records = _records(folder / LOG)
     train = [record for record in records if record["kind"] == "train"]
     status = _status(folder, train)
@@ -115,7 +119,7 @@ def read(folder: str | Path) -> RunState:
         checkpoint_age = time.time() - path.stat().st_mtime
     return RunState(
         folder=folder,
-        total=total,
+        total=training.train_iters,
         status=status.text,
         ended=status.ended,
         train=train,
@@ -123,6 +127,9 @@ def read(folder: str | Path) -> RunState:
         events=[record for record in records if record["kind"] not in _ROUTINE],
         checkpoint=checkpoint,
         checkpoint_age=checkpoint_age,
+        goodput=accounting.read(
+            folder, training.save_interval, checkpoint, is_running=not status.ended
+        ),
     )
 
 
@@ -151,6 +158,7 @@ def figures(state: RunState) -> dict[str, str]:
         shown["last checkpoint"] = (
             f"step {state.checkpoint}, {tqdm.format_interval(state.checkpoint_age or 0)} ago"
         )
+    shown["goodput"] = goodput.summary(state.goodput)
     if state.events:
         event = state.events[-1]
         shown["last event"] = f"{event['kind'].replace('_', ' ')} at step {event['step']}"

@@ -262,3 +262,10 @@ def test_a_stored_tied_tensor_may_hold_nan(tmp_path, make_model, capsys):
     save_file(tensors, model / "model.safetensors")
     with pytest.raises(DataError, match="the file holds a different tensor"):
         hf_to_megatron.main(["--hf", str(model), "--output", str(tmp_path / "other")])
+
+
+def test_fp32_logits_are_computed_without_gpus(monkeypatch):
+    """There Transformer Engine multiplies in TF32, which no bound for fp32 allows."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert verify._environment("fp32")["CUDA_VISIBLE_DEVICES"] == ""
+    assert verify._environment("bf16")["CUDA_VISIBLE_DEVICES"] == "0,1"

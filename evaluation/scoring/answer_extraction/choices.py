@@ -46,6 +46,10 @@ _LABEL_AFTER_TEXT = re.compile(
     re.IGNORECASE,
 )
 """The option's letter in brackets after its text."""
+_ENDS_IN_ARTICLE = re.compile(r"(?<!\w)an? $")
+_WORDS = re.compile(r"\w+")
+_LONG = 5
+"""Letters of a word that is no chance match."""
 _NEXT_WORD = re.compile(r"[ \t]+([^\W\d_]+)")
 
 
@@ -61,7 +65,7 @@ class Choice:
     delimited: bool = False
     """In brackets, or followed by one."""
     with_text: bool = False
-    """The letter and its option's text."""
+    """The letter and its option's text, or the beginning of it."""
     hedged: bool = False
     """One of several alternatives, or a range: "A or B", "A to D"."""
 
@@ -95,6 +99,8 @@ class ChoiceReader:
             if following is None or following.by_text != first.by_text:
                 in_doubt = self._is_open(text, separator)
                 break
+            if following.letters in letters:
+                break  # "of B and C, C is …"
             if "," in separator[0] and _BEGINS_CLAUSE.match(text, following.end):
                 break
             letters += following.letters
@@ -124,7 +130,7 @@ class ChoiceReader:
             return self._by_word(text, match)
         spelled = match["compact"] or match["label"]
         letters = self._compact(text, match) if match["compact"] else self._letter(spelled, text)
-        if not letters:
+        if not letters or _is_cut_off_word(text, match):
             return None
         end = _after_closing(text, match.end())
         opened = text[match.start() : match.start(match.lastgroup or 0)].rstrip()[-1:]
@@ -134,9 +140,8 @@ class ChoiceReader:
         option = self.options.get(letters, "")
         if not is_certain and not is_label(text, match.end(), spelled, option):
             return None
-        return Choice(
-            letters, match.start(), own or end, delimited=delimited, with_text=own is not None
-        )
+        with_text = own is not None or _begins_with(text[end : end + 80], option)
+        return Choice(letters, match.start(), own or end, delimited=delimited, with_text=with_text)
 
     def _by_sign(self, text: str, match: re.Match[str]) -> Choice | None:
         letter = self.texts.signs.get(match["sign"], "")
@@ -177,6 +182,22 @@ class ChoiceReader:
         else:
             named = self.texts.signs.get(match["sign"], "")
         return _after_closing(text, match.end()) if named == letters else None
+
+
+def _is_cut_off_word(text: str, match: re.Match[str]) -> bool:
+    """Return whether a letter at the very end is the beginning of a word: "due to a f"."""
+    label = match["label"] or ""
+    before = text[: match.end() - len(label)]
+    return label.islower() and match.end() == len(text) and bool(_ENDS_IN_ARTICLE.search(before))
+
+
+def _begins_with(rest: str, option: str) -> bool:
+    """Return whether a text begins with two words of an option, or with a long one."""
+    words = _WORDS.findall(rest.lower())[:2]
+    own = _WORDS.findall(option.lower())[:2]
+    if not words or not own or words[0] != own[0]:
+        return False
+    return words == own if len(own) > 1 else len(own[0]) >= _LONG
 
 
 def _after_closing(text: str, end: int) -> int:

@@ -19,6 +19,10 @@ _LEAD = re.compile(rf"[\s\W]*(?:{pattern(languages.THEREFORE, languages.FINAL)})
 _ANSWER_PREFIX = re.compile(r"A\s*:\s*(.+)")
 _CUE = re.compile(pattern(languages.CONCLUSION), _FLAGS)
 _AGAINST = re.compile(rf"{pattern(languages.NOT, languages.WRONG)}|[❌✗✘❎]", _FLAGS)
+_BUT_NOT = re.compile(
+    r"(?<!\w)(?:but|although|though|however),? (?:it|this|that) (?:is|was|does)(?: not|n't)", _FLAGS
+)
+_REFUSAL = re.compile(pattern(languages.REFUSAL), _FLAGS)
 _CONDITION = re.compile(pattern(languages.CONDITION), _FLAGS)
 _IS_OPTION = re.compile(
     rf"{pattern(languages.COPULA)}[ \t]*(?:an? |the |la |le |el |o |a )?[{SIGNS}][ \t]*[.。(]",
@@ -50,6 +54,7 @@ _NEXT_LABEL = re.compile(r"(?:\n\s*|[.;。]\s+)[-•(\s]*(?=[^\W\d_][).:、])")
 _OPTION_NOUN = re.compile(rf"{pattern(languages.OPTION)}[ \t]*$", _FLAGS)
 _SHORT = 160
 """A text up to this many characters names its answer in any sentence."""
+_MEDIUM = 500
 _LAST_SENTENCES = 2
 """Sentences at the end that may conclude."""
 
@@ -65,7 +70,7 @@ def lines(text: str, choices: ChoiceReader) -> list[Declaration]:
         *_first_line(text, values, choices),
         *(one for one in _beginning(text, choices) if found.get(one.letters, True)),
         *_before_rationale(text, choices),
-        *_last_line(values, choices),
+        *_last_line(all_lines, values, choices),
         *_last_sentence(text, choices),
         *_verdicts(all_lines, choices),
         *verdicts.only_right(found),
@@ -85,6 +90,9 @@ def _line_letters(line: str, choices: ChoiceReader) -> str:
 
 def _only_options(values: list[str], choices: ChoiceReader) -> Iterator[Declaration]:
     """Yield the options of a text that has nothing else, unless it repeats the question's."""
+    every = list(choices.options)
+    if values[1:] == every or values[:-1] == every:
+        values = values[:1] if values[1:] == every else values[-1:]
     letters = set("".join(values))
     repeats_all = len(letters) == len(choices.options) and len(values) > 1
     is_contradiction = choices.is_yes_no and len(letters) > 1
@@ -96,7 +104,9 @@ def _first_line(text: str, values: list[str], choices: ChoiceReader) -> Iterator
     """Yield the first line that is an option, unless it begins a list of options."""
     if not values[0] or qualifiers.retractions(text):
         return
-    if _RATIONALE.match(text) or not (values[1] or _is_listed(values[0], values, choices)):
+    repeats_options = values[1 : 1 + len(choices.options)] == list(choices.options)
+    is_listed = values[1] or _is_listed(values[0], values, choices)
+    if _RATIONALE.match(text) or repeats_options or not is_listed:
         yield Declaration(Certainty.DECLARED, 0, values[0])
 
 
@@ -156,20 +166,29 @@ def _next_label(text: str, first: Choice, choices: ChoiceReader) -> str:
 
 def _successor(letters: str, choices: ChoiceReader) -> str:
     order = list(choices.options)
-    position = order.index(letters[-1]) + 1
+    position = order.index(letters[-1]) + 1 if letters else len(order)
     return order[position] if position < len(order) else ""
 
 
-def _last_line(values: list[str], choices: ChoiceReader) -> Iterator[Declaration]:
+def _last_line(
+    all_lines: list[str], values: list[str], choices: ChoiceReader
+) -> Iterator[Declaration]:
     """Yield the last line that is an option, unless it ends a list of options."""
     for i in range(len(values) - 1, max(len(values) - 1 - _TRAILING_LINES, 0), -1):
         if values[i]:
             before = [value for value in values[:i] if value]
             order = list(choices.options)
             goes_on = before and order.index(before[-1][-1]) < order.index(values[i][0])
-            if not values[i - 1] and not goes_on:
+            is_next = values[i] == _successor(_labels(all_lines[i - 1], choices), choices)
+            if not (values[i - 1] or goes_on or is_next):
                 yield Declaration(Certainty.CHOSEN, 0, values[i])
             return
+
+
+def _labels(line: str, choices: ChoiceReader) -> str:
+    """Return the letters that label a line, as in the analysis of each option."""
+    choice = choices.at(_BULLET.sub("", line, count=1), 0)
+    return choice.letters if choice and not choice.by_text and not choice.start else ""
 
 
 def _last_sentence(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
@@ -188,10 +207,26 @@ def _verdicts(all_lines: list[str], choices: ChoiceReader) -> Iterator[Declarati
     for line in all_lines:
         begin = _BULLET.match(line)
         choice = choices.at(line, begin.end() if begin else 0)
-        if choice is None or len(choice.letters) > 1:
+        if choice is None or choice.hedged or len(choice.letters) > 1:
             continue
         if _VERDICT.search(line, choice.end) and not _AGAINST.search(line, choice.end):
             yield Declaration(Certainty.VERDICT, 0, choice.letters)
+
+
+def is_left_open(text: str, choices: ChoiceReader) -> bool:
+    """Return whether an answer ends with a refusal or with alternatives."""
+    sentences = [
+        sentence for sentence in _SENTENCE.split(text[-_LONGEST_LINE:]) if sentence.strip()
+    ]
+    for sentence in sentences[: -_LAST_SENTENCES - 1 : -1]:
+        if _REFUSAL.search(sentence):
+            return True
+        if any(
+            choices.at(sentence, mention.start())
+            for mention in choices.patterns.mention.finditer(sentence)
+        ):
+            return False
+    return False
 
 
 def conclusion(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
@@ -200,7 +235,7 @@ def conclusion(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
         yield from _yes_no_line(text, choices)
         return
     sentences = [sentence for sentence in _SENTENCE.split(text) if sentence.strip()]
-    is_short = len(text) <= _SHORT and bool(_only_option(text, choices))
+    is_short = _names_one(text, choices)
     for sentence in sentences if is_short else sentences[: -_LAST_SENTENCES - 1 : -1]:
         is_whole = _COMPLETE.search(sentence) or len(sentences) == 1
         if not is_whole or _CONDITION.search(sentence):
@@ -210,9 +245,24 @@ def conclusion(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
         if not is_short and (is_discussion or not is_concluding):
             continue
         letters = _only_option(sentence, choices)
-        if letters and not _AGAINST.search(_clause(sentence, choices)):
+        is_denied = _AGAINST.search(_clause(sentence, choices)) or _BUT_NOT.search(sentence)
+        if letters and not is_denied:
             yield Declaration(Certainty.CONCLUSION, 0, letters)
             return
+
+
+def _names_one(text: str, choices: ChoiceReader) -> bool:
+    """Return whether a short text names one option, or a longer one no other, with its letter."""
+    if len(text) > _MEDIUM or not (letter := _only_option(text, choices)):
+        return False
+    if len(text) <= _SHORT:
+        return True
+    mentioned = {
+        choice.letters
+        for mention in choices.patterns.mention.finditer(text)
+        if (choice := choices.at(text, mention.start()))
+    }
+    return mentioned == {letter} and bool(re.search(rf"\({letter}\)|(?<!\w){letter}[.:]", text))
 
 
 def _yes_no_line(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
@@ -253,7 +303,7 @@ def _only_option(sentence: str, choices: ChoiceReader) -> str:
         position = max(choice.end, position)
         if choice.by_text:
             texts.update(filter(choices.texts.is_distinctive, choice.letters))
-        elif choice.delimited or is_after_noun:
+        elif choice.delimited or choice.with_text or is_after_noun:
             labels.update(choice.letters)
     found = labels or texts
     return found.pop() if len(found) == 1 else ""

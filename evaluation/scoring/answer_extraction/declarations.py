@@ -81,6 +81,15 @@ _MADE = re.compile(rf"[ \t]*(?:the )?(?:{pattern(languages.CORRECT)})", _FLAGS)
 _REMAINS = re.compile(rf"{pattern(languages.REMAINS)}[ \t]*[:：]?[ \t]*", _FLAGS)
 _REMAINED = re.compile(rf"[ \t]*,?[ \t]*{pattern(languages.REMAINED)}", _FLAGS)
 _ONLY_ENDS = re.compile(r"[ \t]*(?:is|fits|can|makes)(?!\w)|[.!]|\s*$", _FLAGS)
+_TO_DO = re.compile(
+    r"(?:to[ \t]+)?(?:start|begin|initiat|giv|administer|perform|obtain|order|prescrib|us|request|"
+    r"conduct|continu|get|plac|schedul|arrang|recommend|add|do|proceed)(?:e|ing)?[ \t]+"
+    r"(?:with[ \t]+)?(?:an?[ \t]+|the[ \t]+)?",
+    _FLAGS,
+)
+_BETTER = re.compile(
+    rf"[ \t]*+(?:{_COPULA}[ \t]*+{_ADVERB}[ \t]*+)?(?:{pattern(languages.BETTER)})", _FLAGS
+)
 _NOT_BUT = re.compile(rf"[ \t]*+,?[ \t]*+(?:{pattern(languages.INSTEAD)})[ \t]*+", _FLAGS)
 _CHOSEN_AFTER = re.compile(r"(?:を選[びぶん択]|[를을] ?(?:선택|고))")
 _DEFINITE = r"(?:the|our|my|la|le|el|il|o|a|die|der|das|l')"
@@ -169,10 +178,17 @@ def _linked(text: str, noun: re.Match[str], choices: ChoiceReader) -> tuple[Choi
             return None
         if noun.re is _CORRECT and "\n" in link[0] and not _names_option(text, noun):
             return None  # a heading of a list
-        choice = choices.at(text, link.end())
+        choice = choices.at(text, link.end()) or _measure(text, link.end(), choices)
         if choice:
             return choice, False
     return None
+
+
+def _measure(text: str, position: int, choices: ChoiceReader) -> Choice | None:
+    """Return the choice after a verb, if its text is given: "to obtain a chest x-ray (B)"."""
+    verb = _TO_DO.match(text, position)
+    choice = choices.at(text, verb.end()) if verb else None
+    return choice if choice and (choice.by_text or choice.with_text) else None
 
 
 def _is_heading(text: str, noun: re.Match[str]) -> bool:
@@ -272,6 +288,8 @@ def _predicate(text: str, choice: Choice) -> Certainty | None:
         return Certainty.CHOSEN
     if _CHOSEN_AFTER.match(text, choice.end):
         return Certainty.CHOSEN
+    if len(choice.letters) == 1 and _BETTER.match(text, choice.end):
+        return Certainty.CONCLUSION
     match = _PREDICATE.match(text, choice.end)
     if match is None or qualifiers.is_negated_after(text, match.end()):
         return None

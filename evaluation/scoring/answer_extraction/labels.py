@@ -11,7 +11,8 @@ from evaluation.scoring.answer_extraction.option_texts import ALPHABETIC, SIGNS
 _NOTHING = chr(0xF8FF)
 _OPEN = r"[\s(\[{【「『《\"'“‘«„<]*+"
 _DETERMINER = (
-    r"(?:(?-i:the|both|la|le|les|el|los|las|lo|il|gli|o|os|a|as|de|der|die|das|un|una)\s+"
+    r"(?:(?:an? )?combination of\s+"
+    r"|(?-i:the|both|la|le|les|el|los|las|lo|il|gli|o|os|a|as|de|der|die|das|un|una)\s+"
     r"|(?-i:l['’]|d['’]))"
 )
 _LEAD = rf"{_OPEN}(?:(?:{_DETERMINER}|{pattern(languages.OPTION)}\s*:?)\s*{_OPEN}){{0,4}}"

@@ -62,9 +62,13 @@ OPTION: Table = {
 """The noun that names one of the options."""
 
 CORRECT: Table = {
-    "en": r"(?:the )?(?:most )?(?:correct|right|best|true|appropriate|likely|suitable|accurate|"
+    "en": r"(?:the )?(?:most )?(?:correct|best|true|appropriate|likely|suitable|accurate|"
     r"reasonable|fitting|probable|plausible|preferred|ideal|better(?= (?:answer|option|choice|"
-    r"fit)))",
+    r"fit))"
+    # "the right breast" is a side
+    r"|right(?![ -](?!answer|choice|option|one|response|letter|statement|diagnosis|treatment|drug|"
+    r"next|step|because|since|as|for|in|and|but|here|given|due|if|when|while|so|thus|there|that|to)"
+    r"\w))",
     "fr": r"(?:la |les )?(?:correctes?|exactes?|bonnes?|justes?|vraies?|vrai)",
     "es": r"(?:la |las |el )?(?:correct[ao]s?|ciert[ao]s?|verdader[ao]s?|adecuad[ao]s?)",
     "pt": r"(?:a |as |o )?(?:corret[ao]s?|cert[ao]s?|verdadeir[ao]s?|adequad[ao]s?)",
@@ -78,6 +82,23 @@ CORRECT: Table = {
     "hi": r"सही",
 }
 """That an option or a statement is right."""
+
+BETTER: Table = {
+    "en": r"(?:the |a )?(?:better|more (?:likely|probable|appropriate|suitable|plausible|"
+    r"consistent|fitting)|stronger|closer|superior|preferable)(?! than)(?: \w+(?! than))?|"
+    r"fits (?:best|better(?! than))",
+    "fr": r"(?:la |le )?(?:meilleure?|plus (?:probable|appropriée?|adaptée?))(?! que)",
+    "es": r"(?:la |el )?(?:mejor|más (?:probable|adecuad[oa]|apropiad[oa]))(?! que)",
+    "pt": r"(?:a |o )?(?:melhor|mais (?:provável|adequad[oa]|apropriad[oa]))(?! (?:do )?que)",
+    "de": r"(?:die |der |das )?(?:bessere?|besser|wahrscheinlicher|geeigneter|passender)(?! als)",
+    "it": r"(?:la |il )?(?:migliore|più (?:probabile|appropriat[oa]|adatt[oa]))(?! (?:di|che))",
+    "ru": r"(?:подходит )?(?:лучше|больше|вероятнее)(?! чем)",
+    "zh": r"更(?:为)?(?:合适|适合|好|可能|符合|恰当|准确)",
+    "ja": r"(?:の方|のほう)?が(?:より)?(?:適切|適して|可能性が高)",
+    "ko": r"가 더 (?:적절|적합)",
+    "ar": r"(?:هو |هي )?(?:ال)?(?:أفضل|أنسب|أرجح)(?! من)",
+}
+"""What prefers an option to others that were left."""
 
 FINAL: Table = {
     "en": r"final|corrected|selected|chosen",
@@ -196,7 +217,7 @@ FOLLOWING: Table = {
     "pt": r"pois|já|é|uma|são|e|estão|está|mas|ou",
     "de": r"weil|da|denn|ist|wegen|sind|und|trifft|treffen|wählen|nehmen|"
     r"bleibt|richtig|korrekt|sondern|oder|"
-    r"zu|nicht",
+    r"zu|nicht|die|das",
     "it": r"perché|poiché|è|sono|dato|ma|bensì|e|o",
     "ru": r"так|потому|поскольку|является|верен|верна|верно|и|или|ведь|правильный",
 }
@@ -237,7 +258,8 @@ THEREFORE: Table = {
     "fr": r"donc|ainsi|par conséquent",
     "es": r"por (?:lo )?tanto|entonces|así que",
     "pt": r"portanto|logo|então",
-    "de": r"daher|somit|also|folglich|fazit",
+    # "is also C" is English
+    "de": r"daher|somit|(?<![a-zäöüß] )also|folglich|fazit",
     "it": r"quindi|pertanto|dunque",
     "ru": r"итак|следовательно|поэтому|значит",
     "zh": r"因此|所以|故",
@@ -260,7 +282,7 @@ CHOOSE: Table = {
     "de": r"(?:ich )?(?:wähle|nehme|würde|trifft(?: nur)?|entscheide mich(?: daher| also)? für|"
     r"tippe auf)",
     "it": r"(?:io )?(?:scelgo|sceglierei|seleziono|direi)",
-    "ru": r"(?:я )?(?:выбираю|выберу|выбрала? бы)",
+    "ru": r"(?:больше|лучше) подходит|(?:я )?(?:выбираю|выберу|выбрала? бы)",
     "zh": r"应选择|应选|應選|故选|故選|选择|選擇|选|選",
     "ar": r"س?[أن]?ختار",
 }
@@ -292,7 +314,9 @@ REMAINED: Table = {
 }
 
 CONDITION: Table = {
-    "en": r"if|unless|had|assuming|depending|depends|would have been|"
+    "en": r"if(?! (?:I|we) (?:had to|have to|must|am forced|were forced))|unless|"
+    r"had(?! to (?:choose|pick|guess|answer|select|decide))|assuming|"
+    r"depending|depends|would have been|"
     r"tempt\w+|initially|at first|first (?:thought|glance)|mistaken?(?:ly)?|distractor|"
     r"(?:some|many|others|students|people|you|one|everyone) (?:\w+ )?(?:think|choose|pick|say)|"
     r"originally|thought|confus\w+|suggests? that|incorrectly",
@@ -329,6 +353,30 @@ RETRACTION: Table = {
     "hi": r"रुकिए",
 }
 """Where a model takes back what it declared before."""
+
+REFUSAL: Table = {
+    "en": r"(?:I|we)(?:'m| am| are)? (?:cannot|can't|can not|couldn't|unable to|not able to) "
+    r"(?:\w+ ){0,3}?(?:answer|determine|provide|give|choose|select|decide|help|conclude)|"
+    r"none of (?:the|these) (?!other)(?:\w+ ){0,2}(?:options?|choices?|answers?)|"
+    r"(?:not enough|insufficient) information|"
+    r"(?:answer|diagnosis) (?:is|must be|has to be|should be) (?:either|one of)|"
+    r"(?:answer|it|diagnosis) (?:could|may|might) be (?:either )?\(?[A-J]\)? or",
+    "fr": r"je ne (?:peux|suis|saurais) pas|aucune des (?:propositions|réponses|options)",
+    "es": r"no puedo (?:\w+ ){0,2}?(?:responder|determinar|dar|elegir)|"
+    r"ninguna de las (?:opciones|respuestas)",
+    "pt": r"não (?:posso|consigo) (?:\w+ ){0,2}?(?:responder|determinar|dar|escolher)|"
+    r"nenhuma das (?:opções|alternativas)",
+    "de": r"ich kann (?:\w+ ){0,4}?(?:nicht|keine)|"
+    r"keine der (?:optionen|antworten|antwortmöglichkeiten)",
+    "it": r"non (?:posso|sono in grado)|nessuna delle (?:opzioni|risposte)",
+    "ru": r"не могу|ни один из вариантов",
+    "zh": r"无法(?:回答|确定|判断|给出)|不能(?:回答|确定)|没有正确(?:答案|选项)",
+    "ja": r"答えられません|判断できません|決められません|該当する選択肢はありません",
+    "ko": r"답변할 수 없|판단할 수 없|결정할 수 없",
+    "ar": r"لا (?:أستطيع|يمكنني)",
+    "hi": r"उत्तर नहीं दे|तय नहीं कर",
+}
+"""That the model leaves the question open in the end."""
 
 YES_NO_MAYBE = {
     "yes": (

@@ -6,6 +6,10 @@ import unicodedata
 _LONGEST = 12_000
 """Characters of an answer that are read: the beginning, and the rest from the end."""
 _HEAD = 4_000
+_ESCAPED_NEWLINE = re.compile(r"(?:\\r)?\\n(?![a-z])")
+"""A line break that was escaped twice; `\\nu` is a LaTeX command."""
+_NUMBERED = re.compile(r"\A\s*+(?:\d{1,2}(?:st)? ?)(?=[A-Ja-j](?:[.,)]|[ \t]+i\.e|\s*\Z))")
+"""A number before the letter at the very beginning: "1A."."""
 _SPACES = re.compile(r"[ \t\u00a0]++")
 _BLANK_LINES = re.compile(r"(?:\n[ ]?){3,}+")
 _END_OF_ANSWER = re.compile(
@@ -15,7 +19,7 @@ _END_OF_ANSWER = re.compile(
 _HEADER = re.compile(
     r"<s>|<\|begin_of_text\|>|<bos>|<\|start_header_id\|>\w*<\|end_header_id\|>"
     r"|<\|im_start\|>(?:assistant)?|<start_of_turn>(?:model)?|<\|?begin_of_solution\|?>"
-    r"|<\|?end_of_solution\|?>"
+    r"|<\|?end_of_solution\|?>|<\|(?:START|END)_RESPONSE\|>"
 )
 _NEXT_QUESTION = re.compile(
     r"\n[ \t]*+(?:#+\s*(?:Question|Instruction|Input|Problem|User|Human)\b"
@@ -38,6 +42,8 @@ def normalize(text: str) -> str:
     """Return the model's own answer in NFKC form, without markup, with single spaces."""
     if len(text) > _LONGEST:
         text = f"{text[:_HEAD]}\n{text[_HEAD - _LONGEST :]}"
+    text = _ESCAPED_NEWLINE.sub("\n", text)
+    text = _NUMBERED.sub("", text)
     text = _BLANK_LINES.sub("\n\n", _SPACES.sub(" ", text))
     text = _HEADER.sub(" ", text)
     text = _END_OF_ANSWER.split(text.lstrip())[0]

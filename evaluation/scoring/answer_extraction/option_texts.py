@@ -14,6 +14,8 @@ ALPHABETIC = r"0-9A-Za-zÀ-ɏͰ-ϿЀ-ӿ\u0600-\u065f\u066e-\u06ff\u0900-\u097f"
 SIGNS = "\ue000-\ue0ff"
 """Signs of the private use area stand for the options' texts, as a character range."""
 _FIRST_SIGN = 0xE000
+_LONG_WORD = 5
+_DIPHTHONG = re.compile(r"(?<=[a-z])[ao]?e|\Ao?e", re.IGNORECASE)
 _ARTICLE = re.compile(
     r"\A(?:an?|the|les?|la|une?|l['’]|el|los|las|una?|os?|as?|uma?|der|die|das|eine?n?|il|lo|gli)"
     r"(?:\s+|(?<=['’]))(?=\w{3})",
@@ -73,15 +75,25 @@ def _distinct_texts(options: Mapping[str, str]) -> dict[str, str]:
 def _alternation(texts: dict[str, str]) -> re.Pattern[str]:
     groups = []
     for text in texts.values():
-        words = r"\s+".join(map(re.escape, text.split()))
+        words = r"\s+".join(map(_spellings, text.split()))
         left = rf"(?<![{ALPHABETIC}])" if re.match(f"[{ALPHABETIC}]", text) else ""
         right = rf"(?![{ALPHABETIC}])(?!-\w)" if re.match(f"[{ALPHABETIC}]", text[-1]) else ""
+        # "5" is no part of "2.5" or "5.2"
+        left += r"(?<!\d[.,])" if text[0].isdigit() else ""
+        right += r"(?![.,]\d)" if text[-1].isdigit() else ""
         article = r"(?:(?<!\w)(?-i:an?|the)\s+)?" if text.isascii() else ""
         # "ACE" is an option, "ace" a word
         cased = "i" if len(text) > 3 else ""
         # the repeated letter of "A. a. Aspirin"
         groups.append(f"(?{cased}:{left}(?:(?<=[.)] )[a-z][.)]\\s+)?{article}({words}){right})")
     return re.compile("|".join(groups))
+
+
+def _spellings(word: str) -> str:
+    """Return an expression for a word in British and American spelling: "anaemia", "anemia"."""
+    if not word.isascii() or len(word) < _LONG_WORD:
+        return re.escape(word)
+    return _DIPHTHONG.sub("[ao]?e", re.escape(word))
 
 
 def yes_no_words(options: Mapping[str, str]) -> dict[str, str]:

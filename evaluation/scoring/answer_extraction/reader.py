@@ -36,23 +36,25 @@ class Extraction:
     status: Status
 
 
-def read(text: str, options: Options) -> Extraction:
+def read(text: str, options: Options, *, allows_several: bool = True) -> Extraction:
     """Return the options that an answer names, and why there are none.
 
     Args:
         text: the model's output, with its thinking.
         options: letter to text.
+        allows_several: whether the question may have several correct options; an answer that
+            names several is unparsed otherwise.
     """
     answer, truncated = strip_thinking(text)
     letters = _letters(normalize(answer), options)
-    if letters:
+    if letters and (allows_several or len(letters) == 1):
         return Extraction(letters, Status.ANSWERED)
     return Extraction(None, Status.TRUNCATED_THINKING if truncated else Status.UNPARSED)
 
 
-def extract(text: str, options: Options) -> tuple[str, ...] | None:
+def extract(text: str, options: Options, *, allows_several: bool = True) -> tuple[str, ...] | None:
     """Return the options that an answer names, in the options' order; None when it is unparsed."""
-    return read(text, options).letters
+    return read(text, options, allows_several=allows_several).letters
 
 
 def majority(extracted: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
@@ -77,6 +79,8 @@ def _named(text: str, options: Options) -> tuple[str, ...] | None:
     if not found:
         found = [*declarations(text, reader), *conclusions.lines(text, reader)]
         found = found or list(conclusions.conclusion(text, reader))
+        if conclusions.is_left_open(text, reader):
+            found = [one for one in found if one.certainty >= Certainty.DECLARED]
     chosen = _most_certain(found)
     if chosen is None:
         return None

@@ -4,6 +4,7 @@ import re
 
 from evaluation.scoring.answer_extraction.choices import ChoiceReader
 from evaluation.scoring.answer_extraction.declarations import Certainty, Declaration
+from evaluation.scoring.answer_extraction.option_texts import SIGNS
 
 _KEY = (
     r"(?:(?:final|correct|selected|chosen|best|predicted|model|my)[ _-]?)?"
@@ -25,6 +26,7 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 _DOUBLE_BRACKETS = re.compile(r"\[\[(?P<brackets>[^\[\]]{1,40})\]\]|<<(?P<angles>[^<>]{1,40})>>")
+_SIGN = re.compile(f"[{SIGNS}]")
 _QUOTE = re.compile(r"[\"']")
 _SHARED = 0.8
 """Fraction of an option's words that make it the option's text."""
@@ -53,16 +55,20 @@ def value_letters(value: str, choices: ChoiceReader) -> str:
     if choice is None or choice.hedged:
         return ""
     rest = value[choice.end :]
-    if _PADDING.fullmatch(rest) or _is_own_text(rest, choice.letters, choices):
+    if _PADDING.fullmatch(rest):
         return choice.letters
-    return ""
+    # after its complete text, the same words explain the option
+    is_complete = _SIGN.search(value, choice.start, choice.end)
+    if is_complete or not _is_own_text(rest, choice.letters, choices):
+        return ""
+    return choice.letters
 
 
 def _is_own_text(rest: str, letters: str, choices: ChoiceReader) -> bool:
     """Return whether what follows one letter is a part of its option's text: "(C) Torsades"."""
     words = re.findall(r"\w+", rest.lower())
     own = re.findall(r"\w+", choices.options.get(letters, "").lower())
-    if not words or not own:
-        return False
+    if not words or not own or len(words) > 2 * len(own):
+        return False  # an explanation may repeat the option's words
     shared = len(set(words) & set(own))
     return shared == len(set(words)) or (shared > 1 and shared >= _SHARED * len(set(own)))

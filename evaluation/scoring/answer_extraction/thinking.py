@@ -1,33 +1,22 @@
 """Removal of the thinking that a reasoning model writes before its answer.
 
 Thinking names options that the model drops again, so none of it may be read as the answer. A
-block that was opened and never closed was cut off by the token budget.
+block that was opened and never closed was cut off by the token budget. The markers of all families
+count, because a text does not say which model wrote it.
 """
 
 import re
+from collections.abc import Iterable
 
-_BLOCKS = (
-    (
-        r"<(?:seed:)?(?:think|thinking|thought|reasoning|scratchpad|analysis)>",
-        r"</(?:seed:)?(?:think|thinking|thought|reasoning|scratchpad|analysis)>",
-    ),
-    (r"\[THINK\]", r"\[/THINK\]"),
-    (r"◁think▷", r"◁/think▷"),
-    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
-    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),
-    (r"<unused94>", r"<unused95>"),
-    # gpt-oss: channels; with the special tokens removed only the words are left
-    (
-        r"<\|channel\|>(?:analysis|commentary)[^<]{0,40}<\|message\|>",
-        r"<\|channel\|>final[^<]{0,40}<\|message\|>",
-    ),
-    (r"\Aanalysis(?=[A-Z])", r"assistantfinal"),
-    # HuatuoGPT-o1
-    (r"\A\s*+#{1,4} *Thinking[ \t]*\n", r"\n[ \t]*+#{1,4} *Final (?:Response|Answer)[ \t]*\n"),
-)
-"""Opening and closing marker of the model families."""
-_OPENING = re.compile("|".join(opening for opening, _ in _BLOCKS), re.IGNORECASE)
-_CLOSING = re.compile("|".join(closing for _, closing in _BLOCKS), re.IGNORECASE)
+from evaluation.chat_models.thinking import FAMILIES
+
+
+def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+_OPENING = _any_of(item.opening_pattern or re.escape(item.opening) for item in FAMILIES.values())
+_CLOSING = _any_of(item.closing_pattern or re.escape(item.closing) for item in FAMILIES.values())
 
 
 def strip_thinking(text: str) -> tuple[str, bool]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.chat_models.thinking import FAMILIES
 from evaluation.scoring import answer_extraction
 
 LETTERS = {
@@ -120,8 +121,23 @@ def test_strict_reading_of_mmedbench(text, letters):
 
 
 ANSWERS = Path(__file__).parent / "answers"
-RIGHT = {"develop": 0.99, "held_out": 0.99, "held_out_2": 0.98, "adversarial": 0.98}
-WRONG = {"develop": 0.003, "held_out": 0.003, "held_out_2": 0.0, "adversarial": 0.0}
+RIGHT = {
+    "develop": 0.99,
+    "held_out": 0.99,
+    "held_out_2": 0.98,
+    "adversarial": 0.98,
+    "real_develop": 0.98,
+    "real_held_out": 0.97,
+}
+WRONG = {
+    "develop": 0.003,
+    "held_out": 0.003,
+    "held_out_2": 0.0,
+    "adversarial": 0.0,
+    "real_develop": 0.0,
+    "real_held_out": 0.012,
+}
+"""Of the answers at least, and at most."""
 SETS = sorted(path.stem for path in ANSWERS.glob("*.jsonl"))
 
 
@@ -131,7 +147,8 @@ def labeled(name):
 
 
 def outcome(row):
-    letters = answer_extraction.extract(row["text"], row["options"])
+    allows_several = row.get("allows_several", True)
+    letters = answer_extraction.extract(row["text"], row["options"], allows_several=allows_several)
     if letters == (tuple(row["expected"]) if row["expected"] else None):
         return "right"
     return "wrong" if letters else "unparsed"
@@ -217,6 +234,63 @@ def test_forms_that_were_misread(text, letters):
     assert answer_extraction.extract(text, QT) == letters
 
 
+SEVERAL = dict(zip("ABCD", ["0.1", "2", "MRI of the right breast", "Oedema"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("Between B and C, C is better.", ("C",)),
+        ("Both A and C are plausible, but C fits best.", ("C",)),
+        ("B and C remain. C is the more likely one given the long QT.", ("C",)),
+        ("Entre B et C, C est la meilleure réponse.", ("C",)),
+        ("Zwischen B und C ist C die bessere Wahl.", ("C",)),
+        ("在B和C之间,C更合适。", ("C",)),
+        ("I can't be certain, but if I had to choose, I'd say C.", ("C",)),
+        ("C\\n\\nRationale: long QT", ("C",)),
+        ("1A.", ("A",)),
+        ("C\n\nA) {A}\nB) {B}\nC) {C}\nD) {D}", ("C",)),
+        ("Let us see.\nA. {A}: no pulse.\nB. {B}: saw-tooth waves.\nC. {C}", None),
+        ("A is wrong. That leaves C. I cannot give a definitive answer.", None),
+        ("C is correct, A, B and D are not. So the answer could be B or C.", None),
+        ("The most likely cause of these findings is a b", None),
+    ],
+)
+def test_kinds_that_real_answers_showed(text, letters):
+    for letter, option in QT.items():
+        text = text.replace(f"{{{letter}}}", option)
+    assert answer_extraction.extract(text, QT, allows_several=False) == letters
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("The next one is also 0.1. Therefore, the result is 0.001.", None),
+        ("It is 2.5.", None),
+        ("The answer is 2.", ("B",)),
+        ("C. MRI of the right breast: an MRI shows the right breast.\nD. Oedema: no.\n\nSo?", None),
+        ("The most appropriate next step is to perform an MRI of the right breast (C).", ("C",)),
+        ("The answer is edema.", ("D",)),
+    ],
+)
+def test_numbers_sides_and_spelling_of_options(text, letters):
+    assert answer_extraction.extract(text, SEVERAL, allows_several=False) == letters
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is (B), (C), and (D).",
+        "Options (C) and (D) are the correct answers.",
+        "(C) is correct. The answer is a combination of (B) and (C).",
+        '{"answer": "B, C"}',
+    ],
+)
+def test_several_letters_answer_only_a_question_that_allows_several(text):
+    assert len(answer_extraction.extract(text, QT) or ()) > 1
+    assert answer_extraction.read(text, QT, allows_several=False).status == "unparsed"
+
+
 def test_an_article_is_no_letter():
     options = DRUGS | {"D": "A beta blocker"}
     assert answer_extraction.extract("The answer is a beta blocker.", options) == ("D",)
@@ -237,6 +311,14 @@ def test_an_article_is_no_letter():
         ("## Thinking\n\nA?\n\n## Final Response\n\nThe answer is C.", ("C",), "answered"),
         ("I do not know.", None, "unparsed"),
         ("", None, "unparsed"),
+        *(
+            (f"{markers.opening}The answer is A.{markers.closing}C", ("C",), "answered")
+            for markers in FAMILIES.values()
+        ),
+        *(
+            (f"{markers.opening}The answer is A.", None, "truncated_thinking")
+            for markers in FAMILIES.values()
+        ),
     ],
 )
 def test_thinking_is_not_the_answer(text, letters, status):
@@ -255,6 +337,6 @@ def test_thinking_is_not_the_answer(text, letters, status):
 )
 def test_extraction_takes_linear_time(unit):
     text = unit * (100_000 // len(unit))
-    begin = time.perf_counter()
+    begin = time.process_time()
     answer_extraction.extract(text, {"A": "Aspirin", "B": "Warfarin"})
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1

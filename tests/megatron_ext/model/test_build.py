@@ -1,10 +1,18 @@
 """The Megatron model computes what the Hugging Face model computes."""
 
+import dataclasses
+
 import pytest
 import torch
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel import layers
 from transformers import AutoModelForCausalLM
 
+from megatron_ext.config.sections import Parallel
+from megatron_ext.hardware import parallel_groups, platforms
+from megatron_ext.model.build import build_model
 from tests.conftest import import_model
+from tests.megatron_ext.config.test_recipe import SHAPE
 
 CONFIGS = {
     "tied, grouped heads": {},
@@ -63,3 +71,36 @@ def test_logits_and_losses_equal_hugging_faces(computed, name):
     )
     # the 84 padded ids take no probability
     torch.testing.assert_close(outputs["losses"], losses, rtol=1e-5, atol=1e-5)
+
+
+class FusedGradients(platforms.Platform):
+    """A CPU that claims layers with their own accumulation of gradients."""
+
+    model_options = {  # noqa: RUF012
+        "use_cpu_initialization": True,
+        "gradient_accumulation_fusion": True,
+    }
+
+
+@pytest.mark.usefixtures("group_of_one")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the platform is CUDA")
+def test_fused_gradients_without_apex():
+    platforms.current_platform()
+    parallel_groups.initialize(Parallel(), seed=1)
+    platform = FusedGradients(device=torch.device("cpu"), backend="gloo", transformer_engine=False)
+    shape = dataclasses.replace(SHAPE, num_layers=1, vocab_size=100)
+    try:
+        model = build_model(platform, shape, 16, params_dtype=torch.float32)
+    finally:
+        parallel_state.destroy_model_parallel()
+    assert model.config.gradient_accumulation_fusion  # of Transformer Engine's layers
+    assert not model.output_layer.gradient_accumulation_fusion
+    assert not layers._grad_accum_fusion_available
+
+
+def test_transformer_engine_accumulates_gradients_without_apex():
+    for engine in (True, False):
+        platform = platforms.Platform(
+            device=torch.device("cuda", 0), backend="nccl", transformer_engine=engine
+        )
+        assert platform.model_options["gradient_accumulation_fusion"] == engine
