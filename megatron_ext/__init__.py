@@ -1,7 +1,6 @@
 """Training on Megatron Core: only what the core lacks for continued pretraining."""
 
 import logging
-import os
 import sys
 import warnings
 
@@ -34,8 +33,6 @@ def bootstrap() -> None:
     for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{message}")
     logging.getLogger("megatron").setLevel(logging.ERROR)  # deprecations within the core
-    # lets communication overlap with computation; read at CUDA's start
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     if not torch.cuda.is_available():
         for package in _GPU_PACKAGES:
             # an import of it fails, as if it were not installed

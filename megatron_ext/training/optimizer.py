@@ -12,6 +12,7 @@ from megatron.core.distributed import (
 )
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+from megatron.core.optimizer.cpu_offloading import HybridDeviceOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
 from megatron_ext.config.batch_rampup import BatchSchedule
@@ -171,6 +172,16 @@ def complete_groups(optimizer: MegatronOptimizer) -> None:
     for one in _chained(optimizer):
         for group in one.optimizer.param_groups:
             group |= one.optimizer.defaults | group
+
+
+def synchronize_offloaded(optimizer: MegatronOptimizer) -> None:
+    """Copy a restored state into the optimizers on host and GPU, where it is offloaded.
+
+    The core does so for `fully_reshardable` checkpoints only.
+    """
+    for one in _chained(optimizer):
+        if isinstance(one.optimizer, HybridDeviceOptimizer):
+            one.optimizer._sync_hdo_state_to_sub_optimizers()
 
 
 def build_scheduler(optimizer: MegatronOptimizer, recipe: Recipe) -> OptimizerParamScheduler:

@@ -12,6 +12,7 @@ from megatron.core import parallel_state
 from galen.errors import DataError
 from galen.stop_signals import NAMES
 from megatron_ext.checkpoint import integrity
+from megatron_ext.checkpoint.optimizer_buckets import DP_RESHARDABLE, FULLY_RESHARDABLE
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.batch_rampup import BatchSchedule
 from megatron_ext.config.recipe import Recipe
@@ -21,7 +22,7 @@ from megatron_ext.data.tokenized import Datasets
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.observability.metrics_logger import RunLog
 from megatron_ext.observability.phase_clock import PhaseClock
-from megatron_ext.resilience.signals import PreemptionHandler
+from megatron_ext.resilience.signals import TRIGGER_FILE, PreemptionHandler
 from megatron_ext.resilience.watchdog import Watchdog
 from megatron_ext.training import training_state
 from megatron_ext.training.checkpoint_writer import CheckpointWriter
@@ -82,6 +83,7 @@ class Trainer:
             limit=60 * recipe.resilience.distributed_timeout_minutes,
         )
         self.stragglers = StragglerReport(recipe.resilience.straggler_ratio)
+        self._pads = recipe.data.instruction or recipe.document_multiple > 1
         self.stop_reason: str | None = None
         self.validation_interrupted = False
         """Whether a request to stop came before the end of a validation."""
@@ -122,7 +124,7 @@ class Trainer:
             if self.stop_reason:
                 self.clock.write("stop", reason=self.stop_reason)
             if last or self.stop_reason or step % options.save_interval == 0:
-                self.save()
+                self.save(last or self.stop_reason == TRIGGER_FILE)
             self._run_periodic_tasks(step)
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         with self.clock.phase("checkpoint", line="checkpoint"):
@@ -132,12 +134,19 @@ class Trainer:
         finished = self.progress.iteration == options.train_iters
         return None if finished and not self.validation_interrupted else self.stop_reason
 
-    def save(self) -> None:
-        """Write a checkpoint of the current state."""
+    def save(self, last: bool) -> None:
+        """Write a checkpoint of the current state.
+
+        Args:
+            last: whether it is the run's last, or one that the user asked for.
+        """
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         self.progress.recent_losses = self.spike_detector.recent
+        when = self.recipe.training.dist_ckpt_optim_fully_reshardable
+        gather = when == "always" or (last and when == "last")
+        optimizer_format = FULLY_RESHARDABLE if gather else DP_RESHARDABLE
         with self.clock.phase("checkpoint", line="save"):
-            self.writer.save(self.progress, self.state)
+            self.writer.save(self.progress, self.state, optimizer_format)
 
     def _step(self) -> list[float]:
         """Take one step, or skip it; return the sums of the processes' stop flags."""
@@ -251,7 +260,9 @@ class Trainer:
         progress = self.progress
         if not self.log or progress.iteration % self.recipe.training.log_interval:
             return
-        rate = batch_size * self.recipe.data.seq_length / seconds
+        tokens = batch_size * self.recipe.data.seq_length
+        rate = (tokens - result.padding) / seconds
+        padding = {"padding_fraction": result.padding / tokens} if self._pads else {}
         self.log.train(
             {
                 "step": progress.iteration,
@@ -262,6 +273,7 @@ class Trainer:
                 "consumed_samples": progress.consumed_samples,
                 "tokens": progress.consumed_tokens,
                 "tokens_per_second": rate,
+                **padding,
                 "mfu": self._mfu(rate),
                 "skipped_steps": progress.skipped_steps,
                 "elapsed": progress.seconds,
