@@ -68,8 +68,10 @@ def _report(options: argparse.Namespace) -> None:
     write_text(options.output, html)
     if options.tables:
         tables.write(options.tables, [*paper, tables.comparison_table(comparisons)])
-    for sample in comparisons:
-        print(verdicts.verdict(sample))
+    for compared in comparisons:
+        print(verdicts.verdict(compared))
+        for sentence in verdicts.truncations(compared):
+            print(f"{compared.title}: {sentence}")
     for model in models:
         for name, scores in model.tasks.items():
             if scores.summary.get("one_sided"):

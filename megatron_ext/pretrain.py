@@ -28,7 +28,7 @@ from megatron_ext import bootstrap
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.hardware import host_memory
+from megatron_ext.hardware import host_memory, process_environment
 from megatron_ext.observability import phase_clock, wandb_logger
 from megatron_ext.observability.phase_clock import PhaseClock
 from megatron_ext.resilience import watchdog
@@ -49,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     if preflight.check(run, world_size, arguments.nproc_per_node, launching=True) is None:
         return 0
     command_line = [arguments.recipe, *arguments.overrides]
-    return launch.start(arguments, "megatron_ext.pretrain", command_line, ADVICE)
+    with process_environment.applied(run, arguments.nproc_per_node):
+        return launch.start(arguments, "megatron_ext.pretrain", command_line, ADVICE)
 
 
 def pretrain(run: Recipe) -> int:
@@ -63,21 +64,25 @@ def pretrain(run: Recipe) -> int:
             run.
     """
     clock = PhaseClock(phase_clock.process_start())
-    output = Path(run.output)
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    world_size, local_world_size = _world_sizes()
     inputs = preflight.check(run, world_size, local_world_size)
     if inputs is None:
         return 0
-    weights = checkpoint_folder.newest(run.model.checkpoint)
+    with process_environment.applied(run):
+        return _pretrain(run, inputs, clock)
 
+
+def _pretrain(run: Recipe, inputs: Inputs, clock: PhaseClock) -> int:
+    """Train with the environment of the run's layout; return the exit code."""
+    output = Path(run.output)
+    weights = checkpoint_folder.newest(run.model.checkpoint)
     bootstrap()
     from megatron_ext.hardware import platforms
 
     platform = platforms.current_platform()
     platform.check(run)
     if platform.device.type == "cpu":
-        host_memory.check(inputs.architecture, run, world_size, local_world_size)
+        host_memory.check(inputs.architecture, run, *_world_sizes())
     with (
         platforms.single_process_groups(),
         launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
@@ -95,6 +100,12 @@ def pretrain(run: Recipe) -> int:
     if "RANK" in os.environ:
         trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_STOPPED
+
+
+def _world_sizes() -> tuple[int, int]:
+    """Return the number of the run's processes, and of those on this machine."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    return world_size, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _stopped_early(run: Recipe, reason: str, progress: Any, preemption: PreemptionHandler) -> None:
@@ -152,6 +163,7 @@ def _prepare(
     output = Path(run.output)
     architecture = inputs.architecture
     platform = platforms.current_platform()
+    cpus = platform.bind_cpus()
     clock.enter("process_group")
     preemption = _join(run, platform)
     is_first_rank = torch.distributed.get_rank() == 0
@@ -177,7 +189,7 @@ def _prepare(
     log = None
     if is_first_rank:
         log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run)
-        _log_start(architecture, platform, data)
+        _log_start(run, architecture, platform, cpus, data)
         if checkpoint is not None:
             logger.info(f"resuming from step {progress.iteration}")
     trainer = Trainer(
@@ -246,11 +258,17 @@ def _build_state(
         return state, training_state.load(checkpoint, state)
 
 
-def _log_start(architecture: Architecture, platform: Any, data: Any) -> None:
+def _log_start(
+    run: Recipe, architecture: Architecture, platform: Any, cpus: str | None, data: Any
+) -> None:
     logger.info(
         f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data"
         f" parallel = {_layout()}"
     )
+    if environment := process_environment.describe(run):
+        logger.info(f"environment: {environment}")
+    if cpus:
+        logger.info(f"bound to the processors of the GPU's NUMA node: {cpus}")
     data.log_epochs()
 
 

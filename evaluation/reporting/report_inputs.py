@@ -18,7 +18,7 @@ from evaluation.scoring.results_schema import (
     StageTime,
     check,
 )
-from evaluation.scoring.task_type import TaskType
+from evaluation.scoring.task_type import TRUNCATED_PROMPTS, TaskType
 from evaluation.scoring.task_types import TASK_TYPES
 from galen import manifest
 from galen.errors import DataError, UsageError
@@ -38,6 +38,11 @@ class TaskScores:
     """Accuracy of guessing, for multiple choice."""
     summary: dict[str, Any] = field(default_factory=dict)
     """The task's complete entry of `results.json`."""
+
+    @property
+    def truncated_prompts(self) -> int:
+        """Return the number of prompts that were truncated on the left to the model's context."""
+        return int(self.summary.get(TRUNCATED_PROMPTS, 0))
 
     @property
     def contaminated(self) -> frozenset[str] | None:

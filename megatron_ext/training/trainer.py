@@ -83,6 +83,7 @@ class Trainer:
             limit=60 * recipe.resilience.distributed_timeout_minutes,
         )
         self.stragglers = StragglerReport(recipe.resilience.straggler_ratio)
+        self._pads = recipe.data.instruction or recipe.document_multiple > 1
         self.stop_reason: str | None = None
         self.validation_interrupted = False
         """Whether a request to stop came before the end of a validation."""
@@ -177,9 +178,9 @@ class Trainer:
         progress.consumed_samples += batch_size
         progress.consumed_tokens += result.tokens
         progress.seconds += seconds
-        self._log_step(result, grad_norm, batch_size, seconds)
         self.clock.step = progress.iteration
         self.clock.write("step")
+        self._log_step(result, grad_norm, batch_size, seconds)
         return result.stop_flags
 
     def _skip_update(self, result: StepResult, grad_norm: float, batch_size: int) -> None:
@@ -259,7 +260,9 @@ class Trainer:
         progress = self.progress
         if not self.log or progress.iteration % self.recipe.training.log_interval:
             return
-        rate = batch_size * self.recipe.data.seq_length / seconds
+        tokens = batch_size * self.recipe.data.seq_length
+        rate = (tokens - result.padding) / seconds
+        padding = {"padding_fraction": result.padding / tokens} if self._pads else {}
         self.log.train(
             {
                 "step": progress.iteration,
@@ -270,6 +273,7 @@ class Trainer:
                 "consumed_samples": progress.consumed_samples,
                 "tokens": progress.consumed_tokens,
                 "tokens_per_second": rate,
+                **padding,
                 "mfu": self._mfu(rate),
                 "skipped_steps": progress.skipped_steps,
                 "elapsed": progress.seconds,

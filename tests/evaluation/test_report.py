@@ -395,7 +395,8 @@ def test_different_protocols_do_not_compare(tmp_path: Path, models: list[Path]) 
     path = models[1] / "results.json"
     path.write_text(path.read_text().replace('"lm_eval"', '"mmedbench"'))
     with pytest.raises(
-        DataError, match="base was scored with the protocol lm_eval, tuned with mmedbench"
+        DataError,
+        match=r"base was scored with the protocol lm_eval, tuned with mmedbench.*same --name",
     ):
         write_report(tmp_path, *models)
 

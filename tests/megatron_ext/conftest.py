@@ -64,6 +64,22 @@ def write(prefix: Path, documents: Iterable[Sequence[int]]) -> Path:
     return prefix
 
 
+def build_datasets(folder: Path, checkpoint: Path, prefix: Path, eod: int, *overrides: str):
+    """Return the datasets of the recipe, with one file for train and validation."""
+    from galen.recipe import load
+    from megatron_ext.config.recipe import Recipe
+    from megatron_ext.data import data_identity, tokenized
+    from megatron_ext.data.token_files import Vocabulary
+
+    file = folder / "r.yaml"
+    file.write_text(RECIPE.format(output=folder / "out", checkpoint=checkpoint, data=folder))
+    files = [f"data.train=[{prefix}]", f"data.validation=[{prefix}]"]
+    run = load(Recipe, file, [*files, *overrides])
+    fingerprints = {str(prefix): data_identity.fingerprint(str(prefix))}
+    vocabulary = Vocabulary(vocab_size=300, eod=eod)
+    return tokenized.build(run, vocabulary, folder / "cache", fingerprints)
+
+
 @pytest.fixture
 def group_of_one():
     """A process group of this process alone."""
