@@ -372,7 +372,8 @@ def test_sections_without_input_are_omitted(tmp_path: Path, models: list[Path]) 
     page = write_report(tmp_path, models[0])
     for heading in ("Records read", "Training", "Time by stage", "Against"):
         assert heading not in page
-    assert "Before and after" in page
+    assert '<h2 id="scores">Scores</h2>' in page
+    assert "Galen: evaluation report" in page
 
 
 def test_a_restarted_run_counts_each_step_once(tmp_path: Path) -> None:
