@@ -415,6 +415,18 @@ def test_other_settings_of_one_protocol_do_not_compare(tmp_path: Path, models: l
         write_report(tmp_path, *models)
 
 
+def test_chat_template_files_compare_by_content(tmp_path: Path, models: list[Path]) -> None:
+    for folder, path, digest in zip(models, ("a.jinja", "b.jinja"), ("1f" * 32,) * 2, strict=True):
+        results = json.loads((folder / "results.json").read_text())
+        results |= {"settings": {"chat_template": path}, "chat": {"template_sha256": digest}}
+        (folder / "results.json").write_text(json.dumps(results))
+    write_report(tmp_path, *models)
+    results |= {"settings": {"chat_template": "a.jinja"}, "chat": {"template_sha256": "2f" * 32}}
+    (models[1] / "results.json").write_text(json.dumps(results))
+    with pytest.raises(DataError, match="chat_template FILE with SHA-256 1f1f1f1f1f1f, tuned with"):
+        write_report(tmp_path, *models)
+
+
 def test_other_wording_of_a_task_does_not_compare(tmp_path: Path, models: list[Path]) -> None:
     results = json.loads((models[1] / "results.json").read_text())
     results["tasks"]["topics"]["settings"] = {"prompt": {"doc_to_text": "{{ question }}"}}
