@@ -16,6 +16,7 @@ _IGNORED_WARNINGS = (
     "The .grad attribute of a Tensor that is not a leaf",
     "The argument order of load has been changed",
     "torch.distributed is disabled, unavailable or uninitialized, assuming the intent",
+    ".*CUDA_DEVICE_MAX_CONNECTIONS",  # which `process_environment` sets
     ".* is experimental and still under active development",
     "barrier\\(\\): using the device under current context",  # which `platforms` has set
 )

@@ -188,6 +188,8 @@ class Platform:
         if self.device.type != "cuda":
             return None
         gpu: Any = torch.cuda.get_device_properties(self.device)
+        if not hasattr(gpu, "pci_domain_id"):  # another build of PyTorch
+            return None
         return numa.bind(f"{gpu.pci_domain_id:04x}:{gpu.pci_bus_id:02x}:{gpu.pci_device_id:02x}.0")
 
     def start_tp_overlap(self, run: Recipe, hidden_size: int) -> None:

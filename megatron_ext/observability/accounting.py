@@ -7,6 +7,8 @@ beyond the checkpoint from which a later start resumed are lost work.
 
 import dataclasses
 import itertools
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,13 @@ class _Segment:
     """Whether the time of the last line is lost."""
 
 
-def read(run: Path, interval: int, checkpoint: int | None, is_running: bool) -> Goodput | None:
+def read(
+    run: Path,
+    interval: int,
+    checkpoint: int | None,
+    is_running: bool,
+    saves: Sequence[Mapping[str, Any]] = (),
+) -> Goodput | None:
     """Return the goodput of a run, None where it has recorded none.
 
     Args:
@@ -51,11 +59,14 @@ def read(run: Path, interval: int, checkpoint: int | None, is_running: bool) -> 
         interval: the recipe's save_interval, in steps.
         checkpoint: step of the newest checkpoint.
         is_running: whether the last start is in progress.
+        saves: records of checkpoints in log.jsonl.
     """
     records = goodput_records.read(run)
     if records is None:
         return None
-    return account(records, interval, checkpoint, is_running, last_heartbeats(run))
+    goodput = account(records, interval, checkpoint, is_running, last_heartbeats(run))
+    goodput.stall_phases = _stall_phases(saves)
+    return goodput
 
 
 def account(
@@ -110,7 +121,20 @@ def account(
         first_step=next((one.resumed_from for one in records.starts if one.is_ready), 0),
         damaged_lines=records.damaged_lines,
         save_interval=_recommend(starts, interval, _measured(segments)),
+        stall_phases={},
     )
+
+
+def _stall_phases(saves: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the mean seconds per save of each phase of a save, from records of log.jsonl."""
+    totals: dict[str, float] = {}
+    for record in saves:
+        phases = record.get("phases")
+        for phase, seconds in (phases if isinstance(phases, Mapping) else {}).items():
+            if isinstance(seconds, int | float) and 0 <= seconds < math.inf:
+                totals[phase] = totals.get(phase, 0.0) + seconds
+    number = sum(record["kind"] == "checkpoint" for record in saves)
+    return {phase: seconds / number for phase, seconds in totals.items()} if number else {}
 
 
 def _first_moment(record: StartRecord) -> float:

@@ -22,7 +22,7 @@ STARTUP = {
     "imports": "imports",
     "process_group": "process groups",
     "model": "model and optimizer",
-    "checkpoint_load": "checkpoint",
+    "checkpoint_load": "checkpoint load",
     "data_index": "data index",
     "interrupted": "interrupted start-up",
 }
@@ -77,6 +77,8 @@ class Goodput:
     damaged_lines: int
     save_interval: SaveInterval | None
     """None until a step and a save have been measured."""
+    stall_phases: dict[str, float]
+    """Mean seconds that training stood still for a save, by phase, of the saves in log.jsonl."""
 
     @property
     def parts(self) -> dict[str, float]:
@@ -132,7 +134,7 @@ def percent(fraction: float) -> str:
 def summary(goodput: Goodput | None) -> str:
     """Return the goodput and the largest other parts in one line."""
     if goodput is None:
-        return "unknown (no goodput.jsonl: begun by an older version)"
+        return "unknown (no goodput.jsonl)"
     others = sorted(
         ((seconds, part) for part, seconds in goodput.parts.items() if part != "training"),
         reverse=True,

@@ -28,7 +28,8 @@ STARTUP_TIMEOUT_SECONDS = 3600
 STALLED_SECONDS = 120
 STALLED_STEPS = 10
 """A phase that lasts longer than both (seconds, step times) is a stall."""
-_ROUTINE = ("train", "validation", "checkpoint", "checkpoint_published")
+_SAVES = ("checkpoint", "checkpoint_published")
+_ROUTINE = ("train", "validation", *_SAVES)
 """Kinds of records that are no events."""
 _TRAIN = ("step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second", "elapsed")
 
@@ -128,7 +129,11 @@ def read(folder: str | Path) -> RunState:
         checkpoint=checkpoint,
         checkpoint_age=checkpoint_age,
         goodput=accounting.read(
-            folder, training.save_interval, checkpoint, is_running=not status.ended
+            folder,
+            training.save_interval,
+            checkpoint,
+            is_running=not status.ended,
+            saves=[record for record in records if record["kind"] in _SAVES],
         ),
     )
 
@@ -184,6 +189,8 @@ def _record(value: Any) -> dict[str, Any]:
         ValueError, TypeError: it lacks a field of its kind of record.
     """
     numbers = {"train": _TRAIN, "validation": ("step", "loss")}.get(value["kind"], ("step",))
+    if not isinstance(value["kind"], str):
+        raise TypeError("kind is not a text")
     if not all(isinstance(value.get(name), int | float) for name in numbers):
         raise ValueError("a number is missing")
     return value

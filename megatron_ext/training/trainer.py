@@ -178,9 +178,9 @@ class Trainer:
         progress.consumed_samples += batch_size
         progress.consumed_tokens += result.tokens
         progress.seconds += seconds
-        self._log_step(result, grad_norm, batch_size, seconds)
         self.clock.step = progress.iteration
         self.clock.write("step")
+        self._log_step(result, grad_norm, batch_size, seconds)
         return result.stop_flags
 
     def _skip_update(self, result: StepResult, grad_norm: float, batch_size: int) -> None:

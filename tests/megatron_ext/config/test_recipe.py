@@ -7,6 +7,7 @@ from galen.recipe import dump, load
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe, from_run
+from tests.conftest import ROOT
 
 SHAPE = Architecture(
     family="llama",
@@ -454,6 +455,22 @@ def test_wrong_values_are_named(recipe, override, message):
     with pytest.raises(UsageError) as error:
         recipe(*override.split(" ") if "phases" not in override else [override])
     assert message in str(error.value)
+
+
+def refused_combinations():
+    """The overrides in the table of the documentation, one list for each row."""
+    text = (ROOT / "docs/pretraining.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| refused together | reason |\n|---|---|\n")
+    rows = table.partition("\n\n")[0].splitlines()
+    return [row.split("`")[1].split(" ") for row in rows]
+
+
+@pytest.mark.parametrize("overrides", refused_combinations(), ids=lambda words: words[-1])
+def test_the_documented_combinations_are_refused(recipe, overrides):
+    base = ["parallel.tensor_model_parallel_size=3", "parallel.sequence_parallel=true"]
+    recipe(*base, *overrides[:-1])
+    with pytest.raises(UsageError):
+        recipe(*base, *overrides)
 
 
 SOURCES = [
