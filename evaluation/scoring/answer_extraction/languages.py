@@ -62,12 +62,15 @@ OPTION: Table = {
 """The noun that names one of the options."""
 
 CORRECT: Table = {
-    "en": r"(?:the )?(?:most )?(?:correct|best|true|appropriate|likely|suitable|accurate|"
+    "en": r"(?:the )?(?:most )?(?:best|appropriate|likely|suitable|accurate|"
+    # "to correct dehydration" is a verb
+    r"(?<!to )(?<!can )(?<!will )(?<!help )(?<!helps )(?<!may )(?<!must )correct|"
     r"reasonable|fitting|probable|plausible|preferred|ideal|better(?= (?:answer|option|choice|"
     r"fit))"
     # "the right breast" is a side
-    r"|right(?![ -](?!answer|choice|option|one|response|letter|statement|diagnosis|treatment|drug|"
-    r"next|step|because|since|as|for|in|and|but|here|given|due|if|when|while|so|thus|there|that|to)"
+    r"|(?:right|true)(?![ -](?!answer|choice|option|one|response|letter|statement|diagnosis|"
+    r"treatment|drug|next|step|because|since|as|for|in|and|but|here|given|due|if|when|while|so|"
+    r"thus|there|that|to|about|of|regarding|concerning|except)"
     r"\w))",
     "fr": r"(?:la |les )?(?:correctes?|exactes?|bonnes?|justes?|vraies?|vrai)",
     "es": r"(?:la |las |el )?(?:correct[ao]s?|ciert[ao]s?|verdader[ao]s?|adecuad[ao]s?)",
@@ -145,7 +148,8 @@ NOT: Table = {
 }
 
 WRONG: Table = {
-    "en": r"incorrect(?:ly)?|wrong|false|unlikely|less likely|inappropriate|eliminated?|excluded?|"
+    "en": r"incorrect(?:ly)?|wrong|false|unlikely|less (?:likely|preferred|appropriate|suitable|"
+    r"probable|consistent|plausible|fitting)|inappropriate|eliminated?|excluded?|"
     r"(?:ruled|left|crossed) out|out|inaccurate|contraindicated|not|untrue|too \w+|unsafe",
     "fr": r"fauss?e?s?|incorrectes?|inexactes?|éliminée?s?|exclue?s?|erronée?s?|contre-indiquée?s?",
     "es": r"incorrect[ao]s?|fals[ao]s?|errón[ae]\w*|descartad[ao]s?|contraindicad[ao]s?|"
@@ -359,6 +363,9 @@ REFUSAL: Table = {
     r"(?:\w+ ){0,3}?(?:answer|determine|provide|give|choose|select|decide|help|conclude)|"
     r"none of (?:the|these) (?!other)(?:\w+ ){0,2}(?:options?|choices?|answers?)|"
     r"(?:not enough|insufficient) information|"
+    r"answer (?:is|would be) (?:either )?\(?[A-J]\)? or \(?[A-J](?![\w'])|"
+    r"answer (?:is|would be) (?:\(?[A-J]\)?[.:]? ?)?\(?(?:none|not (?:listed|given|provided|"
+    r"among))|"
     r"(?:answer|diagnosis) (?:is|must be|has to be|should be) (?:either|one of)|"
     r"(?:answer|it|diagnosis) (?:could|may|might) be (?:either )?\(?[A-J]\)? or",
     "fr": r"je ne (?:peux|suis|saurais) pas|aucune des (?:propositions|réponses|options)",

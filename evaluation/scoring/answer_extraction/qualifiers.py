@@ -16,6 +16,7 @@ _SENTENCE = 300
 """Characters of a sentence that are looked at, at most."""
 NEGATION = re.compile(_NOT, _FLAGS)
 _NEGATED = re.compile(rf"{_NOT}[ \t]*$", _FLAGS)
+CALLED_WRONG = re.compile(_WRONG, _FLAGS)
 _OPTION_NEGATED = re.compile(
     rf"(?:{_NOT}|{pattern(languages.OR)})[ \t]*+(?:{_COPULA}[ \t]*+)?"
     rf"(?:the |a |an |la |le |a letra |{_OPTION})*+[ \t]*+[(\[\"'“]*+$",
