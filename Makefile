@@ -3,7 +3,7 @@
 # PYTHON      the interpreter of the environment, 3.11 or 3.12: make test PYTHON=python3.12 VENV=.venv312
 # VENV        the folder of the environment (default .venv)
 # GPU_PYTHON  the interpreter of `make gpu-check` (default: VENV's, or PYTHON where there is no VENV, as in NVIDIA's container)
-# GPU_ARGS    further options of benchmarks/train_gpu.py for the 8B model, for example on one 80 GB GPU: GPU_ARGS="--layers 16"
+# GPU_ARGS    further options of benchmarks/train_gpu.py for the 8B model, which --fit reduces to the layers that fit into the GPU
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -85,7 +85,7 @@ gpu-check:  ## on a machine with GPUs, check versions, loss curves of bf16 and F
 	  $(GPU_PYTHON) benchmarks/train_gpu.py --model llama_1b --precision $$precision --profile --output benchmarks/results/llama_1b_$$precision.json
 	done
 	@for precision in bf16 fp8; do
-	  $(GPU_PYTHON) benchmarks/train_gpu.py --model llama_3_8b --precision $$precision --lean $(GPU_ARGS) --profile \
+	  $(GPU_PYTHON) benchmarks/train_gpu.py --model llama_3_8b --precision $$precision --lean --fit $(GPU_ARGS) --profile \
 	    --output benchmarks/results/llama_3_8b_$$precision.json
 	done
 

@@ -98,13 +98,13 @@ def measure(name: str, work: Path, arguments: argparse.Namespace) -> list[float]
 
 def run_variant(arguments: argparse.Namespace) -> None:
     """Train in that process and print the losses and norms."""
-    from megatron_ext import bootstrap
-
-    bootstrap()
-    from synthetic_run import SyntheticRun, steps
     from train_gpu import LLAMA_3_8B, write_recipe
 
+    from galen.recipe import load
+    from megatron_ext import bootstrap
     from megatron_ext.config.architecture import read_architecture
+    from megatron_ext.config.recipe import Recipe
+    from megatron_ext.hardware import process_environment
 
     shape = dataclasses.replace(read_architecture(LLAMA_3_8B), vocab_size=4096, **SIZE)
     options = [
@@ -118,11 +118,14 @@ def run_variant(arguments: argparse.Namespace) -> None:
         "training.cross_entropy_loss_fusion=false",
         *arguments.overrides,
     ]
-    run = SyntheticRun(
-        write_recipe(arguments.work, "tiny"), options, shape, weights=arguments.work / "weights.pt"
-    )
-    results = list(steps(run, arguments.steps))
-    run.platform.leave_distributed()
+    recipe = load(Recipe, write_recipe(arguments.work, "tiny"), options)
+    with process_environment.applied(recipe):
+        bootstrap()
+        from synthetic_run import SyntheticRun, steps
+
+        run = SyntheticRun(recipe, shape, weights=arguments.work / "weights.pt")
+        results = list(steps(run, arguments.steps))
+        run.platform.leave_distributed()
     print(
         json.dumps(
             {

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from megatron.core import parallel_state
 
-from galen.recipe import load
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
@@ -36,20 +35,18 @@ class SyntheticRun:
     """A run over all processes that torchrun started, or over one.
 
     Args:
-        recipe: a YAML file of the run; its data and checkpoint are not read.
-        overrides: replace its keys.
+        recipe: of the run; its data and checkpoint are not read.
         architecture: the model.
         weights: a file of initial weights; the first run writes it, the others load it.
     """
 
     def __init__(
         self,
-        recipe: Path,
-        overrides: list[str],
+        recipe: Recipe,
         architecture: Architecture,
         weights: Path | None = None,
     ) -> None:
-        self.recipe = load(Recipe, recipe, overrides)
+        self.recipe = recipe
         self.architecture = architecture
         self.platform = platforms.current_platform()
         self.platform.check(self.recipe)

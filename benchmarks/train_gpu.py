@@ -7,13 +7,15 @@
 
 Random weights, made-up text, sequence 8,192 and micro-batch 1 unless keys say otherwise. The median
 step after the warm-up counts. MFU is against the dense bf16 peak of the GPUs, also in FP8. On one
-80 GB GPU the 8B model does not fit with its optimizer: --layers cuts it, and the figures are those
-of the cut model. `make gpu-check` runs this for the 1B and the 8B.
+80 GB GPU the 8B model does not fit with its optimizer: --fit reduces it to the layers that fit by
+`galen plan`'s estimate, --layers to a number of your own; the figures are those of the reduced
+model. `make gpu-check` runs this for the 1B and the 8B.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import shlex
 import statistics
 import sys
@@ -27,6 +29,12 @@ sys.path.insert(0, str(ROOT))
 from galen import cli, manifest  # noqa: E402
 from galen.atomic import write_text  # noqa: E402
 from galen.errors import UsageError  # noqa: E402
+from galen.recipe import load  # noqa: E402
+from megatron_ext import bootstrap  # noqa: E402
+from megatron_ext.config.architecture import Architecture, read_architecture  # noqa: E402
+from megatron_ext.config.recipe import Recipe  # noqa: E402
+from megatron_ext.hardware import process_environment  # noqa: E402
+from megatron_ext.planner import memory_model  # noqa: E402
 
 LLAMA_3_8B = ROOT / "examples/pretrain/architectures/mmed_llama3_8b.json"  # Llama 3 8B
 # The shape of Llama 3.2 1B, output untied.
@@ -38,12 +46,14 @@ ONE_B: dict[str, Any] = {
 }
 TINY = ROOT / "examples/pretrain/architectures/tiny.json"
 PRECISIONS = {
-    "fp32": ["training.precision=fp32"],
+    "fp32": ["training.precision=fp32", "training.cross_entropy_loss_fusion=false"],
     "bf16": ["training.precision=bf16"],
     "fp8": [
         "training.precision=bf16",
         "training.fp8_format=hybrid",
         "training.fp8_recipe=tensorwise",
+        # else a bf16 copy of the weights beside the FP8 ones: 8B would not fit into an H200
+        "training.fp8_param_gather=true",
     ],
 }
 # What lets the 8B model and its optimizer fit: 6 bytes of state a weight instead of 12 and bf16
@@ -57,38 +67,40 @@ LEAN = [
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     arguments = _parser().parse_args(argv)
-    import torch
+    shape = architecture(arguments.model, arguments.layers)
+    overrides = [
+        *PRECISIONS[arguments.precision],
+        *(LEAN if arguments.lean else []),
+        *arguments.overrides,
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = load(Recipe, write_recipe(Path(folder), arguments.model), overrides)
+    # before PyTorch is imported
+    with process_environment.applied(recipe):
+        bootstrap()
+        import torch
 
-    try:
-        measure(arguments)
-    except torch.OutOfMemoryError as error:
-        raise UsageError(
-            f"{arguments.model} does not fit: take fewer --layers, --lean, or more GPUs (torchrun);"
-            f" {error}"
-        ) from None
+        try:
+            measure(arguments, recipe, shape)
+        except torch.OutOfMemoryError as error:
+            raise UsageError(
+                f"{arguments.model} does not fit: use --fit, fewer --layers, --lean, or more GPUs"
+                f" (torchrun); {error}"
+            ) from None
 
 
-def measure(arguments: argparse.Namespace) -> None:
+def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) -> None:
     """Train, and print and write what was measured."""
     import torch
-
-    from megatron_ext import bootstrap
-
-    bootstrap()
     from synthetic_run import SyntheticRun, steps
 
-    shape = architecture(arguments.model, arguments.layers)
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = write_recipe(Path(folder), arguments.model)
-        run = SyntheticRun(
-            recipe,
-            [
-                *PRECISIONS[arguments.precision],
-                *(LEAN if arguments.lean else []),
-                *arguments.overrides,
-            ],
-            shape,
-        )
+    from megatron_ext.hardware import platforms
+
+    if arguments.fit:
+        world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        memory = platforms.current_platform().memory
+        shape = fitting_architecture(shape, recipe, world_size, memory)
+    run = SyntheticRun(recipe, shape)
     taken = list(steps(run, arguments.warm_up + arguments.steps))
     seconds = statistics.median(step.seconds for step in taken[arguments.warm_up :])
     gpus = torch.distributed.get_world_size()
@@ -117,10 +129,8 @@ def measure(arguments: argparse.Namespace) -> None:
     run.platform.leave_distributed()
 
 
-def architecture(model: str, layers: int | None) -> Any:
+def architecture(model: str, layers: int | None) -> Architecture:
     """Return the shape of the model, cut to `layers` where they are given."""
-    from megatron_ext.config.architecture import read_architecture
-
     shape = read_architecture(TINY if model == "tiny" else LLAMA_3_8B)
     if model == "llama_1b":
         shape = dataclasses.replace(shape, **ONE_B)
@@ -129,6 +139,25 @@ def architecture(model: str, layers: int | None) -> Any:
             raise UsageError(f"--layers must be between 1 and {shape.num_layers}")
         shape = dataclasses.replace(shape, num_layers=layers)
     return shape
+
+
+def fitting_architecture(
+    shape: Architecture, recipe: Recipe, gpus: int, memory: float
+) -> Architecture:
+    """Return the model with as many layers as fit into `memory` bytes of each GPU, by the plan.
+
+    Raises:
+        UsageError: not even one layer for each pipeline stage fits.
+    """
+    stages = recipe.parallel.pipeline_model_parallel_size
+    for layers in range(shape.num_layers, 0, -1):
+        if layers % stages:
+            continue
+        smaller = dataclasses.replace(shape, num_layers=layers)
+        fullest = max(stage.total for stage in memory_model.all_stages(smaller, recipe, gpus))
+        if fullest + memory_model.RESERVE <= memory:
+            return smaller
+    raise UsageError(f"no layer fits into {memory / 2**30:.0f} GiB; use --lean or more GPUs")
 
 
 def write_recipe(folder: Path, model: str) -> Path:
@@ -183,6 +212,9 @@ def _parser() -> cli.ArgumentParser:
     )
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="default bf16")
     parser.add_argument("--layers", type=int, help="reduce the model to this many layers")
+    parser.add_argument(
+        "--fit", action="store_true", help="reduce the model to the layers that fit into the memory"
+    )
     parser.add_argument(
         "--lean",
         action="store_true",

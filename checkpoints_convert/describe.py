@@ -113,7 +113,11 @@ def _megatron(
         sorted({str(value.properties.dtype).removeprefix("torch.") for value in weights.values()})
     )
     optimizer = sum(name.startswith("optimizer.") for name in source.tensors)
-    description["optimizer state"] = f"{optimizer} tensors" if optimizer else "none"
+    description["optimizer state"] = "none"
+    if optimizer:
+        stored = common.get("optimizer")
+        kind = stored.get("param_state_sharding_type") if isinstance(stored, dict) else None
+        description["optimizer state"] = f"{optimizer} tensors, {shown(kind or 'unknown format')}"
     if (folder / "training_state.json").is_file():
         description |= _training_state(folder / "training_state.json")
     elif arguments is not None:

@@ -6,7 +6,7 @@
     # also s2-papers, s2-abstracts
     S2_API_KEY=… galen download s2orc --output raw/s2orc
     galen download hf:epfl-llm/guidelines --output raw/guidelines
-    # a benchmark; docs/evaluation.md lists where to get others
+    # a benchmark; docs/evaluation/tasks.md lists where to get others
     galen download pubmedqa --output DATA/pubmedqa
 
 No other command downloads raw data. An interrupted download resumes when the same command is

@@ -35,6 +35,7 @@ from evaluation.reporting import error_analysis, sheet
 from evaluation.scoring.answer_extraction.thinking import strip_thinking
 from evaluation.scoring.results_schema import Results, ScoredRationale, check
 from evaluation.scoring.sample_log import SampleLog, parts
+from evaluation.scoring.task_type import TRUNCATED_PROMPTS
 from galen import cli, lock
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
@@ -149,12 +150,14 @@ def _write_summary(path: Path, run: Path, task: str, languages: dict[str, dict[s
         return
     results = jsonl.tree(results_path)
     check(Results, results, results_path, " is not a results file of `galen evaluate`")
+    scores = results["tasks"].get(task, {})
     summary = {
         "model": results["model"]["name"],
         "protocol": results["protocol"],
         "settings": results.get("settings", {}),
         "task": task,
-        "samples": results["tasks"][task]["samples"] if task in results["tasks"] else None,
+        "samples": scores.get("samples"),
+        TRUNCATED_PROMPTS: scores.get(TRUNCATED_PROMPTS, 0),
         "languages": languages,
     }
     write_text(path, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""Write one self-contained HTML page about a run: its data, its training, scores before and after.
+"""Write one self-contained HTML page: scores, their comparison, the data and training behind them.
 
     galen report scores/base scores/pretrained scores/finetuned --corpus corpus \\
         --pretraining runs/pretrain --finetuning runs/finetune --output report.html
@@ -68,8 +68,10 @@ def _report(options: argparse.Namespace) -> None:
     write_text(options.output, html)
     if options.tables:
         tables.write(options.tables, [*paper, tables.comparison_table(comparisons)])
-    for sample in comparisons:
-        print(verdicts.verdict(sample))
+    for compared in comparisons:
+        print(verdicts.verdict(compared))
+        for sentence in verdicts.truncations(compared):
+            print(f"{compared.title}: {sentence}")
     for model in models:
         for name, scores in model.tasks.items():
             if scores.summary.get("one_sided"):
@@ -255,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--title",
-        default="Galen: before and after medical training",
+        default="Galen: evaluation report",
         help="title of the page (default: %(default)s)",
     )
     parser.add_argument(

@@ -141,6 +141,12 @@ def register_checkpoint(megatron: str | Path, hf: str | Path, **options: Any) ->
     return _checkpoint(megatron)
 
 
+def reshard(megatron: str | Path, output: str | Path, **options: Any) -> Checkpoint:
+    """Make the optimizer state loadable by any layout, see `galen reshard --help`."""
+    run_command("reshard", [], {"megatron": megatron, "output": output, **options})
+    return _checkpoint(output)
+
+
 def import_nemo(nemo: str | Path, output: str | Path, **options: Any) -> Checkpoint:
     """Write the Megatron checkpoint of a NeMo 2 model, see `galen import-nemo --help`."""
     run_command("import-nemo", [], {"nemo": nemo, "output": output, **options})

@@ -67,6 +67,9 @@ STAGES = (
                 "checkpoints_convert.register_checkpoint",
                 "use a checkpoint of Megatron-LM in place",
             ),
+            "reshard": Verb(
+                "checkpoints_convert.reshard", "make the optimizer state loadable by any layout"
+            ),
             "import-nemo": Verb("checkpoints_convert.nemo_to_megatron", "NeMo 2 to Megatron"),
             "export-nemo": Verb("checkpoints_convert.megatron_to_nemo", "Megatron to NeMo 2"),
             "import-legacy": Verb(

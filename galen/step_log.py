@@ -36,7 +36,7 @@ class StepLog:
         """Record a step.
 
         Its figures are step, loss, lr, grad_norm, consumed_samples, tokens, tokens_per_second,
-        elapsed, and mfu where it is known.
+        elapsed, and where they are known mfu and padding_fraction.
         """
         self._write({"kind": "train", **record})
         step = record["step"]
@@ -49,6 +49,8 @@ class StepLog:
         ]
         if record.get("mfu") is not None:
             values.append(f"MFU {record['mfu']:.1%}")
+        if record.get("padding_fraction") is not None:
+            values.append(f"{record['padding_fraction']:.1%} padding")
         values.append(f"{tqdm.format_interval(left)} left")
         self._log_line(logging.INFO, step, values)
 

@@ -28,11 +28,17 @@ INK = "#010101"
 FAINT = "#020202"
 FIRST = "#030303"
 SECOND = "#040404"
+BETTER = "#050505"
+WORSE = "#060606"
+SOFT = "#070707"
 _VARIABLES = {
     INK: "var(--ink)",
     FAINT: "var(--line)",
     FIRST: "var(--first)",
     SECOND: "var(--second)",
+    BETTER: "var(--better)",
+    WORSE: "var(--worse)",
+    SOFT: "var(--soft)",
 }
 
 STYLE: dict[str, Any] = {

@@ -1,7 +1,6 @@
 """Training on Megatron Core: only what the core lacks for continued pretraining."""
 
 import logging
-import os
 import sys
 import warnings
 
@@ -17,6 +16,7 @@ _IGNORED_WARNINGS = (
     "The .grad attribute of a Tensor that is not a leaf",
     "The argument order of load has been changed",
     "torch.distributed is disabled, unavailable or uninitialized, assuming the intent",
+    ".*CUDA_DEVICE_MAX_CONNECTIONS",  # which `process_environment` sets
     ".* is experimental and still under active development",
     "barrier\\(\\): using the device under current context",  # which `platforms` has set
 )
@@ -34,8 +34,6 @@ def bootstrap() -> None:
     for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{message}")
     logging.getLogger("megatron").setLevel(logging.ERROR)  # deprecations within the core
-    # lets communication overlap with computation; read at CUDA's start
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     if not torch.cuda.is_available():
         for package in _GPU_PACKAGES:
             # an import of it fails, as if it were not installed

@@ -3,6 +3,7 @@
     galen monitor RUN_DIR                    # follow (plain lines if no terminal)
     galen monitor RUN_DIR --once             # the current state
     galen monitor RUN_DIR --html loss.html   # the loss curve as an HTML page
+    galen monitor RUN_DIR --goodput-html goodput.html   # where the wall time went
 
 It only reads the run folder: start it on any machine that can access the folder, at any time.
 """
@@ -15,7 +16,7 @@ from typing import Any
 
 from galen import cli
 from galen.errors import UsageError
-from megatron_ext.observability import run_state
+from megatron_ext.observability import goodput, run_state
 from megatron_ext.observability.run_state import RunState
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -32,20 +33,41 @@ def main(argv: list[str] | None = None) -> int | None:
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write the loss curve to FILE and exit"
     )
+    parser.add_argument(
+        "--goodput-html",
+        type=Path,
+        metavar="FILE",
+        help="write the parts of the wall time of all starts to FILE as a page and exit",
+    )
+    parser.add_argument(
+        "--goodput-json", type=Path, metavar="FILE", help="write them to FILE as JSON and exit"
+    )
     arguments = parser.parse_args(argv)
     if arguments.every <= 0:
         raise UsageError(f"--every {arguments.every}: must be positive")
     state = run_state.read(arguments.run)
-    if arguments.html:
-        from megatron_ext.observability import loss_report
-
-        loss_report.write(state, arguments.html)
-        print(f"{arguments.html}: {len(state.train):,} steps, {len(state.validation)} validations")
+    if arguments.html or arguments.goodput_html or arguments.goodput_json:
+        _write_reports(state, arguments)
     elif sys.stdout.isatty():
         _live(state, arguments)
     else:
         _lines(state, arguments)
     return 0
+
+
+def _write_reports(state: RunState, arguments: argparse.Namespace) -> None:
+    """Write the files that the options ask for."""
+    from megatron_ext.observability import goodput_report, loss_report
+
+    if arguments.html:
+        loss_report.write(state, arguments.html)
+        print(f"{arguments.html}: {len(state.train):,} steps, {len(state.validation)} validations")
+    if arguments.goodput_html:
+        goodput_report.write(state, arguments.goodput_html)
+        print(f"{arguments.goodput_html}: goodput {goodput.summary(state.goodput)}")
+    if arguments.goodput_json:
+        goodput_report.write_json(state, arguments.goodput_json)
+        print(f"{arguments.goodput_json}: goodput {goodput.summary(state.goodput)}")
 
 
 def _lines(state: RunState, arguments: argparse.Namespace) -> None:

@@ -235,7 +235,7 @@ def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
     volumes = {name: size for name, size in dataclasses.asdict(one.comm_volume).items() if size}
     sent = ", ".join(f"{name} parallel {size / GIB:.1f}" for name, size in volumes.items())
     checkpoint = memory_model.checkpoint_bytes(plan.architecture, one.recipe)
-    staging = memory_model.checkpoint_staging(plan.architecture, one.recipe)
+    staging = memory_model.checkpoint_staging(plan.architecture, one.recipe, plan.gpus)
     staging *= min(plan.gpu.per_node, plan.gpus)
     return [
         f"Step: {one.step.total:.2f} s ({breakdown})",

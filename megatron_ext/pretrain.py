@@ -28,8 +28,9 @@ from megatron_ext import bootstrap
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.hardware import host_memory
-from megatron_ext.observability import wandb_logger
+from megatron_ext.hardware import host_memory, process_environment
+from megatron_ext.observability import phase_clock, wandb_logger
+from megatron_ext.observability.phase_clock import PhaseClock
 from megatron_ext.resilience import watchdog
 from megatron_ext.resilience.launch import ADVICE, dead_processes
 from megatron_ext.resilience.signals import STOPPED, PreemptionHandler
@@ -48,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     if preflight.check(run, world_size, arguments.nproc_per_node, launching=True) is None:
         return 0
     command_line = [arguments.recipe, *arguments.overrides]
-    return launch.start(arguments, "megatron_ext.pretrain", command_line, ADVICE)
+    with process_environment.applied(run, arguments.nproc_per_node):
+        return launch.start(arguments, "megatron_ext.pretrain", command_line, ADVICE)
 
 
 def pretrain(run: Recipe) -> int:
@@ -61,27 +63,32 @@ def pretrain(run: Recipe) -> int:
         DataError: checkpoint, data and tokenizer do not match, or the run folder holds another
             run.
     """
-    output = Path(run.output)
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    clock = PhaseClock(phase_clock.process_start())
+    world_size, local_world_size = _world_sizes()
     inputs = preflight.check(run, world_size, local_world_size)
     if inputs is None:
         return 0
-    weights = checkpoint_folder.newest(run.model.checkpoint)
+    with process_environment.applied(run):
+        return _pretrain(run, inputs, clock)
 
+
+def _pretrain(run: Recipe, inputs: Inputs, clock: PhaseClock) -> int:
+    """Train with the environment of the run's layout; return the exit code."""
+    output = Path(run.output)
+    weights = checkpoint_folder.newest(run.model.checkpoint)
     bootstrap()
     from megatron_ext.hardware import platforms
 
     platform = platforms.current_platform()
     platform.check(run)
     if platform.device.type == "cpu":
-        host_memory.check(inputs.architecture, run, world_size, local_world_size)
+        host_memory.check(inputs.architecture, run, *_world_sizes())
     with (
         platforms.single_process_groups(),
         launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
         contextlib.ExitStack() as resources,
     ):
-        trainer = _prepare(run, inputs, resources)
+        trainer = _prepare(run, inputs, resources, clock)
         reason = trainer.run()
         if trainer.log:
             if reason is None:
@@ -89,9 +96,16 @@ def pretrain(run: Recipe) -> int:
             else:
                 _stopped_early(run, reason, trainer.progress, trainer.preemption)
             trainer.log.close()
+        clock.end("finished" if reason is None else "stopped", reason or "")
     if "RANK" in os.environ:
         trainer.platform.leave_distributed()
     return 0 if reason is None else EXIT_STOPPED
+
+
+def _world_sizes() -> tuple[int, int]:
+    """Return the number of the run's processes, and of those on this machine."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    return world_size, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _stopped_early(run: Recipe, reason: str, progress: Any, preemption: PreemptionHandler) -> None:
@@ -132,7 +146,9 @@ def check_same_everywhere(recipes: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def _prepare(run: Recipe, inputs: Inputs, resources: contextlib.ExitStack) -> Any:
+def _prepare(
+    run: Recipe, inputs: Inputs, resources: contextlib.ExitStack, clock: PhaseClock
+) -> Any:
     """Join the process group, build and restore the training state, and return the trainer.
 
     The run folder is locked until `resources` is closed.
@@ -147,28 +163,36 @@ def _prepare(run: Recipe, inputs: Inputs, resources: contextlib.ExitStack) -> An
     output = Path(run.output)
     architecture = inputs.architecture
     platform = platforms.current_platform()
+    cpus = platform.bind_cpus()
+    clock.enter("process_group")
     preemption = _join(run, platform)
     is_first_rank = torch.distributed.get_rank() == 0
     _lock(output, resources, is_first_rank)
     if is_first_rank:
-        _start_folder(run)
+        _start_folder(run, clock)
+    resources.push(clock.close)
     wandb_run = wandb_logger.start(run.wandb, output) if is_first_rank else None
     torch.distributed.barrier()
+    clock.enter("data_index")
     tokenized.check_ids(run.data.prefixes, architecture)
     platform.start_tp_overlap(run, architecture.hidden_size)
+    clock.enter("checkpoint_load")
     checkpoint = _checkpoint_to_resume(output / "checkpoints", is_first_rank)
+    clock.enter("data_index")
     fingerprints = data_identity.check(
         output, token_files.read_prefixes(run), resumed=checkpoint is not None
     )
-    state, progress = _build_state(run, architecture, platform, checkpoint)
+    state, progress = _build_state(run, architecture, platform, checkpoint, clock)
+    clock.enter("data_index")
     data = tokenized.build(run, inputs.vocabulary, output / "data_cache", fingerprints)
+    clock.enter("model")
     log = None
     if is_first_rank:
         log = RunLog(output, progress.iteration, run.training.train_iters, wandb_run)
-        _log_start(architecture, platform, data)
+        _log_start(run, architecture, platform, cpus, data)
         if checkpoint is not None:
             logger.info(f"resuming from step {progress.iteration}")
-    return Trainer(
+    trainer = Trainer(
         platform=platform,
         recipe=run,
         architecture=architecture,
@@ -176,8 +200,12 @@ def _prepare(run: Recipe, inputs: Inputs, resources: contextlib.ExitStack) -> An
         progress=progress,
         data=data,
         preemption=preemption,
+        clock=clock,
         log=log,
     )
+    clock.step = progress.iteration
+    clock.write("ready", layout=_layout(), hang_limit=trainer.watchdog.limit)
+    return trainer
 
 
 def _join(run: Recipe, platform: Any) -> PreemptionHandler:
@@ -202,7 +230,11 @@ def _join(run: Recipe, platform: Any) -> PreemptionHandler:
 
 
 def _build_state(
-    run: Recipe, architecture: Architecture, platform: Any, checkpoint: Path | None
+    run: Recipe,
+    architecture: Architecture,
+    platform: Any,
+    checkpoint: Path | None,
+    clock: PhaseClock,
 ) -> tuple[Any, Any]:
     """Return the training state and the run's progress, restored if there is a checkpoint."""
     import torch
@@ -210,28 +242,41 @@ def _build_state(
     from megatron_ext.training import training_state
     from megatron_ext.training.optimizer import build_optimizer, build_scheduler, wrap_model
 
+    clock.enter("model")
     model = build_model_chunks(platform, architecture, run)
     if checkpoint is None:
         _verify(run, torch.distributed.get_rank() == 0)
-        training_state.load_weights(model, run.model.checkpoint)
+        with clock.phase("checkpoint_load"):
+            training_state.load_weights(model, run.model.checkpoint)
     wrapped = wrap_model(model, run)
     optimizer = build_optimizer(wrapped, run)
     scheduler = build_scheduler(optimizer, run)
     state = training_state.TrainState(model=wrapped, optimizer=optimizer, scheduler=scheduler)
     if checkpoint is None:
         return state, training_state.Progress()
-    return state, training_state.load(checkpoint, state)
+    with clock.phase("checkpoint_load"):
+        return state, training_state.load(checkpoint, state)
 
 
-def _log_start(architecture: Architecture, platform: Any, data: Any) -> None:
-    from megatron_ext.hardware import parallel_groups
-
-    sizes = "x".join(str(size) for size in parallel_groups.parallel_sizes())
+def _log_start(
+    run: Recipe, architecture: Architecture, platform: Any, cpus: str | None, data: Any
+) -> None:
     logger.info(
         f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data"
-        f" parallel = {sizes}"
+        f" parallel = {_layout()}"
     )
+    if environment := process_environment.describe(run):
+        logger.info(f"environment: {environment}")
+    if cpus:
+        logger.info(f"bound to the processors of the GPU's NUMA node: {cpus}")
     data.log_epochs()
+
+
+def _layout() -> str:
+    """Return the tensor, pipeline and data parallel sizes."""
+    from megatron_ext.hardware import parallel_groups
+
+    return "x".join(str(size) for size in parallel_groups.parallel_sizes())
 
 
 def _lock(output: Path, resources: contextlib.ExitStack, is_first_rank: bool) -> None:
@@ -296,7 +341,7 @@ def _checkpoint_to_resume(checkpoints: Path, is_first_rank: bool) -> Path | None
     return folder
 
 
-def _start_folder(run: Recipe) -> None:
+def _start_folder(run: Recipe, clock: PhaseClock) -> None:
     """Create the run folder with the resolved recipe and the tokenizer."""
     output = Path(run.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -305,6 +350,9 @@ def _start_folder(run: Recipe) -> None:
     if source.is_dir():
         links.copy_folder(source, target)
     (output / STOPPED).unlink(missing_ok=True)
+    clock.open(output)
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    clock.write("start", **phase_clock.start_fields(clock, output, ranks))
     watchdog.clear(output)
     write_text(output / RECIPE, recipe.dump(run))
 

@@ -20,6 +20,7 @@ from galen.errors import DataError, UsageError
 from galen.stop_signals import EXIT_STOPPED
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.observability import phase_clock
 from megatron_ext.resilience.signals import STOPPED
 
 STATE = "restarts.json"
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> int | None:
     )
     arguments = parser.parse_intermixed_args(argv)
     output = Path(recipe.load(Recipe, arguments.recipe, arguments.overrides).output)
+    phase_clock.record_exit(output, arguments.exit_code)
     decision = decide(output, arguments.exit_code, arguments.max_restarts_without_progress)
     logger.info(f"the run {decision.reason}")
     return 0 if decision.restart else STOP

@@ -139,10 +139,22 @@ galen_check_nodes() {
   if [[ -n $bad ]]; then galen_requeue "$bad"; fi
 }
 
+# Exports when this job was submitted or requeued, could have started, and was started, in seconds since the epoch: for a run's goodput.
+galen_job_times() {
+  local record name seconds
+  record=$(scontrol --oneliner show job "$SLURM_JOB_ID") || return 0
+  for name in Submit Eligible Start; do
+    if [[ $record =~ \ ${name}Time=([^ ]+) ]] && seconds=$(date --date="${BASH_REMATCH[1]}" +%s 2>/dev/null); then
+      export "GALEN_JOB_${name^^}=$seconds"
+    fi
+  done
+}
+
 # Pretrains over all processes of the job until the last step of the recipe: RECIPE.yaml [LAYOUT.yaml] [key=value …].
 galen_pretrain() {
   if [[ ${1:-} != *.yaml && ${1:-} != *.yml ]]; then galen_usage "the recipe is missing: RECIPE.yaml [LAYOUT.yaml] [key=value …]"; fi
   galen_address
+  galen_job_times
   galen_check_nodes
   # no --kill-on-bad-exit: it would kill the other processes of a run that stops early with exit code 75
   galen_step "$GALEN_RANK_ENV" --wait=120 -- -m megatron_ext.pretrain "$@"

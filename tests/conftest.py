@@ -26,20 +26,39 @@ TEXTS = [
 ]
 
 
-def pytest_collection_modifyitems(config, items):
-    """Make groups for `--dist loadgroup` of pytest-xdist; slow tests run first.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Return a scheduler that gives a group of tests to one process, for `--dist loadgroup`.
 
-    A group is the tests of a file, or all tests that share the one Slurm.
+    pytest-xdist 3.8 appends its groups to an attribute that pytest 9.2 no longer reads.
     """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group(nodeid.partition("::")[0])
+
+    return GroupScheduling(config, log)
+
+
+def group(path):
+    """Return the group of a test file's tests: the file, or all that share the one Slurm."""
+    return "slurm" if path.startswith("tests/slurm/") else path
+
+
+def pytest_collection_modifyitems(config, items):
+    """Let the longest groups run first in processes of pytest-xdist, so that both end together."""
     if not hasattr(config, "workerinput"):  # not one of its processes
         return
-    for item in items:
-        item.add_marker(
-            pytest.mark.xdist_group(
-                "slurm" if "tests/slurm/" in str(item.path) else str(item.path.relative_to(ROOT))
-            )
-        )
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+    def order(item):
+        path = str(item.path.relative_to(ROOT))
+        is_long = any(map(item.get_closest_marker, ("slow", "multiprocess")))
+        return group(path) != "slurm", not is_long
+
+    items.sort(key=order)
 
 
 @pytest.fixture(autouse=True)

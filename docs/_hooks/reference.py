@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import yaml
+
 from galen import recipe_help
 from galen.commands import STAGES
+
+# keys of a task that name files
+_TASK_FILES = ("file", "documents", "ids", "fewshot_source", "fewshot_examples")
 
 
 class _Parsed(Exception):
@@ -89,14 +94,18 @@ def readers() -> str:
 
 
 def tasks() -> str:
-    """Return a table of the built-in tasks with the comment at the head of each file."""
+    """Return a table of the built-in tasks: the comment at the head of each file, and its data."""
     from evaluation.tasks import task
 
-    lines = ["| task | content |", "|---|---|"]
+    lines = ["| task | content | files below `--data` |", "|---|---|---|"]
     for path in sorted(Path(task.BUILT_IN).glob("*.yaml")):
-        comment = re.match(r"(?:#.*\n)*", path.read_text(encoding="utf-8"))
+        yaml_text = path.read_text(encoding="utf-8")
+        comment = re.match(r"(?:#.*\n)*", yaml_text)
         text = " ".join(line.strip("# ") for line in (comment[0] if comment else "").splitlines())
-        lines.append(f"| `{path.stem}` | {_cell(text)} |")
+        keys = yaml.safe_load(yaml_text)
+        files = [keys[key] for key in _TASK_FILES if key in keys]
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(files))
+        lines.append(f"| `{path.stem}` | {_cell(text)} | {names} |")
     return "\n".join(lines)
 
 

@@ -74,23 +74,40 @@ class OpenAIBackend:
         self, requests: Sequence[Request], batching: Batching
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Yield each request's index and the log-likelihoods (nats) of its continuations."""
-
-        for batch in self.log_likelihoods_and_greedy(requests, batching):
-            yield [(index, values) for index, values, _ in batch]
+        for index, scores in self._scores(requests, batching):
+            yield [(index, [value for value, _ in scores])]
 
     def log_likelihoods_and_greedy(
         self, requests: Sequence[Request], batching: Batching
     ) -> Iterator[list[tuple[int, list[float], list[bool]]]]:
         """Yield the same, with whether greedy decoding gives each continuation."""
 
-        def score(request: Request) -> list[list[Any]]:
-            [call] = self._calls(request)
-            scores: list[list[Any]] = self._ask(call, lambda reply: self._echoed(reply, request))
-            return scores
-
-        for [(index, scores)] in self._run(score, requests, batching):
+        for index, scores in self._scores(requests, batching):
+            if any(is_greedy is None for _, is_greedy in scores):
+                raise DataError(
+                    f"{self.endpoint.base_url} returns no `top_logprobs` of prompts, from which"
+                    " tasks of lm-evaluation-harness read whether an answer is the likeliest; use a"
+                    " task of Galen's, or one that generates"
+                )
             values = [value for value, _ in scores]
             yield [(index, values, [is_greedy for _, is_greedy in scores])]
+
+    def _scores(
+        self, requests: Sequence[Request], batching: Batching
+    ) -> Iterator[tuple[int, list[list[Any]]]]:
+        """Yield each request's index, and log-likelihood and greediness of its continuations."""
+
+        def score(request: Request) -> list[list[Any]]:
+            [call] = self._calls(request)
+            _, body = call
+            prompts: list[str | list[int]] = body["prompt"]
+            scores: list[list[Any]] = self._ask(
+                call, lambda reply: self._echoed(reply, request, prompts)
+            )
+            return scores
+
+        for batch in self._run(score, requests, batching):
+            yield from batch
 
     def next_tokens(
         self, requests: Sequence[Request], batching: Batching
@@ -205,14 +222,18 @@ class OpenAIBackend:
         }
         return COMPLETIONS, body
 
-    def _echoed(self, reply: dict[str, Any], request: Request) -> list[list[Any]]:
+    def _echoed(
+        self, reply: dict[str, Any], request: Request, prompts: Sequence[str | list[int]]
+    ) -> list[list[Any]]:
         """Return each continuation's log-likelihood, and whether it is greedy, from the echo."""
-        expected = len(request.continuations) + (self.endpoint.tokenizer is None)
         choices = openai_replies.choices(reply)
-        if len(choices) != expected:
-            raise InvalidReplyError(f"{len(choices)} choices for {expected} prompts")
+        if len(choices) != len(prompts):
+            raise InvalidReplyError(f"{len(choices)} choices for {len(prompts)} prompts")
         choices = sorted(choices, key=_index)
-        parts = [openai_replies.echoed_prompt(choice, self.endpoint.base_url) for choice in choices]
+        parts = [
+            openai_replies.echoed_prompt(choice, prompt, self.endpoint.base_url)
+            for choice, prompt in zip(choices, prompts, strict=True)
+        ]
         if self.endpoint.tokenizer is not None:
             start = len(request.prompt)
             return [
@@ -280,9 +301,10 @@ class OpenAIBackend:
 
     def _generated(self, call: _Call, request: GenerationRequest) -> Generated:
         reply = self._ask(call, openai_replies.answer)
-        text = reply["text"]
+        thinking, text = openai_replies.split_thinking(reply["text"])
         for stop in request.stop:
             text = text.split(stop)[0]
+        text = thinking + text
         num_tokens = reply["num_tokens"]
         if num_tokens is None:
             num_tokens = math.ceil(len(reply["text"].encode()) / BYTES_PER_TOKEN)

@@ -9,6 +9,7 @@ A client may be used by several threads: when the endpoint asks one to wait (429
 import email.utils
 import http.client
 import json
+import logging
 import random
 import re
 import threading
@@ -23,6 +24,8 @@ from urllib.parse import urljoin, urlsplit
 from galen import keys
 from galen.errors import DataError, UsageError
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 KEY = "OPENAI_API_KEY"
 """Environment variable with the key; a local server needs none."""
@@ -34,10 +37,14 @@ FIRST_WAIT = 2.0
 LONGEST_WAIT = 60.0
 LONGEST_RETRY_AFTER = 600.0
 """Maximum seconds that `Retry-After` is obeyed for."""
-_TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-"""HTTP status codes after which the request is repeated."""
+_TRANSIENT = (408, 409, 425, 429, *range(500, 600))
+"""HTTP status codes after which the request is repeated: also those of proxies, such as 524."""
+_LASTING = (501, 505)
+"""HTTP status codes among them after which it is not: the endpoint does not know the request."""
 _FINAL = "insufficient_quota"
 """In a reply of status 429: waiting does not help."""
+SECONDS_BETWEEN_WARNINGS = 5.0
+"""Of the warnings about repeated requests, so that concurrent requests do not fill the log."""
 MAX_BYTES = 64 * 2**20
 """Maximum size of a reply."""
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -63,9 +70,10 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 @dataclass(slots=True)
 class _Gate:
-    """The time before which no request is sent."""
+    """The time before which no request is sent, and that of the last warning."""
 
     opens_at: float = 0.0
+    warns_at: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def close_for(self, seconds: float) -> None:
@@ -76,6 +84,15 @@ class _Gate:
     def seconds(self) -> float:
         """Return how long it is still closed."""
         return max(self.opens_at - time.monotonic(), 0.0)
+
+    def may_warn(self) -> bool:
+        """Return whether no warning was allowed within the last seconds."""
+        with self.lock:
+            now = time.monotonic()
+            if now < self.warns_at:
+                return False
+            self.warns_at = now + SECONDS_BETWEEN_WARNINGS
+            return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,24 +167,35 @@ class OpenAIClient:
             try:
                 return parse(self._object(self._read(request))), number
             except InvalidReplyError as error:
+                failure = DataError(f"{self.url} returns {error}")
                 if is_last:
-                    raise DataError(f"{self.url} returns {error}") from None
+                    raise failure from None
             except urllib.error.HTTPError as error:
-                refusal = self._refusal(error)
-                if is_last or error.code not in _TRANSIENT or _FINAL in str(refusal):
-                    raise refusal from None
+                failure = self._refusal(error)
+                is_transient = error.code in _TRANSIENT and error.code not in _LASTING
+                if is_last or not is_transient or _FINAL in str(failure):
+                    raise failure from None
                 asked = retry_after(error.headers.get("Retry-After"))
                 if asked is not None:
                     self._gate.close_for(min(asked, LONGEST_RETRY_AFTER))
                     wait = 0.0
             except (OSError, http.client.HTTPException) as error:
+                failure = self._unreachable(error)
                 if is_last:
-                    reason = getattr(error, "reason", None) or error
-                    reason = str(reason) or type(error).__name__
-                    message = f"{self.url} cannot be reached: {reason}"
-                    raise DataError(self._hide(message)) from None
+                    raise failure from None
+            self._warn(failure, wait or self._gate.seconds(), number + 2)
             self._closed.wait(wait)
         raise DataError(f"{self.url}: not sent, since another request has failed")
+
+    def _warn(self, failure: DataError, wait: float, attempt: int) -> None:
+        """Log that a request is repeated."""
+        if not self._closed.is_set() and self._gate.may_warn():
+            logger.warning(f"{failure}; attempt {attempt} of {TRIES} in {wait:.0f} s")
+
+    def _unreachable(self, error: Exception) -> DataError:
+        reason = getattr(error, "reason", None) or error
+        text = str(reason) or type(error).__name__
+        return DataError(self._hide(f"{self.url} cannot be reached: {text}"))
 
     def _hide(self, text: str) -> str:
         """Return a text without the key."""

@@ -18,6 +18,11 @@ def choices(reply: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+_OPENING = "<think>"
+_CLOSING = "</think>\n\n"
+"""Around thinking that an endpoint returns apart from the answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class EchoedPrompt:
     """The tokens of a prompt with their log-probabilities."""
@@ -28,28 +33,34 @@ class EchoedPrompt:
     """The likeliest tokens at each position, where the endpoint returns them."""
 
     def score(self, start: int, end: int) -> list[Any]:
-        """Return the log-likelihood (nats) of the tokens from start to end, and if it is greedy."""
+        """Return the log-likelihood (nats) of the tokens from start to end, and if it is greedy.
+
+        The latter is None where the endpoint does not return the likeliest tokens.
+        """
         selected = self.values[start:end]
         are_numbers = all(
             isinstance(value, int | float) and math.isfinite(value) for value in selected
         )
         if len(selected) != end - start or not are_numbers:
             raise InvalidReplyError("log-probabilities that do not fit the prompt's tokens")
-        pairs = zip(selected, self.tops[start:end], strict=False)
-        is_greedy = len(self.tops) >= end and all(_is_likeliest(*pair) for pair in pairs)
+        tops = self.tops[start:end]
+        is_greedy = None
+        if len(tops) == end - start and all(isinstance(top, dict) and top for top in tops):
+            pairs = zip(selected, tops, strict=True)
+            is_greedy = all(value >= max(top.values()) for value, top in pairs)
         return [float(sum(selected)), is_greedy]
 
 
-def _is_likeliest(value: float, top: Any) -> bool:
-    """Return whether a token's log-probability is the highest at its position."""
-    return isinstance(top, dict) and bool(top) and value >= max(top.values())
-
-
-def echoed_prompt(choice: dict[str, Any], url: str) -> EchoedPrompt:
+def echoed_prompt(choice: dict[str, Any], sent: str | list[int], url: str) -> EchoedPrompt:
     """Return an echoed prompt.
 
+    Args:
+        choice: the endpoint's reply to it.
+        sent: the prompt as text or as token ids.
+        url: of the endpoint.
+
     Raises:
-        DataError: the endpoint returns no log-probabilities of prompts.
+        DataError: the endpoint returns no log-probabilities of prompts, or those of other tokens.
     """
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, dict):
@@ -62,7 +73,28 @@ def echoed_prompt(choice: dict[str, Any], url: str) -> EchoedPrompt:
             " `logprobs`, as vLLM and SGLang have them), which this task compares; use a protocol"
             " that generates, such as chat"
         )
+    _check_echo(choice, sent, tokens, url)
     return EchoedPrompt(tokens, values, logprobs.get("top_logprobs") or [])
+
+
+def _check_echo(choice: dict[str, Any], sent: str | list[int], tokens: list[str], url: str) -> None:
+    """Check that an echo has the tokens of the prompt and no others, which would be scored, too.
+
+    Raises:
+        DataError: it has others.
+    """
+    text = choice.get("text")
+    if isinstance(sent, str):
+        if isinstance(text, str) and len(text) > len(sent) and text.startswith(sent):
+            raise DataError(
+                f"{url} continues a prompt although `max_tokens` is 0: {text[len(sent) :][:60]!r};"
+                " the continuation cannot be told from the prompt"
+            )
+    elif len(tokens) != len(sent):
+        raise DataError(
+            f"{url} returns log-probabilities of {len(tokens)} tokens for a prompt of {len(sent)}"
+            " token ids: it adds special tokens, or generates further ones; give no --tokenizer"
+        )
 
 
 def answer(reply: dict[str, Any]) -> dict[str, Any]:
@@ -86,13 +118,21 @@ def answer(reply: dict[str, Any]) -> dict[str, Any]:
         raise InvalidReplyError(f"no completion, but {str(choice)[:200]!r}")
     truncated = choice.get("finish_reason") == "length"
     if thinking:
-        closing = "" if truncated and not text else "</think>\n\n"
-        text = f"<think>{thinking}{closing}{text}"
+        closing = "" if truncated and not text else _CLOSING
+        text = f"{_OPENING}{thinking}{closing}{text}"
     usage = reply.get("usage")
     num_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
     if not isinstance(num_tokens, int):
         num_tokens = None
     return {"text": text, "num_tokens": num_tokens, "truncated": truncated}
+
+
+def split_thinking(text: str) -> tuple[str, str]:
+    """Return the thinking of an answer with its markers, and the rest: only that has an end."""
+    if not text.startswith(_OPENING):
+        return "", text
+    thinking, closing, rest = text.rpartition(_CLOSING)
+    return (thinking + closing, rest) if closing else (text, "")
 
 
 def _joined_parts(parts: list[Any]) -> tuple[str, str]:

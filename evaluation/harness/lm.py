@@ -16,7 +16,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from evaluation.backends import encoding
 from evaluation.backends.base import Backend, Batching
-from evaluation.backends.encoding import GenerationRequest, Request
+from evaluation.backends.encoding import Generated, GenerationRequest, Request
+from evaluation.backends.openai_backend import OpenAIBackend
 from evaluation.backends.sampling import Sampling
 from evaluation.chat_models import thinking
 from evaluation.chat_models.conversation import Conversation
@@ -55,7 +56,18 @@ class BackendLM(TemplateLM):
         self.conversation = conversation
         self.name = name
         self.max_length = backend.context_length or _DEFAULT_CONTEXT_LENGTH
-        self._truncated = 0
+        self.truncated: set[int] = set()
+        """Indices of the documents of which a prompt was truncated on the left."""
+        self.answers: dict[int, dict[str, list[Any]]] = {}
+        """Length and end of the generated answers, as samples have them, by document."""
+
+    @property
+    def _is_endpoint(self) -> bool:
+        """Return whether an endpoint has the model: it knows its context's length, Galen does not.
+
+        Prompts are then sent in full; an endpoint refuses those that are too long.
+        """
+        return isinstance(self.galen_backend, OpenAIBackend)
 
     @property
     def eot_token_id(self) -> int:
@@ -193,7 +205,7 @@ class BackendLM(TemplateLM):
             for index, answers in batch:
                 cell = work.generation_cells[index]
                 instance = documents[cell.document][cell.instance]
-                work.store(cell, [self._cleaned(answer.text, instance) for answer in answers])
+                work.store(cell, [self._cleaned(answer, instance, cell) for answer in answers])
             yield work.finish([work.generation_cells[index].document for index, _ in batch])
 
     def _work(
@@ -201,7 +213,7 @@ class BackendLM(TemplateLM):
     ) -> Work:
         """Return the requests of this process' documents."""
         work = Work()
-        self._truncated = 0
+        self.truncated.clear()
         for number in range(batching.rank, len(documents), batching.world_size):
             is_done = number in batching.done
             # continuations of the same prompt are one request
@@ -216,7 +228,7 @@ class BackendLM(TemplateLM):
                     for request in self._windows(instance.args[0]):
                         work.add_scored(request, [cell], is_done)
                 else:
-                    prompt, continuation = self._pair(*instance.args)
+                    prompt, continuation = self._pair(number, *instance.args)
                     key = tuple(prompt)
                     by_prompt.setdefault(key, Request(prompt, [])).continuations.append(
                         continuation
@@ -224,14 +236,14 @@ class BackendLM(TemplateLM):
                     cells[key].append(cell)
             for key, request in by_prompt.items():
                 work.add_scored(request, cells[key], is_done)
-        if self._truncated:
+        if self.truncated:
             logger.warning(
-                f"{self.name}: {self._truncated} prompts are longer than the model's"
-                f" {self.max_length} tokens; truncated on the left"
+                f"{self.name}: prompts of {len(self.truncated)} documents are longer than the"
+                f" model's {self.max_length} tokens; truncated on the left"
             )
         return work
 
-    def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    def _pair(self, document: int, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Return the ids of a context and its continuation, as the harness encodes them."""
         if context:
             context_ids, ids = self._encode_pair(context, continuation)
@@ -245,6 +257,8 @@ class BackendLM(TemplateLM):
                 f"{self.name}: this tokenizer gives no token for {continuation[:60]!r} after"
                 f" {context[-40:]!r}"
             )
+        if self._is_endpoint:
+            return context_ids, ids
         if len(ids) > self.max_length:
             raise DataError(
                 f"{self.name}: the answer {continuation[:60]!r} has {len(ids)} tokens, but the"
@@ -253,7 +267,7 @@ class BackendLM(TemplateLM):
         # as in the harness, each pair by itself: a longer answer leaves less of the context
         excess = len(context_ids) + len(ids) - 1 - self.max_length
         if excess > 0:
-            self._truncated += 1
+            self.truncated.add(document)
             context_ids = context_ids[min(excess, len(context_ids) - 1) :]
         return context_ids, ids
 
@@ -278,16 +292,17 @@ class BackendLM(TemplateLM):
         settings = normalize_gen_kwargs(options, _DEFAULT_MAX_NEW_TOKENS)
         sampling = self._sampling(settings)
         max_new_tokens = int(settings["max_gen_toks"])
-        if max_new_tokens >= self.max_length:
-            # where the harness fails: half of the context is for the prompt
-            max_new_tokens = max(self.max_length // 2, 1)
         prompt = self.tok_encode(context)
-        room = self.max_length - max_new_tokens
-        if len(prompt) > room:
-            self._truncated += 1
-            prompt = prompt[-room:]
+        if not self._is_endpoint:
+            if max_new_tokens >= self.max_length:
+                # where the harness fails: half of the context is for the prompt
+                max_new_tokens = max(self.max_length // 2, 1)
+            room = self.max_length - max_new_tokens
+            if len(prompt) > room:
+                self.truncated.add(cell.document)
+                prompt = prompt[-room:]
         # within thinking, stop strings stop nothing: see `_cleaned`
-        until = () if self._has_thinking else _stops(options)
+        until = () if self._may_think else _stops(options)
         key = f"{instance.task_name}\n{instance.doc_id}\n{instance.idx}"
         seeds = tuple(f"{key}\n{number}" for number in range(cell.repeats))
         return GenerationRequest(prompt, max_new_tokens, until, sampling, seeds)
@@ -314,15 +329,35 @@ class BackendLM(TemplateLM):
         )
 
     @property
-    def _has_thinking(self) -> bool:
-        return self.conversation is not None and self.conversation.markers is not None
+    def _may_think(self) -> bool:
+        """Return whether answers may begin with thinking; at an endpoint all chat models may."""
+        if self.conversation is None:
+            return False
+        has_chat_template = bool(self.conversation.template)
+        return self.conversation.markers is not None or (self._is_endpoint and has_chat_template)
 
-    def _cleaned(self, text: str, instance: Any) -> str:
-        """Return a generated text without thinking and without special tokens."""
+    def _without_thinking(self, text: str, context: str) -> tuple[str, bool]:
+        """Return the answer after the thinking, and whether the thinking was cut off."""
+        # the backend encloses an endpoint's separate thinking in these
+        markers = thinking.FAMILIES["think"]
         if self.conversation is not None and self.conversation.markers is not None:
-            text = thinking.split(text, self.conversation.markers).answer.lstrip()
+            markers = self.conversation.markers
+        split = thinking.split(text, markers, thinking.is_open(context, markers))
+        return ("" if split.is_cut_off else split.answer), split.is_cut_off
+
+    def _cleaned(self, answer: Generated, instance: Any, cell: Cell) -> str:
+        """Return a generated text without thinking and without special tokens."""
+        text = answer.text
+        is_cut_off = False
+        if self._may_think:
+            text, is_cut_off = self._without_thinking(text, instance.args[0])
+            text = text.lstrip()
             for stop in _stops(instance.args[1]):
                 text = text.split(stop)[0]
+        counts = self.answers.setdefault(cell.document, defaultdict(list))
+        counts["num_tokens"].append(answer.num_tokens)
+        counts["reached_limit"].append(not answer.finished)
+        counts["truncated_thinking"].append(is_cut_off)
         for token in getattr(self.tokenizer, "all_special_tokens", ()):
             text = text.replace(token, "")
         return text

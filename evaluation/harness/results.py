@@ -25,7 +25,7 @@ from evaluation.harness.benchmark import (
     messages,
     quiet,
 )
-from evaluation.metrics import intervals
+from evaluation.metrics import generated_answers, intervals
 from evaluation.metrics.intervals import Estimate
 from galen.atomic import remove
 from galen.errors import DataError
@@ -115,6 +115,7 @@ def entry(benchmark: Benchmark, results: Mapping[str, Any], samples: Sequence[Sa
         has_metric = benchmark.group is None or benchmark.group.has_aggregation
         name = f"{name}_of_samples" if has_metric else "mean_of_tasks"
     of_benchmark[name] = by_scores
+    of_benchmark |= generated_answers.length_estimates([samples])
     return {
         "metrics": _plain(of_benchmark),
         "interval": "95 %, Wilson (proportions) or bootstrap over documents",

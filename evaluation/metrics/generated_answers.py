@@ -1,7 +1,7 @@
 """Metrics of generated answers: their length, cut-off thinking, and several answers each."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from evaluation.metrics import intervals, pass_at_k
 from evaluation.metrics.intervals import Estimate
 
-Sample = dict[str, Any]
+Sample = Mapping[str, Any]
 COUNTED = ("tokens_per_answer", "thinking_tokens_per_answer")
 """Metrics that are not fractions."""
 
@@ -28,6 +28,15 @@ def estimates(by_run: Sequence[Sequence[Sample]]) -> dict[str, Estimate]:
     Args:
         by_run: samples of each run, in the same order in each.
     """
+    result = length_estimates(by_run)
+    if all(len(sample["outputs"]) > 1 for run in by_run for sample in run):
+        correct = [[_correct_answers(sample) for sample in run] for run in by_run]
+        result |= pass_at_k.estimates(correct)
+    return result
+
+
+def length_estimates(by_run: Sequence[Sequence[Sample]]) -> dict[str, Estimate]:
+    """Return the metrics of length and end of generated answers, without `pass@k`."""
     samples = list(itertools.chain.from_iterable(by_run))
     result: dict[str, Estimate] = {}
     shown = {
@@ -46,9 +55,6 @@ def estimates(by_run: Sequence[Sequence[Sample]]) -> dict[str, Estimate]:
     for name, key in counts.items():
         if _all_have(samples, key):
             result[name] = intervals.mean(_means(by_run, key))
-    if all(len(sample["outputs"]) > 1 for sample in samples):
-        correct = [[_correct_answers(sample) for sample in run] for run in by_run]
-        result |= pass_at_k.estimates(correct)
     return result
 
 
@@ -65,7 +71,7 @@ def _proportion(by_run: Sequence[Sequence[Sample]], key: str) -> Estimate:
     """Return the proportion of answers for which a key is true; Wilson's with one answer each."""
     values = _means(by_run, key)
     is_single = len(by_run) == 1 and all(len(sample[key]) == 1 for sample in by_run[0])
-    return intervals.accuracy(values) if is_single else intervals.mean(values)
+    return intervals.accuracy(values) if is_single else intervals.fraction(values)
 
 
 def _means(by_run: Sequence[Sequence[Sample]], key: str) -> intervals.Floats:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evaluation.metrics import generated_answers, significance
@@ -90,6 +90,8 @@ class Comparison:
     """The same comparison on these subsets; empty if no sample is contaminated."""
     unchecked: tuple[str, ...] = ()
     """Models whose samples were not checked for contamination."""
+    truncated: dict[str, int] = field(default_factory=dict)
+    """Number of truncated prompts of each model that has any."""
 
     @property
     def title(self) -> str:
@@ -174,6 +176,11 @@ def _compared(name: str, protocol: str, models: Sequence[ModelScores]) -> Compar
             replace(subset, protocol=protocol) for subset in _by_contamination(name, scores)
         ),
         unchecked=tuple(model for model, entry in scores.items() if entry.contaminated is None),
+        truncated={
+            model: entry.truncated_prompts
+            for model, entry in scores.items()
+            if entry.truncated_prompts
+        },
     )
 
 
@@ -267,11 +274,17 @@ def _test_name(compared: Comparison, row: Row) -> str:
     return "\n".join([compared.title, compared.subset, row.model])
 
 
+_NOT_COMPARABLE = (
+    "these scores are not comparable (runs of one model under several protocols are reported"
+    " together if `galen evaluate` gave them the same --name)"
+)
+
+
 def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:
     if first.protocol != second.protocol:
         raise DataError(
             f"{first.name} was scored with the protocol {first.protocol}, {second.name} with"
-            f" {second.protocol}; these scores are not comparable"
+            f" {second.protocol}; {_NOT_COMPARABLE}"
         )
     different = [
         key for key, value in first.settings.items() if second.settings.get(key, value) != value
@@ -279,7 +292,7 @@ def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:
     if different:
         raise DataError(
             f"{first.name} was scored with {_settings(first, different)}, {second.name} with"
-            f" {_settings(second, different)}; these scores are not comparable"
+            f" {_settings(second, different)}; {_NOT_COMPARABLE}"
         )
 
 

@@ -37,13 +37,16 @@ class _Cell:
     """Samples that the training corpus contains; 0 if that was not checked."""
     task_differences: list[str]
     """Keys of the task that set something of the protocol, or differ from the built-in task."""
+    truncated: int = 0
+    """Prompts of the task that did not fit the model's context."""
     rationales: int | None = None
     """Scored rationales, in tables of their metrics."""
 
     @property
     def is_complete(self) -> bool:
         """Return whether the value is of the full test set under the published settings."""
-        return self.samples in self.column.samples and not self.task_differences
+        is_full = self.samples in self.column.samples
+        return is_full and not self.task_differences and not self.truncated
 
     @property
     def details(self) -> str:
@@ -54,9 +57,12 @@ class _Cell:
         rationales = ""
         if self.rationales is not None:
             rationales = f", {self.rationales:,} with a checked rationale"
+        truncated = ""
+        if self.truncated:
+            truncated = f", {self.truncated:,} prompts of the task truncated to the model's context"
         return (
-            f"{self.column.title}: n = {self.samples:,}{of}{rationales}, 95 % interval {low} to"
-            f" {high}"
+            f"{self.column.title}: n = {self.samples:,}{of}{rationales}{truncated}, 95 % interval"
+            f" {low} to {high}"
         )
 
 
@@ -174,7 +180,9 @@ def _rationale_row(published: PublishedTable, run: RationaleRun) -> _Row | None:
             cells.append(None)
             continue
         estimate = scores.metrics[published.metric]
-        cells.append(_Cell(column, estimate, scores.samples, 0, [], scores.rationales))
+        cells.append(
+            _Cell(column, estimate, scores.samples, 0, [], scores.truncated, scores.rationales)
+        )
     filled = [cell for cell in cells if cell is not None]
     if not filled:
         return None
@@ -240,6 +248,7 @@ def _cell_of(
         len(ids),
         contaminated,
         comparability.task_differences(model, task),
+        scores.truncated_prompts,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from evaluation.metrics.intervals import Estimate
 from evaluation.question_sets import jsonl
 from evaluation.scoring.results_schema import RationaleSummary, check
+from evaluation.scoring.task_type import TRUNCATED_PROMPTS
 from galen.errors import DataError
 
 
@@ -20,6 +21,8 @@ class TaskRationales:
     """Those with a checked reference, which are scored."""
     metrics: dict[str, Estimate]
     """From 0 to 100."""
+    truncated: int = 0
+    """Prompts of the run that did not fit the model's context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ def _task(path: Path, summary: dict[str, Any]) -> TaskRationales:
         if {"value", "low", "high"} <= entry.keys()
     }
     samples = summary["samples"] or language["rationales"]
-    return TaskRationales(samples, language["rationales"], metrics)
+    truncated = int(summary.get(TRUNCATED_PROMPTS, 0))
+    return TaskRationales(samples, language["rationales"], metrics, truncated)
 
 
 def _read_json(path: Path) -> Any:

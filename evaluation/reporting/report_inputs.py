@@ -18,7 +18,7 @@ from evaluation.scoring.results_schema import (
     StageTime,
     check,
 )
-from evaluation.scoring.task_type import TaskType
+from evaluation.scoring.task_type import TRUNCATED_PROMPTS, TaskType
 from evaluation.scoring.task_types import TASK_TYPES
 from galen import manifest
 from galen.errors import DataError, UsageError
@@ -38,6 +38,11 @@ class TaskScores:
     """Accuracy of guessing, for multiple choice."""
     summary: dict[str, Any] = field(default_factory=dict)
     """The task's complete entry of `results.json`."""
+
+    @property
+    def truncated_prompts(self) -> int:
+        """Return the number of prompts that were truncated on the left to the model's context."""
+        return int(self.summary.get(TRUNCATED_PROMPTS, 0))
 
     @property
     def contaminated(self) -> frozenset[str] | None:
@@ -120,6 +125,7 @@ def read_scores(folder: Path) -> ModelScores:
     results = _read_json(path, hint)
     check(Results, results, path, " is not a results file of `galen evaluate`")
     model = results["model"]
+    _name_chat_template(results)
     return ModelScores(
         name=model["name"],
         path=model["path"],
@@ -133,6 +139,17 @@ def read_scores(folder: Path) -> ModelScores:
         folder=folder,
         model=model["name"],
     )
+
+
+def _name_chat_template(results: dict[str, Any]) -> None:
+    """Name the file of a chat template by its content: runs with equal ones are comparable."""
+    chat = results.get("chat")
+    digest = chat.get("template_sha256") if isinstance(chat, dict) else None
+    entries = [results.get("settings", {})]
+    entries += [entry.get("settings", {}) for entry in results["tasks"].values()]
+    for settings in entries:
+        if digest and settings.get("chat_template") not in (None, "auto", "none"):
+            settings["chat_template"] = f"FILE with SHA-256 {digest[:12]}"
 
 
 def named(models: Sequence[ModelScores]) -> list[ModelScores]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evaluation.reporting.verdicts import number
+from evaluation.scoring.task_type import TRUNCATED_PROMPTS
 
 
 def table(results: dict[str, Any], heading: str) -> str:
@@ -19,6 +20,11 @@ def table(results: dict[str, Any], heading: str) -> str:
             rows.append([name, str(entry["samples"]), metric, value, interval])
         rows += [[name, *cells] for cells in _contamination(entry)]
         rows += [[name, *cells] for cells in _order_bias(entry.get("order_bias"))]
+        if entry.get(TRUNCATED_PROMPTS):
+            notes.append(
+                f"note: {name}: {entry[TRUNCATED_PROMPTS]:,} of {entry['samples']:,} prompts were"
+                " truncated on the left to the model's context"
+            )
         if "one_sided" in entry:
             notes.append(f"note: {name}: {entry['one_sided']}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

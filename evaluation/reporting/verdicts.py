@@ -84,11 +84,21 @@ def remarks(compared: Comparison) -> list[str]:
         )
     elif not compared.unchecked:
         sentences.append("No sample is in the training corpus.")
+    sentences += truncations(compared)
     if len(compared.unchecked) == len(compared.rows):
         sentences.append("Contamination not checked.")
     elif compared.unchecked:
         sentences.append(f"Contamination not checked for {', '.join(compared.unchecked)}.")
     return sentences
+
+
+def truncations(compared: Comparison) -> list[str]:
+    """Return a sentence for each model whose prompts did not fit its context."""
+    return [
+        f"{model}: {count:,} of {compared.samples:,} prompts were truncated on the left to the"
+        " model's context."
+        for model, count in compared.truncated.items()
+    ]
 
 
 def number(value: float, metric: str) -> str:

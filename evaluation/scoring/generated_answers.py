@@ -40,7 +40,7 @@ def job(
     `to_sample` has the signature of `generation_sample`, its default.
     """
     to_sample = to_sample or generation_sample
-    requests = _requests(name, questions, prompts, protocol, run, backend, conversation)
+    requests, truncated = _requests(name, questions, prompts, protocol, run, backend, conversation)
     starts_open = [conversation.starts_open(prompt) for prompt in prompts]
 
     def build(index: int, outputs: list[Generated]) -> Sample:
@@ -54,7 +54,8 @@ def job(
         ask = functools.partial(
             _ask_with_budget, backend=backend, budget=budget, starts_open=starts_open
         )
-    return Job(ask, requests, build, [prompt.text for prompt in prompts])
+    texts = [prompt.text for prompt in prompts]
+    return Job(ask, requests, build, texts, truncated=truncated)
 
 
 def _ask_with_budget(
@@ -164,20 +165,21 @@ def _requests(
     run: int,
     backend: Backend,
     conversation: Conversation,
-) -> list[GenerationRequest]:
-    """Return the requests for answers; warns of prompts that are truncated."""
+) -> tuple[list[GenerationRequest], frozenset[int]]:
+    """Return the requests for answers, and the indices of truncated prompts; warns of these."""
     length = backend.context_length
     budget = protocol.thinking_budget if conversation.has_thinking else None
     requests = []
-    truncated = 0
-    for question, prompt in zip(questions, prompts, strict=True):
+    truncated: set[int] = set()
+    for index, (question, prompt) in enumerate(zip(questions, prompts, strict=True)):
         ids = encoding.encode_for_generation(backend.tokenizer, prompt)
         longest = protocol.max_new_tokens
         if length is not None:
             # a prompt is truncated on the left only where it leaves less than a quarter of the
             # context to the answer
             reserved = max(min(longest + (budget or 0), length // 4), 1)
-            truncated += len(ids) > length - reserved
+            if len(ids) > length - reserved:
+                truncated.add(index)
             ids = ids[-(length - reserved) :]
             available = length - len(ids)
             longest = min(longest, max(available - (budget or 0), available // 4))
@@ -195,10 +197,10 @@ def _requests(
         requests.append(request)
     if truncated:
         logger.warning(
-            f"{name}: {truncated} of {len(requests)} prompts leave no room for an answer within"
-            f" {length} tokens; truncated on the left"
+            f"{name}: {len(truncated)} of {len(requests)} prompts leave no room for an answer"
+            f" within {length} tokens; truncated on the left"
         )
-    return requests
+    return requests, frozenset(truncated)
 
 
 def _sampling(protocol: Protocol) -> Sampling:

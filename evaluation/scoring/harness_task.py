@@ -88,10 +88,18 @@ class HarnessTask(TaskType[LmEvalTask]):
 
         def build(index: int, responses: list[list[Any]]) -> Sample:
             _check_finite(name, samples[index], responses)
-            return benchmark.sample(samples[index], instances[index], responses)
+            sample = benchmark.sample(samples[index], instances[index], responses)
+            return sample | model.answers.pop(index, {})
 
         prompts = [str(of_document[0].args[0]) for of_document in instances]
-        return Job(model.answer, instances, build, prompts, lambda: model.encode(instances))
+        return Job(
+            model.answer,
+            instances,
+            build,
+            prompts,
+            lambda: model.encode(instances),
+            truncated=model.truncated,
+        )
 
     def settings(self, task: LmEvalTask, protocol: Protocol) -> dict[str, Any]:
         """Return how prompts become conversations."""

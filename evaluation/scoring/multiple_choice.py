@@ -94,6 +94,7 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
             shown = [item for by_subject in examples.values() for item in by_subject.values()]
             for question in itertools.chain(samples, *shown):
                 template(question)
+            _warn_of_hidden_options(name, samples, template)
         return examples
 
     def generates(self, protocol: Protocol) -> bool:
@@ -149,6 +150,24 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
         return "were scored on questions with different answers; score both on the same data"
 
 
+def _warn_of_hidden_options(
+    name: str, questions: Sequence[Question], template: PromptTemplate
+) -> None:
+    """Warn of a task whose answers are labels of options that its prompt does not show."""
+    for question in questions:
+        prompt = template(question)
+        answers = [text.strip() for text in prompt.continuations.values()]
+        is_by_label = answers == list(question.options)
+        if not is_by_label or any(
+            text.strip() in prompt.text for text in question.options.values()
+        ):
+            return
+    logger.warning(
+        f"task {name}: the answers are the options' labels, but key 'prompt.doc_to_text' shows none"
+        " of the options: show them, or set doc_to_choice to '{{ choices }}'"
+    )
+
+
 def job(
     name: str,
     questions: list[Question],
@@ -180,12 +199,8 @@ def job(
     def from_values(index: int, values: list[float]) -> Sample:
         return likelihood_sample(questions[index], prompts[index], protocol, values)
 
-    return Job(
-        backend.log_likelihoods,
-        _truncate(name, encoded, backend.context_length),
-        from_values,
-        texts,
-    )
+    requests, truncated = _truncate(name, encoded, backend.context_length)
+    return Job(backend.log_likelihoods, requests, from_values, texts, truncated=truncated)
 
 
 def likelihood_sample(
@@ -281,28 +296,31 @@ def _letter_job(
         request, of_request = encoding.encode_letters(backend.tokenizer, prompt, tokens)
         encoded.append(request)
         letters.append(of_request)
-    requests = _truncate(name, encoded, backend.context_length)
+    requests, truncated = _truncate(name, encoded, backend.context_length)
 
     def build(index: int, values: list[float], top: int) -> Sample:
         ids = [continuation[0] for continuation in requests[index].continuations]
         top_text = backend.tokenizer.decode([top])
         return letter_sample(questions[index], letters[index], values, top, ids, top_text)
 
-    return Job(backend.next_tokens, requests, build, texts)
+    return Job(backend.next_tokens, requests, build, texts, truncated=truncated)
 
 
 def _truncate(
     name: str, requests: list[encoding.Request], length: int | None
-) -> list[encoding.Request]:
+) -> tuple[list[encoding.Request], frozenset[int]]:
+    """Return requests that fit the model's context, and the indices of the truncated ones."""
     if length is None:
-        return requests
-    too_long = sum(request.input_length > length for request in requests)
+        return requests, frozenset()
+    too_long = frozenset(
+        index for index, request in enumerate(requests) if request.input_length > length
+    )
     if too_long:
         logger.warning(
-            f"{name}: {too_long} of {len(requests)} prompts are longer than the model's {length}"
-            " tokens; truncated on the left"
+            f"{name}: {len(too_long)} of {len(requests)} prompts are longer than the model's"
+            f" {length} tokens; truncated on the left"
         )
-    return [encoding.truncate_left(request, length) for request in requests]
+    return [encoding.truncate_left(request, length) for request in requests], too_long
 
 
 def finite(values: list[float], of: str) -> list[float]:

@@ -88,6 +88,7 @@ class Summary(_Checked):
     clean: Subset | None = None
     contaminated_subset: Subset | None = None
     settings: dict[str, Any] = {}
+    truncated_prompts: Annotated[int, Field(ge=0)] = 0
     order_bias: OrderBias | None = None
 
 
@@ -171,6 +172,7 @@ class RationaleSummary(_Checked):
     settings: dict[str, Any] = {}
     task: str
     samples: Count | None
+    truncated_prompts: Annotated[int, Field(ge=0)] = 0
     languages: dict[str, RationaleLanguage]
 
 

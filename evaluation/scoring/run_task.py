@@ -13,7 +13,7 @@ from evaluation.question_sets import jsonl
 from evaluation.question_sets.option_order import Permutation
 from evaluation.scoring import option_orders, task_types
 from evaluation.scoring.sample_log import SampleLog
-from evaluation.scoring.task_type import Job
+from evaluation.scoring.task_type import TRUNCATED_PROMPT, Job, Sample
 from evaluation.tasks.task import Task
 from galen.atomic import write_text
 from galen.errors import DataError
@@ -56,7 +56,13 @@ def score(
     total = (len(samples) - len(done)) / batching.world_size
     with Progress(log.path.stem, total=total, unit="samples") as progress:
         for batch in replies:
-            progress.update(log.append([job.build(*reply) for reply in batch]))
+            progress.update(log.append([_sample(job, *reply) for reply in batch]))
+
+
+def _sample(job: Job, index: int, *reply: Any) -> Sample:
+    """Return the scored sample of a request; it is marked if the prompt was truncated."""
+    sample = job.build(index, *reply)
+    return sample | {TRUNCATED_PROMPT: True} if index in job.truncated else sample
 
 
 def _record_prompts(path: Path, samples: Sequence[Any], job: Job, rank: int) -> None:

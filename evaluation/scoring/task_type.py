@@ -25,6 +25,10 @@ Sample = dict[str, Any]
 """A scored sample, one line of the sample log."""
 Samples = Mapping[str, Mapping[str, Any]]
 """Scored samples by id."""
+TRUNCATED_PROMPT = "truncated_prompt"
+"""Key of a sample whose prompt was truncated on the left to the model's context."""
+TRUNCATED_PROMPTS = "truncated_prompts"
+"""Key of their number in a task's entry of `results.json`."""
 T = TypeVar("T")
 
 
@@ -41,6 +45,11 @@ class Job:
     """The text of each prompt, for OUTPUT/prompts; empty where there is none."""
     encode: Callable[[], list[Any]] | None = None
     """Returns the requests to the backend, where `requests` are something else."""
+    truncated: Collection[int] = ()
+    """Indices of the prompts that were truncated on the left to the model's context.
+
+    Complete when `ask` has replied.
+    """
 
 
 def correct_difference(first: Samples, second: Samples) -> Estimate:
@@ -177,6 +186,9 @@ class TaskType(ABC, Generic[T]):
                 contamination was not checked.
         """
         entry = self.entry(by_run, runs, samples)
+        entry[TRUNCATED_PROMPTS] = sum(
+            any(TRUNCATED_PROMPT in run[index] for run in by_run) for index in range(len(samples))
+        )
         if contaminated is not None:
             entry |= aggregate.by_contamination(by_run, contaminated, self.estimate)
         return {"kind": self.name, "samples": len(by_run[0]), **entry}

@@ -117,8 +117,8 @@ class MultipleChoiceTask:
         source = self.source(data, name)
         if self.reader != "galen" and isinstance(source, Path) and not source.exists():
             raise DataError(
-                f"there is no file {source}; docs/evaluation.md#download-locations says where to"
-                " get it (paths are below --data)"
+                f"there is no file {source}; docs/evaluation/tasks.md#download-locations says where"
+                " to get it (paths are below --data)"
             )
         return rows.files(source, self.layout().table)
 
@@ -204,6 +204,8 @@ def load(name: str) -> tuple[str, Task]:
     built_in = {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
     path = built_in.get(name, Path(name))
     if name not in built_in and path.suffix not in (".yaml", ".yml"):
+        if Path(f"{name}.yaml").is_file():
+            raise UsageError(f"unknown task {name!r}; did you mean {name + '.yaml'!r}?")
         raise UsageError(
             f"unknown task {name!r}; {did_you_mean(name, built_in)}"
             " (or give the path of a task's .yaml file)"

@@ -81,7 +81,7 @@ class Data:
     By data_prep/'s decontamination.
     """
     protocol: str = "lm_eval"
-    """Prompt template of questions, see docs/evaluation.md."""
+    """Prompt template of questions, see docs/evaluation/protocols.md."""
     chat_template: str | None = None
     """Template for conversations, written into the tokenizer.
 

@@ -19,6 +19,7 @@ from torch.futures import Future
 
 from galen.errors import DataError
 from megatron_ext.checkpoint import pickle_values, safe_pickle, tiling
+from megatron_ext.checkpoint.optimizer_buckets import ModelSpace
 from megatron_ext.checkpoint.stored_tensor import StoredTensor
 
 
@@ -28,11 +29,19 @@ class CheckedReader(FileSystemReader):
     Args:
         folder: of the checkpoint.
         metadata: from `safe_pickle.check_checkpoint`.
+        model_space: the optimizer's state in buckets, to be read like the weights; None to read all
+            tensors as they are stored.
     """
 
-    def __init__(self, folder: Path, metadata: Metadata) -> None:
+    def __init__(
+        self, folder: Path, metadata: Metadata, model_space: ModelSpace | None = None
+    ) -> None:
         super().__init__(folder)
         self._folder = folder
+        self._model_space = model_space
+        if model_space is not None:
+            tensors = {**metadata.state_dict_metadata, **model_space.tensors}
+            metadata = Metadata(state_dict_metadata=tensors, storage_data=metadata.storage_data)
         self._metadata = metadata
         self._sizes: dict[str, dict[tuple[int, ...], tuple[int, ...]]] = {}
         metadata.storage_meta = StorageMeta(load_id=self.load_id)
@@ -44,6 +53,11 @@ class CheckedReader(FileSystemReader):
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """Read the items of a plan: tensors into their targets, objects as a pickle of ours."""
         for item in plan.items:
+            if self._is_in_model_space(item.storage_index):
+                target = planner.resolve_tensor(item).detach()
+                target.copy_(self._part_in_model_space(item))
+                planner.commit_tensor(item, target)
+                continue
             stored, name = self._stored(item)
             if item.type == LoadItemType.BYTE_IO:
                 planner.load_bytes(item, pickle_values.packed(stored, name))
@@ -54,6 +68,18 @@ class CheckedReader(FileSystemReader):
         done: Future[None] = Future()
         done.set_result(None)
         return done
+
+    def _is_in_model_space(self, index: MetadataIndex) -> bool:
+        return self._model_space is not None and index.fqn in self._model_space.tensors
+
+    def _part_in_model_space(self, item: ReadItem) -> Tensor:
+        """Return the numbers of a tensor that an item requests, from the optimizer's buckets."""
+        assert self._model_space is not None
+        index = item.storage_index
+        self._size_and_dtype(index)  # it must be complete
+        return self._model_space.read(
+            index.fqn, tuple(index.offset or ()), tuple(item.storage_offsets), tuple(item.lengths)
+        )
 
     def _stored(self, item: ReadItem) -> tuple[Any, str]:
         """Return the stored value of an item, and a name for messages."""

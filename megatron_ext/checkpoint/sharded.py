@@ -39,8 +39,10 @@ from torch.distributed.checkpoint.metadata import Metadata
 from galen import json_file
 from galen.errors import DataError, one_line
 from galen.worker import exit_with_parent
-from megatron_ext.checkpoint import pickle_values, safe_pickle, torch_dist
+from megatron_ext.checkpoint import optimizer_buckets, pickle_values, safe_pickle, torch_dist
 from megatron_ext.checkpoint.checked_reader import CheckedReader, used_by_megatron
+from megatron_ext.checkpoint.optimizer_buckets import BucketSlice, ModelSpace
+from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.resilience.signals import block_signals
 
 _NEWER = "async_strategy" in inspect.signature(dist_checkpointing.save).parameters
@@ -112,10 +114,33 @@ def _replicas() -> torch.distributed.ProcessGroup:
     return parallel_state.get_data_parallel_group(with_context_parallel=True)
 
 
-def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
+def stored_slices(folder: Path) -> list[BucketSlice] | None:
+    """Return the slices of the optimizer's buckets in a checkpoint, None if it has none.
+
+    One process reads them for all (collective).
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    result: list[Any] = [None, None]
+    if torch.distributed.get_rank() == 0:
+        try:
+            result[1] = optimizer_buckets.read(folder)
+        except DataError as error:
+            result[0] = str(error)
+    torch.distributed.broadcast_object_list(result, src=0)
+    if result[0]:
+        raise DataError(result[0])
+    return result[1]
+
+
+def load_sharded(
+    state: dict[str, Any], folder: str | Path, slices: list[BucketSlice] | None = None
+) -> dict[str, Any]:
     """Fill a sharded state dictionary from a checkpoint and return it (collective).
 
-    Keys that it does not request are kept.
+    Keys that it does not request are kept. With `slices`, the optimizer's state, stored in buckets,
+    is loaded as that of a `fully_reshardable` checkpoint.
 
     Each replica reads a part of the data that all need and gets the rest from the others. These are
     the steps of Megatron's `dist_checkpointing.load`, which would unpickle the files itself; here
@@ -126,13 +151,19 @@ def load_sharded(state: dict[str, Any], folder: str | Path) -> dict[str, Any]:
             requested tensors.
     """
     folder = Path(folder)
-    reader = CheckedReader(folder, _checked(folder))
+    metadata = _checked(folder)
+    model_space = None
+    if slices is not None:
+        model_space = ModelSpace(TorchDist(folder, metadata=metadata), slices)
+    reader = CheckedReader(folder, metadata, model_space)
     try:
         strategy = FullyParallelLoadStrategyWrapper(TorchDistLoadShardedStrategy(), _replicas())
         if not getattr(strategy, "stream_ckpt_dequant", False):
             force_all_tensors_to_non_fp8(state)
         state, nonpersistent, factories = load_preprocess(state)
-        common = torch_dist.common_state(folder, reader.read_metadata())
+        common = torch_dist.common_state(folder, metadata)
+        if model_space is not None:
+            common = {**common, "optimizer": model_space.common()}
         loaded = merge(pickle_values.real(common, folder, inert=True), nonpersistent)
         requested, _ = extract_sharded_base(state)
         local_metadata, global_metadata = determine_global_metadata(requested)

@@ -31,6 +31,8 @@ BACKEND = {
     "common_backend_version": 1,
 }
 LAYERS = "decoder.layers."
+COMMON_STATE = "common_state/shard_0_1"
+"""Where megatron-core 0.19 stores the state that belongs to no tensor."""
 _EXTRA_STATES = "__extra_states.distcp"
 
 
@@ -56,6 +58,16 @@ class Entry:
             for name, value in fields.items()
         }
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """The location of an object that is no tensor."""
+
+    key: str
+    file: str
+    start: int
+    length: int
 
 
 class Stream(Protocol):
@@ -106,14 +118,19 @@ def write_entry(
 
 
 def finish(
-    folder: Path, entries: list[Entry], common: dict[str, Any], extra_states: Sequence[str] = ()
+    folder: Path,
+    entries: list[Entry],
+    common: dict[str, Any],
+    extra_states: Sequence[str] = (),
+    objects: Sequence[StoredObject] = (),
 ) -> None:
     """Write `.metadata`, `common.pt` and `metadata.json`.
 
     They make a folder of `.distcp` files a checkpoint.
 
     `extra_states` names objects that are stored empty: the FP8 states of Transformer Engine's
-    modules, without which a model with such modules is not loaded.
+    modules, without which a model with such modules is not loaded. `objects` are in the files
+    already.
     """
     tensors: dict[str, Any] = {}
     storage: dict[Any, Any] = {}
@@ -129,6 +146,11 @@ def finish(
         tensors[entry.key].chunks.append(chunk)
         storage[dcp.MetadataIndex(entry.key, torch.Size(entry.offset))] = _StorageInfo(
             entry.file, entry.start, entry.length
+        )
+    for stored in objects:
+        tensors[stored.key] = dcp.BytesStorageMetadata()
+        storage[dcp.MetadataIndex(stored.key)] = _StorageInfo(
+            stored.file, stored.start, stored.length
         )
     if extra_states:
         with (folder / _EXTRA_STATES).open("wb") as file:
@@ -152,16 +174,20 @@ class TorchDist:
     It needs no process group and runs no code of the checkpoint.
 
     `prefix` precedes the names in the files of programs that save the wrapped model (NeMo:
-    `module.`); it is left out here.
+    `module.`); it is left out here. `metadata` is that of the folder if it has been read already.
 
     Raises:
         DataError: the folder is no complete torch_dist checkpoint, or its pickles hold values that
             no checkpoint has.
     """
 
-    def __init__(self, folder: str | Path, prefix: str = "") -> None:
+    def __init__(
+        self, folder: str | Path, prefix: str = "", metadata: dcp.Metadata | None = None
+    ) -> None:
         self.folder = Path(folder)
-        self._metadata = metadata = safe_pickle.read_metadata(self.folder)
+        if metadata is None:
+            metadata = safe_pickle.read_metadata(self.folder)
+        self._metadata = metadata
         self._parts: dict[str, list[tuple[tuple[int, ...], Any]]] = {}
         self._by_layer: dict[tuple[str, int | None], list[tuple[tuple[int, ...], Any]]] = {}
         self._archives: dict[tuple[Path, int], Any] = {}
@@ -330,7 +356,7 @@ def common_state(folder: Path, metadata: dcp.Metadata) -> dict[str, Any]:
     if path.is_file():
         state = safe_pickle.read_archive(path)
     else:
-        info = metadata.storage_data.get(dcp.MetadataIndex("common_state/shard_0_1"))
+        info = metadata.storage_data.get(dcp.MetadataIndex(COMMON_STATE))
         if info is None:
             return {}
         path = folder / info.relative_path

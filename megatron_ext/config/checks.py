@@ -90,6 +90,61 @@ def check_parallel(parallel: Parallel, training: Training) -> None:
             "parallel.virtual_pipeline_model_parallel_size needs"
             " parallel.pipeline_model_parallel_size of at least 2"
         )
+    _check_context_parallel(parallel)
+
+
+def _check_context_parallel(parallel: Parallel) -> None:
+    """Check the communication of context parallelism."""
+    context = parallel.context_parallel_size
+    types = parallel.communication_types
+    if types and context == 1:
+        raise ValueError(
+            "parallel.cp_comm_type needs parallel.context_parallel_size of at least 2; set it to"
+            " null"
+        )
+    sizes = parallel.hierarchical_context_parallel_sizes
+    if "a2a+p2p" in types:
+        if sizes is None or min(sizes) < 2 or sizes[0] * sizes[1] != context:
+            shown = None if sizes is None else list(sizes)
+            raise ValueError(
+                "parallel.cp_comm_type: a2a+p2p needs parallel.hierarchical_context_parallel_sizes:"
+                " [exchange, ring], each at least 2, whose product is"
+                f" parallel.context_parallel_size = {context}; it is {shown}"
+            )
+    elif sizes is not None:
+        raise ValueError(
+            "parallel.hierarchical_context_parallel_sizes needs parallel.cp_comm_type: a2a+p2p; set"
+            " it to null"
+        )
+
+
+def chunks_per_document(parallel: Parallel) -> int:
+    """Return the equal chunks into which context parallelism divides a document.
+
+    A process holds two of them, one from the front and one from the back.
+    """
+    context = parallel.context_parallel_size
+    return 2 * context if context > 1 else 1
+
+
+def check_documents(data: Data, parallel: Parallel) -> None:
+    """Check that documents can be padded as context parallelism needs them."""
+    multiple = data.pad_documents_to_multiple_of
+    if multiple is None:
+        return
+    key = "data.pad_documents_to_multiple_of"
+    if not data.reset_attention_mask:
+        raise ValueError(f"{key} needs data.reset_attention_mask: true; set it to null")
+    chunks = chunks_per_document(parallel)
+    if multiple % chunks:
+        raise ValueError(
+            f"{key} = {multiple} must be a multiple of 2 x parallel.context_parallel_size ="
+            f" {chunks}: each process takes two equal chunks of a document"
+        )
+    if data.seq_length % multiple:
+        raise ValueError(
+            f"data.seq_length = {data.seq_length} must be a multiple of {key} = {multiple}"
+        )
 
 
 def check_precision(training: Training, optimizer: Optimizer) -> None:

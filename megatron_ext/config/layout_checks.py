@@ -108,21 +108,48 @@ def _check_sequence(recipe: Recipe) -> None:
 
 
 def _check_context_parallel(recipe: Recipe, architecture: Architecture) -> None:
-    """Check that context parallelism supports the model and the data."""
-    if recipe.parallel.context_parallel_size == 1:
+    """Check that context parallelism and its communication support the model."""
+    parallel = recipe.parallel
+    if parallel.context_parallel_size == 1:
         return
-    if recipe.data.reset_attention_mask:
+    types = parallel.cp_comm_type
+    if isinstance(types, list) and len(types) != architecture.num_layers:
         raise UsageError(
-            "data.reset_attention_mask is incompatible with parallel.context_parallel_size above 1;"
-            " reset one of the two"
+            f"parallel.cp_comm_type lists {len(types)} layers, the model has"
+            f" {architecture.num_layers}; list each layer's, or set one for all"
         )
+    _check_exchanged_heads(parallel, architecture)
     window = architecture.window_size
-    if window is not None and recipe.data.seq_length > window:
+    rings = (parallel.communication_types or {"p2p"}) & {"p2p", "a2a+p2p"}
+    if rings and window is not None and recipe.data.seq_length > window:
         raise UsageError(
             f"the model's sliding window of {window} tokens is incompatible with"
-            " parallel.context_parallel_size above 1; set it to 1, or data.seq_length to at most"
-            " the window"
+            f" parallel.cp_comm_type: {sorted(rings)[0]} (p2p is the default); use all_gather or"
+            " a2a, parallel.context_parallel_size = 1, or data.seq_length of at most the window"
         )
+
+
+def _check_exchanged_heads(parallel: Parallel, architecture: Architecture) -> None:
+    """Check that the heads can be divided among the processes that exchange them for tokens."""
+    tensor = parallel.tensor_model_parallel_size
+    types = parallel.communication_types
+    sizes = {}
+    if "a2a" in types:
+        sizes["a2a"] = parallel.context_parallel_size
+    if "a2a+p2p" in types and parallel.hierarchical_context_parallel_sizes is not None:
+        sizes["a2a+p2p"] = parallel.hierarchical_context_parallel_sizes[0]
+    heads = {
+        "attention heads": architecture.num_attention_heads,
+        "key/value heads": architecture.num_query_groups,
+    }
+    for name, exchange in sizes.items():
+        for head_type, number in heads.items():
+            if number % (tensor * exchange):
+                raise UsageError(
+                    f"parallel.cp_comm_type: {name} cannot divide the model's {number} {head_type}"
+                    f" among tensor-parallel size x exchanging processes = {tensor} x {exchange};"
+                    " use p2p or all_gather"
+                )
 
 
 def _check_recompute(recipe: Recipe, stage_layers: list[int]) -> None:

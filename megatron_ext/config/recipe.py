@@ -14,10 +14,12 @@ from galen.recipe import STRICT, ResumeMayChange
 from megatron_ext.config.checks import (
     check_batches,
     check_data,
+    check_documents,
     check_intervals,
     check_parallel,
     check_precision,
     check_schedule,
+    chunks_per_document,
 )
 from megatron_ext.config.sections import (
     Data,
@@ -55,10 +57,20 @@ class Recipe:
         """Check what concerns several keys."""
         check_data(self.data, self.training)
         check_parallel(self.parallel, self.training)
+        check_documents(self.data, self.parallel)
         check_precision(self.training, self.optimizer)
         check_batches(self.training)
         check_intervals(self.training)
         check_schedule(self.optimizer, self.training)
+
+    @property
+    def document_multiple(self) -> int:
+        """Tokens of which each document's length in a sequence is a multiple; 1: no padding."""
+        if not self.data.reset_attention_mask:
+            return 1
+        if self.data.pad_documents_to_multiple_of is not None:
+            return self.data.pad_documents_to_multiple_of
+        return chunks_per_document(self.parallel)
 
 
 def from_run(path: Path) -> Recipe:

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from galen.recipe import STRICT, ResumeMayChange
 
 DType = Literal["fp32", "bf16", "fp16", "fp8"]
+CommunicationType = Literal["p2p", "all_gather", "a2a", "a2a+p2p"]
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -55,12 +56,29 @@ class Parallel:
     """Split activations along the sequence among tensor-parallel processes, outside the GEMMs."""
     context_parallel_size: int = Field(default=1, ge=1)
     """Processes among which each sequence is divided, attention included."""
+    cp_comm_type: CommunicationType | list[CommunicationType] | None = None
+    """How attention communicates under context parallelism, in all layers or a list with each's.
+
+    p2p sends keys and values around a ring (Transformer Engine's default), all_gather gathers them
+    (PyTorch's layers always do), a2a exchanges heads for tokens, and a2a+p2p does so within a ring.
+    """
+    hierarchical_context_parallel_sizes: tuple[int, int] | None = None
+    """[exchange, ring] sizes of cp_comm_type: a2a+p2p; their product is context_parallel_size."""
     overlap_grad_reduce: bool = False
     """Reduce gradients during the backward pass."""
     overlap_param_gather: bool = False
     """Gather updated weights during the forward pass."""
     tp_comm_overlap: bool = False
     """Overlap tensor-parallel communication with the matrix products (Transformer Engine)."""
+
+    @property
+    def communication_types(self) -> set[CommunicationType]:
+        """The communication types that cp_comm_type names."""
+        if self.cp_comm_type is None:
+            return set()
+        if isinstance(self.cp_comm_type, str):
+            return {self.cp_comm_type}
+        return set(self.cp_comm_type)
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -115,6 +133,12 @@ class Data:
     """
     reset_attention_mask: bool = False
     """Let a token attend to its own document only; positions count from the document's start."""
+    pad_documents_to_multiple_of: ResumeMayChange[int | None] = Field(default=None, ge=2)
+    """Pad each document of a sequence to a multiple of this many tokens (reset_attention_mask).
+
+    By default 2 x context_parallel_size, which context parallelism needs, and none without it. Set
+    it to that of the largest layout to change context_parallel_size during a run.
+    """
     eod_mask_loss: bool = False
     """Mask the loss of the prediction after an end-of-document token."""
     warn_above_epochs: ResumeMayChange[float] = Field(default=4.0, gt=0)
@@ -216,6 +240,14 @@ class Training:
     """Also keep all checkpoints whose step is a multiple of this."""
     async_save: ResumeMayChange[bool] = False
     """Continue training while a separate process writes and hashes a checkpoint."""
+    dist_ckpt_optim_fully_reshardable: ResumeMayChange[Literal["last", "always", "never"]] = "last"
+    """Which checkpoints hold the optimizer's state as fully_reshardable, Megatron's format for any
+    layout: the run's last and one asked for with the trigger file (last), all, or none.
+
+    It gathers the state of a pipeline stage in the host memory of each process. The other format,
+    dp_reshardable, is written without communication; Galen resumes from both under any layout, and
+    `galen reshard` converts to fully_reshardable.
+    """
     manual_gc_interval: ResumeMayChange[int] = Field(default=100, ge=0)
     """Steps between garbage collections, synchronized among processes; 0: by Python itself."""
     log_interval: ResumeMayChange[int] = Field(default=1, ge=1)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from galen import manifest
 from galen.errors import DataError
+from megatron_ext.data.padded_documents import padded_length
 from megatron_ext.data.token_files import manifest_path, role_prefix
 
 ANSWER = 2
@@ -127,6 +128,7 @@ class InstructionSamples(torch.utils.data.Dataset):
         samples: number of sequences; None for those of one pass.
         length: tokens of a sequence.
         packed: put several conversations into a sequence.
+        multiple: each is padded to a multiple of this many tokens; `length` is one, too.
         seed: of the order.
     """
 
@@ -136,17 +138,19 @@ class InstructionSamples(torch.utils.data.Dataset):
         samples: int | None,
         length: int,
         packed: bool,
+        multiple: int,
         seed: int,
     ) -> None:
         self._conversations = conversations
         self._length = length
+        self._multiple = multiple
         self._rows: list[Sequence[int]] = []
         generator = numpy.random.default_rng(seed)
         while not self._rows or (samples is not None and len(self._rows) < samples):
             order = generator.permutation(conversations.indices)
             rows = [[index] for index in order.tolist()]
             if packed:
-                rows = _pack(order, conversations.sizes, length)
+                rows = _pack(order, padded_length(conversations.sizes, multiple), length)
             self._rows += rows
         self._rows = self._rows[:samples]
         self.per_pass = len(rows)
@@ -156,20 +160,24 @@ class InstructionSamples(torch.utils.data.Dataset):
         return len(self._rows)
 
     def __getitem__(self, sample: int) -> dict[str, Tensor]:
-        """Return `{tokens, labels, loss_mask, position_ids}`, each [sequence].
+        """Return `{tokens, labels, loss_mask, position_ids}`, each [sequence], and `padding`.
 
-        Positions count from a conversation's beginning.
+        Positions count from a conversation's beginning; `padding` is the number of tokens that
+        belong to none.
         """
         tokens = numpy.zeros(self._length, numpy.int64)
         loss_mask = numpy.zeros(self._length, bool)
         positions = numpy.arange(self._length)
         end = 0
+        num_tokens = 0
         for index in self._rows[sample]:
             start = end
-            end = start + int(self._conversations.sizes[index])
-            tokens[start:end] = self._conversations.tokens(index)
-            loss_mask[start:end] = self._conversations.loss_mask(index)
+            size = int(self._conversations.sizes[index])
+            end = start + padded_length(size, self._multiple)
+            tokens[start : start + size] = self._conversations.tokens(index)
+            loss_mask[start : start + size] = self._conversations.loss_mask(index)
             positions[end:] = numpy.arange(self._length - end)
+            num_tokens += size
         # the label of a position is the next token
         label_mask = numpy.append(loss_mask[1:], False).astype(numpy.float32)
         return {
@@ -177,6 +185,7 @@ class InstructionSamples(torch.utils.data.Dataset):
             "labels": torch.from_numpy(numpy.append(tokens[1:], 0)),
             "loss_mask": torch.from_numpy(label_mask),
             "position_ids": torch.from_numpy(positions),
+            "padding": torch.tensor(self._length - num_tokens),
         }
 
 

@@ -121,9 +121,13 @@ def manifest_path(prefix: str) -> Path:
 
 def token_count(prefix: str) -> int:
     """Return the number of tokens of a pair of files, by its index."""
+    return int(document_lengths(prefix).sum(dtype=numpy.int64))
+
+
+def document_lengths(prefix: str) -> Any:
+    """Return the tokens of each document of a pair of files, int32, by its index."""
     index = Path(f"{prefix}.idx")
-    lengths = numpy.fromfile(index, numpy.int32, _header(index)[3], offset=_HEADER.size)
-    return int(lengths.sum(dtype=numpy.int64))
+    return numpy.fromfile(index, numpy.int32, _header(index)[3], offset=_HEADER.size)
 
 
 def token_dtype(prefix: str) -> Any:

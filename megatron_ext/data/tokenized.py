@@ -16,6 +16,7 @@ from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.batch_rampup import BatchSchedule
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.data.blend import Blend, BlendedSamples
+from megatron_ext.data.padded_documents import PaddedDocuments, PaddedDocumentsConfig
 from megatron_ext.data.passes import Passes, ReadOnce
 from megatron_ext.data.sft import Conversations, InstructionSamples
 from megatron_ext.data.token_files import (
@@ -250,8 +251,14 @@ class _Documents:
         self._seed = recipe.training.seed
         self._cache = cache
         self._fingerprints = fingerprints
+        self._dataset_class: type[GPTDataset] = GPTDataset
+        self._multiple = recipe.document_multiple
+        config_class: Any = GPTDatasetConfig
+        if self._multiple > 1:
+            self._dataset_class = PaddedDocuments
+            config_class = partial(PaddedDocumentsConfig, document_multiple=self._multiple)
         self._config = partial(
-            GPTDatasetConfig,
+            config_class,
             random_seed=recipe.training.seed,
             sequence_length=recipe.data.seq_length,
             tokenizer=vocabulary,  # type: ignore[arg-type]
@@ -272,12 +279,15 @@ class _Documents:
         repetitions, in which a document may follow itself.
         """
         # the core identifies an index by the path of its files alone
-        cache = self._cache / self._fingerprints[prefix][:16]
+        name = self._fingerprints[prefix][:16]
+        if self._multiple > 1:
+            name += f"_padded_to_{self._multiple}"
+        cache = self._cache / name
         config = self._config(
             blend_per_split=[None, ([prefix], None), None], path_to_cache=str(cache)
         )
         dataset = BlendedMegatronDatasetBuilder(
-            GPTDataset, [0, None, 0], lambda: True, config
+            self._dataset_class, [0, None, 0], lambda: True, config
         ).build()[1]
         if dataset is None or not len(dataset):
             raise DataError(f"{prefix}.bin has too few tokens: a prediction needs two")
@@ -295,6 +305,7 @@ class _Conversations:
 
     def __init__(self, recipe: Recipe) -> None:
         self._data = recipe.data
+        self._multiple = recipe.document_multiple
         self._seed = recipe.training.seed
         self._tokenizer = tokenizer_path(recipe)
 
@@ -313,5 +324,6 @@ class _Conversations:
             samples,
             length,
             packed=self._data.reset_attention_mask,
+            multiple=self._multiple,
             seed=self._seed,
         )

@@ -16,11 +16,13 @@ _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 def initialize(parallel: Parallel, seed: int, timeout_minutes: float = 10) -> None:
     """Divide the processes into Megatron's groups and seed every generator (collective)."""
+    sizes = parallel.hierarchical_context_parallel_sizes
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_model_parallel_size,
         context_parallel_size=parallel.context_parallel_size,
+        hierarchical_context_parallel_sizes=None if sizes is None else list(sizes),
         # for what is not used here; each links all replicas with each other
         create_gloo_process_groups=False,
         distributed_timeout_minutes=timeout_minutes,  # type: ignore[arg-type]  # a timedelta takes fractions too

@@ -15,14 +15,26 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
+import psutil
 import torch
+from packaging.version import Version
 
 from galen.errors import DataError, UsageError
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.sections import CommunicationType, Parallel
+from megatron_ext.hardware import numa
 from megatron_ext.planner.gpus import peak_bf16_flops
 from megatron_ext.resilience.signals import allow_interrupt
 
 _APEX_KERNEL = "fused_weight_gradient_mlp_cuda"
+_PACKED_ATTENTION: dict[CommunicationType, str] = {
+    "p2p": "1.10",
+    "a2a": "2.10",
+    "all_gather": "2.15",
+    "a2a+p2p": "2.19",
+}
+"""First versions of Transformer Engine whose attention takes packed documents (thd layout), by the
+communication of context parallelism."""
 _BLOCKWISE_CUDA = (12, 9)
 """First CUDA version with GEMMs of FP8 blocks, which Transformer Engine checks in a forward."""
 
@@ -94,6 +106,13 @@ class Platform:
         )
 
     @property
+    def memory(self) -> int:
+        """Return the bytes of the device's memory, or the machine's."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.get_device_properties(self.device).total_memory)
+        return psutil.virtual_memory().total
+
+    @property
     def peak_memory(self) -> int:
         """Return the peak bytes that this process has allocated, on the device or the CPU."""
         if self.device.type == "cuda":
@@ -122,6 +141,8 @@ class Platform:
                 "training.cross_entropy_loss_fusion": run.training.cross_entropy_loss_fusion,
             }
             problems += [f"{key} needs a GPU" for key, is_set in device_settings.items() if is_set]
+        if self.transformer_engine and run.data.reset_attention_mask:
+            problems += _missing_packed_attention(run.parallel)
         if run.training.fp8_format and self.transformer_engine:
             problems += self._missing_fp8(run.training.fp8_recipe)
         if problems:
@@ -135,6 +156,9 @@ class Platform:
         settings = {
             "training.fp8_format": training.fp8_format is not None,
             "parallel.tp_comm_overlap": run.parallel.tp_comm_overlap,
+            "parallel.cp_comm_type other than all_gather": bool(
+                run.parallel.communication_types - {"all_gather"}
+            ),
             "optimizer.use_precision_aware_optimizer": run.optimizer.use_precision_aware_optimizer,
         }
         return [f"{key} needs Transformer Engine" for key, is_set in settings.items() if is_set]
@@ -158,6 +182,15 @@ class Platform:
                 " Hopper)"
             ]
         return []
+
+    def bind_cpus(self) -> str | None:
+        """Bind this process to the processors near its GPU; return them, None if there are none."""
+        if self.device.type != "cuda":
+            return None
+        gpu: Any = torch.cuda.get_device_properties(self.device)
+        if not hasattr(gpu, "pci_domain_id"):  # another build of PyTorch
+            return None
+        return numa.bind(f"{gpu.pci_domain_id:04x}:{gpu.pci_bus_id:02x}:{gpu.pci_device_id:02x}.0")
 
     def start_tp_overlap(self, run: Recipe, hidden_size: int) -> None:
         """Allocate Transformer Engine's buffers for tensor-parallel overlap, if the recipe asks."""
@@ -225,6 +258,21 @@ class Platform:
         """Leave the process group once all have come so far."""
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def _missing_packed_attention(parallel: Parallel) -> list[str]:
+    """Return which communication Transformer Engine's attention lacks for packed documents."""
+    from megatron.core.utils import get_te_version
+
+    problems = []
+    for name in sorted(parallel.communication_types):
+        minimum = _PACKED_ATTENTION[name]
+        if get_te_version() < Version(minimum):
+            problems.append(
+                f"parallel.cp_comm_type: {name} with data.reset_attention_mask needs Transformer"
+                f" Engine {minimum} or later (p2p any)"
+            )
+    return problems
 
 
 def _local_store() -> torch.distributed.TCPStore:

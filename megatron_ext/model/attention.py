@@ -58,30 +58,39 @@ class FusedCausalAttention(MegatronModule):
             attention_mask: must be None, the mask is causal.
             attn_mask_type: not used.
             attention_bias: must be None.
-            packed_seq_params: where the documents begin; a token attends to its own only.
+            packed_seq_params: where the documents begin; a token attends to its own only. Under
+                context parallelism, before they are divided among the processes.
         """
         assert attention_mask is None and attention_bias is None
-        if packed_seq_params is not None:
-            bounds = packed_seq_params.cu_seqlens_q.tolist()
-            contexts = [
-                self._attend(
-                    *(tensor[start:end].unsqueeze(1) for tensor in (query, key, value))
-                ).squeeze(1)
-                for start, end in itertools.pairwise(bounds)
-            ]
-            return torch.cat(contexts)
-        if not self.context_parallel:
-            return self._attend(query, key, value)
-        group = parallel_state.get_context_parallel_group()
-        key, value = (
-            gather_from_sequence_parallel_region(tensor, group=group) for tensor in (key, value)
-        )
-        return self._attend(
-            query,
-            key,
-            value,
-            _context_parallel_mask(query.size(0), group.rank(), group.size(), query.device),
-        )
+        rank = 0
+        ranks = 1
+        if self.context_parallel:
+            group = parallel_state.get_context_parallel_group()
+            rank = group.rank()
+            ranks = group.size()
+            key = gather_from_sequence_parallel_region(key, group=group)
+            value = gather_from_sequence_parallel_region(value, group=group)
+        if packed_seq_params is None:
+            return self._attend(query, key, value, self._mask(query, rank, ranks))
+        # [rank, tokens, heads, head size]
+        key = key.unflatten(0, (ranks, -1))
+        value = value.unflatten(0, (ranks, -1))
+        # of a document, each process has the same number of tokens
+        bounds = [bound // ranks for bound in packed_seq_params.cu_seqlens_q.tolist()]
+        contexts = []
+        for start, end in itertools.pairwise(bounds):
+            own = query[start:end].unsqueeze(1)
+            keys = key[:, start:end].flatten(0, 1).unsqueeze(1)
+            values = value[:, start:end].flatten(0, 1).unsqueeze(1)
+            context = self._attend(own, keys, values, self._mask(own, rank, ranks))
+            contexts.append(context.squeeze(1))
+        return torch.cat(contexts)
+
+    def _mask(self, query: Tensor, rank: int, ranks: int) -> Tensor | None:
+        """Return which of all processes' tokens those of this one may attend to, if several."""
+        if ranks == 1:
+            return None
+        return _context_parallel_mask(query.size(0), rank, ranks, self.window, query.device)
 
     def _attend(
         self, query_sbhd: Tensor, key_sbhd: Tensor, value_sbhd: Tensor, mask: Tensor | None = None
@@ -115,23 +124,44 @@ def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=2)
-def _context_parallel_mask(length: int, rank: int, ranks: int, device: torch.device) -> Tensor:
+def _context_parallel_mask(
+    length: int, rank: int, ranks: int, window: int | None, device: torch.device
+) -> Tensor:
     """Return [length, length x ranks], true where a token of this process may attend.
 
     The columns are the tokens of all processes, in rank order.
+
+    Args:
+        length: of this process's part of a sequence.
+        rank: of this process.
+        ranks: number of processes.
+        window: tokens that a token attends to, itself included; None for all before it.
+        device: of the mask.
     """
-    positions = [
-        context_parallel_positions(length * ranks, other, ranks, device) for other in range(ranks)
-    ]
-    return positions[rank][:, None] >= torch.cat(positions)[None, :]
+    bounds = torch.tensor([0, length * ranks], device=device)
+    positions = [context_parallel_positions(bounds, other, ranks) for other in range(ranks)]
+    distances = positions[rank][:, None] - torch.cat(positions)[None, :]
+    mask = distances >= 0
+    if window is not None:
+        mask &= distances < window
+    return mask
 
 
-def context_parallel_positions(length: int, rank: int, ranks: int, device: torch.device) -> Tensor:
-    """Return the positions of a sequence that a context-parallel process holds.
+def context_parallel_positions(bounds: Tensor, rank: int, ranks: int) -> Tensor:
+    """Return the positions of a row of documents that a context-parallel process holds.
 
-    The sequence is divided into twice as many chunks as processes; each process holds one from the
+    Each document is divided into twice as many chunks as processes; each process holds one from the
     front and the one that mirrors it, which balances the work of causal attention. Transformer
     Engine and Megatron's rotary embedding expect this order.
+
+    Args:
+        bounds: where each document begins and the last ends, all multiples of 2 x `ranks`.
+        rank: of the process.
+        ranks: number of processes.
     """
-    chunks = torch.arange(length, device=device).view(2 * ranks, -1)
-    return torch.cat([chunks[rank], chunks[2 * ranks - 1 - rank]])
+    lengths = bounds.diff()
+    starts = bounds[:-1].repeat_interleave(lengths)
+    chunk_lengths = (lengths // (2 * ranks)).repeat_interleave(lengths)
+    chunks = (torch.arange(len(starts), device=bounds.device) - starts) // chunk_lengths
+    is_own = (chunks == rank) | (chunks == 2 * ranks - 1 - rank)
+    return is_own.nonzero().flatten()

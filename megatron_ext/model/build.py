@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from megatron.core import __version__ as core_version
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import layers
+from packaging.version import Version
 from torch import Tensor
 
 from megatron_ext.config.architecture import Architecture
@@ -68,6 +70,9 @@ def build_model(
     """
     architecture = architecture.without_idle_window(seq_length)
     config = architecture.transformer_config(**platform.model_options, **options)
+    if isinstance(config.cp_comm_type, list) and Version(core_version) < Version("0.17"):
+        # which reads a layer's entry at its number, that begins at 1
+        config.cp_comm_type = [config.cp_comm_type[0], *config.cp_comm_type]
     stage = {"ignore_virtual": False, "vp_stage": vp_stage}
     with _gradient_fusion_without_apex():
         model = LanguageModel(

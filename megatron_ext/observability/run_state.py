@@ -13,6 +13,8 @@ from galen import json_file, lock, manifest
 from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.recipe import from_run
+from megatron_ext.observability import accounting, goodput
+from megatron_ext.observability.goodput import Goodput
 from megatron_ext.resilience import watchdog
 from megatron_ext.resilience.signals import STOPPED
 
@@ -26,7 +28,8 @@ STARTUP_TIMEOUT_SECONDS = 3600
 STALLED_SECONDS = 120
 STALLED_STEPS = 10
 """A phase that lasts longer than both (seconds, step times) is a stall."""
-_ROUTINE = ("train", "validation", "checkpoint", "checkpoint_published")
+_SAVES = ("checkpoint", "checkpoint_published")
+_ROUTINE = ("train", "validation", *_SAVES)
 """Kinds of records that are no events."""
 _TRAIN = ("step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second", "elapsed")
 
@@ -51,6 +54,8 @@ class RunState:
     """Step of the last complete checkpoint."""
     checkpoint_age: float | None
     """Seconds since it was written."""
+    goodput: Goodput | None
+    """Parts of the wall time; None for a run of a version that did not record them."""
 
     @property
     def step(self) -> int:
@@ -104,7 +109,7 @@ def read(folder: str | Path) -> RunState:
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():
         raise DataError(f"{folder} is not the folder of a pretraining run: recipe.yaml is missing")
-    total = from_run(folder / "recipe.yaml").training.train_iters
+    training = from_run(folder / "recipe.yaml").training
     records = _records(folder / LOG)
     train = [record for record in records if record["kind"] == "train"]
     status = _status(folder, train)
@@ -115,7 +120,7 @@ def read(folder: str | Path) -> RunState:
         checkpoint_age = time.time() - path.stat().st_mtime
     return RunState(
         folder=folder,
-        total=total,
+        total=training.train_iters,
         status=status.text,
         ended=status.ended,
         train=train,
@@ -123,6 +128,13 @@ def read(folder: str | Path) -> RunState:
         events=[record for record in records if record["kind"] not in _ROUTINE],
         checkpoint=checkpoint,
         checkpoint_age=checkpoint_age,
+        goodput=accounting.read(
+            folder,
+            training.save_interval,
+            checkpoint,
+            is_running=not status.ended,
+            saves=[record for record in records if record["kind"] in _SAVES],
+        ),
     )
 
 
@@ -151,6 +163,7 @@ def figures(state: RunState) -> dict[str, str]:
         shown["last checkpoint"] = (
             f"step {state.checkpoint}, {tqdm.format_interval(state.checkpoint_age or 0)} ago"
         )
+    shown["goodput"] = goodput.summary(state.goodput)
     if state.events:
         event = state.events[-1]
         shown["last event"] = f"{event['kind'].replace('_', ' ')} at step {event['step']}"
@@ -176,6 +189,8 @@ def _record(value: Any) -> dict[str, Any]:
         ValueError, TypeError: it lacks a field of its kind of record.
     """
     numbers = {"train": _TRAIN, "validation": ("step", "loss")}.get(value["kind"], ("step",))
+    if not isinstance(value["kind"], str):
+        raise TypeError("kind is not a text")
     if not all(isinstance(value.get(name), int | float) for name in numbers):
         raise ValueError("a number is missing")
     return value

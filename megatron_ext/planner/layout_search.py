@@ -9,6 +9,7 @@ from galen.errors import UsageError
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.sections import Parallel
 from megatron_ext.planner import memory_model, throughput_model
 from megatron_ext.planner.gpus import GpuSpec
 from megatron_ext.planner.memory_model import StageMemory
@@ -129,11 +130,10 @@ def candidates(architecture: Architecture, recipe: Recipe, gpu: GpuSpec) -> Iter
         chunks = [n for n in range(2, 11) if pipeline > 1 and layers % (pipeline * n) == 0]
         for virtual in (None, *chunks):
             parallel = dataclasses.replace(
-                recipe.parallel,
+                with_context(recipe.parallel, context),
                 tensor_model_parallel_size=tensor,
                 pipeline_model_parallel_size=pipeline,
                 virtual_pipeline_model_parallel_size=virtual,
-                context_parallel_size=context,
                 num_layers_in_first_pipeline_stage=None,
                 num_layers_in_last_pipeline_stage=None,
                 sequence_parallel=tensor > 1,
@@ -148,6 +148,16 @@ def candidates(architecture: Architecture, recipe: Recipe, gpu: GpuSpec) -> Iter
                 yield dataclasses.replace(recipe, parallel=parallel, training=training)
             except ValueError:  # the recipe's own checks refuse it
                 continue
+
+
+def with_context(parallel: Parallel, context: int) -> Parallel:
+    """Return a layout with another context parallel size, without keys that need the former."""
+    changes: dict[str, Any] = {"context_parallel_size": context}
+    if context == 1 or (
+        "a2a+p2p" in parallel.communication_types and context != parallel.context_parallel_size
+    ):
+        changes |= {"cp_comm_type": None, "hierarchical_context_parallel_sizes": None}
+    return dataclasses.replace(parallel, **changes)
 
 
 def overrides(recipe: Recipe, base: Recipe) -> list[str]:

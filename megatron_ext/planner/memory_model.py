@@ -305,12 +305,14 @@ def checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> float:
     return (BYTES[recipe.training.precision] + OPTIMIZER_STATE) * architecture.parameters
 
 
-def checkpoint_staging(architecture: Architecture, recipe: Recipe) -> float:
-    """Return the bytes of host memory that a process needs while it writes a checkpoint.
+def checkpoint_staging(architecture: Architecture, recipe: Recipe, gpus: int) -> float:
+    """Return the bytes of host memory that a process needs while it writes its largest checkpoint.
 
-    Megatron Core's `fully_reshardable` format, which lets the layout change, gathers in each
-    process its replicas' optimizer state.
+    Megatron Core's `fully_reshardable` format, of the last checkpoint, gathers in each process its
+    replicas' optimizer state. In `dp_reshardable` each process copies its own part.
     """
+    if recipe.training.dist_ckpt_optim_fully_reshardable == "never":
+        return checkpoint_bytes(architecture, recipe) / gpus
     stages = recipe.parallel.pipeline_model_parallel_size
     return OPTIMIZER_STATE * max(
         stage_parameters(architecture, recipe, stage) for stage in range(stages)

@@ -138,8 +138,8 @@ def _stage_time(
     tensor = parallel.tensor_model_parallel_size
     tokens = memory_model.micro_batch_tokens(recipe)
     layers = memory_model.stage_layers(recipe, architecture.num_layers)[stage]
-    # full recompute adds a second forward pass
-    passes = layers * (4 / 3 if training.recompute_granularity == "full" else 1.0)
+    # recompute adds a second forward pass
+    passes = layers + _fully_recomputed_layers(recipe, layers) / 3
     gemm_flops = 6 * architecture.layer_matrix_parameters * tokens / tensor
     attention_flops = architecture.attention_flops_per_token(recipe.data.seq_length) * tokens
     bf16_rate = efficiencies.gemm_bf16 * gpu.bf16_flops
@@ -170,6 +170,17 @@ def _stage_time(
         memory=traffic / (efficiencies.bandwidth * gpu.memory_bandwidth),
         communication=communication,
     )
+
+
+def _fully_recomputed_layers(recipe: Recipe, layers: int) -> int:
+    """Return how many of a stage's layers are recomputed: in blocks, the first of each chunk."""
+    training = recipe.training
+    if training.recompute_granularity != "full":
+        return 0
+    if training.recompute_method != "block":
+        return layers
+    chunks = recipe.parallel.virtual_pipeline_model_parallel_size or 1
+    return min(chunks * (training.recompute_num_layers or 1), layers)
 
 
 def _exposed(size: float, link: float, overlapped: bool, efficiencies: Efficiencies) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from galen.stop_signals import NAMES, StopSignals
 
 STOPPED = "stopped.json"
+TRIGGER_FILE = "trigger file"
 _SIGNALS = tuple(signal.Signals[name] for name in NAMES)
 _PROCESS_START = time.monotonic()
 
@@ -23,7 +24,7 @@ class PreemptionHandler:
         trigger_file: the run stops when this file appears.
     """
 
-    reasons = (*NAMES, "time limit", "trigger file")
+    reasons = (*NAMES, "time limit", TRIGGER_FILE)
 
     def __init__(self, exit_duration_in_mins: float | None, trigger_file: Path) -> None:
         self.deadline: float | None = None

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,12 @@ import torch
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue
 
 from galen.atomic import write_text
-from megatron_ext.checkpoint import checkpoint_folder, integrity
+from megatron_ext.checkpoint import checkpoint_folder, integrity, optimizer_buckets
+from megatron_ext.checkpoint.optimizer_buckets import (
+    DP_RESHARDABLE,
+    FULLY_RESHARDABLE,
+    BucketSlice,
+)
 from megatron_ext.checkpoint.sharded import ShardedWriter, writing
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.sections import Training
@@ -21,6 +27,8 @@ from megatron_ext.hardware import parallel_groups
 from megatron_ext.resilience.signals import block_signals
 from megatron_ext.training import training_state
 from megatron_ext.training.training_state import Progress, TrainState
+
+logger = logging.getLogger(__name__)
 
 Log = Callable[[str, int, dict[str, Any]], None]
 """Takes the kind of a record, the checkpoint's iteration, and the fields."""
@@ -81,26 +89,33 @@ class CheckpointWriter:
         self.is_first_rank = torch.distributed.get_rank() == 0
         self._log = log
         self._attempt = _new_attempt()
-        self._sharded = ShardedWriter()
+        self._sharded: dict[str, ShardedWriter] = {}
+        self._slices: list[BucketSlice] | None = None
+        self._slices_are_known = False
         self._queue = AsyncCallsQueue()
         self._pending: int | None = None
         self._stall = Stall()
 
-    def save(self, progress: Progress, train_state: TrainState) -> None:
+    def save(self, progress: Progress, train_state: TrainState, optimizer_format: str) -> None:
         """Write a checkpoint under its iteration's name.
 
         With `async_save`, only start writing, once the previous one is finished.
+
+        Args:
+            progress: of the run.
+            train_state: of this process.
+            optimizer_format: `fully_reshardable` or `dp_reshardable`.
         """
         self.finish(wait=True)
         self._stall = Stall()
         self._pending = progress.iteration
-        self._start(progress, train_state)
+        self._start(progress, train_state, optimizer_format)
         if self.training.async_save:
             self._record("checkpoint")
         else:
             self.finish(wait=True)
 
-    def _start(self, progress: Progress, train_state: TrainState) -> None:
+    def _start(self, progress: Progress, train_state: TrainState, optimizer_format: str) -> None:
         """Start the process that writes a checkpoint."""
         stall = self._stall
         folder = checkpoint_folder.partial_folder(
@@ -112,9 +127,15 @@ class CheckpointWriter:
                 folder.mkdir(parents=True)
             torch.distributed.barrier()
             training_state.gather_weights(train_state.model)
-            state = training_state.sharded_state(train_state, loading=False)
+            if optimizer_format == DP_RESHARDABLE and self._find_slices(train_state) is None:
+                optimizer_format = FULLY_RESHARDABLE
+            state = training_state.sharded_state(
+                train_state, loading=False, optimizer_format=optimizer_format
+            )
         with stall.phase("plan"):
-            request = self._sharded.save(state, folder, asynchronous=True)
+            # each plans for one structure
+            writer = self._sharded.setdefault(optimizer_format, ShardedWriter())
+            request = writer.save(state, folder, asynchronous=True)
         with stall.phase("fork"), block_signals():
             if request.preload_fn is not None:
                 request = request._replace(preload_fn=_timed(request.preload_fn, stall))
@@ -122,6 +143,23 @@ class CheckpointWriter:
         with stall.phase("publish"):
             if self.is_first_rank:
                 self._write_progress(folder, progress, train_state)
+                if optimizer_format == DP_RESHARDABLE:
+                    optimizer_buckets.write(folder, self._slices or [])
+
+    def _find_slices(self, train_state: TrainState) -> list[BucketSlice] | None:
+        """Return the shards of the weights in the optimizer's buckets, which stay where they are.
+
+        None if the optimizer cannot be saved as dp_reshardable.
+        """
+        if not self._slices_are_known:
+            self._slices = training_state.find_slices(train_state)
+            self._slices_are_known = True
+            if self._slices is None and self.is_first_rank:
+                logger.warning(
+                    "the optimizer's state is too small, or of a kind, to be saved as"
+                    " dp_reshardable; it is saved as fully_reshardable"
+                )
+        return self._slices
 
     def _write_progress(self, folder: Path, progress: Progress, train_state: TrainState) -> None:
         self.architecture.write(folder)

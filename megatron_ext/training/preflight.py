@@ -83,7 +83,14 @@ def _check_same_run(output: Path, run: Recipe) -> None:
     if not path.is_file():
         return
     identity = Identity(recipe.to_dict(run), may_change=recipe.resume_may_change(Recipe))
-    differences = identity.differences(Identity(recipe.to_dict(from_run(path))))
+    earlier = from_run(path)
+    differences = identity.differences(Identity(recipe.to_dict(earlier)))
+    if run.document_multiple != earlier.document_multiple:
+        differences.append(
+            f"data.pad_documents_to_multiple_of: {earlier.document_multiple} →"
+            f" {run.document_multiple} (2 x parallel.context_parallel_size where it is not set; 1"
+            " is no padding)"
+        )
     if not differences:
         return
     paths = ("data.train", "data.validation", "model.checkpoint")

@@ -30,6 +30,8 @@ class StepResult:
     """Mean over its tokens, in nats."""
     tokens: int
     """Tokens in the loss."""
+    padding: int
+    """Tokens that pad documents or sequences, as far as the dataset counts them."""
     stop_flags: list[float]
     """Sums of the processes' flags."""
     losses: list[Tensor]
@@ -91,7 +93,7 @@ class TrainStep:
             micro_batch_size=1 if self.packed else self.micro_batch_size,
             forward_only=forward_only,
         )
-        loss_sum, tokens, *summed_flags = self._sum_over_processes(reports, stop_flags)
+        loss_sum, tokens, padding, *summed_flags = self._sum_over_processes(reports, stop_flags)
         seconds = self._timer.take()
         if not forward_only:
             self._compute_seconds += seconds
@@ -103,19 +105,23 @@ class TrainStep:
         return StepResult(
             loss=loss_sum / tokens,
             tokens=int(tokens),
+            padding=int(padding),
             stop_flags=summed_flags,
             losses=[report["losses"] for report in reports],
         )
 
     def _sum_over_processes(
-        self, reports: list[dict[str, Tensor]], stop_flags: list[float]
+        self, reports: list[dict[str, Any]], stop_flags: list[float]
     ) -> list[float]:
-        """Return the loss, its number of tokens and the flags, summed; waits for the device."""
-        total = torch.zeros(2, dtype=torch.float64, device=self.platform.device)
+        """Return the loss, its tokens, padding and the flags, summed; waits for the device."""
+        total = torch.zeros(3, dtype=torch.float64, device=self.platform.device)
         # the other tensor-parallel ranks hold the same figures
         if parallel_state.get_tensor_model_parallel_rank() == 0:
             for report in reports:  # empty on all but the last pipeline stage
-                total += report["sums"]
+                total[:2] += report["sums"]
+                # context-parallel ranks hold parts of the same sequences
+                if parallel_state.get_context_parallel_rank() == 0:
+                    total[2] += report["padding"]
         flags = torch.tensor(stop_flags, dtype=torch.float64, device=self.platform.device)
         total = torch.cat([total, flags])
         torch.distributed.all_reduce(total)
@@ -128,27 +134,30 @@ class TrainStep:
 
         The function computes the loss from the last stage's output.
         """
-        batch = next(batches)
+        batch = dict(next(batches))  # an interleaved pipeline's chunks read the same
+        padding = batch.pop("padding", None)
         extra: dict[str, Any] = {}
+        bounds = None
         if self.packed:
-            batch, extra["packed_seq_params"] = pack_documents(batch, self.platform.device)
+            batch, extra["packed_seq_params"], bounds = pack_documents(batch, self.platform.device)
         # before the slice, whose result would no longer be in pinned memory
         batch = {
             name: tensor.to(self.platform.device, non_blocking=True)
             for name, tensor in batch.items()
         }
-        batch = context_parallel_slice(batch)
+        batch = context_parallel_slice(batch, bounds)
         self._timer.start()
         output = model(
             batch["tokens"], batch["position_ids"], None, labels=batch["labels"], **extra
         )
         self._timer.stop()
-        return output, partial(_loss, batch["loss_mask"], self.micro_batch_size)
+        tokens_of_padding = 0 if padding is None else int(padding.sum())
+        return output, partial(_loss, batch["loss_mask"], self.micro_batch_size, tokens_of_padding)
 
 
 def _loss(
-    loss_mask: Tensor, sequences: int, losses: Tensor
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    loss_mask: Tensor, sequences: int, padding: int, losses: Tensor
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Return the summed loss, its number of tokens, and both for the report.
 
     This is Megatron's per-token convention.
@@ -156,13 +165,14 @@ def _loss(
     Args:
         loss_mask: [batch, sequence], 1 where a label counts.
         sequences: number of them in the micro-batch.
+        padding: tokens of padding in the micro-batch, for the report.
         losses: [batch, sequence], cross entropy in nats.
     """
     by_sequence = (losses.float() * loss_mask).view(sequences, -1).sum(1)
     loss = by_sequence.sum()
     tokens = loss_mask.sum()
     sums = torch.stack([loss.detach(), tokens]).double()
-    report = {"sums": sums, "losses": by_sequence.detach()}
+    report = {"sums": sums, "padding": padding, "losses": by_sequence.detach()}
     return loss, tokens.to(torch.int), report
 
 

@@ -12,6 +12,7 @@ from megatron.core import parallel_state
 from galen.errors import DataError
 from galen.stop_signals import NAMES
 from megatron_ext.checkpoint import integrity
+from megatron_ext.checkpoint.optimizer_buckets import DP_RESHARDABLE, FULLY_RESHARDABLE
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.batch_rampup import BatchSchedule
 from megatron_ext.config.recipe import Recipe
@@ -20,7 +21,8 @@ from megatron_ext.data.passes import ReadOnce
 from megatron_ext.data.tokenized import Datasets
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.observability.metrics_logger import RunLog
-from megatron_ext.resilience.signals import PreemptionHandler
+from megatron_ext.observability.phase_clock import PhaseClock
+from megatron_ext.resilience.signals import TRIGGER_FILE, PreemptionHandler
 from megatron_ext.resilience.watchdog import Watchdog
 from megatron_ext.training import training_state
 from megatron_ext.training.checkpoint_writer import CheckpointWriter
@@ -42,6 +44,7 @@ class Trainer:
         progress: counters at the start.
         data: training and validation datasets.
         preemption: requests to stop early.
+        clock: divides the time of this process.
         log: rank 0's log, None on the others.
     """
 
@@ -55,6 +58,7 @@ class Trainer:
         progress: Progress,
         data: Datasets,
         preemption: PreemptionHandler,
+        clock: PhaseClock,
         log: RunLog | None,
     ) -> None:
         self.platform = platform
@@ -63,6 +67,7 @@ class Trainer:
         self.state = state
         self.data = data
         self.preemption = preemption
+        self.clock = clock
         self.log = log
         self.rank = torch.distributed.get_rank()
         self.checkpoints = Path(recipe.output) / "checkpoints"
@@ -78,6 +83,7 @@ class Trainer:
             limit=60 * recipe.resilience.distributed_timeout_minutes,
         )
         self.stragglers = StragglerReport(recipe.resilience.straggler_ratio)
+        self._pads = recipe.data.instruction or recipe.document_multiple > 1
         self.stop_reason: str | None = None
         self.validation_interrupted = False
         """Whether a request to stop came before the end of a validation."""
@@ -89,9 +95,8 @@ class Trainer:
         self.spike_detector = LossSpikeDetector(
             resilience.loss_spike_threshold, resilience.loss_spike_window, progress.recent_losses
         )
-        self.batches = self._batches(
-            self.data.train, progress.next_sample, self.recipe.data.num_workers
-        )
+        batches = self._batches(self.data.train, progress.next_sample, self.recipe.data.num_workers)
+        self.batches = self.clock.timed(batches, "data_wait")
 
     def run(self) -> str | None:
         """Train to the recipe's last step, with validations and checkpoints on the way.
@@ -105,6 +110,7 @@ class Trainer:
         options = self.recipe.training
         if options.manual_gc_interval:
             gc.disable()  # a collection on one process would make all others wait
+        self.clock.enter("train")
         if self._validation_is_missing():
             self._validate()
         if self.progress.iteration == 0 and not self.validation_interrupted:
@@ -115,20 +121,32 @@ class Trainer:
             last = step == options.train_iters
             if last or step % options.eval_interval == 0:
                 self._validate()
+            if self.stop_reason:
+                self.clock.write("stop", reason=self.stop_reason)
             if last or self.stop_reason or step % options.save_interval == 0:
-                self.save()
+                self.save(last or self.stop_reason == TRIGGER_FILE)
             self._run_periodic_tasks(step)
         self.watchdog.enter(self.progress.iteration, "checkpoint")
-        self.writer.finish(wait=True)
+        with self.clock.phase("checkpoint", line="checkpoint"):
+            self.writer.finish(wait=True)
+        self.clock.enter("shutdown")
         self.watchdog.close()
         finished = self.progress.iteration == options.train_iters
         return None if finished and not self.validation_interrupted else self.stop_reason
 
-    def save(self) -> None:
-        """Write a checkpoint of the current state."""
+    def save(self, last: bool) -> None:
+        """Write a checkpoint of the current state.
+
+        Args:
+            last: whether it is the run's last, or one that the user asked for.
+        """
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         self.progress.recent_losses = self.spike_detector.recent
-        self.writer.save(self.progress, self.state)
+        when = self.recipe.training.dist_ckpt_optim_fully_reshardable
+        gather = when == "always" or (last and when == "last")
+        optimizer_format = FULLY_RESHARDABLE if gather else DP_RESHARDABLE
+        with self.clock.phase("checkpoint", line="save"):
+            self.writer.save(self.progress, self.state, optimizer_format)
 
     def _step(self) -> list[float]:
         """Take one step, or skip it; return the sums of the processes' stop flags."""
@@ -160,6 +178,8 @@ class Trainer:
         progress.consumed_samples += batch_size
         progress.consumed_tokens += result.tokens
         progress.seconds += seconds
+        self.clock.step = progress.iteration
+        self.clock.write("step")
         self._log_step(result, grad_norm, batch_size, seconds)
         return result.stop_flags
 
@@ -216,6 +236,8 @@ class Trainer:
             self.log.rewind(progress.iteration)
             self.log.event("rolled_back", progress.iteration, record)
         reason = f"loss spike at step {step}: {result.loss:.3f}, median {median:.3f}"
+        self.clock.step = progress.iteration
+        self.clock.write("rollback")
         self._count_skipped(step - progress.iteration, reason)
         return True
 
@@ -238,7 +260,9 @@ class Trainer:
         progress = self.progress
         if not self.log or progress.iteration % self.recipe.training.log_interval:
             return
-        rate = batch_size * self.recipe.data.seq_length / seconds
+        tokens = batch_size * self.recipe.data.seq_length
+        rate = (tokens - result.padding) / seconds
+        padding = {"padding_fraction": result.padding / tokens} if self._pads else {}
         self.log.train(
             {
                 "step": progress.iteration,
@@ -249,6 +273,7 @@ class Trainer:
                 "consumed_samples": progress.consumed_samples,
                 "tokens": progress.consumed_tokens,
                 "tokens_per_second": rate,
+                **padding,
                 "mfu": self._mfu(rate),
                 "skipped_steps": progress.skipped_steps,
                 "elapsed": progress.seconds,
@@ -264,7 +289,8 @@ class Trainer:
 
     def _run_periodic_tasks(self, step: int) -> None:
         """Publish a written checkpoint, collect garbage, compare the processes' speed."""
-        self.writer.finish(wait=False)
+        with self.clock.phase("checkpoint"):
+            self.writer.finish(wait=False)
         gc_interval = self.recipe.training.manual_gc_interval
         if gc_interval and step % gc_interval == 0:
             gc.collect()
@@ -293,14 +319,17 @@ class Trainer:
         torch.distributed.broadcast_object_list(missing, src=0)
         return missing[0]
 
-    @torch.no_grad()
     def _validate(self) -> None:
+        if self.data.validation:
+            with self.clock.phase("validation", line="validation"):
+                self._log_validation()
+
+    @torch.no_grad()
+    def _log_validation(self) -> None:
         """Compute and log the loss of each source, always over the same sequences.
 
         A request to stop interrupts it and nothing is logged; the next start repeats it.
         """
-        if not self.data.validation:
-            return
         self.validation_interrupted = True
         for chunk in self.state.model:
             chunk.eval()

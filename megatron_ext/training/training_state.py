@@ -4,14 +4,15 @@
 """
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from megatron.core import tensor_parallel
-from megatron.core.dist_checkpointing import ShardedObject
+from megatron.core.dist_checkpointing import ShardedObject, ShardedTensor
 from megatron.core.dist_checkpointing.utils import force_all_tensors_to_non_fp8
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
@@ -21,18 +22,19 @@ from megatron.core.transformer import TransformerConfig
 from galen import json_file, random_states
 from galen.errors import DataError, one_line
 from megatron_ext.checkpoint import checkpoint_folder, fp8_history
-from megatron_ext.checkpoint.sharded import load_sharded
+from megatron_ext.checkpoint.optimizer_buckets import (
+    DP_RESHARDABLE,
+    FULLY_RESHARDABLE,
+    BucketSlice,
+)
+from megatron_ext.checkpoint.sharded import load_sharded, stored_slices
 from megatron_ext.hardware import parallel_groups
 from megatron_ext.model.build import LanguageModel
-from megatron_ext.training.optimizer import complete_groups
+from megatron_ext.training import bucket_slices
+from megatron_ext.training.optimizer import complete_groups, synchronize_offloaded
 
 STATE = "training_state.json"
-# Tensor, pipeline and data parallelism may change between save and load.
-_METADATA = {
-    "distrib_optim_sharding_type": "fully_reshardable",
-    "singleton_local_shards": False,
-    "chained_optim_avoid_prefix": True,
-}
+_METADATA = {"singleton_local_shards": False, "chained_optim_avoid_prefix": True}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -105,14 +107,26 @@ def load(folder: Path, train_state: TrainState) -> Progress:
     """
     saved = _saved(folder)
     same_layout = saved["layout"] == parallel_groups.parallel_sizes()
+    slices = stored_slices(folder)
+    optimizer_format = DP_RESHARDABLE
+    if slices is None or slices != find_slices(train_state):
+        optimizer_format = FULLY_RESHARDABLE
+    in_buckets = optimizer_format == DP_RESHARDABLE
     with torch.no_grad():
-        state = load_sharded(
-            sharded_state(train_state, loading=True, with_random=same_layout), folder
+        requested = sharded_state(
+            train_state,
+            loading=True,
+            optimizer_format=optimizer_format,
+            with_random=same_layout,
         )
+        state = load_sharded(requested, folder, None if in_buckets else slices)
         _repickle_fp8_history(state, folder)
         for name, chunk in zip(_chunk_names(train_state.model), train_state.model, strict=True):
             chunk.module.load_state_dict(state[name], strict=False)
+        if in_buckets:
+            _restore_steps(state["optimizer"])
         train_state.optimizer.load_state_dict(state["optimizer"])
+        synchronize_offloaded(train_state.optimizer)
         complete_groups(train_state.optimizer)
     train_state.scheduler.num_steps = 0  # loading adds to it
     try:
@@ -181,21 +195,71 @@ def gather_weights(model: Sequence[DistributedDataParallel]) -> None:
 
 
 def sharded_state(
-    train_state: TrainState, loading: bool, with_random: bool = True
+    train_state: TrainState, loading: bool, optimizer_format: str, with_random: bool = True
 ) -> dict[str, Any]:
-    """Return this process's sharded state, each shard with its offset in the global tensor."""
+    """Return this process's sharded state, each shard with its offset in the global tensor.
+
+    Args:
+        train_state: of this process.
+        loading: whether to load into it.
+        optimizer_format: `fully_reshardable` gathers the optimizer's state of all data-parallel
+            replicas (collective); `dp_reshardable` takes that of this process as it is.
+        with_random: include the random states.
+    """
     weights = _sharded_weights([chunk.module for chunk in train_state.model])
     optimizer = train_state.optimizer.sharded_state_dict(
         weights if len(train_state.model) > 1 else weights["model"],
         is_loading=loading,
-        metadata=dict(_METADATA),
+        metadata={**_METADATA, "distrib_optim_sharding_type": optimizer_format},
     )
+    if optimizer_format == DP_RESHARDABLE:
+        _clear_padding(optimizer)
     if loading and not _keeps_fp8_history(train_state.model[0].config):
         weights = {name: _without_extra_state(chunk) for name, chunk in weights.items()}
     state = {**weights, "optimizer": optimizer}
     if with_random:
         state["random"] = _sharded_random()
     return state
+
+
+def find_slices(train_state: TrainState) -> list[BucketSlice] | None:
+    """Return the shards of the weights in the optimizer's buckets (collective).
+
+    None if it cannot be saved in the format `dp_reshardable`.
+    """
+    weights = _sharded_weights([chunk.module for chunk in train_state.model])
+    return bucket_slices.find(train_state.optimizer, weights)
+
+
+def _bucket_parts(optimizer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the parts of the buckets in the optimizer's state."""
+    for index, by_dtype in optimizer["param_state"].items():
+        if isinstance(index, int):
+            for buckets in by_dtype.values():
+                yield from itertools.chain.from_iterable(buckets)
+
+
+def _clear_padding(optimizer: dict[str, Any]) -> None:
+    """Set the numbers between the weights to 0, so that equal states give equal files.
+
+    The core saves uninitialized memory there.
+    """
+    for part in _bucket_parts(optimizer):
+        if part["padding"].unwrap():
+            for tensor in part.values():
+                if isinstance(tensor, ShardedTensor):
+                    tensor.data.zero_()
+
+
+def _restore_steps(optimizer: dict[str, Any]) -> None:
+    """Put the loaded step count of PyTorch's Adam into each part of the buckets.
+
+    The core would overwrite it with the one from before the load.
+    """
+    step = optimizer["optimizer"]["param_groups"][0].get("step")
+    for part in _bucket_parts(optimizer):
+        if "step" in part:
+            part["step"] = torch.tensor(float(step))
 
 
 def _chunk_names(chunks: Sequence[Any]) -> list[str]:

@@ -2,6 +2,10 @@ import json
 
 import pytest
 
+from benchmarks import train_gpu
+from galen.errors import UsageError
+from galen.recipe import load
+from megatron_ext.config.recipe import Recipe
 from tests.conftest import run
 
 
@@ -9,7 +13,16 @@ from tests.conftest import run
 def test_figures_are_consistent_on_a_cpu(tmp_path):
     output = tmp_path / "result.json"
     run(
-        *("benchmarks/train_gpu.py", "--model", "tiny", "--precision", "fp32", "--layers", "2"),
+        *(
+            "benchmarks/train_gpu.py",
+            "--model",
+            "tiny",
+            "--precision",
+            "fp32",
+            "--layers",
+            "2",
+            "--fit",
+        ),
         *("--warm-up", "1", "--steps", "2", "--output", output),
     )
     result = json.loads(output.read_text())
@@ -22,3 +35,20 @@ def test_figures_are_consistent_on_a_cpu(tmp_path):
     assert result["model_tflops_per_gpu"] * 1e12 == pytest.approx(
         flops * result["tokens_per_second_per_gpu"]
     )
+
+
+def test_a_model_is_reduced_to_the_layers_that_fit(tmp_path):
+    layers = []
+    for gib in (80, 140):
+        recipe = load(
+            Recipe,
+            train_gpu.write_recipe(tmp_path, "llama_3_8b"),
+            [*train_gpu.PRECISIONS["fp8"], *train_gpu.LEAN],
+        )
+        assert recipe.training.fp8_param_gather
+        shape = train_gpu.architecture("llama_3_8b", None)
+        reduced = train_gpu.fitting_architecture(shape, recipe, 1, gib * 2**30)
+        layers.append(reduced.num_layers)
+    assert 8 < layers[0] < 20 and layers[1] == 32
+    with pytest.raises(UsageError, match="no layer fits into 4 GiB"):
+        train_gpu.fitting_architecture(shape, recipe, 1, 4 * 2**30)

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from checkpoints_convert import hf_to_megatron, megatron_to_nemo
+from tests.checkpoints_convert.buckets import with_optimizer
 from tests.checkpoints_convert.interop.test_megatron_lm_legacy import write_ranks
 from tests.conftest import ROOT, command
 
@@ -34,6 +35,7 @@ def inputs(make_model, tmp_path_factory):
     for name in ("architecture.json", "manifest.json", "run_config.yaml"):
         (base / "foreign" / "iter_0000000" / name).unlink()
     (base / "foreign" / "latest_checkpointed_iteration.txt").write_text("0")
+    with_optimizer(base / "megatron", base / "run")
     write_ranks(make_model("llama-2"), base / "legacy", 2, 1)
     return base
 
@@ -60,6 +62,7 @@ def killer():
         "hf_to_megatron": ["--hf", "hf"],
         "megatron_to_hf": ["--megatron", "megatron", "--max-shard-bytes", "60000"],
         "megatron_to_nemo": ["--megatron", "megatron"],
+        "reshard": ["--megatron", "run"],
         "nemo_to_megatron": ["--nemo", "nemo"],
         "legacy_to_megatron": ["--legacy", "legacy", "--tokenizer", "hf"],
         "register_checkpoint": ["--hf", "hf"],

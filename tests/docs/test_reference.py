@@ -25,6 +25,11 @@ def test_recipes_steps_readers_and_protocols(hook):
     assert all(f"| `{name}` |" in hook.protocols() for name in PROTOCOLS)
 
 
+def test_tasks_have_the_files_they_read(hook):
+    [row] = [line for line in hook.tasks().splitlines() if line.startswith("| `pubmedqa` |")]
+    assert row.endswith(" | `pubmedqa/ori_pqal.json`, `pubmedqa/test_ground_truth.json` |")
+
+
 def test_the_marker_of_each_page_is_replaced(hook):
     for page in (ROOT / "docs" / "reference").glob("*.md"):
         assert "<!--" not in hook.on_page_markdown(page.read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """The command as a user starts it, on a tiny random Llama."""
 
 import hashlib
+import html
 import json
 import logging
 import math
@@ -10,7 +11,8 @@ import subprocess
 
 import pytest
 
-from evaluation import run
+from evaluation import report, run
+from evaluation.reporting import results_table
 from evaluation.scoring.recipe import Recipe, check_recipe
 from evaluation.tasks.task import load as load_task
 from galen import manifest, recipe
@@ -368,3 +370,37 @@ def test_evaluate_returns_the_results(tiny_llama, data, tmp_path):
     )
     [results] = run.evaluate(options)
     assert results == json.loads((tmp_path / "scores" / "results.json").read_text())
+
+
+def test_truncated_prompts_are_counted(tiny_llama, data, tmp_path, capsys):
+    """In results, report and on resume: a prompt without its beginning is another question."""
+    path = data / "questions" / "test.jsonl"
+    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()[:4]]
+    for record in records[:2]:
+        record["context"] *= 40
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    for protocol in ("lm_eval", "meditron_zero_shot", "chat"):
+        output = tmp_path / protocol
+        options = Recipe(
+            model=[tiny_llama],
+            tasks=["mesh_topics"],
+            protocol=protocol,
+            data=data,
+            output=output,
+            device="cpu",
+            max_new_tokens=2 if protocol == "chat" else None,
+        )
+        [results] = run.evaluate(options)
+        assert results["tasks"]["mesh_topics"]["truncated_prompts"] == 2
+        marked = [
+            item["id"] for item in items_of(output, "mesh_topics") if "truncated_prompt" in item
+        ]
+        assert sorted(marked) == ["q0", "q1"]
+    (output / "results.json").unlink()
+    [resumed] = run.evaluate(options)
+    assert resumed["tasks"] == results["tasks"]
+    note = "2 of 4 prompts were truncated on the left to the model's context"
+    assert note in results_table.table(results, "heading")
+    report.main([str(output), "--output", str(tmp_path / "report.html")])
+    assert note in capsys.readouterr().out
+    assert note in html.unescape((tmp_path / "report.html").read_text("utf-8"))

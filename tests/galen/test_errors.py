@@ -15,7 +15,7 @@ def test_extras_are_installed_from_the_folder_and_never_by_name():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     paths = [path for room in ROOMS.split() for path in (ROOT / room).rglob("*.py")]
     named = set()
-    for path in [*paths, *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+    for path in [*paths, *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         text = path.read_text(encoding="utf-8")
         assert "pip install 'galen" not in text, path
         named |= set(re.findall(r"""\binstall\(["'](\w+)["']\)|'\.\[(\w+)\]'""", text))

@@ -64,6 +64,22 @@ def write(prefix: Path, documents: Iterable[Sequence[int]]) -> Path:
     return prefix
 
 
+def build_datasets(folder: Path, checkpoint: Path, prefix: Path, eod: int, *overrides: str):
+    """Return the datasets of the recipe, with one file for train and validation."""
+    from galen.recipe import load
+    from megatron_ext.config.recipe import Recipe
+    from megatron_ext.data import data_identity, tokenized
+    from megatron_ext.data.token_files import Vocabulary
+
+    file = folder / "r.yaml"
+    file.write_text(RECIPE.format(output=folder / "out", checkpoint=checkpoint, data=folder))
+    files = [f"data.train=[{prefix}]", f"data.validation=[{prefix}]"]
+    run = load(Recipe, file, [*files, *overrides])
+    fingerprints = {str(prefix): data_identity.fingerprint(str(prefix))}
+    vocabulary = Vocabulary(vocab_size=300, eod=eod)
+    return tokenized.build(run, vocabulary, folder / "cache", fingerprints)
+
+
 @pytest.fixture
 def group_of_one():
     """A process group of this process alone."""
@@ -195,3 +211,21 @@ def log(output: Path, kind: str) -> list[dict]:
 
 def losses(output: Path, kind: str = "train") -> list[float]:
     return [record["loss"] for record in log(output, kind)]
+
+
+def goodput(output: Path):
+    """Return a run's goodput, after a comparison of the sum of its parts with the clock."""
+    from megatron_ext.observability import run_state
+
+    found = run_state.read(output).goodput
+    lines = [json.loads(line) for line in (output / "goodput.jsonl").read_text().splitlines()]
+    wall = lines[-1]["time"] - lines[0]["began"]
+    outside = found.starts[0].parts["queue"] + found.starts[0].startup.get("launch", 0.0)
+    if found.starts[-1].cause == "finished":
+        assert found.seconds == pytest.approx(wall + outside, rel=0.01)
+    else:  # of a killed start, from its last line to its end
+        assert found.seconds >= 0.99 * (wall + outside)
+    assert found.seconds == pytest.approx(found.ended - found.began)
+    assert found.parts["unknown"] <= 0.01 * found.seconds
+    assert found.damaged_lines == 0
+    return found

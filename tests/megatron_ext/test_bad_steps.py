@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import import_model
-from tests.megatron_ext.conftest import log, write
+from tests.megatron_ext.conftest import goodput, log, write
 
 RECIPE = """
 output: {output}
@@ -128,3 +128,6 @@ def test_a_spike_rolls_back_and_skips_the_window(pretrain_forked, checkpoint, mi
         "progress"
     ]
     assert state["skipped_samples"] == 40
+    found = goodput(output)
+    assert (found.lost_steps, found.starts[0].rollbacks) == (4, 1)  # 17 to 20
+    assert found.parts["lost"] > 0

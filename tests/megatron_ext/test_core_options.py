@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 import torch
+from megatron.core import utils as core_utils
 from megatron.core.optimizer import OptimizerConfig
+from packaging.version import Version
 
 from galen.errors import UsageError
 from galen.recipe import load
@@ -108,7 +110,11 @@ def recipe(tmp_path):
         ),
         (
             ["parallel.context_parallel_size=4", "training.cross_entropy_loss_fusion=true"],
-            {"context_parallel_size": 4, "cross_entropy_loss_fusion": True},
+            {"context_parallel_size": 4, "cross_entropy_loss_fusion": True, "cp_comm_type": None},
+        ),
+        (
+            ["parallel.context_parallel_size=2", f"parallel.cp_comm_type=[{'p2p,' * 29}a2a]"],
+            {"cp_comm_type": [*["p2p"] * 29, "a2a"]},
         ),
     ],
 )
@@ -164,6 +170,10 @@ def test_optimizer_options(recipe):
             "optimizer.use_precision_aware_optimizer needs Transformer Engine",
         ),
         (
+            "parallel.context_parallel_size=2 parallel.cp_comm_type=a2a",
+            "parallel.cp_comm_type other than all_gather needs Transformer Engine",
+        ),
+        (
             "optimizer.optimizer_cpu_offload=true optimizer.use_precision_aware_optimizer=true",
             "optimizer.optimizer_cpu_offload needs a GPU",
         ),
@@ -181,6 +191,33 @@ def test_the_cpu_platform_refuses_by_name(recipe, override, message):
     with pytest.raises(UsageError) as error:
         platform.check(recipe(*override.split(" ")))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "comm_type", "refused"),
+    [
+        ("2.9", "null", False),
+        ("2.9", "p2p", False),
+        ("2.9", "a2a", True),
+        ("2.14", "all_gather", True),
+        ("2.15", "all_gather", False),
+    ],
+)
+def test_communication_of_packed_documents_needs_a_version(
+    recipe, monkeypatch, version, comm_type, refused
+):
+    monkeypatch.setattr(core_utils, "get_te_version", lambda: Version(version))
+    platform = platforms.Platform(
+        device=torch.device("cuda", 0), backend="nccl", transformer_engine=True
+    )
+    context = ["parallel.context_parallel_size=3", f"parallel.cp_comm_type={comm_type}"]
+    platform.check(recipe(*context))
+    packed = recipe(*context, "data.reset_attention_mask=true")
+    if not refused:
+        platform.check(packed)
+        return
+    with pytest.raises(UsageError, match=f"{comm_type} with data.reset_attention_mask needs"):
+        platform.check(packed)
 
 
 SCHEDULES = {

@@ -58,7 +58,13 @@ def test_plan(checkpoint, data, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "name",
-    ["recipe.yaml", "log.jsonl", "stopped.json", "checkpoints/latest_checkpointed_iteration.txt"],
+    [
+        "recipe.yaml",
+        "log.jsonl",
+        "goodput.jsonl",
+        "stopped.json",
+        "checkpoints/latest_checkpointed_iteration.txt",
+    ],
 )
 def test_monitor(run_folder, name, tmp_path, capsys):
     for what in each_damaged(run_folder, [name]):

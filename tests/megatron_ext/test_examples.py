@@ -75,6 +75,10 @@ def test_every_layout_fits(model, layout, gpus):
             True,
         )
     assert optimizer.data_parallel_config(recipe).fp8_param_gather == layout.endswith("fp8")
+    # a replica sums the gradients of many micro-batches
+    assert optimizer.data_parallel_config(recipe).grad_reduce_in_fp32
+    if recipe.parallel.tp_comm_overlap:
+        assert recipe.training.micro_batch_size * recipe.data.seq_length >= 4096
 
 
 def test_every_file_is_tested():

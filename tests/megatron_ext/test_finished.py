@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from galen import manifest
-from tests.megatron_ext.conftest import losses
+from tests.megatron_ext.conftest import goodput, losses
 
 
 @pytest.mark.multiprocess
@@ -13,10 +13,16 @@ def test_a_finished_run_is_skipped_or_refused_to_another(pretrain_forked, alone)
     output = alone
     for record in manifest.read(output, "pretrain")["outputs"]:
         assert manifest.sha256(output / record["path"]) == record["sha256"]
-    before = (output / "log.jsonl").read_bytes()
+    found = goodput(output)
+    assert [start.cause for start in found.starts] == ["finished"]
+    assert found.starts[0].saves == 1 and found.lost_steps == 0
+    used = ("training", "startup", "data_wait", "checkpoint", "validation")
+    assert min(found.parts[part] for part in used) > 0
+    names = ("log.jsonl", "goodput.jsonl")
+    before = [(output / name).read_bytes() for name in names]
     codes, written = pretrain_forked(1, output=output, check=False)
     assert codes == [0] and "already complete" in written
-    assert (output / "log.jsonl").read_bytes() == before
+    assert [(output / name).read_bytes() for name in names] == before
     codes, written = pretrain_forked(1, "optimizer.lr=0.5", output=output, check=False)
     assert codes == [2]
     assert "optimizer.lr: 0.001 → 0.5" in written and "moved" not in written

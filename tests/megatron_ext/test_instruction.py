@@ -116,7 +116,7 @@ def test_each_conversation_comes_once_a_pass_and_labels_are_the_next_tokens(mode
     from megatron_ext.data.sft import Conversations, InstructionSamples
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
-    dataset = InstructionSamples(conversations, 8, LENGTH, packed, seed=1)
+    dataset = InstructionSamples(conversations, 8, LENGTH, packed, 1, seed=1)
     seen = [index for row in dataset._rows for index in row]
     assert sorted(seen[:8]) == list(range(8)) and len(dataset) == 8
     assert packed == any(len(row) > 1 for row in dataset._rows)
@@ -154,7 +154,7 @@ def alone(learn):
     return learn(1)
 
 
-def expected_loss(model, chats, samples, packed, count=8):
+def expected_loss(model, chats, samples, packed, count=8, multiple=1):
     """Return Hugging Face's mean loss of all answer tokens in a step, and their number.
 
     When packed, some samples occur twice to fill it.
@@ -162,7 +162,8 @@ def expected_loss(model, chats, samples, packed, count=8):
     from megatron_ext.data.sft import Conversations, InstructionSamples
 
     conversations = Conversations(str(chats), model / "tokenizer.json", LENGTH)
-    rows = InstructionSamples(conversations, count, LENGTH, packed, seed=1234)._rows
+    dataset = InstructionSamples(conversations, count, LENGTH, packed, multiple, seed=1234)
+    rows = dataset._rows
     batch = collate([samples[index] for row in rows for index in row])
     labels = batch.pop("labels")
     with torch.no_grad():
@@ -172,19 +173,24 @@ def expected_loss(model, chats, samples, packed, count=8):
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("packed", [False, True])
-def test_both_paths_have_the_same_loss(learn, alone, model, chats, samples, packed):
+@pytest.mark.parametrize("context", [None, 1, 2], ids=["unpacked", "packed", "packed CP2"])
+def test_both_paths_have_the_same_loss(learn, alone, model, chats, samples, context):
     """Eight conversations in a step, in sequences of their own or packed.
 
     The loss is the mean over all answer tokens, as in finetune/.
     """
-    expected, tokens = expected_loss(model, chats, samples, packed)
-    output = learn(1, "data.reset_attention_mask=true") if packed else alone
+    packed = context is not None
+    multiple = 4 if context == 2 else 1
+    expected, tokens = expected_loss(model, chats, samples, packed, multiple=multiple)
+    output = alone
+    if packed:
+        layout = f"parallel.context_parallel_size={context}"
+        output = learn(context, "data.reset_attention_mask=true", layout)
     first = log(output, "train")[0]
     assert first["loss"] == pytest.approx(expected, rel=1e-6) and first["tokens"] == tokens
     before = log(output, "validation")[0]
     # which reads each conversation once
-    expected, tokens = expected_loss(model, chats, samples, packed, None)
+    expected, tokens = expected_loss(model, chats, samples, packed, None, multiple)
     assert before["loss"] == pytest.approx(expected, rel=1e-6) and before["tokens"] == tokens
 
 

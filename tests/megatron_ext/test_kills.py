@@ -9,13 +9,14 @@ imported the libraries.
 import contextlib
 import itertools
 import os
+import re
 
 import psutil
 import pytest
 
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.checkpoint.torch_dist import TorchDist
-from tests.megatron_ext.conftest import RECIPE
+from tests.megatron_ext.conftest import RECIPE, goodput, log
 from tests.megatron_ext.kills import LATE, assert_same_losses, await_moment, new_random, rewind
 
 KILLS = int(os.environ.get("GALEN_KILLS", "5"))
@@ -46,6 +47,7 @@ def test_many_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, chec
     recipe.write_text(RECIPE.format(output=killed, checkpoint=checkpoint, data=data))
 
     done = 0
+    starts = []
     while done < len(MOMENTS):
         torchrun = done >= BY_THEMSELVES
         started = start_forked(2, recipe, *ARGUMENTS, torchrun=torchrun)
@@ -60,6 +62,7 @@ def test_many_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, chec
         assert not psutil.wait_procs([*ranks, *others], timeout=300)[1], (
             "processes outlive the one that started them"
         )
+        starts += steps_of_start(killed, written)
         if any(codes):
             assert ranks, written[-3000:]
             done += 1
@@ -68,6 +71,8 @@ def test_many_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, chec
 
     codes, written = start_forked(2, recipe, *ARGUMENTS).wait()
     assert codes == [0, 0], written[-3000:]
+    starts += steps_of_start(killed, written)
+    assert_lost_steps(killed, starts)
     assert_same_losses(killed, undisturbed)
     expected, found = tensors(undisturbed), tensors(killed)
     assert expected.keys() == found.keys() and any(
@@ -75,6 +80,31 @@ def test_many_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, chec
     )
     for name in expected:
         assert found[name].equal(expected[name]), name
+
+
+def steps_of_start(output, written):
+    """Return the step from which a start resumed and its last step, as [pair].
+
+    Empty when it did not come so far.
+    """
+    if "parameters on cpu" not in written:
+        return []
+    resumed = re.search(r"resuming from step (\d+)", written)
+    first = int(resumed[1]) if resumed else 0
+    return [(first, max([first, *(record["step"] for record in log(output, "train"))]))]
+
+
+def assert_lost_steps(output, starts):
+    """Compare the lost steps of the goodput with those of the log when each start ended."""
+    expected = 0
+    for (first, last), (resumed, _) in itertools.pairwise(starts):
+        assert resumed >= first, "kills damage no checkpoint"
+        expected += max(0, last - resumed)
+    found = goodput(output)
+    # a kill of rank 0 can hit it between the two files
+    assert abs(found.lost_steps - expected) <= len(starts)
+    assert found.parts["lost"] > 0
+    assert {start.cause for start in found.starts} <= {"crash", "finished"}
 
 
 def tensors(output):

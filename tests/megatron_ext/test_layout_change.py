@@ -9,6 +9,8 @@ import shutil
 
 import pytest
 
+from checkpoints_convert import reshard
+from megatron_ext.checkpoint import checkpoint_folder, optimizer_buckets
 from tests.megatron_ext.conftest import log
 
 RECIPE = """
@@ -36,13 +38,17 @@ optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2, adam_eps: 1e-3}}
 # rounding of gradients near zero shows in the losses, by up to 2e-6. With this one all layouts
 # agree to 6e-8.
 PIPELINE = "parallel.pipeline_model_parallel_size=2"
+BUCKETS = "training.dist_ckpt_optim_fully_reshardable=never"
 LAYOUTS = [
-    (2, ["parallel.tensor_model_parallel_size=2", "training.micro_batch_size=4"]),
-    (2, [PIPELINE, "parallel.virtual_pipeline_model_parallel_size=2"]),
-    (4, [PIPELINE]),
+    (2, ["parallel.tensor_model_parallel_size=2", "training.micro_batch_size=4", BUCKETS]),
+    (2, [PIPELINE, "parallel.virtual_pipeline_model_parallel_size=2", BUCKETS]),
+    (4, [PIPELINE, BUCKETS]),
     (2, ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"]),
-    (2, ["training.micro_batch_size=1"]),
+    (2, ["training.micro_batch_size=1", BUCKETS]),
 ]
+IN_BUCKETS = [BUCKETS in options for _, options in LAYOUTS]
+RESHARDED = 2
+"""Of the checkpoints in buckets, the one that is converted before the next start."""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,11 @@ def test_a_layout_change_keeps_the_losses(tmp_path, pretrain_forked, other):
             "exit_code": 75,
         }
         assert not (changing / "stop").exists()
+        saved = checkpoint_folder.newest(changing / "checkpoints")
+        assert (saved / optimizer_buckets.NAME).exists() == IN_BUCKETS[stops]
+        if stops == RESHARDED:
+            original = (changing / "checkpoints").rename(tmp_path / "original")
+            reshard.main(["--megatron", str(original), "--output", str(changing / "checkpoints")])
     pretrain_forked(1, output=changing, recipe=RECIPE)
     assert not (changing / "stopped.json").exists()
     for expected, found in zip(steps, log(changing, "train"), strict=True):

@@ -18,6 +18,7 @@ from megatron_ext import monitor
 from megatron_ext.observability import run_state
 from tests.conftest import ROOT, command, run
 from tests.megatron_ext.conftest import RECIPE
+from tests.megatron_ext.observability.test_accounting import Run
 
 
 def record(step, **changed):
@@ -228,3 +229,38 @@ def test_a_stalled_run(folder):
         "stalled: all processes have been in 'forward and backward' for 4 minutes",
         False,
     )
+
+
+def test_goodput(folder, tmp_path):
+    html, figures = tmp_path / "goodput.html", tmp_path / "goodput.json"
+    options = ("--goodput-html", html, "--goodput-json", figures)
+    printed = run("-m", "megatron_ext.monitor", folder, *options).stdout
+    assert printed.count("goodput unknown") == 2 and "Goodput: unknown" in html.read_text()
+    assert json.loads(figures.read_text())["goodput"] is None
+    assert "goodput unknown" in monitor.line(run_state.read(folder))
+
+    simulated = Run(folder)
+    simulated.start(0)
+    simulated.steps(20)
+    simulated.save()
+    simulated.steps(30)
+    simulated.write("end", reason="failed", detail="DataError: <b>rank 3</b>")
+    simulated.wait(60)
+    simulated.start(20)
+    simulated.steps(30)
+    with (folder / "log.jsonl").open("a") as file:
+        phases = {"gather": 0.5, "wait": 1.5}
+        save = {"kind": "checkpoint", "step": 20, "checkpoint_stall": 2.0, "phases": phases}
+        file.write("\n" + json.dumps(save) + "\n")
+    text = (folder / "log.jsonl").read_text().replace('{"kind": "tra\n', "")
+    (folder / "log.jsonl").write_text(text)
+    assert monitor.main([str(folder), *map(str, options)]) == 0
+    found = json.loads(figures.read_text())
+    assert sum(found["parts"].values()) == pytest.approx(found["wall_seconds"])
+    assert found["goodput"] == pytest.approx(22.5 / (60 + 40 + 2 + 60))
+    assert (found["lost_steps"], found["stall_phases"]) == (10, phases)
+    assert found["save_interval"]["failures"] == 1
+    shown = html.read_text()
+    assert "&lt;b&gt;rank 3&lt;/b&gt;" in shown and "<b>rank" not in shown
+    assert "at least" in shown and "20 to 30" in shown and shown.count("<svg") == 1
+    assert "goodput 13.9% (start-up 37.0%, idle 37.0%" in monitor.line(run_state.read(folder))

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, command
-from tests.megatron_ext.conftest import RECIPE, log, write
+from tests.megatron_ext.conftest import RECIPE, goodput, log, write
 from tests.megatron_ext.kills import assert_same_losses
 
 LONG = [
@@ -60,6 +60,9 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
     assert codes == [75, 75], written[-3000:]
     stopped = json.loads((output / "stopped.json").read_text())
     assert stopped["reason"] == number.name
+    found = goodput(output)
+    assert [start.cause for start in found.starts] == ["preemption signal"]
+    assert (found.lost_steps, found.starts[0].saves) == (0, 1)
     last_checkpoint = output / "checkpoints" / f"iter_{stopped['iteration']:07d}"
     assert (last_checkpoint / "manifest.json").is_file()
     assert f"({number.name}), checkpoint written: {last_checkpoint}; to resume: " in written
@@ -185,7 +188,7 @@ def test_a_time_limit(pretrain_forked, tmp_path):
 
 @pytest.mark.multiprocess
 def test_a_process_that_hangs_is_named(start):
-    run, _ = start("resilience.distributed_timeout_minutes=0.15")
+    run, output = start("resilience.distributed_timeout_minutes=0.15")
     os.kill(run.pids[1], signal.SIGSTOP)
     deadline = time.monotonic() + 300
     while "it waits for" not in run.written.read_text() and time.monotonic() < deadline:
@@ -194,11 +197,14 @@ def test_a_process_that_hangs_is_named(start):
     codes, written = run.wait()
     assert codes == [1, -signal.SIGKILL]
     assert f"it waits for rank 1 on {os.uname().nodename} (process {run.pids[1]})" in written
+    found = goodput(output)
+    assert [start.cause for start in found.starts] == ["watchdog time-out"]
+    assert found.parts["training"] < 0.5 and found.parts["lost"] > 60 * 0.15 - 1
 
 
 @pytest.mark.multiprocess
 def test_a_killed_process_is_named(start):
-    run, _ = start()
+    run, output = start()
     os.kill(run.pids[1], signal.SIGKILL)
     codes, written = run.wait()
     assert codes == [1, -signal.SIGKILL], written[-3000:]
@@ -207,6 +213,10 @@ def test_a_killed_process_is_named(start):
         and "most likely for lack of memory" in written
     )
     assert "Traceback" not in written
+    found = goodput(output)
+    assert [start.cause for start in found.starts] == ["crash"]
+    assert f"rank 1 (process {run.pids[1]}) of the run has ended" in found.starts[0].detail
+    assert found.lost_steps == log(output, "train")[-1]["step"]  # there is no checkpoint
 
 
 @pytest.mark.multiprocess

@@ -12,7 +12,8 @@ import json
 import psutil
 import pytest
 
-from tests.megatron_ext.conftest import RECIPE
+from megatron_ext.checkpoint import checkpoint_folder
+from tests.megatron_ext.conftest import RECIPE, goodput
 from tests.megatron_ext.kills import assert_same_losses, await_moment, last_step, new_random
 
 STEPS = 200
@@ -62,6 +63,21 @@ def is_rank(process, recipe):
     return False
 
 
+def assert_goodput(output, lost_steps):
+    """Compare the goodput with the causes of the ends, and the lost steps of each start."""
+    found = goodput(output)
+    causes = ["crash", "time limit", "node failure", "finished"]
+    assert [start.cause for start in found.starts] == causes, found.starts
+    for start, expected in zip(found.starts, lost_steps, strict=True):
+        # a kill can hit rank 0 between the two files
+        assert abs(start.lost_steps - expected) <= 1, (start, expected)
+    assert lost_steps[1] == found.starts[1].lost_steps == 0
+    for start in found.starts[1:]:  # Slurm starts no job within two minutes of its requeue
+        assert 60 < start.parts["queue"] < 600
+        assert start.startup["launch"] > 0 and start.parts["idle"] < 60
+    assert found.parts["lost"] > 0 and found.save_interval.failures == 2
+
+
 @pytest.mark.slow
 def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, start_forked):
     """One job survives a bad node, a killed process, the time limit and a dead node.
@@ -98,6 +114,10 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
             job, f"{why} queues it again", lambda job: int(job["Restarts"]) > restarts, describe
         )
 
+    def steps_after_checkpoint():
+        """Return the steps that the next start does again."""
+        return last_step(output) - checkpoint_folder.latest_iteration(output / "checkpoints")
+
     overrides = [
         f"training.train_iters={STEPS}",
         "training.save_interval=10",
@@ -128,6 +148,7 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
     assert await_moment("step", output, seeded, describe)
     seeded.choice(training(recipe)).kill()
     is_queued_again(restarts, "a killed process")
+    lost_steps = [steps_after_checkpoint()]
 
     restarts = goes_on()
     before_limit = last_step(output)
@@ -138,6 +159,7 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
         cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=5")
         cluster.until(job, "the signal", lambda _: "the time limit is near" in describe(), describe)
     is_queued_again(restarts, "the time limit")
+    lost_steps.append(steps_after_checkpoint())
     cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=120")
     assert "the run was asked to stop early" in describe() and "restarting" in describe()
     assert before_limit <= last_step(output) < STEPS
@@ -153,6 +175,7 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
     # what a site's health check does; Slurm finds out by itself, but takes minutes
     cluster.command("scontrol", "update", f"NodeName={second}", "State=DOWN", "Reason=it died")
     is_queued_again(restarts, "the dead node")
+    lost_steps.append(steps_after_checkpoint())
     done = cluster.wait(job, describe)
     assert done["JobState"] == "COMPLETED", describe()
     assert second not in cluster.command("scontrol", "show", "hostnames", done["NodeList"]).split()
@@ -162,5 +185,6 @@ def test_until_the_last_step(cluster, contained, tmp_path, checkpoint, data, sta
     # the nodes met, whatever the container told them of their places
     assert "all-reduce between two nodes" in describe()
     assert (output / "manifest.json").is_file()
+    assert_goodput(output, [*lost_steps, 0])
     cluster.start_node(second)
     cluster.command("scontrol", "update", f"NodeName={second}", "State=RESUME")

@@ -3,7 +3,12 @@
 import re
 from collections.abc import Iterator
 
-from evaluation.scoring.answer_extraction import languages, qualifiers, verdicts
+from evaluation.scoring.answer_extraction import (
+    languages,
+    qualifiers,
+    reservations,
+    verdicts,
+)
 from evaluation.scoring.answer_extraction.choices import Choice, ChoiceReader
 from evaluation.scoring.answer_extraction.declarations import (
     Certainty,
@@ -29,8 +34,8 @@ _AGAINST = re.compile(rf"{pattern(languages.NOT, languages.WRONG)}|[❌✗✘❎
 _BUT_NOT = re.compile(
     r"(?<!\w)(?:but|although|though|however),? (?:it|this|that) (?:is|was|does)(?: not|n't)", _FLAGS
 )
-_REFUSAL = re.compile(pattern(languages.REFUSAL), _FLAGS)
-_CONDITION = re.compile(pattern(languages.CONDITION), _FLAGS)
+_REFUSAL = re.compile(pattern(reservations.REFUSAL), _FLAGS)
+_CONDITION = re.compile(pattern(reservations.CONDITION), _FLAGS)
 _IS_OPTION = re.compile(
     rf"{pattern(languages.COPULA)}[ \t]*(?:an? |the |la |le |el |o |a )?[{SIGNS}][ \t]*[.。(]",
     _FLAGS,

@@ -152,6 +152,7 @@ FAULTS = [
     (500,),
     (502,),
     (503,),
+    (524,),
     (529,),
     broken,
     dropped,
@@ -166,12 +167,14 @@ FAULTS = [
 ]
 
 
-def test_faults_are_overcome_and_change_no_score(ask, server, tmp_path):
+def test_faults_are_overcome_and_change_no_score(ask, server, tmp_path, caplog):
     options = ["--protocol", "meditron_cot", "--max-new-tokens", "5"]
     ask("clean", *options)
     server.faults = list(FAULTS)
     ask("faulty", *options)
     assert server.faults == []
+    [first, *_] = [record.message for record in caplog.records if "attempt" in record.message]
+    assert first.endswith("; attempt 2 of 6 in 0 s")
     assert samples_of(tmp_path / "faulty") == samples_of(tmp_path / "clean")
     entry = results_of(tmp_path / "faulty")["endpoint"]
     assert entry["retries"] == len(FAULTS) and entry["requests"] == 9
@@ -224,6 +227,39 @@ def test_no_quota_is_not_waited_for(ask, server):
     server.faults = [lambda handler: handler.reply(content, 429, {"Retry-After": "99"})] * 9
     with pytest.raises(DataError, match="insufficient_quota"):
         ask("scores", "--protocol", "meditron_cot", "--concurrency", "1")
+
+
+def test_an_echo_of_other_tokens_is_refused(ask, server, monkeypatch, tiny_llama):
+    """Each of them shifts the tokens that are scored, or adds some."""
+    echo = server.echo
+    options = ["--protocol", "lm_eval", "--route", "completions"]
+    with_ids = [*options, "--tokenizer", str(tiny_llama)]
+    for ids in ((lambda ids: [0, *ids]), (lambda ids: [*ids, 5])):
+        monkeypatch.setattr(server, "echo", lambda prompt, ids=ids: echo(ids(prompt)))
+        with pytest.raises(DataError, match="adds special tokens, or generates further ones"):
+            ask("tokens", *with_ids)
+    completion = server.completion
+
+    def continued(body):
+        choices, *counts = completion(body)
+        for choice, prompt in zip(reversed(choices), body["prompt"], strict=True):
+            choice["text"] = f"{prompt} and so on"
+        return choices, *counts
+
+    monkeypatch.setattr(server, "echo", lambda ids: echo([*ids, 5]))
+    monkeypatch.setattr(server, "completion", continued)
+    with pytest.raises(DataError, match="continues a prompt although `max_tokens` is 0: ' and so"):
+        ask("text", *options)
+
+
+def test_stop_strings_do_not_end_the_thinking(ask, server, tmp_path):
+    message = {"content": "The answer is B. ### C", "reasoning_content": "First ### then"}
+    reply = {"choices": [{"message": message, "finish_reason": "stop"}]}
+    server.faults = [replying(reply)] * 9
+    ask("scores", "--protocol", "meditron_cot")
+    for sample in samples_of(tmp_path / "scores").values():
+        assert sample["prediction"] == "B" and sample["truncated_thinking"] == [False]
+        assert sample["outputs"] == ["<think>First ### then</think>\n\nThe answer is B. "]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from evaluation import run
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 from tests.evaluation.backends.openai_server import serving
 
 
@@ -44,6 +44,20 @@ def test_harness_tasks_score_as_with_transformers(
             assert actual == expected
         else:
             assert actual == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_endpoint_without_the_likeliest_tokens_is_refused(
+    long_llama, harness_data, tmp_path, monkeypatch
+):
+    """Not taken for one whose answers are never the likeliest."""
+    words = ["--tasks", "lm_eval:lambada_openai", "--data", harness_data, "--limit", "1"]
+    with serving(long_llama) as server:
+        echo = server.echo
+        monkeypatch.setattr(server, "echo", lambda ids: echo(ids) | {"top_logprobs": None})
+        words += ["--backend", "openai", "--base-url", server.url, "--model-name", "tiny"]
+        words += ["--route", "completions", "--output", tmp_path / "scores"]
+        with pytest.raises(DataError, match="returns no `top_logprobs` of prompts"):
+            run.main([str(word) for word in words])
 
 
 def test_a_chat_route_generates_and_refuses_to_score(long_llama, harness_data, tmp_path):

@@ -286,3 +286,10 @@ def test_a_task_file_may_name_a_task_of_the_harness(arguments, tmp_path):
     path.write_text("kind: lm_eval\ntask: headqa\n")
     with pytest.raises(UsageError, match="'headqa' is a list of tasks"):
         run.main(arguments(str(path), output="other"))
+
+
+def test_options_without_effect_are_refused(arguments):
+    """The harness' tasks sample as they say themselves."""
+    for options in (["--temperature", "0.7"], ["--thinking-budget", "9", "--budget-forcing"]):
+        with pytest.raises(UsageError, match=f"{options[0]}.*no effect on tasks of lm-evaluation"):
+            run.main(arguments("lm_eval:nq_open", "--protocol", "reasoning", *options))

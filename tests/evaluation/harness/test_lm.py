@@ -2,11 +2,16 @@
 
 import lm_eval
 import pytest
+from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from evaluation.backends.base import Batching
-from evaluation.backends.encoding import Request
+from evaluation.backends.encoding import Generated, Request
+from evaluation.backends.endpoint import Endpoint
+from evaluation.backends.openai_backend import OpenAIBackend
 from evaluation.backends.transformers_backend import TransformersBackend
+from evaluation.chat_models.conversation import Conversation
+from evaluation.chat_models.thinking import Markers
 from evaluation.harness import benchmark, results, task_index
 from evaluation.harness.benchmark import ChatFormat
 from evaluation.harness.lm import BackendLM
@@ -68,6 +73,70 @@ class BackendLMWithoutModel:
     """What rendering prompts as plain text needs of a model: nothing."""
 
     conversation = None
+
+
+def instance(context, request_type="generate_until", argument=None):
+    """A request of the harness."""
+    return Instance(
+        request_type=request_type,
+        doc={},
+        arguments=(context, argument or {"until": ["\n\n"], "max_gen_toks": 4000}),
+        idx=0,
+        metadata=("task", 0, 1),
+    )
+
+
+def test_an_endpoint_gets_prompts_in_full(tmp_path):
+    """It alone knows its context's length, and without a tokenizer, ids are characters."""
+    endpoint = Endpoint(base_url="http://localhost:1/v1", model_name="m", route="completions")
+    lm = BackendLM(OpenAIBackend(endpoint, tmp_path))
+    long = "word " * 3000
+    [generated] = lm.encode([[instance(long)]])
+    assert generated.max_new_tokens == 4000 and len(generated.prompt) == len(long)
+    [scored] = lm.encode([[instance(long + "end", "loglikelihood", " yes")]])
+    assert len(scored.prompt) == len(long + "end") and not lm.truncated
+
+
+class Answering:
+    """A backend that gives one answer."""
+
+    context_length = 64
+    batch_tokens = 1
+
+    def __init__(self, tokenizer, answer):
+        self.tokenizer = tokenizer
+        self.answer = answer
+
+    def generate(self, requests, batching):
+        yield [(index, [self.answer]) for index in range(len(requests))]
+
+
+@pytest.mark.parametrize(
+    ("text", "finished", "response", "is_cut_off"),
+    [
+        ("So 3.</think>\n\n#### 4\n\nMore", True, "#### 4", False),
+        ("So #### 3", False, "", True),
+    ],
+)
+def test_thinking_that_the_template_opens_is_no_answer(
+    backend, text, finished, response, is_cut_off
+):
+    conversation = Conversation(
+        tokenizer=backend.tokenizer,
+        template="{{ messages }}",
+        variables={},
+        markers=Markers("<think>", "</think>"),
+    )
+    answering = Answering(backend.tokenizer, Generated(text, 7, finished))
+    lm = BackendLM(answering, conversation=conversation)
+    [[(index, responses)]] = lm.answer([[instance("Q<think>\n" * 30)]], Batching(1))
+    assert responses == [[response]]
+    assert lm.answers[index] == {
+        "num_tokens": [7],
+        "reached_limit": [not finished],
+        "truncated_thinking": [is_cut_off],
+    }
+    assert lm.truncated == {0}
 
 
 @pytest.mark.parametrize("by_rows", [False, True])

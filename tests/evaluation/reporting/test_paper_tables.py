@@ -65,6 +65,13 @@ def table(model: ModelScores, name: str = "meditron") -> Table:
     return found
 
 
+def test_truncated_prompts_bar_a_row_from_bold():
+    tasks = full() | {"medqa": scores("medqa", 1273, 600, truncated_prompts=3)}
+    found = table(run("meditron", tasks))
+    assert not found.bold
+    assert "MedQA: n = 1,273, 3 prompts of the task truncated to the model's" in found.footnotes[0]
+
+
 @pytest.mark.parametrize(
     ("protocol", "overrides"),
     [

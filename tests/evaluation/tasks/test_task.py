@@ -49,9 +49,16 @@ def test_a_missing_task_file():
         task.load(str(task.BUILT_IN / "mesh_topic.yaml"))
 
 
+def test_a_task_file_named_without_its_ending(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heart.yaml").touch()
+    with pytest.raises(UsageError, match=r"unknown task 'heart'; did you mean 'heart\.yaml'\?"):
+        task.load("heart")
+
+
 def test_missing_files_of_a_published_task(tmp_path):
     _, medqa = task.load("medqa")
     with pytest.raises(
-        DataError, match=r"there is no file .*test\.jsonl; docs/evaluation\.md#down"
+        DataError, match=r"there is no file .*test\.jsonl; docs/evaluation/tasks\.md#down"
     ):
         medqa.files(tmp_path, medqa.file)

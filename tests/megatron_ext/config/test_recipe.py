@@ -7,6 +7,7 @@ from galen.recipe import dump, load
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe, from_run
+from tests.conftest import ROOT
 
 SHAPE = Architecture(
     family="llama",
@@ -78,6 +79,17 @@ def recipe(tmp_path):
             1,
         ),
         (2, ["training.rampup_batch_size=[4,4,100]"], 2),
+        (2, ["parallel.context_parallel_size=2", "data.reset_attention_mask=true"], 1),
+        (
+            6,
+            [
+                "parallel.context_parallel_size=6",
+                "parallel.cp_comm_type=a2a+p2p",
+                "parallel.hierarchical_context_parallel_sizes=[3,2]",
+                "data.seq_length=768",
+            ],
+            1,
+        ),
     ],
 )
 def test_possible_layouts(recipe, processes, overrides, expected):
@@ -172,8 +184,25 @@ def test_possible_layouts(recipe, processes, overrides, expected):
         ),
         (
             2,
-            ["parallel.context_parallel_size=2", "data.reset_attention_mask=true"],
-            "is incompatible with parallel.context_parallel_size",
+            ["parallel.context_parallel_size=2", "parallel.cp_comm_type=a2a"],
+            (
+                "a2a cannot divide the model's 9 attention heads among tensor-parallel size x"
+                " exchanging processes = 1 x 2; use p2p or all_gather"
+            ),
+        ),
+        (
+            4,
+            [
+                "parallel.context_parallel_size=4",
+                "parallel.cp_comm_type=a2a+p2p",
+                "parallel.hierarchical_context_parallel_sizes=[2,2]",
+            ],
+            "a2a+p2p cannot divide the model's 9 attention heads",
+        ),
+        (
+            2,
+            ["parallel.context_parallel_size=2", "parallel.cp_comm_type=[p2p,all_gather]"],
+            "parallel.cp_comm_type lists 2 layers, the model has 30",
         ),
         (
             4,
@@ -220,6 +249,34 @@ def test_impossible_layouts_say_why(recipe, processes, overrides, message):
     with pytest.raises(UsageError) as error:
         check_layout(recipe(*overrides), SHAPE, processes)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("comm_type", "refused"),
+    [("null", True), ("p2p", True), ("all_gather", False), ("[" + 29 * "a2a," + "p2p]", True)],
+)
+def test_a_sliding_window_excludes_rings(recipe, comm_type, refused):
+    shape = dataclasses.replace(SHAPE, window_size=256, num_attention_heads=8, num_query_groups=2)
+    run = recipe("parallel.context_parallel_size=2", f"parallel.cp_comm_type={comm_type}")
+    if refused:
+        with pytest.raises(UsageError, match=r"window of 256 tokens .* p2p .* use all_gather or"):
+            check_layout(run, shape, 2)
+    else:
+        assert check_layout(run, shape, 2) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "multiple"),
+    [
+        ("", 1),
+        ("parallel.context_parallel_size=4", 1),
+        ("data.reset_attention_mask=true", 1),
+        ("data.reset_attention_mask=true parallel.context_parallel_size=4", 8),
+        ("data.reset_attention_mask=true data.pad_documents_to_multiple_of=16", 16),
+    ],
+)
+def test_documents_are_padded_as_context_parallelism_needs(recipe, overrides, multiple):
+    assert recipe(*overrides.split()).document_multiple == multiple
 
 
 @pytest.mark.parametrize(
@@ -271,6 +328,34 @@ LEAN_FP8 = (
         ),
         ("parallel.overlap_param_gather=true", "needs parallel.overlap_grad_reduce"),
         ("training.precision=fp8", "'bf16' or 'fp32'"),
+        ("parallel.cp_comm_type=a2a", "needs parallel.context_parallel_size of at least 2"),
+        (
+            "parallel.context_parallel_size=4 parallel.cp_comm_type=a2a+p2p",
+            "product is parallel.context_parallel_size = 4; it is None",
+        ),
+        (
+            (
+                "parallel.context_parallel_size=4 parallel.cp_comm_type=a2a+p2p"
+                " parallel.hierarchical_context_parallel_sizes=[4,1]"
+            ),
+            "each at least 2, whose product is parallel.context_parallel_size = 4; it is [4, 1]",
+        ),
+        (
+            "parallel.hierarchical_context_parallel_sizes=[2,2]",
+            "needs parallel.cp_comm_type: a2a+p2p",
+        ),
+        ("data.pad_documents_to_multiple_of=4", "needs data.reset_attention_mask: true"),
+        (
+            (
+                "data.pad_documents_to_multiple_of=4 data.reset_attention_mask=true"
+                " parallel.context_parallel_size=4"
+            ),
+            "= 4 must be a multiple of 2 x parallel.context_parallel_size = 8",
+        ),
+        (
+            "data.pad_documents_to_multiple_of=24 data.reset_attention_mask=true",
+            "data.seq_length = 512 must be a multiple of data.pad_documents_to_multiple_of = 24",
+        ),
         ("training.train_iters=0", "greater than or equal to 1"),
         ("parallel.tensor_parallel=2", "did you mean"),
         (
@@ -370,6 +455,22 @@ def test_wrong_values_are_named(recipe, override, message):
     with pytest.raises(UsageError) as error:
         recipe(*override.split(" ") if "phases" not in override else [override])
     assert message in str(error.value)
+
+
+def refused_combinations():
+    """The overrides in the table of the documentation, one list for each row."""
+    text = (ROOT / "docs/pretraining.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| refused together | reason |\n|---|---|\n")
+    rows = table.partition("\n\n")[0].splitlines()
+    return [row.split("`")[1].split(" ") for row in rows]
+
+
+@pytest.mark.parametrize("overrides", refused_combinations(), ids=lambda words: words[-1])
+def test_the_documented_combinations_are_refused(recipe, overrides):
+    base = ["parallel.tensor_model_parallel_size=3", "parallel.sequence_parallel=true"]
+    recipe(*base, *overrides[:-1])
+    with pytest.raises(UsageError):
+        recipe(*base, *overrides)
 
 
 SOURCES = [

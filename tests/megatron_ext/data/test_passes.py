@@ -10,12 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from galen.recipe import load
-from megatron_ext.config.recipe import Recipe
-from megatron_ext.data import data_identity, tokenized
 from megatron_ext.data.passes import ReadOnce
-from megatron_ext.data.token_files import Vocabulary
-from tests.megatron_ext.conftest import RECIPE, log, write
+from tests.megatron_ext.conftest import log, write
 
 EOD = 0
 LAYOUTS = {
@@ -101,26 +97,6 @@ def test_documents_do_not_attend_to_each_other(pretrain_forked, untied_llama, th
         first["loss"] == pytest.approx(sum(source_losses) / 3, rel=1e-6) and first["tokens"] == 34
     )
     assert mean == pytest.approx(sum(source_losses) / 3, rel=0.1)
-
-
-@pytest.fixture
-def built(tmp_path, group_of_one, checkpoint):
-    """Return a function that builds a recipe's datasets, with one file for train and validation."""
-
-    def build(documents, *overrides):
-        prefix = write(tmp_path / "d_text_document", documents)
-        file = tmp_path / "r.yaml"
-        file.write_text(
-            RECIPE.format(output=tmp_path / "out", checkpoint=checkpoint, data=tmp_path)
-        )
-        run = load(
-            Recipe, file, [f"data.train=[{prefix}]", f"data.validation=[{prefix}]", *overrides]
-        )
-        vocabulary = Vocabulary(vocab_size=300, eod=-2)
-        fingerprints = {str(prefix): data_identity.fingerprint(str(prefix))}
-        return tokenized.build(run, vocabulary, tmp_path / "cache", fingerprints)
-
-    return build
 
 
 def read(sample):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
 
+from checkpoints_convert import reshard
 from galen import manifest
 from galen.errors import DataError
 from megatron_ext.checkpoint import integrity
@@ -18,11 +19,13 @@ from megatron_ext.training.checkpoint_writer import Stall
 from tests.megatron_ext.conftest import RECIPE, log
 from tests.megatron_ext.kills import assert_same_losses, rewind
 
+ASIDE = ["training.async_save=true", "training.dist_ckpt_optim_fully_reshardable=never"]
 STEPS = [
     "training.train_iters=2",
     "training.save_interval=1",
     "training.eval_iters=0",
     "optimizer.lr_warmup_iters=0",
+    "training.dist_ckpt_optim_fully_reshardable=always",
 ]
 
 
@@ -46,15 +49,24 @@ def test_its_weights_are_those_of_the_optimizer(tmp_path, pretrain_forked):
 def test_asynchronous_checkpoints_are_the_same(tmp_path, pretrain_forked):
     options = ["training.save_interval=2", "training.eval_iters=0"]
     at_once = pretrain_forked(2, *options, output=tmp_path / "at_once")
-    aside = pretrain_forked(2, *options, "training.async_save=true", output=tmp_path / "aside")
+    aside = pretrain_forked(2, *options, *ASIDE, output=tmp_path / "aside")
     names = [
         sorted(path.name for path in (run / "checkpoints").glob("iter_*"))
         for run in (at_once, aside)
     ]
     assert names[0] == names[1] == ["iter_0000002", "iter_0000004"]
     rewind(aside, 2)
-    pretrain_forked(2, *options, "training.async_save=true", output=aside)
+    pretrain_forked(2, *options, *ASIDE, output=aside)
     assert_same_losses(aside, at_once)
+    # both formats of the optimizer's state hold the same numbers
+    reshard.main(["--megatron", str(aside / "checkpoints"), "--output", str(tmp_path / "reshard")])
+    expected = TorchDist(at_once / "checkpoints" / "iter_0000004")
+    actual = TorchDist(tmp_path / "reshard" / "iter_0000004")
+    assert actual.tensors.keys() == expected.tensors.keys()
+    for name in expected.tensors:
+        rows = expected.shape(name, None)[0]
+        assert actual.rows(name, None, 0, rows).equal(expected.rows(name, None, 0, rows)), name
+    assert actual.common()["optimizer"] == expected.common()["optimizer"]
     assert [record["step"] for record in log(at_once, "checkpoint")] == [2, 4]
     assert [record["step"] for record in log(aside, "checkpoint_published")] == [2, 4]
     for run, kind in ((at_once, "checkpoint"), (aside, "checkpoint_published")):

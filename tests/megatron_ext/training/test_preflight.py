@@ -7,6 +7,23 @@ from megatron_ext.training import preflight
 from tests.conftest import ROOT
 
 
+def test_another_padding_is_another_run(tmp_path):
+    tiny = ROOT / "examples/pretrain/tiny.yaml"
+    options = [f"output={tmp_path}", "data.reset_attention_mask=true"]
+
+    def check(*layout):
+        preflight._check_same_run(tmp_path, recipe.load(Recipe, tiny, [*options, *layout]))
+
+    started = recipe.load(Recipe, tiny, [*options, "parallel.context_parallel_size=2"])
+    (tmp_path / "recipe.yaml").write_text(recipe.dump(started))
+    check("parallel.context_parallel_size=2")
+    check("data.pad_documents_to_multiple_of=4")  # another layout, the same sequences
+    with pytest.raises(
+        OutputConflictError, match=r"data\.pad_documents_to_multiple_of: 4 → 1 \(2 x parallel"
+    ):
+        check()
+
+
 def test_a_file_is_no_run_folder(tmp_path):
     output = tmp_path / "run"
     output.touch()

@@ -12,7 +12,7 @@ def test_a_batch_is_sliced_on_the_device(monkeypatch):
     """A slice on the CPU would leave pinned memory, so that its copy would wait for the device."""
     devices = []
 
-    def slice_(batch):
+    def slice_(batch, _bounds):
         devices.extend(tensor.device.type for tensor in batch.values())
         raise StopIteration
 

@@ -55,7 +55,8 @@ def test_fp8_history_is_loaded_only_with_delayed_scaling(fp8, recipe, loading, e
     )
     optimizer = SimpleNamespace(sharded_state_dict=lambda *_, **__: {})
     run = training_state.TrainState(model=[layer], optimizer=optimizer, scheduler=None)
-    assert training_state.sharded_state(run, loading, with_random=False)["model"].keys() == expected
+    state = training_state.sharded_state(run, loading, "fully_reshardable", with_random=False)
+    assert state["model"].keys() == expected
 
 
 class Planted:

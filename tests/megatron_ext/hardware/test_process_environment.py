@@ -1,0 +1,97 @@
+"""The environment of training processes on GPUs, by layout."""
+
+import os
+
+import pytest
+
+from galen.recipe import load
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.hardware import host_memory, process_environment
+from megatron_ext.hardware.process_environment import layout_environment
+from tests.conftest import ROOT
+from tests.megatron_ext.config.test_recipe import TEXT
+
+TENSOR = ["parallel.tensor_model_parallel_size=3"]
+OVERLAP = ["parallel.overlap_grad_reduce=true"]
+OFFLOAD = [
+    "optimizer.use_precision_aware_optimizer=true",
+    "optimizer.optimizer_cpu_offload=true",
+]
+ALWAYS = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "TORCH_NCCL_HIGH_PRIORITY": "1"}
+MARGIN = {"NVTE_FWD_LAYERNORM_SM_MARGIN": "20", "NVTE_BWD_LAYERNORM_SM_MARGIN": "20"}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "r.yaml").write_text(TEXT)
+    return lambda *overrides: load(Recipe, tmp_path / "r.yaml", overrides)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine with a GPU driver, and nothing set."""
+    monkeypatch.setattr(host_memory, "may_have_gpu", lambda: True)
+    for name in ("CUDA_DEVICE_MAX_CONNECTIONS", "PYTORCH_CUDA_ALLOC_CONF", *ALWAYS, *MARGIN):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "queues", "threads", "further"),
+    [
+        ([], "32", "1", {}),
+        (["parallel.pipeline_model_parallel_size=2"], "32", "1", {}),
+        ([*OVERLAP, "training.fp8_format=hybrid"], "32", "1", MARGIN),
+        (TENSOR, "1", "1", {}),
+        ([*TENSOR, "parallel.sequence_parallel=true", *OVERLAP], "1", "1", MARGIN),
+        (["parallel.context_parallel_size=2"], "1", "1", {}),
+        (OFFLOAD, "32", "12", {}),
+    ],
+)
+def test_environment_of_a_layout(recipe, overrides, queues, threads, further):
+    assert layout_environment(recipe(*overrides), local_world_size=8, cpus=96) == {
+        "CUDA_DEVICE_MAX_CONNECTIONS": queues,
+        "OMP_NUM_THREADS": threads,
+        **ALWAYS,
+        **further,
+    }
+
+
+def test_the_environment_is_set_where_it_is_not(recipe, gpu, monkeypatch):
+    monkeypatch.setenv("TORCH_NCCL_HIGH_PRIORITY", "0")
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:512")  # the name before 2.9
+    run = recipe(*TENSOR)
+    with process_environment.applied(run):
+        assert os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] == "1"
+        assert os.environ["TORCH_NCCL_HIGH_PRIORITY"] == "0"
+        assert "PYTORCH_ALLOC_CONF" not in os.environ
+        description = process_environment.describe(run)
+    assert "CUDA_DEVICE_MAX_CONNECTIONS=1 " in description
+    assert "PYTORCH_ALLOC_CONF=max_split_size_mb:512" in description
+    assert "CUDA_DEVICE_MAX_CONNECTIONS" not in os.environ
+
+
+def test_a_machine_without_gpus_is_left_alone(recipe, gpu, monkeypatch):
+    monkeypatch.setattr(host_memory, "may_have_gpu", lambda: False)
+    before = dict(os.environ)
+    with process_environment.applied(recipe()):
+        assert os.environ == before
+    assert process_environment.describe(recipe()) == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "processes"),
+    [
+        ({}, 1),
+        ({"LOCAL_WORLD_SIZE": "4"}, 4),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x4)"}, 8),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8,4"}, 8),
+    ],
+)
+def test_processes_on_this_machine(environment, processes):
+    assert process_environment._local_world_size(environment) == processes
+
+
+def test_the_docs_name_every_variable(recipe):
+    text = (ROOT / "docs/pretraining.md").read_text()
+    for name, value in layout_environment(recipe(*TENSOR, *OVERLAP), 8, 96).items():
+        assert f"`{name}`" in text and f"`{value}`" in text
