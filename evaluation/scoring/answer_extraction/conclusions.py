@@ -192,7 +192,8 @@ def _last_line(
             before = [value for value in values[:i] if value]
             order = list(choices.options)
             goes_on = before and order.index(before[-1][-1]) < order.index(values[i][0])
-            begins_list = values[i] == order[0] and _OPTIONS_HEADING.search(all_lines[i - 1])
+            is_under_heading = bool(_OPTIONS_HEADING.search(all_lines[i - 1]))
+            begins_list = values[i] == order[0] and is_under_heading
             begins_list = begins_list or _are_bullets(all_lines[i - 1 : i + 1], choices)
             is_next = values[i] == _successor(_labels(all_lines[i - 1], choices), choices)
             if not (values[i - 1] or goes_on or begins_list or is_next):
