@@ -1,4 +1,4 @@
-"""Write one self-contained HTML page about a run: its data, its training, scores before and after.
+"""Write one self-contained HTML page: scores, their comparison, the data and training behind them.
 
     galen report scores/base scores/pretrained scores/finetuned --corpus corpus \\
         --pretraining runs/pretrain --finetuning runs/finetune --output report.html
@@ -257,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--title",
-        default="Galen: before and after medical training",
+        default="Galen: evaluation report",
         help="title of the page (default: %(default)s)",
     )
     parser.add_argument(

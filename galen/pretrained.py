@@ -32,12 +32,16 @@ def check_folder(folder: str | Path) -> None:
     """Check that a model folder exists.
 
     Raises:
-        MissingInputError: it is not; says how to get it where the name is one of the hub's, or
+        MissingInputError: it does not; says how to get it where the name is one of the hub's, or
             that of a folder for models.
     """
     folder = Path(folder)
     if folder.is_dir():
         return
+    if folder.is_file():
+        raise MissingInputError(
+            f"{folder} is a file; models are folders with safetensors weights and a tokenizer"
+        )
     hint = ""
     if folder.parent.name == "models":
         hint = f"; download it into that folder: hf download OWNER/NAME --local-dir {folder}"

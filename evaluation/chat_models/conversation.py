@@ -51,6 +51,8 @@ class Conversation:
     """Whether few-shot examples are turns of their own, not a part of the user's message."""
     variables: Mapping[str, Any]
     """Further variables of the template."""
+    keeps_turns: bool = True
+    """Whether the template writes all messages of user and assistant, not the last one alone."""
     supports_system: bool = True
     """Whether the template takes a system message; else it begins the user's first message."""
     markers: Markers | None = None
@@ -90,6 +92,11 @@ class Conversation:
             DataError: the template refuses the conversation.
         """
         accepted = self._accepted(messages)
+        if not self.keeps_turns and any(message["role"] == "assistant" for message in accepted):
+            raise DataError(
+                "the chat template leaves out earlier messages, and so few-shot examples as turns;"
+                " give --no-fewshot-as-multiturn"
+            )
         text = chat_template.render(
             self.tokenizer, accepted, open_answer, self.template, self.variables
         )
@@ -188,7 +195,10 @@ def create(protocol: Protocol, tokenizer: Any) -> Conversation:
         markers=markers,
         thinks=thinks,
     )
-    if not template or _accepts_system(conversation):
+    if not template:
+        return conversation
+    conversation = replace(conversation, keeps_turns=_keeps_turns(conversation))
+    if _accepts_system(conversation):
         return conversation
     logger.info("the chat template takes no system message: it begins the user's first message")
     return replace(conversation, supports_system=False)
@@ -223,17 +233,39 @@ def _accepts_system(conversation: Conversation) -> bool:
             conversation.tokenizer, messages, True, conversation.template, conversation.variables
         )
 
-    question = {"role": "user", "content": "?"}
-    split = chat_template.split_marks(conversation.tokenizer, render([question]))
+    question = {"role": "user", "content": "\ue000"}
+    rendered = render([question])
+    if "\ue000" not in rendered:
+        raise DataError(
+            "the chat template leaves out the user's message: the model would not see the question;"
+            " give another one"
+        )
+    split = chat_template.split_marks(conversation.tokenizer, rendered)
     if split:
         logger.warning(
             f"the chat template writes {', '.join(split)}, which this tokenizer splits into several"
             " tokens: the model was not trained with it"
         )
     try:
-        return "\ue000" in render([{"role": "system", "content": "\ue000"}, question])
+        return "\ue001" in render([{"role": "system", "content": "\ue001"}, question])
     except DataError:
         return False
+
+
+def _keeps_turns(conversation: Conversation) -> bool:
+    """Return whether the template writes all turns; one that refuses several says so itself."""
+    contents = ("\ue000", "\ue001", "\ue002")
+    roles = ("user", "assistant", "user")
+    turns = [
+        {"role": role, "content": content} for role, content in zip(roles, contents, strict=True)
+    ]
+    try:
+        text = chat_template.render(
+            conversation.tokenizer, turns, True, conversation.template, conversation.variables
+        )
+    except DataError:
+        return True
+    return all(content in text for content in contents)
 
 
 def _delimited(first: str, second: str) -> str:

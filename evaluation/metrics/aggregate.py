@@ -93,7 +93,7 @@ def _choice_estimates(by_run: Sequence[Sequence[Sample]]) -> dict[str, Estimate]
         if all(key in sample for sample in first):
             estimates[name] = _proportion(by_run, operator.itemgetter(key))
     if any("credit" in sample for sample in first):
-        estimates["partial_credit"] = intervals.mean(_mean_over_runs(by_run, _credit))
+        estimates["partial_credit"] = intervals.fraction(_mean_over_runs(by_run, _credit))
     if any("top" in sample or "outputs" in sample for sample in first):
         estimates["unparsed"] = _proportion(by_run, _is_unparsed)
     if all("outputs" in sample for sample in first):
@@ -115,7 +115,7 @@ def reference_entry(by_run: Sequence[Sequence[Sample]], runs: Sequence[int], met
     if all("exact_match" in sample for sample in first):
         exact = _mean_over_runs(by_run, operator.itemgetter("exact_match"))
         estimates["exact_match"] = _estimator(_has_one_answer(by_run))(exact)
-    estimates["unparsed"] = intervals.mean(_mean_over_runs(by_run, _unparsed_fraction))
+    estimates["unparsed"] = intervals.fraction(_mean_over_runs(by_run, _unparsed_fraction))
     estimates |= generated_answers.estimates(by_run)
     method = "Wilson" if is_proportion else "bootstrap over questions"
     entry: Sample = {"interval": f"95 %, {method}"}
@@ -190,7 +190,7 @@ def _estimator(single: bool) -> Callable[[intervals.Floats], Estimate]:
 
     In a single run each sample counts as 0 or 1; over several runs it is a mean.
     """
-    return intervals.accuracy if single else intervals.mean
+    return intervals.accuracy if single else intervals.fraction
 
 
 def _proportion(by_run: Sequence[Sequence[Sample]], value: Callable[[Sample], float]) -> Estimate:

@@ -71,7 +71,7 @@ def _proportion(by_run: Sequence[Sequence[Sample]], key: str) -> Estimate:
     """Return the proportion of answers for which a key is true; Wilson's with one answer each."""
     values = _means(by_run, key)
     is_single = len(by_run) == 1 and all(len(sample[key]) == 1 for sample in by_run[0])
-    return intervals.accuracy(values) if is_single else intervals.mean(values)
+    return intervals.accuracy(values) if is_single else intervals.fraction(values)
 
 
 def _means(by_run: Sequence[Sequence[Sample]], key: str) -> intervals.Floats:

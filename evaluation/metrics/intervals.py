@@ -50,6 +50,16 @@ def mean(values: ArrayLike) -> Estimate:
     return Estimate(float(array.mean()), *_middle(_resampled(array.size, _mean_of(array))))
 
 
+def fraction(values: ArrayLike) -> Estimate:
+    """Return the mean of fractions of 0 to 1, with a bootstrap interval.
+
+    Where all are 0, or all are 1, which leaves a bootstrap without width, the interval is Wilson's.
+    """
+    array = _floats(values)
+    is_constant = np.all(array == 0) or np.all(array == 1)
+    return accuracy(array) if is_constant else mean(array)
+
+
 def clustered_mean(sums: ArrayLike, counts: ArrayLike) -> Estimate:
     """Return the mean of values that come in clusters, with a bootstrap interval over clusters.
 

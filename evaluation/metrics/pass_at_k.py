@@ -36,5 +36,5 @@ def estimates(correct: Sequence[Sequence[Sequence[bool]]]) -> dict[str, Estimate
     result = {}
     for k in [*powers, number]:
         by_run = [[pass_at_k(number, sum(answers), k) for answers in run] for run in correct]
-        result[f"pass@{k}"] = intervals.mean(np.mean(by_run, axis=0))
+        result[f"pass@{k}"] = intervals.fraction(np.mean(by_run, axis=0))
     return result

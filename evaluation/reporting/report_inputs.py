@@ -125,6 +125,7 @@ def read_scores(folder: Path) -> ModelScores:
     results = _read_json(path, hint)
     check(Results, results, path, " is not a results file of `galen evaluate`")
     model = results["model"]
+    _name_chat_template(results)
     return ModelScores(
         name=model["name"],
         path=model["path"],
@@ -138,6 +139,17 @@ def read_scores(folder: Path) -> ModelScores:
         folder=folder,
         model=model["name"],
     )
+
+
+def _name_chat_template(results: dict[str, Any]) -> None:
+    """Name the file of a chat template by its content: runs with equal ones are comparable."""
+    chat = results.get("chat")
+    digest = chat.get("template_sha256") if isinstance(chat, dict) else None
+    entries = [results.get("settings", {})]
+    entries += [entry.get("settings", {}) for entry in results["tasks"].values()]
+    for settings in entries:
+        if digest and settings.get("chat_template") not in (None, "auto", "none"):
+            settings["chat_template"] = f"FILE with SHA-256 {digest[:12]}"
 
 
 def named(models: Sequence[ModelScores]) -> list[ModelScores]:

@@ -94,6 +94,7 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
             shown = [item for by_subject in examples.values() for item in by_subject.values()]
             for question in itertools.chain(samples, *shown):
                 template(question)
+            _warn_of_hidden_options(name, samples, template)
         return examples
 
     def generates(self, protocol: Protocol) -> bool:
@@ -147,6 +148,24 @@ class MultipleChoice(TaskType[MultipleChoiceTask]):
         if all(sample.get("answer") == second[id_].get("answer") for id_, sample in first.items()):
             return ""
         return "were scored on questions with different answers; score both on the same data"
+
+
+def _warn_of_hidden_options(
+    name: str, questions: Sequence[Question], template: PromptTemplate
+) -> None:
+    """Warn of a task whose answers are labels of options that its prompt does not show."""
+    for question in questions:
+        prompt = template(question)
+        answers = [text.strip() for text in prompt.continuations.values()]
+        is_by_label = answers == list(question.options)
+        if not is_by_label or any(
+            text.strip() in prompt.text for text in question.options.values()
+        ):
+            return
+    logger.warning(
+        f"task {name}: the answers are the options' labels, but key 'prompt.doc_to_text' shows none"
+        " of the options: show them, or set doc_to_choice to '{{ choices }}'"
+    )
 
 
 def job(

@@ -88,6 +88,9 @@ def prepare(options: Recipe) -> Preparation:
             name, specification, options.data, protocol, samples[name]
         )
         samples[name] = task_type.limited(samples[name], options.limit)
+    if contaminated is not None:
+        ids = {name: {sample.id for sample in of_task} for name, of_task in samples.items()}
+        contamination.warn_of_ids(contaminated, ids)
     return Preparation(
         protocol=protocol,
         endpoint=endpoint_settings.endpoint(options, protocol),

@@ -193,7 +193,7 @@ def _protocol(options: Recipe) -> Protocol:
     if options.guided_decoding and options.backend not in _GUIDING_BACKENDS:
         raise UsageError(
             f"--guided-decoding: --backend {options.backend} has no guided decoding;"
-            f" {' and '.join(_GUIDING_BACKENDS)} has"
+            f" {' and '.join(_GUIDING_BACKENDS)} have it"
         )
     protocol = get_protocol(options.protocol, guided_decoding=options.guided_decoding, **overrides)
     if protocol.chat_template not in (conversation.NO_TEMPLATE, conversation.OWN_TEMPLATE):

@@ -15,6 +15,19 @@ from galen.errors import MissingInputError, UsageError
 
 logger = logging.getLogger(__name__)
 
+_NOT_HARNESS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "num_samples",
+    "answer_format",
+    "guided_decoding",
+    "thinking_budget",
+    "budget_forcing",
+)
+"""Keys without effect on tasks of lm-evaluation-harness."""
+
 
 def select(options: Recipe) -> dict[str, Task]:
     """Return the tasks by name; commas in a name separate several.
@@ -55,12 +68,29 @@ def _check_options(options: Recipe, tasks: dict[str, Task]) -> None:
                 option = key.replace("_", "-")
                 raise UsageError(f"--{option} goes with tasks named lm_eval:NAME")
         return
+    _check_ignored_options(options, of_harness, len(of_harness) == len(tasks))
     if len(options.fewshot_seeds or []) > 1:
         raise UsageError(f"{of_harness[0]} takes one seed of few-shot examples")
     if options.fewshot_examples is not None:
         logger.warning(
             f"{', '.join(of_harness)}: --fewshot-examples is ignored; the harness selects them"
         )
+
+
+def _check_ignored_options(options: Recipe, of_harness: list[str], are_all: bool) -> None:
+    """Check that no option is given that tasks of the harness ignore.
+
+    Raises:
+        UsageError: one is, and all tasks are of the harness; beside others, it is logged.
+    """
+    given = [key for key in _NOT_HARNESS if getattr(options, key) not in (None, False)]
+    if not given:
+        return
+    names = ", ".join(f"--{key.replace('_', '-')}" for key in given)
+    hint = "sampling is set by --lm-eval-gen-kwargs, such as do_sample=true,temperature=0.7"
+    if are_all:
+        raise UsageError(f"{names}: no effect on tasks of lm-evaluation-harness; {hint}")
+    logger.warning(f"{', '.join(of_harness)}: {names} have no effect on these tasks; {hint}")
 
 
 def _named(reference: str, options: Recipe) -> Iterator[tuple[str, Task]]:

@@ -94,6 +94,7 @@ def build_optimizer(model: Sequence[DistributedDataParallel], recipe: Recipe) ->
             chunk.config.no_sync_func = no_sync if len(model) > 1 else no_sync[0]
     _allocate_state(optimizer)
     _load_remainders(optimizer)
+    _pad_gathered_state(optimizer)
     return optimizer
 
 
@@ -142,6 +143,48 @@ def _load_remainders(optimizer: MegatronOptimizer) -> None:
 def _set_state(original: Callable, weight: torch.Tensor, name: str, state: torch.Tensor) -> None:
     remainder = name == "master_param" and weight.dtype == torch.bfloat16
     original(weight, name, state.to(torch.int16) if remainder else state)
+
+
+def _pad_gathered_state(optimizer: MegatronOptimizer) -> None:
+    """Correct `fully_reshardable` checkpoints of several buckets (megatron-core 0.16.1, 0.19.2).
+
+    The core gathers the buckets without the padding at their ends, but takes each weight's state
+    from its place in the padded buffer. Unless a bucket ends at a multiple of 128 numbers and of
+    the data-parallel size, the weights of the buckets after it would get the state of others.
+    """
+    for one in _chained(optimizer):
+        one.get_parameter_state_dp_zero = partial(
+            _padded_state, one.buffers, one.get_parameter_state_dp_zero
+        )
+
+
+def _padded_state(buffers: Sequence[Any], gather: Callable, *options: Any, **named: Any) -> Any:
+    """Return the gathered state of each buffer with the padding of its buckets."""
+    state = gather(*options, **named)
+    if state is None:
+        return None
+    for number, buffer in enumerate(buffers):
+        for tensors in state[number].values():
+            for name, value in tensors.items():
+                if isinstance(value, torch.Tensor):
+                    tensors[name] = _with_padding(buffer, value)
+    return state
+
+
+def _with_padding(buffer: Any, compact: torch.Tensor) -> torch.Tensor:
+    """Return the state of a buffer, given that of its buckets without padding."""
+    parts = torch.split(compact, [bucket.numel_unpadded for bucket in buffer.buckets])
+    begin = 0
+    is_padded = False
+    for bucket in buffer.buckets:
+        is_padded = is_padded or bucket.offset != begin
+        begin += bucket.numel_unpadded
+    if not is_padded:
+        return compact
+    padded = compact.new_zeros(buffer.numel)
+    for bucket, part in zip(buffer.buckets, parts, strict=True):
+        padded[bucket.offset : bucket.offset + len(part)] = part
+    return padded
 
 
 def _allocate_state(optimizer: MegatronOptimizer) -> None:

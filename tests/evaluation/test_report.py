@@ -372,7 +372,8 @@ def test_sections_without_input_are_omitted(tmp_path: Path, models: list[Path]) 
     page = write_report(tmp_path, models[0])
     for heading in ("Records read", "Training", "Time by stage", "Against"):
         assert heading not in page
-    assert "Before and after" in page
+    assert '<h2 id="scores">Scores</h2>' in page
+    assert "Galen: evaluation report" in page
 
 
 def test_a_restarted_run_counts_each_step_once(tmp_path: Path) -> None:
@@ -411,6 +412,18 @@ def test_other_settings_of_one_protocol_do_not_compare(tmp_path: Path, models: l
         DataError,
         match="base was scored with num_fewshot 0, tuned with num_fewshot 5; these scores are not",
     ):
+        write_report(tmp_path, *models)
+
+
+def test_chat_template_files_compare_by_content(tmp_path: Path, models: list[Path]) -> None:
+    for folder, path, digest in zip(models, ("a.jinja", "b.jinja"), ("1f" * 32,) * 2, strict=True):
+        results = json.loads((folder / "results.json").read_text())
+        results |= {"settings": {"chat_template": path}, "chat": {"template_sha256": digest}}
+        (folder / "results.json").write_text(json.dumps(results))
+    write_report(tmp_path, *models)
+    results |= {"settings": {"chat_template": "a.jinja"}, "chat": {"template_sha256": "2f" * 32}}
+    (models[1] / "results.json").write_text(json.dumps(results))
+    with pytest.raises(DataError, match="chat_template FILE with SHA-256 1f1f1f1f1f1f, tuned with"):
         write_report(tmp_path, *models)
 
 

@@ -197,6 +197,8 @@ def test_a_folder_that_is_not_a_model_is_identified(tmp_path, file, message):
 def test_folders_that_are_no_models(tiny_llama, tmp_path):
     with pytest.raises(UsageError, match="there is no model folder"):
         TransformersBackend(tmp_path / "missing")
+    with pytest.raises(UsageError, match=r"tokenizer\.json is a file; models are folders"):
+        TransformersBackend(tiny_llama / "tokenizer.json")
     with pytest.raises(DataError, match=r"it has no config\.json"):
         TransformersBackend(tmp_path)
     (tmp_path / "config.json").write_text("{}")

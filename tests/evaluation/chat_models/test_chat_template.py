@@ -97,13 +97,13 @@ def test_a_template_that_waits_for_a_certain_message(tokenizer):
 def test_a_forked_process_asks_its_own(tokenizer):
     tokenizer.chat_template = "x"
     assert chat_template.render(tokenizer, MESSAGES) == "x"
-    process = chat_template._renderer._process
+    process = chat_template._process._process
     child = os.fork()
     if not child:
         chat_template.render(tokenizer, MESSAGES)
-        os._exit(int(chat_template._renderer._process is process))
+        os._exit(int(chat_template._process._process is process))
     assert os.waitpid(child, 0)[1] == 0
     assert (
         chat_template.render(tokenizer, MESSAGES) == "x"
-        and chat_template._renderer._process is process
+        and chat_template._process._process is process
     )

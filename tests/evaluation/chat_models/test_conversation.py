@@ -227,3 +227,16 @@ def test_a_template_that_refuses_a_question_is_an_error(tokenizer, tmp_path):
     path.write_text("{{ raise_exception('never') }}")
     with pytest.raises(DataError, match=r"the chat template refuses .*never"):
         created(tokenizer, "x", chat_template=str(path))
+
+
+def test_a_template_that_leaves_out_messages_is_an_error(tokenizer, tmp_path):
+    path = tmp_path / "template.jinja"
+    path.write_text("Hello.")
+    with pytest.raises(DataError, match="leaves out the user's message"):
+        created(tokenizer, "", chat_template=str(path))
+    path.write_text("{{ messages[-1]['content'] }}")
+    asked = created(tokenizer, "", "chat", chat_template=str(path), fewshot_as_multiturn=True)
+    template = get_template("chat")
+    assert QUESTIONS[0].question in asked.prompt(template(QUESTIONS[0])).text
+    with pytest.raises(DataError, match=r"leaves out earlier messages.*--no-fewshot-as-multiturn"):
+        asked.prompt(template(QUESTIONS[0], QUESTIONS[1:]))

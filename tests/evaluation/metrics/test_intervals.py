@@ -64,3 +64,9 @@ def test_the_same_call_gives_the_same_interval():
 def test_no_items_is_an_error():
     with pytest.raises(ValueError, match="at least one sample"):
         intervals.accuracy([])
+
+
+def test_fractions_that_are_all_equal_are_not_certain():
+    assert intervals.fraction([0.0] * 40) == intervals.accuracy([0] * 40)
+    assert intervals.fraction([1.0] * 40).low == pytest.approx(0.912, abs=1e-3)
+    assert intervals.fraction([0.5, 1.0]) == intervals.mean([0.5, 1.0])

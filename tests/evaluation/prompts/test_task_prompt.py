@@ -91,6 +91,17 @@ def test_other_protocols_keep_their_wording_and_say_so(data, caplog):
     )
 
 
+def test_a_prompt_that_hides_the_options_of_its_labels_is_named(data, caplog):
+    yaml = data / "mine.yaml"
+    hidden = TASK.partition("  doc_to_text")[0] + '  doc_to_text: "{{ question }}"\n'
+    yaml.write_text(hidden + '  doc_to_choice: "{{ choices }}"\n')
+    prompt_of(data)
+    assert not caplog.records
+    yaml.write_text(hidden)
+    prompt_of(data)
+    assert "key 'prompt.doc_to_text' shows none of the options" in caplog.text
+
+
 def test_few_shot_rule_and_metric_of_a_task(data):
     _, mine = task.load(str(data / "mine.yaml"))
     published = get_protocol("lm_eval")
