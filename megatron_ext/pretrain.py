@@ -203,8 +203,8 @@ def _prepare(
         clock=clock,
         log=log,
     )
-    clock.step = progress.iteration
-    clock.write("ready", layout=_layout(), hang_limit=trainer.watchdog.limit)
+    limit = trainer.watchdog.limit
+    clock.write("ready", progress.iteration, layout=_layout(), hang_limit=limit)
     return trainer
 
 

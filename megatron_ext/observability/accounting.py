@@ -23,6 +23,8 @@ from megatron_ext.observability.goodput_records import Line, Records, StartRecor
 from megatron_ext.observability.phase_clock import last_heartbeats
 from megatron_ext.observability.save_interval import SaveInterval
 
+_MAX_CLOCK_DIFFERENCE = 600.0
+"""Seconds by which the clocks of two machines may differ."""
 _STARTUP_PHASES = ("imports", "process_group", "model", "checkpoint_load", "data_index")
 _WORK = {
     "train": "training",
@@ -112,7 +114,8 @@ def account(
             start.detail = end.detail
             now = _add_tail(start, record, following, seen, now)
         starts.append(start)
-    all_counts = is_running or starts[-1].cause == "finished"
+    is_ready = records.starts[-1].is_ready
+    all_counts = (is_running and is_ready) or starts[-1].cause == "finished"
     _assign(segments, None if all_counts else checkpoint or 0)
     return Goodput(
         starts=starts,
@@ -151,7 +154,9 @@ def _add_gap(start: Start, record: StartRecord, now: float) -> float:
     It is idle up to the job's submission, queue up to the job's start, then start-up.
     """
     job = record.job
-    launched = job.started if job.started is not None and job.started <= record.began else None
+    launched = None
+    if job.started is not None and job.started - record.began < _MAX_CLOCK_DIFFERENCE:
+        launched = min(job.started, record.began)
     queued = job.submitted
     if start.number == 1 and job.eligible is not None:
         queued = job.eligible

@@ -103,6 +103,8 @@ def _add(value: Mapping[str, Any], starts: list[StartRecord]) -> None:
         starts.append(_start(value))
     start = starts[-1]
     if kind == "exit":
+        if start.exited is not None or not _is_of_job(value, start.job):
+            return  # of a start that was refused
         start.exited = _seconds(value["time"])
         start.exit_code = int(value["exit_code"])
         return
@@ -123,6 +125,14 @@ def _add(value: Mapping[str, Any], starts: list[StartRecord]) -> None:
         start.end_reason = str(value["reason"])[:40]
         start.end_detail = str(value["detail"])[:500]
     start.lines.append(line)
+
+
+def _is_of_job(value: Mapping[str, Any], job: Job) -> bool:
+    """Return whether an exit can be that of a start of a batch job."""
+    exited = value.get("job")
+    if not isinstance(exited, Mapping) or "id" not in exited:
+        return True
+    return exited["id"] == job.id and exited.get("restarts", 0) == job.restarts
 
 
 def _start(value: Mapping[str, Any]) -> StartRecord:

@@ -44,8 +44,7 @@ class PhaseClock:
 
     def __init__(self, began: float) -> None:
         self.began = began
-        self.step = 0
-        """Steps done, as the lines state it."""
+        self._step = 0
         self._phase = "imports"
         self._seconds = {"imports": max(0.0, time.time() - began)}
         self._since = time.monotonic()
@@ -83,12 +82,20 @@ class PhaseClock:
         except OSError as error:
             logger.warning(f"{path} cannot be written, so goodput will be unknown: {error}")
 
-    def write(self, kind: str, **fields: Any) -> None:
-        """Write a line with the seconds of each phase since the last one."""
+    def write(self, kind: str, step: int | None = None, **fields: Any) -> None:
+        """Write a line with the seconds of each phase since the last one.
+
+        Args:
+            kind: of the line.
+            step: steps done, if that has changed.
+            fields: further fields, of JSON types.
+        """
+        if step is not None:
+            self._step = step
         self.enter(self._phase)
         seconds = {phase: round(value, 6) for phase, value in self._seconds.items() if value}
         if self._file is not None:
-            line = {"kind": kind, "time": round(time.time(), 3), "step": self.step, **fields}
+            line = {"kind": kind, "time": round(time.time(), 3), "step": self._step, **fields}
             line["seconds"] = seconds
             try:
                 self._file.write(json.dumps(line).encode() + b"\n")
@@ -163,11 +170,15 @@ def start_fields(clock: PhaseClock, run: Path, ranks: int) -> dict[str, Any]:
 def record_exit(run: Path, exit_code: int) -> None:
     """Record the exit code of a start that has ended, as its batch script knows it."""
     path = run / FILE
-    if path.is_file():
-        line = {"kind": "exit", "time": round(time.time(), 3), "exit_code": exit_code}
+    if not path.is_file():
+        return
+    line = {"kind": "exit", "time": round(time.time(), 3), "exit_code": exit_code, "job": _job()}
+    try:
         prefix = "\n" if _lacks_newline(path) else ""
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{prefix}{json.dumps(line)}\n")
+    except OSError as error:
+        logger.warning(f"{path} cannot be written: {error}")
 
 
 def last_heartbeats(run: Path) -> dict[str, Any]:

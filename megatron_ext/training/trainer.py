@@ -178,8 +178,7 @@ class Trainer:
         progress.consumed_samples += batch_size
         progress.consumed_tokens += result.tokens
         progress.seconds += seconds
-        self.clock.step = progress.iteration
-        self.clock.write("step")
+        self.clock.write("step", progress.iteration)
         self._log_step(result, grad_norm, batch_size, seconds)
         return result.stop_flags
 
@@ -236,8 +235,7 @@ class Trainer:
             self.log.rewind(progress.iteration)
             self.log.event("rolled_back", progress.iteration, record)
         reason = f"loss spike at step {step}: {result.loss:.3f}, median {median:.3f}"
-        self.clock.step = progress.iteration
-        self.clock.write("rollback")
+        self.clock.write("rollback", progress.iteration)
         self._count_skipped(step - progress.iteration, reason)
         return True
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from galen import manifest
-from tests.megatron_ext.conftest import goodput, losses
+from tests.megatron_ext.conftest import goodput, log, losses
 
 
 @pytest.mark.multiprocess
@@ -18,6 +18,8 @@ def test_a_finished_run_is_skipped_or_refused_to_another(pretrain_forked, alone)
     assert found.starts[0].saves == 1 and found.lost_steps == 0
     used = ("training", "startup", "data_wait", "checkpoint", "validation")
     assert min(found.parts[part] for part in used) > 0
+    stalls = [record["checkpoint_stall"] for record in log(output, "checkpoint")]
+    assert 0.9 * found.parts["checkpoint"] <= sum(stalls) <= found.parts["checkpoint"] + 0.001
     names = ("log.jsonl", "goodput.jsonl")
     before = [(output / name).read_bytes() for name in names]
     codes, written = pretrain_forked(1, output=output, check=False)

