@@ -11,6 +11,7 @@ Imports `datasets`, which comes with lm-evaluation-harness.
 """
 
 import contextlib
+import itertools
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -211,4 +212,9 @@ def _file_dataset(path: Path) -> Any:
     if path.suffix == ".csv":
         # as `datasets` reads it, which infers the types of columns
         return datasets.Dataset.from_pandas(pandas.read_csv(path), preserve_index=False)
-    return datasets.Dataset.from_list([row.record for row in rows.read(path)])
+    records = [row.record for row in rows.read(path)]
+    # `from_list` takes the columns of the first record only
+    columns = dict.fromkeys(itertools.chain.from_iterable(records))
+    return datasets.Dataset.from_dict(
+        {column: [record.get(column) for record in records] for column in columns}
+    )

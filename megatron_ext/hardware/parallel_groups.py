@@ -73,8 +73,6 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
         "perform_initialization": True,
         "cross_entropy_loss_fusion": training.cross_entropy_loss_fusion,
         "recompute_granularity": training.recompute_granularity,
-        # a stage's output is not needed after it has been sent; Megatron-LM always frees it
-        "deallocate_pipeline_outputs": parallel.pipeline_model_parallel_size > 1,
     }
     if parallel.virtual_pipeline_model_parallel_size:
         # Without these two an interleaved pipeline of two stages mixes up what it receives, and its

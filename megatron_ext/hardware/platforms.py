@@ -56,6 +56,9 @@ class Platform:
             "use_cpu_initialization": self.device.type == "cpu",
             "apply_rope_fusion": self.transformer_engine,
             "bias_activation_fusion": self.device.type == "cuda",
+            # Megatron-LM always frees a stage's output when it is sent. NCCL keeps the memory until
+            # then; gloo would send what an interleaved pipeline has overwritten meanwhile.
+            "deallocate_pipeline_outputs": self.device.type == "cuda",
             "masked_softmax_fusion": False,  # for the core's own attention, which no platform uses
             # Transformer Engine's layers do it themselves, the core's with a kernel of NVIDIA's
             # apex; `model.build` turns it off for the latter if that is missing

@@ -41,20 +41,9 @@ def assert_the_same(printed):
 
 
 @pytest.mark.multiprocess
-def test_equal_under_four_processes_as_a_user_would_see(model, checkpoint):
-    assert_the_same(
-        run(
-            "checkpoints_convert/verify.py",
-            "--hf",
-            model,
-            "--megatron",
-            checkpoint,
-            "--tp",
-            2,
-            "--pp",
-            2,
-        ).stdout
-    )
+def test_equal_under_two_processes_as_a_user_would_see(model, checkpoint):
+    words = ["--hf", model, "--megatron", checkpoint, "--tp", 2]
+    assert_the_same(run("checkpoints_convert/verify.py", *words).stdout)
 
 
 @pytest.mark.slow
@@ -65,10 +54,11 @@ def test_equal_without_a_layout(model, checkpoint, capsys):
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("layout", ["--tp", "--pp"])
+@pytest.mark.parametrize("layout", ["--pp 2", "--tp 2 --pp 2"])
 def test_equal_under_other_layouts(model, checkpoint, layout, forked_logits, capsys):
     capsys.readouterr()
-    assert verify.main(["--hf", str(model), "--megatron", str(checkpoint), layout, "2"]) == 0
+    words = ["--hf", str(model), "--megatron", str(checkpoint), *layout.split()]
+    assert verify.main(words) == 0
     assert_the_same(capsys.readouterr().out)
 
 

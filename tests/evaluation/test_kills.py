@@ -1,6 +1,8 @@
 """Scoring killed, started twice, and restarted: nothing lost, nothing twice, no stray process."""
 
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -9,18 +11,23 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from evaluation import run
 from galen.errors import DataError
 from tests.conftest import ROOT, command
 
-KILLS = int(os.environ.get("GALEN_KILLS", "2"))
+KILLS = int(os.environ.get("GALEN_KILLS", "4"))
 """Random SIGKILLs; GALEN_KILLS=30 is a long run."""
 LINES = {
     "samples/mesh_topics.jsonl",
     "samples/pubmed_perplexity.jsonl",
     "prompts/mesh_topics.jsonl",
 }
+
+
+LIBRARIES = ("transformers.models.llama.modeling_llama", "tokenizers")
+"""What a run imports after its start."""
 
 
 @pytest.fixture
@@ -88,22 +95,41 @@ def test_a_second_start_is_refused(arguments, tmp_path):
 
 @pytest.mark.multiprocess
 def test_random_kills_leave_the_same_bytes(arguments, tmp_path):
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for module in ("evaluation.backends.transformers_backend", *LIBRARIES):
+        importlib.import_module(module)  # here, and not in each process
     started = time.monotonic()
-    assert start(*arguments, "--output", tmp_path / "whole", "--name", "m", **quiet).wait() == 0
+    assert end(forked(*arguments, "--output", tmp_path / "whole", "--name", "m")) == 0
     whole_time = time.monotonic() - started
     draw, output = random.Random(14), tmp_path / "killed"
     for _ in range(KILLS):
-        process = start(*arguments, "--output", output, "--name", "m", **quiet)
-        time.sleep(draw.uniform(0.3, 1.1) * whole_time)
+        process = forked(*arguments, "--output", output, "--name", "m")
+        time.sleep(draw.uniform(0.1, 1.1) * whole_time)
         process.kill()
-        process.wait()
+        end(process)
         if (output / "results.json").exists() and (output / "manifest.json").exists():
             check_equal(tmp_path / "whole", output)
             output = output.with_name(output.name + "+")
-    assert start(*arguments, "--output", output, "--name", "m", **quiet).wait() == 0
+    assert end(forked(*arguments, "--output", output, "--name", "m")) == 0
     check_equal(tmp_path / "whole", output)
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def forked(*arguments):
+    """Start the command in a copy of this process, which has imported all that it needs."""
+    process = multiprocessing.get_context("fork").Process(target=score, args=arguments)
+    process.start()
+    return process
+
+
+def score(*arguments):
+    torch.set_num_threads(1)  # a copy has none of the threads
+    run.main([str(argument) for argument in arguments])
+
+
+def end(process):
+    """Return a process's exit code when it has ended."""
+    process.join(120)
+    return process.exitcode
 
 
 def check_equal(whole, output):

@@ -82,7 +82,6 @@ def recipe(tmp_path):
                 "virtual_pipeline_model_parallel_size": 3,
                 "overlap_p2p_comm": True,
                 "batch_p2p_comm": False,
-                "deallocate_pipeline_outputs": True,
             },
         ),
         (

@@ -18,6 +18,7 @@ LAYOUTS = {
         [
             "parallel.pipeline_model_parallel_size=2",
             "parallel.virtual_pipeline_model_parallel_size=2",
+            "training.micro_batch_size=1",  # several in flight
             *OVERLAP,
         ],
     ),

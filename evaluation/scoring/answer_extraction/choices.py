@@ -106,7 +106,7 @@ class ChoiceReader:
             letters += following.letters
             end = following.end
         ordered = "".join(letter for letter in self.options if letter in letters)
-        hedged = in_doubt or self._is_hedged(text, end)
+        hedged = in_doubt or self._is_hedged(text, end, letters)
         return dataclasses.replace(first, letters=ordered, end=end, hedged=hedged)
 
     def _is_open(self, text: str, separator: re.Match[str]) -> bool:
@@ -114,11 +114,13 @@ class ChoiceReader:
         following = self.patterns.mention.match(text, separator.end())
         return bool(following and following[0].isupper() and separator[0].strip() != ",")
 
-    def _is_hedged(self, text: str, end: int) -> bool:
+    def _is_hedged(self, text: str, end: int, letters: str) -> bool:
         if self.patterns.range_end.match(text, end):
             return True
         alternative = _OR.match(text, end)
-        return bool(alternative and self._single(text, alternative.end()))
+        other = self._single(text, alternative.end()) if alternative else None
+        # "B, or acetylcholine" is one option
+        return other is not None and other.letters != letters
 
     def _single(self, text: str, position: int) -> Choice | None:
         match = self.patterns.option.match(text, position)
@@ -203,7 +205,11 @@ def _begins_with(rest: str, option: str) -> bool:
 def _after_closing(text: str, end: int) -> int:
     """Return the position after closing brackets and quotes, if there are any."""
     match = _CLOSE.match(text, end)
-    return match.end() if match and match[0].strip() else end
+    if match is None or not match[0].strip():
+        return end
+    opens_quote = match[0][0] in " \t" and match[0][-1] in "\"'"
+    begins_word = text[match.end() : match.end() + 1].isalnum()
+    return end if opens_quote and begins_word else match.end()
 
 
 @lru_cache(maxsize=64)

@@ -3,15 +3,27 @@
 import re
 from collections.abc import Iterator
 
-from evaluation.scoring.answer_extraction import languages, qualifiers, verdicts
+from evaluation.scoring.answer_extraction import (
+    languages,
+    qualifiers,
+    reservations,
+    verdicts,
+)
 from evaluation.scoring.answer_extraction.choices import Choice, ChoiceReader
-from evaluation.scoring.answer_extraction.declarations import Certainty, Declaration
+from evaluation.scoring.answer_extraction.declarations import (
+    Certainty,
+    Declaration,
+    verdict_certainty,
+)
 from evaluation.scoring.answer_extraction.languages import pattern
 from evaluation.scoring.answer_extraction.option_texts import SIGNS
 from evaluation.scoring.answer_extraction.structured import value_letters
 
 _FLAGS = re.IGNORECASE
 _BULLET = re.compile(r"[\s•\-–—➡→=>▪●*]*+")
+_OPTIONS_HEADING = re.compile(
+    rf"(?:options|choices|{pattern(languages.OPTION)})(?: \w+){{0,3}}\s*[:：]\W*$", _FLAGS
+)
 _LONGEST_LINE = 400
 _TRAILING_LINES = 7
 """Lines after the answer at most: a disclaimer, an offer to explain."""
@@ -22,8 +34,8 @@ _AGAINST = re.compile(rf"{pattern(languages.NOT, languages.WRONG)}|[❌✗✘❎
 _BUT_NOT = re.compile(
     r"(?<!\w)(?:but|although|though|however),? (?:it|this|that) (?:is|was|does)(?: not|n't)", _FLAGS
 )
-_REFUSAL = re.compile(pattern(languages.REFUSAL), _FLAGS)
-_CONDITION = re.compile(pattern(languages.CONDITION), _FLAGS)
+_REFUSAL = re.compile(pattern(reservations.REFUSAL), _FLAGS)
+_CONDITION = re.compile(pattern(reservations.CONDITION), _FLAGS)
 _IS_OPTION = re.compile(
     rf"{pattern(languages.COPULA)}[ \t]*(?:an? |the |la |le |el |o |a )?[{SIGNS}][ \t]*[.。(]",
     _FLAGS,
@@ -52,6 +64,7 @@ _COMPLETE = re.compile(rf"[.!。！؟।)\]:{SIGNS}\"”]\s*$")
 _LABELLED = re.compile(r"[\s\W]*[^\W\d_][).:、]")
 _NEXT_LABEL = re.compile(r"(?:\n\s*|[.;。]\s+)[-•(\s]*(?=[^\W\d_][).:、])")
 _OPTION_NOUN = re.compile(rf"{pattern(languages.OPTION)}[ \t]*$", _FLAGS)
+_FEW_WORDS = 3
 _SHORT = 160
 """A text up to this many characters names its answer in any sentence."""
 _MEDIUM = 500
@@ -179,10 +192,21 @@ def _last_line(
             before = [value for value in values[:i] if value]
             order = list(choices.options)
             goes_on = before and order.index(before[-1][-1]) < order.index(values[i][0])
+            is_under_heading = bool(_OPTIONS_HEADING.search(all_lines[i - 1]))
+            begins_list = values[i] == order[0] and is_under_heading
+            begins_list = begins_list or _are_bullets(all_lines[i - 1 : i + 1], choices)
             is_next = values[i] == _successor(_labels(all_lines[i - 1], choices), choices)
-            if not (values[i - 1] or goes_on or is_next):
+            if not (values[i - 1] or goes_on or begins_list or is_next):
                 yield Declaration(Certainty.CHOSEN, 0, values[i])
             return
+
+
+def _are_bullets(pair: list[str], choices: ChoiceReader) -> bool:
+    """Return whether two lines are items of a list, the first about another option."""
+    bullets = [match[0] if (match := _BULLET.match(line)) else "" for line in pair]
+    if not all(bullets) or bullets[0] != bullets[1]:
+        return False
+    return choices.at(pair[0], len(bullets[0])) is not None
 
 
 def _labels(line: str, choices: ChoiceReader) -> str:
@@ -197,6 +221,8 @@ def _last_sentence(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
     choice = choices.at(text, match.start("option")) if match else None
     if match is None or choice is None or len(choice.letters) > 1 or choice.by_text:
         return
+    if match[0][-1] in "AI":
+        return  # the first word of a sentence that is cut off
     start = match.start("option")
     if qualifiers.holds(text, choice, start) and not qualifiers.is_option_negated(text, start):
         yield Declaration(Certainty.CHOSEN, 0, choice.letters)
@@ -209,8 +235,15 @@ def _verdicts(all_lines: list[str], choices: ChoiceReader) -> Iterator[Declarati
         choice = choices.at(line, begin.end() if begin else 0)
         if choice is None or choice.hedged or len(choice.letters) > 1:
             continue
-        if _VERDICT.search(line, choice.end) and not _AGAINST.search(line, choice.end):
-            yield Declaration(Certainty.VERDICT, 0, choice.letters)
+        marks = [mark[0] for mark in _VERDICT.finditer(line, choice.end)]
+        if marks and not _AGAINST.search(line, choice.end):
+            yield Declaration(max(map(verdict_certainty, marks)), 0, choice.letters)
+
+
+def is_cut_off(text: str) -> bool:
+    """Return whether an answer ends within a sentence of several words."""
+    last = text.rstrip().rsplit("\n", 1)[-1]
+    return len(last.split()) > _FEW_WORDS and not _COMPLETE.search(last)
 
 
 def is_left_open(text: str, choices: ChoiceReader) -> bool:

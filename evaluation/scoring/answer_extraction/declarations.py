@@ -14,6 +14,8 @@ from evaluation.scoring.answer_extraction.option_texts import SIGNS
 class Certainty(IntEnum):
     """How certain a form declares the answer; a less certain one never outweighs a more certain."""
 
+    PLAUSIBLE = 0
+    """One of several statements is called likely, reasonable or appropriate."""
     VERDICT = 1
     """One of several statements is called correct: "C is correct"."""
     CONCLUSION = 2
@@ -49,9 +51,15 @@ _LINK = re.compile(
     _FLAGS,
 )
 _NEWLINE = re.compile(r"[ \t:]*+\n\s*+")
+_BETWEEN = re.compile(r"[\s.;,•–-]*+")
 _HEADING = 25
 """Characters before "answer" in a heading at most."""
 _OPTION_NOUN = pattern(languages.OPTION)
+_OPTIONS_HEADING = re.compile(
+    r"(?<!correct )(?<!right )(?<!best )(?<!\w)(?:options|choices)(?: \w+){0,3}\s*[:：]\s*\n\s*$",
+    _FLAGS,
+)
+_OPTIONS_ARE = re.compile(rf"{_OPTION_NOUN}(?: \w+){{0,3}}?[ \t]*+[:：]?[\s(]*+$", _FLAGS)
 _NOUN = re.compile(rf"(?:{pattern(languages.ANSWER)}|{_OPTION_NOUN})", _FLAGS)
 _ANSWER = re.compile(pattern(languages.ANSWER), _FLAGS)
 _CORRECT = re.compile(pattern(languages.CORRECT), _FLAGS)
@@ -99,6 +107,9 @@ _PREDICATE = re.compile(
     rf"(?P<definite>{_DEFINITE}(?:[ \t]+|(?<=')))?(?P<before>{_NOUN.pattern}[ \t]+)?"
     rf"(?P<correct>(?:{_CORRECT.pattern}[ \t]*)+|zu(?!\w))?[ \t]*(?P<after>的|{_NOUN.pattern})?",
     _FLAGS,
+)
+_WEAK = re.compile(
+    r"(?:appropriate|likely|suitable|accurate|reasonable|fitting|probable|plausible)\s*", _FLAGS
 )
 _SUPERLATIVE = re.compile(r"most|best|preferred|ideal|最|أنسب|أفضل|가장", _FLAGS)
 _COPULA_BEFORE = re.compile(rf"{_COPULA}[ \t]*+[:：]?[ \t]*+[(\[\"'“]*+$", _FLAGS)
@@ -169,17 +180,20 @@ def _linked(text: str, noun: re.Match[str], choices: ChoiceReader) -> tuple[Choi
         return (choice, False) if choice else None
     beside = None if line else choices.at(text, noun.end())
     if beside:
-        return beside, True
+        return None if _is_listed(text, noun.end(), beside, choices) else (beside, True)
     end = qualifiers.sentence_end(text, noun.end(), _WINDOW)
     again = noun.re.search(text, noun.end(), end)
     end = again.start() if again else end
     for link in _LINK.finditer(text, noun.end(), end):
         if qualifiers.NEGATION.search(text, noun.end(), link.start()):
             return None
-        if noun.re is _CORRECT and "\n" in link[0] and not _names_option(text, noun):
-            return None  # a heading of a list
+        if noun.re is _CORRECT:
+            if qualifiers.CALLED_WRONG.search(text, noun.end(), link.start()):
+                return None  # "why each is correct or incorrect:"
+            if "\n" in link[0] and not _names_option(text, noun):
+                return None  # a heading of a list
         choice = choices.at(text, link.end()) or _measure(text, link.end(), choices)
-        if choice:
+        if choice and not _repeats_options(text, choice, choices):
             return choice, False
     return None
 
@@ -189,6 +203,29 @@ def _measure(text: str, position: int, choices: ChoiceReader) -> Choice | None:
     verb = _TO_DO.match(text, position)
     choice = choices.at(text, verb.end()) if verb else None
     return choice if choice and (choice.by_text or choice.with_text) else None
+
+
+def _repeats_options(text: str, choice: Choice, choices: ChoiceReader) -> bool:
+    """Return whether a choice begins a list that is announced: "The options are: A) … B) …"."""
+    begin = max(choice.start - 60, 0)
+    if _OPTIONS_HEADING.search(text, begin, choice.start):
+        return True
+    announced = _OPTIONS_ARE.search(text, begin, choice.start)
+    return bool(announced) and _is_listed(text, choice.end, choice, choices)
+
+
+def _is_listed(text: str, position: int, choice: Choice, choices: ChoiceReader) -> bool:
+    """Return whether a choice after a noun begins a list: "answer choices: (A) … (B) …".
+
+    On a line of its own it does so unless nothing else is on this line.
+    """
+    following = _BETWEEN.match(text, choice.end)
+    end = following.end() if following else choice.end
+    other = choices.at(text, end)
+    if other and other.start == end and (other.with_text or other.delimited):
+        return other.letters != choice.letters
+    is_on_next_line = "\n" in text[position : choice.end].rstrip()
+    return is_on_next_line and end < len(text) and "\n" not in text[choice.end : end]
 
 
 def _is_heading(text: str, noun: re.Match[str]) -> bool:
@@ -271,6 +308,8 @@ def _at_mention(text: str, choices: ChoiceReader) -> Iterator[Declaration]:
         if negated:
             continue
         certainty = _predicate(text, choice) or _complement(text, mention.start(), choice)
+        if certainty and _repeats_options(text, choice, choices):
+            continue
         if certainty and qualifiers.holds(text, choice, mention.start(), hedges=False):
             yield Declaration(certainty, choice.end, choice.letters)
 
@@ -280,6 +319,11 @@ def _complement(text: str, start: int, choice: Choice) -> Certainty | None:
     if choice.with_text and _COPULA_BEFORE.search(text, max(start - 20, 0), start):
         return Certainty.CHOSEN
     return None
+
+
+def verdict_certainty(word: str) -> Certainty:
+    """Return the certainty of a verdict by its word: "correct" or just "likely"."""
+    return Certainty.PLAUSIBLE if _WEAK.fullmatch(word.strip()) else Certainty.VERDICT
 
 
 def _predicate(text: str, choice: Choice) -> Certainty | None:
@@ -305,4 +349,4 @@ def _predicate(text: str, choice: Choice) -> Certainty | None:
         return Certainty.CONCLUSION if choice.by_text else Certainty.CHOSEN
     if noun and noun != "的":
         return Certainty.CONCLUSION if choice.by_text else Certainty.DECLARED
-    return Certainty.VERDICT
+    return verdict_certainty(correct or "")

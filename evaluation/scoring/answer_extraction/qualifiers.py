@@ -2,7 +2,7 @@
 
 import re
 
-from evaluation.scoring.answer_extraction import languages
+from evaluation.scoring.answer_extraction import languages, reservations
 from evaluation.scoring.answer_extraction.choices import Choice
 from evaluation.scoring.answer_extraction.languages import pattern
 
@@ -16,6 +16,7 @@ _SENTENCE = 300
 """Characters of a sentence that are looked at, at most."""
 NEGATION = re.compile(_NOT, _FLAGS)
 _NEGATED = re.compile(rf"{_NOT}[ \t]*$", _FLAGS)
+CALLED_WRONG = re.compile(_WRONG, _FLAGS)
 _OPTION_NEGATED = re.compile(
     rf"(?:{_NOT}|{pattern(languages.OR)})[ \t]*+(?:{_COPULA}[ \t]*+)?"
     rf"(?:the |a |an |la |le |a letra |{_OPTION})*+[ \t]*+[(\[\"'“]*+$",
@@ -45,7 +46,7 @@ _DENIED = re.compile(
     _FLAGS,
 )
 _NEGATED_AFTER = re.compile(r"[^.。,،\n]{0,8}?(?:아니|아닙|않|ではな|でな|ない|नहीं)")
-_CONDITION = re.compile(pattern(languages.CONDITION), _FLAGS)
+_CONDITION = re.compile(pattern(reservations.CONDITION), _FLAGS)
 _HEDGE = re.compile(
     r"(?<!\w)(?:might|could|may|perhaps|possibly|peut-être|pourrait|podría|poderia|könnte|potrebbe"
     r"|может быть|возможно)(?!\w)|可能是|かもしれ",
@@ -61,7 +62,7 @@ _DENIED_THEN = re.compile(
     _FLAGS,
 )
 _QUESTION = re.compile(r"[ \t]*[)\]*\"]*[ \t]*[?？؟]")
-_RETRACTION = re.compile(pattern(languages.RETRACTION), _FLAGS)
+_RETRACTION = re.compile(pattern(reservations.RETRACTION), _FLAGS)
 
 
 def sentence_start(text: str, position: int) -> int:

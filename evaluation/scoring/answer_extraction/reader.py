@@ -81,6 +81,8 @@ def _named(text: str, options: Options) -> tuple[str, ...] | None:
         found = found or list(conclusions.conclusion(text, reader))
         if conclusions.is_left_open(text, reader):
             found = [one for one in found if one.certainty >= Certainty.DECLARED]
+        if conclusions.is_cut_off(text):
+            found = [one for one in found if one.certainty > Certainty.PLAUSIBLE]
     chosen = _most_certain(found)
     if chosen is None:
         return None
@@ -96,6 +98,6 @@ def _most_certain(found: list[Declaration]) -> str | None:
         return None
     top = max(one.certainty for one in found)
     best = [one for one in found if one.certainty == top]
-    if top == Certainty.VERDICT and len({one.letters for one in best}) > 1:
+    if top <= Certainty.VERDICT and len({one.letters for one in best}) > 1:
         return None
     return max(best, key=lambda one: one.position).letters

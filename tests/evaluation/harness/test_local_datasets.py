@@ -121,3 +121,10 @@ def test_tasks_are_loaded_offline(tmp_path):
         with pytest.raises(DataError, match="needs the metric code_eval"):
             evaluate.load("code_eval")
     assert socket.getaddrinfo("127.0.0.1", 80)
+
+
+def test_a_column_that_the_first_record_lacks_is_read(tmp_path):
+    rows = [{"id": 1}, {"id": 2, "hint": "liver"}]
+    write_json_lines(tmp_path / "owner" / "set" / "test.jsonl", rows)
+    loaded, _ = load(tmp_path, "owner/set")
+    assert loaded["test"]["hint"] == [None, "liver"]

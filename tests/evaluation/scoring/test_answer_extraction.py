@@ -234,6 +234,7 @@ def test_forms_that_were_misread(text, letters):
     assert answer_extraction.extract(text, QT) == letters
 
 
+LONG = "The patient has a long history of palpitations. " * 12
 SEVERAL = dict(zip("ABCD", ["0.1", "2", "MRI of the right breast", "Oedema"], strict=True))
 
 
@@ -254,6 +255,18 @@ SEVERAL = dict(zip("ABCD", ["0.1", "2", "MRI of the right breast", "Oedema"], st
         ("A is wrong. That leaves C. I cannot give a definitive answer.", None),
         ("C is correct, A, B and D are not. So the answer could be B or C.", None),
         ("The most likely cause of these findings is a b", None),
+        ("Let's go through the answer choices:\n\nA) {A}: no pulse, and this", None),
+        ("Answer choices: (A) {A} (B) {B} (C) {C} (D) {D}\n\nThe axis twists.", None),
+        ("The options are:\nA) {A}\nB) {B}\nC)", None),
+        (f"{LONG}Here is why each option is either correct or incorrect:\n\nA) {{A}}: no.", None),
+        ("Let's see.\nA) {A}: a likely cause.\nB) {B}: this is seen in atrial", None),
+        (f"{LONG}Now the options:\n*   **A) {{A}}", None),
+        ("The axis is used to correct it.\nA) {A}: it is used to correct dehydration", None),
+        ("Considering all options, the most likely rhythm is:\n\nC. {C}", ("C",)),
+        ("The correct option is:\n\nC. {C}", ("C",)),
+        ("The answer is C, or torsades de pointes.", ("C",)),
+        ("A is wrong. C is correct. The answer is A or C.", None),
+        ('She has a typical appearance (likely a "snorkeling" sound).', None),
     ],
 )
 def test_kinds_that_real_answers_showed(text, letters):

@@ -104,3 +104,6 @@ def test_transformer_engine_accumulates_gradients_without_apex():
             device=torch.device("cuda", 0), backend="nccl", transformer_engine=engine
         )
         assert platform.model_options["gradient_accumulation_fusion"] == engine
+        assert platform.model_options["deallocate_pipeline_outputs"]
+    cpu = platforms.Platform(device=torch.device("cpu"), backend="gloo", transformer_engine=False)
+    assert not cpu.model_options["deallocate_pipeline_outputs"]  # gloo may still be sending
