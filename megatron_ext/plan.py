@@ -245,8 +245,8 @@ def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
         ),
         f"Sent by a rank per step, GiB: {sent or 'nothing'}",
         (
-            f"A checkpoint has {checkpoint / GIB:,.1f} GiB, and needs {staging / GIB:,.1f} GiB of a"
-            " node's memory while it is written"
+            f"A checkpoint has {checkpoint / GIB:,.1f} GiB; a node needs {staging / GIB:,.1f} GiB"
+            " of memory while the last one is written"
         ),
         "",
     ]

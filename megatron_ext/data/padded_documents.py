@@ -56,6 +56,11 @@ class PaddedDocuments(GPTDataset):
         dataset.document_multiple = config.document_multiple
         return dataset
 
+    @staticmethod
+    def numel_low_level_dataset(low_level_dataset: IndexedDataset) -> int:
+        """Return the number of documents, without computing their padded lengths."""
+        return len(low_level_dataset.index)
+
     def __getitem__(self, sample: int | None) -> dict[str, Tensor]:
         """Return `{tokens, labels, loss_mask, position_ids}`, each [sequence], and `padding`.
 

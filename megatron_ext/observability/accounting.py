@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from galen import manifest
 from megatron_ext.observability import goodput_records, save_interval
 from megatron_ext.observability.end_causes import (
     FAILURES,
@@ -66,6 +67,9 @@ def read(
     records = goodput_records.read(run)
     if records is None:
         return None
+    last = records.starts[-1]
+    if last.end_reason is None and (run / manifest.NAME).is_file():  # killed right after that
+        last.end_reason = "finished"
     goodput = account(records, interval, checkpoint, is_running, last_heartbeats(run))
     goodput.stall_phases = _stall_phases(saves)
     return goodput

@@ -13,6 +13,7 @@ from galen import checksums, manifest, recipe, run_folder
 from galen.run_identity import Identity
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.architecture import Architecture, architecture_from_model
+from megatron_ext.config.checks import chunks_per_document
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe, from_run
 from megatron_ext.data import token_files
@@ -86,11 +87,7 @@ def _check_same_run(output: Path, run: Recipe) -> None:
     earlier = from_run(path)
     differences = identity.differences(Identity(recipe.to_dict(earlier)))
     if run.document_multiple != earlier.document_multiple:
-        differences.append(
-            f"data.pad_documents_to_multiple_of: {earlier.document_multiple} →"
-            f" {run.document_multiple} (2 x parallel.context_parallel_size where it is not set; 1"
-            " is no padding)"
-        )
+        differences.append(_other_padding(earlier.document_multiple, run))
     if not differences:
         return
     paths = ("data.train", "data.validation", "model.checkpoint")
@@ -103,3 +100,17 @@ def _check_same_run(output: Path, run: Recipe) -> None:
         f"{advice}; to train its weights further in another way, set"
         f" model.checkpoint={output / 'checkpoints'} and another output",
     )
+
+
+def _other_padding(earlier: int, run: Recipe) -> str:
+    """Return the difference of a run from its start, when documents were padded to `earlier`."""
+    key = "data.pad_documents_to_multiple_of"
+    difference = f"{key}: {earlier} → {run.document_multiple} (1 is no padding)"
+    if earlier % chunks_per_document(run.parallel):
+        return (
+            f"{difference}, which parallel.context_parallel_size ="
+            f" {run.parallel.context_parallel_size} needs: set that to"
+            f" {earlier // 2 or 1} or a divisor of it to keep the run's sequences"
+        )
+    fix = f"set {key} to {earlier}" if earlier > 1 else f"set {key} to null"
+    return f"{difference}; {fix} to keep the run's sequences"

@@ -257,6 +257,8 @@ def _restore_steps(optimizer: dict[str, Any]) -> None:
     The core would overwrite it with the one from before the load.
     """
     step = optimizer["optimizer"]["param_groups"][0].get("step")
+    if step is None:
+        return
     for part in _bucket_parts(optimizer):
         if "step" in part:
             part["step"] = torch.tensor(float(step))

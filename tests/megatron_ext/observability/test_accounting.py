@@ -131,6 +131,14 @@ def test_a_dead_run_that_was_not_started_again(simulated):
     assert parts(running) == pytest.approx({"training": 12.75, "startup": 30, "data_wait": 4.25})
 
 
+def test_a_run_killed_between_its_manifest_and_its_last_line(simulated, tmp_path):
+    simulated.start(0)
+    simulated.steps(17)
+    (tmp_path / "manifest.json").write_text("{}")
+    found = account(simulated, checkpoint=17)
+    assert (causes(found), found.lost_steps) == (["finished"], 0)
+
+
 def test_a_damaged_checkpoint_loses_the_work_of_earlier_starts_too(simulated):
     simulated.start(0)
     simulated.steps(20)

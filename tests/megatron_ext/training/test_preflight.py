@@ -18,10 +18,10 @@ def test_another_padding_is_another_run(tmp_path):
     (tmp_path / "recipe.yaml").write_text(recipe.dump(started))
     check("parallel.context_parallel_size=2")
     check("data.pad_documents_to_multiple_of=4")  # another layout, the same sequences
-    with pytest.raises(
-        OutputConflictError, match=r"data\.pad_documents_to_multiple_of: 4 → 1 \(2 x parallel"
-    ):
+    with pytest.raises(OutputConflictError, match=r"4 → 1 .*; set data\.pad_doc.* to 4 "):
         check()
+    with pytest.raises(OutputConflictError, match=r"4 → 8 .*_size = 4 needs: set that to 2 or a"):
+        check("parallel.context_parallel_size=4")
 
 
 def test_a_file_is_no_run_folder(tmp_path):
