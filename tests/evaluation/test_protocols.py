@@ -225,8 +225,10 @@ def test_contaminated_items_are_set_apart(arguments, tmp_path):
         run.main([*arguments, "--contamination", str(index)])
 
 
-def test_a_real_run_in_the_table_of_the_paper(arguments, tmp_path, monkeypatch):
+def test_a_real_run_in_the_table_of_the_paper(arguments, make_llama, tmp_path, monkeypatch):
     """A run under MEDITRON's protocol differs from the table in the size of the test set only."""
+    # a context in which all prompts fit
+    arguments[arguments.index("--model") + 1] = str(make_llama(max_position_embeddings=2048))
     examples = tmp_path / "examples.jsonl"
     examples.write_text(
         "".join(
