@@ -1,6 +1,7 @@
 """Why a start of a run ended, from its last lines, heartbeats, exit code and the next start."""
 
 import dataclasses
+import signal
 from typing import Any
 
 from megatron_ext.observability.goodput_records import StartRecord
@@ -53,8 +54,16 @@ def cause_of_end(record: StartRecord, following: StartRecord | None, seen: dict[
     if record.end_detail:
         return End("crash", record.end_detail)
     if record.exit_code is not None:
-        return End("crash", f"exit code {record.exit_code}")
+        return End("crash", _describe_exit_code(record.exit_code))
     return End("crash", "killed, without a message")
+
+
+def _describe_exit_code(code: int) -> str:
+    """Return an exit code with the signal that it stands for, if any."""
+    try:
+        return f"exit code {code} ({signal.Signals(code - 128).name})"
+    except ValueError:
+        return f"exit code {code}"
 
 
 def _cause_of_stop(record: StartRecord) -> End:

@@ -210,6 +210,8 @@ def test_a_script_that_starts_the_run_again_in_the_same_job(simulated):
     assert found.parts["queue"] == pytest.approx(90)
     assert found.startup["launch"] == pytest.approx(10 + 6)
     assert (found.starts[0].cause, found.starts[0].detail) == ("crash", "DataError: x")
+    simulated.exit(1)
+    assert account(simulated).starts[1].detail == "exit code 1"
 
 
 LIMIT = {"phase_seconds": 605.0}
@@ -269,11 +271,13 @@ def test_the_exit_of_a_start_that_was_refused_is_not_that_of_the_one_before(simu
     found = account(simulated, is_running=True)
     assert found.starts[0].cause == "node failure"
     assert found.parts["lost"] == pytest.approx(10 + 100)  # until Slurm noticed
-    simulated.exit(1)
+    simulated.exit(137)
     simulated.wait(50)
     simulated.exit(2)
     found = account(simulated)
-    assert found.starts[1].detail == "exit code 1" and found.starts[1].parts["lost"] == 5
+    assert (
+        found.starts[1].detail == "exit code 137 (SIGKILL)" and found.starts[1].parts["lost"] == 5
+    )
 
 
 def test_the_controllers_clock_is_ahead(simulated):
