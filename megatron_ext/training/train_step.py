@@ -1,8 +1,10 @@
 """Forward and backward passes of one global batch, and its sums over all processes."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -86,18 +88,21 @@ class TrainStep:
             forward_only: compute losses, no gradients.
 
         Raises:
-            DataError: no token of the batch counts.
+            DataError: no token of the batch counts; or `check_for_nan_in_grad` found a non-finite
+                gradient.
         """
         chunks = len(self.model)
-        reports = self._forward_backward(
-            forward_step_func=self._forward_step,
-            data_iterator=list(itertools.tee(batches, chunks)) if chunks > 1 else batches,
-            model=self.model,
-            num_microbatches=micro_batches,
-            seq_length=self.seq_length * self.micro_batch_size if self.packed else self.seq_length,
-            micro_batch_size=1 if self.packed else self.micro_batch_size,
-            forward_only=forward_only,
-        )
+        rows = self.micro_batch_size if self.packed else 1  # packed into one row
+        with _name_non_finite_gradients():
+            reports = self._forward_backward(
+                forward_step_func=self._forward_step,
+                data_iterator=list(itertools.tee(batches, chunks)) if chunks > 1 else batches,
+                model=self.model,
+                num_microbatches=micro_batches,
+                seq_length=self.seq_length * rows,
+                micro_batch_size=self.micro_batch_size // rows,
+                forward_only=forward_only,
+            )
         sums = self._sum_over_processes(reports, stop_flags)
         loss_sum, tokens, padding, others, squares, *summed_flags = sums
         seconds = self._timer.take()
@@ -174,6 +179,25 @@ def _count(position_ids: Tensor, padding: Tensor | None) -> Tensor:
         padding = torch.zeros_like(position_ids, dtype=torch.bool)
     squares = (2 * position_ids + 1).masked_fill(padding, 0).sum()
     return torch.stack([padding.sum(), (~padding).sum(), squares])
+
+
+@contextlib.contextmanager
+def _name_non_finite_gradients() -> Iterator[None]:
+    """Report the core's error of `check_for_nan_in_grad`.
+
+    Raises:
+        DataError: this rank's own gradient is not finite.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "in local grad norm for bucket" not in str(error):
+            raise
+        raise DataError(
+            f"a gradient of rank {torch.distributed.get_rank()} on {socket.gethostname()} is not"
+            f" finite (resilience.check_for_nan_in_grad): {str(error).splitlines()[0]}; check that"
+            " GPU and the data of the step, or set the key to false to skip such steps"
+        ) from None
 
 
 def _loss(

@@ -2,8 +2,8 @@
 
 One process is killed, or all. Three kills hit processes that started by themselves, one of them
 while they start, the others those of `torchrun`; GALEN_KILLS sets how many there are in all (5).
-`tests/slurm/test_pretrain.py` adds three in a batch job. The processes are forked from one that has
-imported the libraries.
+Every other start saves asynchronously. `tests/slurm/test_pretrain.py` adds three in a batch job.
+The processes are forked from one that has imported the libraries.
 """
 
 import contextlib
@@ -50,7 +50,9 @@ def test_many_kills_leave_no_trace(tmp_path, pretrain_forked, start_forked, chec
     starts = []
     while done < len(MOMENTS):
         torchrun = done >= BY_THEMSELVES
-        started = start_forked(2, recipe, *ARGUMENTS, torchrun=torchrun)
+        asynchronous = str(done % 2 == 1).lower()
+        options = [*ARGUMENTS, f"training.async_save={asynchronous}"]
+        started = start_forked(2, recipe, *options, torchrun=torchrun)
         came = await_moment(MOMENTS[done], killed, seeded, started.written.read_text)
         first = existing(started.pids) if came else []
         ranks = children_of(first) if torchrun else first

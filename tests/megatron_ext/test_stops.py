@@ -11,6 +11,7 @@ import numpy
 import psutil
 import pytest
 
+from megatron_ext.checkpoint import optimizer_buckets
 from tests.conftest import ROOT, command
 from tests.megatron_ext.conftest import RECIPE, goodput, log, write
 from tests.megatron_ext.kills import assert_same_losses
@@ -65,6 +66,8 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, number):
     assert (found.lost_steps, found.starts[0].saves) == (0, 1)
     last_checkpoint = output / "checkpoints" / f"iter_{stopped['iteration']:07d}"
     assert (last_checkpoint / "manifest.json").is_file()
+    # there is no time to gather the optimizer's state
+    assert (last_checkpoint / optimizer_buckets.NAME).is_file()
     assert f"({number.name}), checkpoint written: {last_checkpoint}; to resume: " in written
     assert log(output, "train")[-1]["step"] == stopped["iteration"]
     slow = [record for event in log(output, "slow_ranks") for record in event["ranks"]]
