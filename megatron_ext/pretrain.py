@@ -85,6 +85,7 @@ def _pretrain(run: Recipe, inputs: Inputs, clock: PhaseClock) -> int:
         host_memory.check(inputs.architecture, run, *_world_sizes())
     with (
         platforms.single_process_groups(),
+        platforms.deterministic_algorithms(run.training.deterministic_mode),
         launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
         contextlib.ExitStack() as resources,
     ):

@@ -1,8 +1,10 @@
 """Forward and backward passes of one global batch, and its sums over all processes."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -81,18 +83,21 @@ class TrainStep:
             forward_only: compute losses, no gradients.
 
         Raises:
-            DataError: no token of the batch counts.
+            DataError: no token of the batch counts; or `check_for_nan_in_grad` found a non-finite
+                gradient.
         """
         chunks = len(self.model)
-        reports = self._forward_backward(
-            forward_step_func=self._forward_step,
-            data_iterator=list(itertools.tee(batches, chunks)) if chunks > 1 else batches,
-            model=self.model,
-            num_microbatches=micro_batches,
-            seq_length=self.seq_length * self.micro_batch_size if self.packed else self.seq_length,
-            micro_batch_size=1 if self.packed else self.micro_batch_size,
-            forward_only=forward_only,
-        )
+        rows = self.micro_batch_size if self.packed else 1  # packed into one row
+        with _name_non_finite_gradients():
+            reports = self._forward_backward(
+                forward_step_func=self._forward_step,
+                data_iterator=list(itertools.tee(batches, chunks)) if chunks > 1 else batches,
+                model=self.model,
+                num_microbatches=micro_batches,
+                seq_length=self.seq_length * rows,
+                micro_batch_size=self.micro_batch_size // rows,
+                forward_only=forward_only,
+            )
         loss_sum, tokens, padding, *summed_flags = self._sum_over_processes(reports, stop_flags)
         seconds = self._timer.take()
         if not forward_only:
@@ -153,6 +158,25 @@ class TrainStep:
         self._timer.stop()
         tokens_of_padding = 0 if padding is None else int(padding.sum())
         return output, partial(_loss, batch["loss_mask"], self.micro_batch_size, tokens_of_padding)
+
+
+@contextlib.contextmanager
+def _name_non_finite_gradients() -> Iterator[None]:
+    """Report the core's error of `check_for_nan_in_grad`.
+
+    Raises:
+        DataError: this rank's own gradient is not finite.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "in local grad norm for bucket" not in str(error):
+            raise
+        raise DataError(
+            f"a gradient of rank {torch.distributed.get_rank()} on {socket.gethostname()} is not"
+            f" finite (resilience.check_for_nan_in_grad): {str(error).splitlines()[0]}; check that"
+            " GPU and the data of the step, or set the key to false to skip such steps"
+        ) from None
 
 
 def _loss(
