@@ -87,6 +87,7 @@ def _pretrain(run: Recipe, inputs: Inputs, clock: PhaseClock) -> int:
     report_lost_nodes = partial(launch.report_lost_nodes, ADVICE, partial(dead_processes, output))
     with (
         platforms.single_process_groups(),
+        platforms.deterministic_algorithms(run.training.deterministic_mode),
         report_lost_nodes(),  # also where the lock is released
         contextlib.ExitStack() as resources,
         report_lost_nodes(),  # before the clock records the error
