@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 def make_plan(run: Recipe, gpus: int, gpu_name: str) -> Plan:
     """Return the estimates of a run's layout and of all possible ones."""
-    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
+    architecture = architecture_from_model(run.model)
     gpu = GPUS[gpu_name]
     own: Estimate | None = None
     refusal = None

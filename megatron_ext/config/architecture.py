@@ -18,6 +18,8 @@ from galen.atomic import write_text
 from galen.errors import DataError, one_line
 from galen.recipe import STRICT
 from megatron_ext.checkpoint import checkpoint_folder
+from megatron_ext.config.rope import Yarn
+from megatron_ext.config.sections import Model
 
 if TYPE_CHECKING:
     from megatron.core.transformer import TransformerConfig
@@ -77,6 +79,8 @@ class Architecture:
     rotary_base: float = Field(gt=0, allow_inf_nan=False)
     rope_scaling_factor: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Factor of Llama 3's rotary scaling, None for none."""
+    yarn: Yarn | None = None
+    """YaRN rotary scaling, None for none."""
     layernorm_epsilon: float = Field(ge=0, lt=1)
     share_embeddings_and_output_weights: bool
     add_qkv_bias: bool = False
@@ -95,6 +99,11 @@ class Architecture:
     After is before the residual addition, as in OLMo 2.
     """
 
+    def __post_init__(self) -> None:
+        """Check what concerns several fields."""
+        if self.yarn is not None and self.rope_scaling_factor is not None:
+            raise ValueError("yarn and rope_scaling_factor exclude each other")
+
     def padded_vocab_size(self, tensor_parallel: int = 1) -> int:
         """Return the rows of the embedding under `tensor_parallel` ranks.
 
@@ -112,6 +121,11 @@ class Architecture:
     def key_value_size(self) -> int:
         """Columns of all key heads, and as many of all value heads."""
         return self.num_query_groups * self.kv_channels
+
+    @property
+    def core_rotary_base(self) -> float:
+        """The rotary base as Megatron writes it: an integer, unless it has a fraction."""
+        return int(self.rotary_base) if self.rotary_base.is_integer() else self.rotary_base
 
     @property
     def mlp_input_projections(self) -> int:
@@ -237,7 +251,16 @@ class Architecture:
             # Megatron's function is compiled, which the CPU platform cannot do
             function = function if fused else inspect.unwrap(function)
         arguments["activation_func"] = function
-        return TransformerConfig(**arguments, **options)
+        if self.yarn is None:
+            return TransformerConfig(**arguments, **options)
+        if self.yarn.scales_attention and "apply_rope_fusion" in options:
+            # Transformer Engine's kernel does not multiply by the attention factor, and the core
+            # leaves the factor out for packed documents
+            options["apply_rope_fusion"] = False
+        config = TransformerConfig(**arguments, **options)
+        for name, value in self.yarn.core_attributes().items():
+            setattr(config, name, value)
+        return config
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as `architecture.json` has them.
@@ -263,7 +286,7 @@ def properties() -> dict[str, Any]:
     return {one.name: one.default for one in parameters if one.default is not one.empty}
 
 
-_LATER_PROPERTIES = frozenset({"activation", "gated_mlp", "norm_placement"})
+_LATER_PROPERTIES = frozenset({"activation", "gated_mlp", "norm_placement", "yarn"})
 
 
 def read_architecture(path: str | Path) -> Architecture:
@@ -288,16 +311,21 @@ def read_architecture(path: str | Path) -> Architecture:
         raise DataError(f"{file} does not describe a model: {one_line(error)}") from None
 
 
-def architecture_from_model(checkpoint: str | Path, json_path: str | Path | None) -> Architecture:
+def architecture_from_model(model: Model) -> Architecture:
     """Return a recipe's architecture: its checkpoint's, or before one exists, its file's.
 
-    Args:
-        checkpoint: `model.checkpoint` of a recipe; it need not exist if `json_path` is given.
-        json_path: `model.architecture` of a recipe.
+    The rotary positions are those of `model.rope`, if it is set. The checkpoint need not exist if
+    `model.architecture` is set.
 
     Raises:
         DataError: neither can be read, or the two differ.
+        UsageError: `model.rope` does not suit the model.
     """
+    architecture = _architecture_from_files(model.checkpoint, model.architecture)
+    return architecture if model.rope is None else model.rope.apply(architecture)
+
+
+def _architecture_from_files(checkpoint: str, json_path: str | None) -> Architecture:
     if json_path is not None and checkpoint_folder.latest_iteration(checkpoint) is None:
         return read_architecture(json_path)
     architecture = read_architecture(checkpoint_folder.newest(checkpoint))

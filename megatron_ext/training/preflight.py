@@ -56,7 +56,7 @@ def check(
     wandb_logger.check(run.wandb)
     checkpoint_folder.newest(run.model.checkpoint)
     _verify_companions(run, launching)
-    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
+    architecture = architecture_from_model(run.model)
     check_layout(run, architecture, world_size)
     _check_same_run(output, run)
     if (output / manifest.NAME).is_file():
