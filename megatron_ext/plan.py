@@ -19,7 +19,7 @@ from galen import cli, recipe
 from galen.errors import UsageError
 from megatron_ext.config.architecture import Architecture, architecture_from_model
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.planner import memory_model
+from megatron_ext.planner import memory_model, model_state
 from megatron_ext.planner.gpus import GPUS, GpuSpec
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
 
@@ -189,7 +189,7 @@ def _row(one: Estimate, gpus: int) -> list[str]:
         str(parallel.pipeline_model_parallel_size),
         str(parallel.virtual_pipeline_model_parallel_size or "-"),
         str(parallel.context_parallel_size),
-        str(memory_model.data_parallel_size(one.recipe, gpus)),
+        str(model_state.data_parallel_size(one.recipe, gpus)),
         str(training.micro_batch_size),
         training.recompute_granularity or "-",
         f"{one.memory / GIB:.1f}",
@@ -234,8 +234,8 @@ def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
     breakdown = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
     volumes = {name: size for name, size in dataclasses.asdict(one.comm_volume).items() if size}
     sent = ", ".join(f"{name} parallel {size / GIB:.1f}" for name, size in volumes.items())
-    checkpoint = memory_model.checkpoint_bytes(plan.architecture, one.recipe)
-    staging = memory_model.checkpoint_staging(plan.architecture, one.recipe, plan.gpus)
+    checkpoint = model_state.checkpoint_bytes(plan.architecture, one.recipe)
+    staging = model_state.checkpoint_staging(plan.architecture, one.recipe, plan.gpus)
     staging *= min(plan.gpu.per_node, plan.gpus)
     return [
         f"Step: {one.step.total:.2f} s ({breakdown})",

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,13 @@ def _pretrain(run: Recipe, inputs: Inputs, clock: PhaseClock) -> int:
     platform.check(run)
     if platform.device.type == "cpu":
         host_memory.check(inputs.architecture, run, *_world_sizes())
+    report_lost_nodes = partial(launch.report_lost_nodes, ADVICE, partial(dead_processes, output))
     with (
         platforms.single_process_groups(),
-        launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
+        platforms.deterministic_algorithms(run.training.deterministic_mode),
+        report_lost_nodes(),  # also where the lock is released
         contextlib.ExitStack() as resources,
+        report_lost_nodes(),  # before the clock records the error
     ):
         trainer = _prepare(run, inputs, resources, clock)
         reason = trainer.run()

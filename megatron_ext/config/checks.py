@@ -149,6 +149,33 @@ def check_documents(data: Data, parallel: Parallel) -> None:
         )
 
 
+def check_attention(training: Training, parallel: Parallel) -> None:
+    """Check that PyTorch's attention can communicate as asked."""
+    if training.attention_backend == "local" and parallel.communication_types - {"all_gather"}:
+        raise ValueError(
+            "training.attention_backend: local supports parallel.cp_comm_type: all_gather only; set"
+            " it to null, or use another backend"
+        )
+
+
+def check_determinism(training: Training, parallel: Parallel) -> None:
+    """Check that nothing of a deterministic run depends on the order of parallel work.
+
+    Megatron-LM refuses the same (megatron/training/determinism.py).
+    """
+    if not training.deterministic_mode:
+        return
+    settings = {
+        "training.cross_entropy_loss_fusion": training.cross_entropy_loss_fusion,
+        "parallel.tp_comm_overlap": parallel.tp_comm_overlap,
+    }
+    for key, is_set in settings.items():
+        if is_set:
+            raise ValueError(
+                f"training.deterministic_mode is incompatible with {key}; set one of them to false"
+            )
+
+
 def check_precision(training: Training, optimizer: Optimizer) -> None:
     """Check FP8, the fused loss, recompute and the optimizer's types."""
     _check_fp8(training)

@@ -162,6 +162,9 @@ class Platform:
             "parallel.cp_comm_type other than all_gather": bool(
                 run.parallel.communication_types - {"all_gather"}
             ),
+            f"training.attention_backend: {training.attention_backend}": (
+                training.attention_backend not in ("auto", "local")
+            ),
             "optimizer.use_precision_aware_optimizer": run.optimizer.use_precision_aware_optimizer,
         }
         return [f"{key} needs Transformer Engine" for key, is_set in settings.items() if is_set]
@@ -261,6 +264,17 @@ class Platform:
         """Leave the process group once all have come so far."""
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def deterministic_algorithms(enabled: bool) -> Iterator[None]:
+    """Let PyTorch refuse nondeterministic kernels inside the block, if enabled."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(enabled or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _missing_packed_attention(parallel: Parallel) -> list[str]:
