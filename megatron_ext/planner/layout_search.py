@@ -155,6 +155,7 @@ def candidates(architecture: Architecture, recipe: Recipe, gpu: GpuSpec) -> Iter
                 virtual_pipeline_model_parallel_size=virtual,
                 num_layers_in_first_pipeline_stage=None,
                 num_layers_in_last_pipeline_stage=None,
+                pipeline_model_parallel_layout=None,
                 sequence_parallel=tensor > 1,
                 overlap_grad_reduce=True,
                 overlap_param_gather=True,
