@@ -250,7 +250,7 @@ def _kept_activations(
     shared = kept if fused or training.precision == "fp32" else 0.0
     # the first `number` layers of each chunk, one at a time, after the others are freed
     if training.recompute_method == "block":
-        chunk_layers = layers // chunks
+        chunk_layers = max(layers // chunks, 1)
         others = max(chunk_layers - number, 0)
         return (
             in_flight * ((chunk_layers - others) * kept + others * full) / chunk_layers,

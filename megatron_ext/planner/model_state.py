@@ -3,6 +3,7 @@
 They are counted as Megatron Core and Transformer Engine allocate them.
 """
 
+from megatron_ext.config import pipeline_layout
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 
@@ -15,18 +16,7 @@ _FP8_COPIES = 2
 
 def stage_layers(recipe: Recipe, layers: int) -> list[int]:
     """Return the number of layers of each pipeline stage."""
-    parallel = recipe.parallel
-    stages = parallel.pipeline_model_parallel_size
-    first = parallel.num_layers_in_first_pipeline_stage
-    last = parallel.num_layers_in_last_pipeline_stage
-    set_by_recipe = [n for n in (first, last) if n is not None]
-    even = (layers - sum(set_by_recipe)) // max(stages - len(set_by_recipe), 1)
-    result = [even] * stages
-    if last is not None:
-        result[-1] = last
-    if first is not None:
-        result[0] = first
-    return result
+    return pipeline_layout.stage_layers(recipe.parallel, layers)
 
 
 def stage_parameters(architecture: Architecture, recipe: Recipe, stage: int) -> int:
