@@ -40,7 +40,7 @@ class Efficiencies:
     """Matrix products, of the bf16 peak."""
     gemm_fp8: float = 0.53
     """Matrix products, of the FP8 peak."""
-    attention: float = 0.54
+    attention: float = 0.55
     """Fused causal attention forward and backward, of the bf16 peak."""
     overlap_fraction: float = 0.81
     """Fraction hidden of communication that the layout overlaps with computation."""
