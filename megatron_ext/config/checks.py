@@ -5,6 +5,7 @@ which `galen.recipe` adds file and line. Checks that also need the model and the
 are in `layout_checks`.
 """
 
+from megatron_ext.config import pipeline_layout
 from megatron_ext.config.sections import Data, Optimizer, Parallel, Phase, Training
 
 
@@ -90,6 +91,7 @@ def check_parallel(parallel: Parallel, training: Training) -> None:
             "parallel.virtual_pipeline_model_parallel_size needs"
             " parallel.pipeline_model_parallel_size of at least 2"
         )
+    pipeline_layout.check(parallel)
     _check_context_parallel(parallel)
 
 

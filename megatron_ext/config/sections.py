@@ -53,6 +53,13 @@ class Parallel:
     """Layers of the first stage, to balance the stages."""
     num_layers_in_last_pipeline_stage: int | None = Field(default=None, ge=1)
     """Layers of the last stage, which also computes the output layer and the loss."""
+    pipeline_model_parallel_layout: str | None = None
+    """Layers of each model chunk, for example Ett|ttt|ttt|ttL, in Megatron Core's syntax.
+
+    E is the embedding, t a layer, L the output layer with the loss; * repeats, also a part in
+    parentheses. The chunks are listed as a forward pass visits them: the first of each stage, then
+    the second of each (virtual_pipeline_model_parallel_size), and so on.
+    """
     sequence_parallel: bool = False
     """Split activations along the sequence among tensor-parallel processes, outside the GEMMs."""
     context_parallel_size: int = Field(default=1, ge=1)

@@ -123,6 +123,14 @@ class Platform:
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @property
+    def memory_figures(self) -> dict[str, int]:
+        """Figures of the step log: the peak bytes allocated on a GPU.
+
+        None on a CPU, where the resident memory varies with the machine.
+        """
+        return {"peak_memory": self.peak_memory} if self.device.type == "cuda" else {}
+
+    @property
     def new_event(self) -> Callable[[], Any]:
         """What makes a mark in the device's work: record(), elapsed_time(later) in milliseconds."""
         if self.device.type == "cuda":
