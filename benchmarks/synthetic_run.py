@@ -50,6 +50,7 @@ class SyntheticRun:
         self.architecture = architecture
         self.platform = platforms.current_platform()
         self.platform.check(self.recipe)
+        torch.use_deterministic_algorithms(recipe.training.deterministic_mode)
         self.platform.init_distributed()
         check_layout(self.recipe, architecture, torch.distributed.get_world_size())
         parallel_groups.initialize(self.recipe.parallel, self.recipe.training.seed)

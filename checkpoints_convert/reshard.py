@@ -15,6 +15,7 @@ from checkpoints_convert.conversion.arguments import (
     recorded,
 )
 from galen import cli, lock
+from galen.errors import UsageError
 from galen.option_recipe import OptionParser
 
 
@@ -31,6 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     from megatron_ext.checkpoint import checkpoint_folder
 
     checkpoint = arguments.megatron
+    if arguments.output.resolve() == checkpoint.resolve():
+        raise UsageError(f"--output {arguments.output} is the input; choose another folder")
     with lock.hold(arguments.output):
         folder = checkpoint_folder.find_iteration(checkpoint, arguments.iteration)
         job = reshard_optimizer.Reshard(checkpoint, folder, arguments.output)

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,13 @@ def _pretrain(run: Recipe, inputs: Inputs, clock: PhaseClock) -> int:
     platform.check(run)
     if platform.device.type == "cpu":
         host_memory.check(inputs.architecture, run, *_world_sizes())
+    report_lost_nodes = partial(launch.report_lost_nodes, ADVICE, partial(dead_processes, output))
     with (
         platforms.single_process_groups(),
-        launch.report_lost_nodes(ADVICE, lambda: dead_processes(output)),
+        platforms.deterministic_algorithms(run.training.deterministic_mode),
+        report_lost_nodes(),  # also where the lock is released
         contextlib.ExitStack() as resources,
+        report_lost_nodes(),  # before the clock records the error
     ):
         trainer = _prepare(run, inputs, resources, clock)
         reason = trainer.run()
@@ -204,7 +208,13 @@ def _prepare(
         log=log,
     )
     limit = trainer.watchdog.limit
-    clock.write("ready", progress.iteration, layout=_layout(), hang_limit=limit)
+    clock.write(
+        "ready",
+        progress.iteration,
+        layout=_layout(),
+        device=platform.device_name,
+        hang_limit=limit,
+    )
     return trainer
 
 
@@ -261,10 +271,15 @@ def _build_state(
 def _log_start(
     run: Recipe, architecture: Architecture, platform: Any, cpus: str | None, data: Any
 ) -> None:
+    from megatron_ext.planner import comparison
+
     logger.info(
         f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data"
         f" parallel = {_layout()}"
     )
+    gpus, _ = _world_sizes()
+    if plan := comparison.expectation(run, architecture, gpus, platform.device_name):
+        logger.info(plan)
     if environment := process_environment.describe(run):
         logger.info(f"environment: {environment}")
     if cpus:

@@ -16,7 +16,6 @@ import torch
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
 
 from galen import checksums, json_file, manifest
-from galen.atomic import write_text
 from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder
 
@@ -73,7 +72,10 @@ def _write_and_hash(
     with contextlib.suppress(OSError), ThreadPoolExecutor(max(len(paths), 1)) as threads:
         hashes = list(threads.map(manifest.sha256, paths))
         content = {path.name: sha256 for path, sha256 in zip(paths, hashes, strict=True)}
-        write_text(folder / f"{_HASHES}{rank}.json", json.dumps(content))
+        # fails where the folder of a killed run was removed, instead of making it again
+        temporary = folder / f"{_HASHES}{rank}.tmp"
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(folder / f"{_HASHES}{rank}.json")
 
 
 def _recorded_hashes(folder: Path, rank: int) -> dict[str, str]:

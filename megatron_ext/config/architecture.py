@@ -166,7 +166,7 @@ class Architecture:
             embeddings *= 2
         return self.num_layers * layer + embeddings + self.hidden_size
 
-    def attention_flops_per_token(self, seq_length: int) -> int:
+    def attention_flops_per_token(self, seq_length: float) -> float:
         """Return a layer's FLOPs of causal attention for one token, forward and backward.
 
         6 x heads x head size x sequence (Narayanan et al. 2021, arXiv 2104.04473, halved because
@@ -174,7 +174,7 @@ class Architecture:
         """
         return 6 * self.query_size * seq_length
 
-    def flops_per_token(self, seq_length: int) -> float:
+    def flops_per_token(self, seq_length: float) -> float:
         """Return model FLOPs for one token, forward and backward, attention included.
 
         6 per weight of the matrix products (2 forward, 4 backward; Kaplan et al. 2020, arXiv

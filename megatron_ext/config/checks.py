@@ -5,6 +5,7 @@ which `galen.recipe` adds file and line. Checks that also need the model and the
 are in `layout_checks`.
 """
 
+from megatron_ext.config import pipeline_layout
 from megatron_ext.config.sections import Data, Optimizer, Parallel, Phase, Training
 
 
@@ -90,6 +91,7 @@ def check_parallel(parallel: Parallel, training: Training) -> None:
             "parallel.virtual_pipeline_model_parallel_size needs"
             " parallel.pipeline_model_parallel_size of at least 2"
         )
+    pipeline_layout.check(parallel)
     _check_context_parallel(parallel)
 
 
@@ -145,6 +147,33 @@ def check_documents(data: Data, parallel: Parallel) -> None:
         raise ValueError(
             f"data.seq_length = {data.seq_length} must be a multiple of {key} = {multiple}"
         )
+
+
+def check_attention(training: Training, parallel: Parallel) -> None:
+    """Check that PyTorch's attention can communicate as asked."""
+    if training.attention_backend == "local" and parallel.communication_types - {"all_gather"}:
+        raise ValueError(
+            "training.attention_backend: local supports parallel.cp_comm_type: all_gather only; set"
+            " it to null, or use another backend"
+        )
+
+
+def check_determinism(training: Training, parallel: Parallel) -> None:
+    """Check that nothing of a deterministic run depends on the order of parallel work.
+
+    Megatron-LM refuses the same (megatron/training/determinism.py).
+    """
+    if not training.deterministic_mode:
+        return
+    settings = {
+        "training.cross_entropy_loss_fusion": training.cross_entropy_loss_fusion,
+        "parallel.tp_comm_overlap": parallel.tp_comm_overlap,
+    }
+    for key, is_set in settings.items():
+        if is_set:
+            raise ValueError(
+                f"training.deterministic_mode is incompatible with {key}; set one of them to false"
+            )
 
 
 def check_precision(training: Training, optimizer: Optimizer) -> None:

@@ -12,8 +12,10 @@ from galen import recipe
 from galen.errors import OutputConflictError, UsageError
 from galen.recipe import STRICT, ResumeMayChange
 from megatron_ext.config.checks import (
+    check_attention,
     check_batches,
     check_data,
+    check_determinism,
     check_documents,
     check_intervals,
     check_parallel,
@@ -58,6 +60,8 @@ class Recipe:
         check_data(self.data, self.training)
         check_parallel(self.parallel, self.training)
         check_documents(self.data, self.parallel)
+        check_attention(self.training, self.parallel)
+        check_determinism(self.training, self.parallel)
         check_precision(self.training, self.optimizer)
         check_batches(self.training)
         check_intervals(self.training)

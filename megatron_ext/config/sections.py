@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from galen.recipe import STRICT, ResumeMayChange
 
 DType = Literal["fp32", "bf16", "fp16", "fp8"]
+AttentionBackend = Literal["flash", "fused", "unfused", "local", "auto"]
 CommunicationType = Literal["p2p", "all_gather", "a2a", "a2a+p2p"]
 
 
@@ -52,6 +53,13 @@ class Parallel:
     """Layers of the first stage, to balance the stages."""
     num_layers_in_last_pipeline_stage: int | None = Field(default=None, ge=1)
     """Layers of the last stage, which also computes the output layer and the loss."""
+    pipeline_model_parallel_layout: str | None = None
+    """Layers of each model chunk, for example Ett|ttt|ttt|ttL, in Megatron Core's syntax.
+
+    E is the embedding, t a layer, L the output layer with the loss; * repeats, also a part in
+    parentheses. The chunks are listed as a forward pass visits them: the first of each stage, then
+    the second of each (virtual_pipeline_model_parallel_size), and so on.
+    """
     sequence_parallel: bool = False
     """Split activations along the sequence among tensor-parallel processes, outside the GEMMs."""
     context_parallel_size: int = Field(default=1, ge=1)
@@ -211,6 +219,15 @@ class Training:
     """Number of last layers in bf16."""
     cross_entropy_loss_fusion: bool = False
     """Compute the loss in one fused pass over the logits (bf16 only)."""
+    attention_backend: ResumeMayChange[AttentionBackend] = "auto"
+    """Attention kernels: FlashAttention (flash), cuDNN's (fused) or the unfused ones of Transformer
+    Engine, which chooses itself under auto; PyTorch's (local), which the CPU platform always uses.
+    """
+    deterministic_mode: ResumeMayChange[bool] = False
+    """Use deterministic kernels and collectives only, which are slower, for bit-identical losses.
+
+    On GPUs; the CPU platform's are deterministic.
+    """
     recompute_granularity: ResumeMayChange[Literal["selective", "full"] | None] = None
     """Recompute activations in the backward pass: some modules (selective) or layers (full)."""
     recompute_modules: ResumeMayChange[list[Literal["core_attn", "mlp"]] | None] = None
@@ -323,6 +340,11 @@ class Resilience:
     """Stop the run after more skipped steps than this.
 
     Steps are skipped for a non-finite loss or gradient, or for a loss spike.
+    """
+    check_for_nan_in_grad: ResumeMayChange[bool] = False
+    """End the run at a gradient that is not finite, and name the rank that it comes from.
+
+    It is checked before gradients are summed over the ranks. Otherwise the step is skipped.
     """
     loss_spike_threshold: float | None = Field(default=None, gt=1)
     """A loss above this multiple of the window's median is a spike.

@@ -44,8 +44,8 @@ def loader(
 ) -> Iterator[dict[str, Tensor]]:
     """Yield micro-batches `{tokens, labels, loss_mask, position_ids}` on the CPU.
 
-    Each tensor is [micro batch, sequence]. Datasets that pad sequences add `padding`, the number of
-    tokens of padding of each, [micro batch].
+    Each tensor is [micro batch, sequence]. Datasets that know their padding add `padding`, which is
+    true there.
     """
     # a SIGTERM to all processes of a job would kill the workers, and with them the run before its
     # checkpoint

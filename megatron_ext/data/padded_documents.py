@@ -62,18 +62,18 @@ class PaddedDocuments(GPTDataset):
         return len(low_level_dataset.index)
 
     def __getitem__(self, sample: int | None) -> dict[str, Tensor]:
-        """Return `{tokens, labels, loss_mask, position_ids}`, each [sequence], and `padding`.
+        """Return `{tokens, labels, loss_mask, position_ids, padding}`, each [sequence].
 
-        Positions count from the beginning of a document or of its part in this sequence;
-        `padding` is the number of tokens that belong to none.
+        Positions count from the beginning of a document or of its part in this sequence; `padding`
+        is true where no document has a token.
         """
         length = self.config.sequence_length
         tokens = numpy.zeros(length, numpy.int64)
         labels = numpy.zeros(length, numpy.int64)
         loss_mask = numpy.zeros(length, numpy.float32)
         positions = numpy.arange(length)
+        padding = numpy.ones(length, bool)
         end = 0
-        num_tokens = 0
         for document, offset, size in self._parts(sample or 0):
             ids = self._ids(document, offset, size + 1)  # one more for the last label
             own = ids[:size]
@@ -83,8 +83,9 @@ class PaddedDocuments(GPTDataset):
             with_label = slice(start, start + len(ids) - 1)
             labels[with_label] = ids[1:]
             loss_mask[with_label] = 1.0
-            positions[end:] = numpy.arange(length - end)
-            num_tokens += len(own)
+            positions[start:end] = numpy.arange(size)
+            padding[start : start + len(own)] = False
+        positions[end:] = numpy.arange(length - end)
         if self.config.eod_mask_loss:
             loss_mask[tokens == self.config.tokenizer.eod] = 0.0
         return {
@@ -92,7 +93,7 @@ class PaddedDocuments(GPTDataset):
             "labels": torch.from_numpy(labels),
             "loss_mask": torch.from_numpy(loss_mask),
             "position_ids": torch.from_numpy(positions),
-            "padding": torch.tensor(length - num_tokens),
+            "padding": torch.from_numpy(padding),
         }
 
     def _parts(self, sample: int) -> list[tuple[int, int, int]]:

@@ -160,24 +160,24 @@ class InstructionSamples(torch.utils.data.Dataset):
         return len(self._rows)
 
     def __getitem__(self, sample: int) -> dict[str, Tensor]:
-        """Return `{tokens, labels, loss_mask, position_ids}`, each [sequence], and `padding`.
+        """Return `{tokens, labels, loss_mask, position_ids, padding}`, each [sequence].
 
-        Positions count from a conversation's beginning; `padding` is the number of tokens that
-        belong to none.
+        Positions count from a conversation's beginning; `padding` is true where none has a token.
         """
         tokens = numpy.zeros(self._length, numpy.int64)
         loss_mask = numpy.zeros(self._length, bool)
         positions = numpy.arange(self._length)
+        padding = numpy.ones(self._length, bool)
         end = 0
-        num_tokens = 0
         for index in self._rows[sample]:
             start = end
             size = int(self._conversations.sizes[index])
             end = start + padded_length(size, self._multiple)
             tokens[start : start + size] = self._conversations.tokens(index)
             loss_mask[start : start + size] = self._conversations.loss_mask(index)
-            positions[end:] = numpy.arange(self._length - end)
-            num_tokens += size
+            positions[start:end] = numpy.arange(end - start)
+            padding[start : start + size] = False
+        positions[end:] = numpy.arange(self._length - end)
         # the label of a position is the next token
         label_mask = numpy.append(loss_mask[1:], False).astype(numpy.float32)
         return {
@@ -185,7 +185,7 @@ class InstructionSamples(torch.utils.data.Dataset):
             "labels": torch.from_numpy(numpy.append(tokens[1:], 0)),
             "loss_mask": torch.from_numpy(label_mask),
             "position_ids": torch.from_numpy(positions),
-            "padding": torch.tensor(self._length - num_tokens),
+            "padding": torch.from_numpy(padding),
         }
 
 

@@ -14,7 +14,7 @@ from galen.errors import UsageError
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.planner import memory_model
+from megatron_ext.planner import memory_model, model_state
 
 GIB = 2**30
 LIBRARIES = 0.6 * GIB
@@ -102,15 +102,15 @@ def process_bytes(
     # megatron_ext.model.cross_entropy makes no second tensor of their size
     if stage == run.parallel.pipeline_model_parallel_size - 1:
         logits = memory_model.logits_bytes(architecture, run)["logits"]
-    replicas = memory_model.data_parallel_size(run, processes) * run.parallel.context_parallel_size
-    written = (memory.weights + memory_model.OPTIMIZER_STATE * memory.parameters) / replicas
+    replicas = model_state.data_parallel_size(run, processes) * run.parallel.context_parallel_size
+    written = (memory.weights + model_state.OPTIMIZER_STATE * memory.parameters) / replicas
     return {
         "weights": memory.weights,
         "gradients": memory.gradients,
         "optimizer": memory.optimizer,
         "activations": memory.activations,
         "logits": logits,
-        "checkpoint": memory_model.OPTIMIZER_STATE * memory.parameters + written,
+        "checkpoint": model_state.OPTIMIZER_STATE * memory.parameters + written,
         "libraries": LIBRARIES + READER * run.data.num_workers,
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 import torch
 from megatron.core import parallel_state, tensor_parallel
+from megatron.core.transformer.enums import AttnBackend
 
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Parallel, Training
@@ -71,6 +72,8 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
         # mark their weights as tensor-parallel, and the norm of the gradient misses those of all
         # ranks but the first.
         "perform_initialization": True,
+        "attention_backend": AttnBackend[training.attention_backend],
+        "deterministic_mode": training.deterministic_mode,
         "cross_entropy_loss_fusion": training.cross_entropy_loss_fusion,
         "recompute_granularity": training.recompute_granularity,
     }

@@ -123,6 +123,14 @@ class Platform:
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @property
+    def memory_figures(self) -> dict[str, int]:
+        """Figures of the step log: the peak bytes allocated on a GPU.
+
+        None on a CPU, where the resident memory varies with the machine.
+        """
+        return {"peak_memory": self.peak_memory} if self.device.type == "cuda" else {}
+
+    @property
     def new_event(self) -> Callable[[], Any]:
         """What makes a mark in the device's work: record(), elapsed_time(later) in milliseconds."""
         if self.device.type == "cuda":
@@ -161,6 +169,9 @@ class Platform:
             "parallel.tp_comm_overlap": run.parallel.tp_comm_overlap,
             "parallel.cp_comm_type other than all_gather": bool(
                 run.parallel.communication_types - {"all_gather"}
+            ),
+            f"training.attention_backend: {training.attention_backend}": (
+                training.attention_backend not in ("auto", "local")
             ),
             "optimizer.use_precision_aware_optimizer": run.optimizer.use_precision_aware_optimizer,
         }
@@ -261,6 +272,17 @@ class Platform:
         """Leave the process group once all have come so far."""
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def deterministic_algorithms(enabled: bool) -> Iterator[None]:
+    """Let PyTorch refuse nondeterministic kernels inside the block, if enabled."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(enabled or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _missing_packed_attention(parallel: Parallel) -> list[str]:

@@ -9,13 +9,33 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from galen.errors import UsageError
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import host_memory
+from megatron_ext.resilience import hang_report
 
 _LAYERNORM_SM_MARGIN = 20
-_OLD_NAMES = {"PYTORCH_ALLOC_CONF": "PYTORCH_CUDA_ALLOC_CONF"}
-"""Names of PyTorch before 2.9, which it still reads."""
+_OLD_NAMES = {
+    "PYTORCH_ALLOC_CONF": "PYTORCH_CUDA_ALLOC_CONF",
+    "TORCH_FR_BUFFER_SIZE": "TORCH_NCCL_TRACE_BUFFER_SIZE",
+    "TORCH_FR_DUMP_TEMP_FILE": "TORCH_NCCL_DEBUG_INFO_TEMP_FILE",
+}
+"""Older names, which PyTorch still reads."""
+_DETERMINISTIC = {
+    "NVTE_ALLOW_NONDETERMINISTIC_ALGO": ("0",),
+    "CUBLAS_WORKSPACE_CONFIG": (":4096:8", ":16:8"),
+    "NCCL_ALGO": ("Ring", "^NVLS", "CollnetDirect", "CollnetChain"),
+}
+"""Values of a deterministic run, the first by default (megatron/training/determinism.py of
+Megatron-LM)."""
+_ATTENTION = {
+    "flash": "NVTE_FLASH_ATTN",
+    "fused": "NVTE_FUSED_ATTN",
+    "unfused": "NVTE_UNFUSED_ATTN",
+}
+"""Transformer Engine's switches of its attention backends, which the core sets."""
 
 
 def layout_environment(run: Recipe, local_world_size: int, cpus: int) -> dict[str, str]:
@@ -36,6 +56,12 @@ def layout_environment(run: Recipe, local_world_size: int, cpus: int) -> dict[st
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         # communication kernels are not queued behind computation
         "TORCH_NCCL_HIGH_PRIORITY": "1",
+        # the last collectives, which `watchdog` writes when a run hangs, and NCCL otherwise
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": str(
+            Path(run.output).absolute() / hang_report.FOLDER / "nccl_trace_rank_"
+        ),
         # torchrun's value, unless the optimizer's step runs on the CPU
         "OMP_NUM_THREADS": "1",
     }
@@ -46,6 +72,8 @@ def layout_environment(run: Recipe, local_world_size: int, cpus: int) -> dict[st
         # parallelism, unless they leave some to them
         for name in ("NVTE_FWD_LAYERNORM_SM_MARGIN", "NVTE_BWD_LAYERNORM_SM_MARGIN"):
             variables[name] = str(_LAYERNORM_SM_MARGIN)
+    if run.training.deterministic_mode:
+        variables |= {name: values[0] for name, values in _DETERMINISTIC.items()}
     return variables
 
 
@@ -53,12 +81,18 @@ def layout_environment(run: Recipe, local_world_size: int, cpus: int) -> dict[st
 def applied(run: Recipe, local_world_size: int | None = None) -> Iterator[None]:
     """Set the run's environment inside the block, on a machine with a GPU driver.
 
-    Enter it before PyTorch is imported.
+    Enter it before PyTorch is imported. Afterwards the variables are those of before, also those
+    that the core sets.
 
     Args:
         run: its recipe.
         local_world_size: number of its processes on this machine, if known.
+
+    Raises:
+        UsageError: a variable contradicts the recipe.
     """
+    _check(run)
+    before = {name: os.environ.get(name) for name in _ATTENTION.values()}
     added = {}
     if host_memory.may_have_gpu():
         processes = local_world_size or _local_world_size(os.environ)
@@ -70,6 +104,36 @@ def applied(run: Recipe, local_world_size: int | None = None) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _check(run: Recipe) -> None:
+    """Check that no variable contradicts the recipe; the core would fail in an assertion.
+
+    Raises:
+        UsageError: one does.
+    """
+    backend = run.training.attention_backend
+    for name, variable in _ATTENTION.items():
+        expected = str(int(backend in (name, "auto")))
+        if os.environ.get(variable, expected) != expected:
+            raise UsageError(
+                f"{variable}={os.environ[variable]} contradicts training.attention_backend:"
+                f" {backend}; unset the variable and choose with the key"
+            )
+    if not run.training.deterministic_mode or not host_memory.may_have_gpu():
+        return
+    for variable, accepted in _DETERMINISTIC.items():
+        value = os.environ.get(variable)
+        if value is not None and any(item.strip() not in accepted for item in value.split(",")):
+            raise UsageError(
+                f"{variable}={value} contradicts training.deterministic_mode; unset it, or use"
+                f" {' or '.join(accepted)}"
+            )
 
 
 def describe(run: Recipe) -> str:

@@ -10,6 +10,7 @@ from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_local_spec,
     get_gpt_layer_with_transformer_engine_spec,
 )
+from megatron.core.transformer.enums import AttnBackend
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import (
@@ -90,6 +91,8 @@ def decoder_spec(
             layer.submodules.self_attention.submodules.linear_qkv = TEColumnParallelLinear
             layer.submodules.mlp.submodules.linear_fc1 = TEColumnParallelLinear
             _move_norms_after(layer, TENorm)
+        if config.attention_backend is AttnBackend.local:
+            layer.submodules.self_attention.submodules.core_attention = FusedCausalAttention
         return layer
     layer = get_gpt_layer_local_spec(
         normalization=config.normalization, qk_layernorm=config.qk_layernorm

@@ -13,12 +13,18 @@ from typing import Any
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Training
+from megatron_ext.planner.model_state import (
+    BYTES,
+    bf16_layers,
+    data_parallel_size,
+    optimizer_bytes,
+    stage_layers,
+    stage_parameters,
+    weight_bytes,
+)
 
 # CUDA context, NCCL's buffers, the allocator's fragments: an allowance, not measured here.
 RESERVE = 6 * 2**30
-OPTIMIZER_STATE = 3 * 4  # bytes for a weight in a checkpoint
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
-"""Of a number of each type."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,58 +38,17 @@ class StageMemory:
     gradients: float
     optimizer: float
     activations: float
-    """At the peak of a step."""
+    """At the peak of the forward and backward passes."""
     logits: float
     """Of one micro-batch, with the loss's copies, if held at the peak (last stage only)."""
+    optimizer_step: float
+    """Float32 copies of the gradients in the optimizer's step, when activations are freed."""
 
     @property
     def total(self) -> float:
-        """All of it, without the reserve."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
-
-
-def stage_layers(recipe: Recipe, layers: int) -> list[int]:
-    """Return the number of layers of each pipeline stage."""
-    parallel = recipe.parallel
-    stages = parallel.pipeline_model_parallel_size
-    first = parallel.num_layers_in_first_pipeline_stage
-    last = parallel.num_layers_in_last_pipeline_stage
-    set_by_recipe = [n for n in (first, last) if n is not None]
-    even = (layers - sum(set_by_recipe)) // max(stages - len(set_by_recipe), 1)
-    result = [even] * stages
-    if last is not None:
-        result[-1] = last
-    if first is not None:
-        result[0] = first
-    return result
-
-
-def stage_parameters(architecture: Architecture, recipe: Recipe, stage: int) -> int:
-    """Return the weights on one rank of a stage, padded rows of the vocabulary included."""
-    tensor = recipe.parallel.tensor_model_parallel_size
-    stages = recipe.parallel.pipeline_model_parallel_size
-    layer = architecture.layer_matrix_parameters // tensor
-    layer += architecture.layer_bias_parameters // tensor
-    layer += architecture.layer_norm_parameters
-    embedding = architecture.padded_vocab_size(tensor) * architecture.hidden_size // tensor
-    total = stage_layers(recipe, architecture.num_layers)[stage] * layer
-    if stage == 0:
-        total += embedding
-    if stage == stages - 1:
-        total += architecture.hidden_size  # the final norm
-        if not architecture.share_embeddings_and_output_weights or stages > 1:
-            total += embedding  # the output layer
-    return total
-
-
-def data_parallel_size(recipe: Recipe, gpus: int) -> int:
-    """Return the number of replicas of the model, context-parallel ranks not among them."""
-    parallel = recipe.parallel
-    return gpus // (
-        parallel.tensor_model_parallel_size
-        * parallel.pipeline_model_parallel_size
-        * parallel.context_parallel_size
-    )
+        """Bytes at the peak, without the reserve."""
+        passes = self.activations + self.logits
+        return self.weights + self.gradients + self.optimizer + max(passes, self.optimizer_step)
 
 
 def micro_batches(recipe: Recipe, gpus: int) -> int:
@@ -213,26 +178,23 @@ def stage_memory(
 ) -> StageMemory:
     """Return the memory of one rank of a pipeline stage."""
     parallel = recipe.parallel
-    training = recipe.training
     options = recipe.optimizer
     layers = stage_layers(recipe, architecture.num_layers)
     parameters = stage_parameters(architecture, recipe, stage)
-    size = BYTES[training.precision]
-    weight_bytes = 1 if training.fp8_param_gather else size
     shards = data_parallel_size(recipe, gpus) * parallel.context_parallel_size
-    state = BYTES[options.exp_avg_dtype] + BYTES[options.exp_avg_sq_dtype]
-    # fp32 weights are their own copy
-    state += 0 if training.precision == "fp32" else BYTES[options.main_params_dtype]
+    shard = math.ceil(parameters / shards)
+    state, step_bytes = optimizer_bytes(recipe)
     on_device = 1 - options.optimizer_offload_fraction if options.optimizer_cpu_offload else 1
     activations, logits = max(peak_candidates(architecture, recipe, gpus, stage, fused), key=sum)
     return StageMemory(
         layers=layers[stage],
         parameters=parameters,
-        weights=weight_bytes * parameters,
+        weights=weight_bytes(architecture, recipe, stage),
         gradients=BYTES[options.main_grads_dtype] * parameters,
-        optimizer=on_device * state * math.ceil(parameters / shards),
+        optimizer=on_device * state * shard,
         activations=activations,
         logits=logits,
+        optimizer_step=step_bytes * shard,
     )
 
 
@@ -248,7 +210,7 @@ def peak_candidates(
     training = recipe.training
     layers = stage_layers(recipe, architecture.num_layers)
     in_flight = layers_in_flight(recipe, layers, stage, micro_batches(recipe, gpus))
-    kept, recomputed = _kept_activations(architecture, recipe, fused, layers[stage], in_flight)
+    kept, recomputed = _kept_activations(architecture, recipe, fused, stage, in_flight)
     candidates = [(kept, 0.0)]
     if stage == parallel.pipeline_model_parallel_size - 1:
         tokens = micro_batch_tokens(recipe) / (
@@ -262,9 +224,9 @@ def peak_candidates(
 
 
 def _kept_activations(
-    architecture: Architecture, recipe: Recipe, fused: bool, layers: int, in_flight: float
+    architecture: Architecture, recipe: Recipe, fused: bool, stage: int, in_flight: float
 ) -> tuple[float, float]:
-    """Return the bytes that a stage of `layers` layers keeps, and those that recompute adds.
+    """Return the bytes that a stage keeps, and those that recompute adds.
 
     Recompute adds them in the backward pass.
 
@@ -272,13 +234,14 @@ def _kept_activations(
         architecture: the model.
         recipe: its recompute.
         fused: as for `layer_activations`.
-        layers: of the stage.
+        stage: pipeline stage.
         in_flight: layers whose activations are held at once, one counted for each micro-batch.
     """
     training = recipe.training
     chunks = recipe.parallel.virtual_pipeline_model_parallel_size or 1
-    kept = sum(layer_activations(architecture, recipe, fused).values())
-    full = sum(layer_activations(architecture, without_recompute(recipe), fused).values())
+    layers = stage_layers(recipe, architecture.num_layers)[stage]
+    kept = _mean_activations(architecture, recipe, fused, stage)
+    full = _mean_activations(architecture, without_recompute(recipe), fused, stage)
     # selective: one layer's modules at a time, nothing without
     if training.recompute_granularity != "full":
         return in_flight * kept, full - kept
@@ -287,7 +250,7 @@ def _kept_activations(
     shared = kept if fused or training.precision == "fp32" else 0.0
     # the first `number` layers of each chunk, one at a time, after the others are freed
     if training.recompute_method == "block":
-        chunk_layers = layers // chunks
+        chunk_layers = max(layers // chunks, 1)
         others = max(chunk_layers - number, 0)
         return (
             in_flight * ((chunk_layers - others) * kept + others * full) / chunk_layers,
@@ -297,26 +260,17 @@ def _kept_activations(
     return in_flight / number * kept, number * full - shared
 
 
-def checkpoint_bytes(architecture: Architecture, recipe: Recipe) -> float:
-    """Return the size of a checkpoint.
-
-    It holds the weights, and in float32 the optimizer's copy of them and its two averages.
-    """
-    return (BYTES[recipe.training.precision] + OPTIMIZER_STATE) * architecture.parameters
-
-
-def checkpoint_staging(architecture: Architecture, recipe: Recipe, gpus: int) -> float:
-    """Return the bytes of host memory that a process needs while it writes its largest checkpoint.
-
-    Megatron Core's `fully_reshardable` format, of the last checkpoint, gathers in each process its
-    replicas' optimizer state. In `dp_reshardable` each process copies its own part.
-    """
-    if recipe.training.dist_ckpt_optim_fully_reshardable == "never":
-        return checkpoint_bytes(architecture, recipe) / gpus
-    stages = recipe.parallel.pipeline_model_parallel_size
-    return OPTIMIZER_STATE * max(
-        stage_parameters(architecture, recipe, stage) for stage in range(stages)
+def _mean_activations(architecture: Architecture, recipe: Recipe, fused: bool, stage: int) -> float:
+    """Return the bytes of a layer's activations, the mean of a stage's FP8 and other layers."""
+    layers = stage_layers(recipe, architecture.num_layers)[stage]
+    others = bf16_layers(recipe, layers, stage)
+    training = dataclasses.replace(
+        recipe.training, fp8_format=None, fp8_param_gather=False, first_last_layers_bf16=False
     )
+    without_fp8 = dataclasses.replace(recipe, training=training)
+    in_fp8 = sum(layer_activations(architecture, recipe, fused).values())
+    in_bf16 = sum(layer_activations(architecture, without_fp8, fused).values())
+    return ((layers - others) * in_fp8 + others * in_bf16) / layers
 
 
 def all_stages(architecture: Architecture, recipe: Recipe, gpus: int) -> list[StageMemory]:

@@ -1,42 +1,51 @@
 """Step time and communication volume of a run on a GPU type; no torch here.
 
-Each stage's time for a micro-batch is the sum of its matrix products, attention, memory traffic and
-exposed communication; the pipeline adds its bubble (Narayanan et al. 2021, arXiv 2104.04473,
-section 2.2), the step the reduction of gradients and the optimizer. Five efficiencies represent the
-fractions of their peaks that kernels reach. They were set so that the model approximates NVIDIA's
-published H100 figures for Llama 3 in FP8 and Megatron-LM's for bf16;
-`benchmarks/planner_fit.py` fits them to all published figures but one and predicts that one, and
-docs/planning.md states the errors.
+Each stage's time for a micro-batch is the sum of its matrix products, attention, memory traffic,
+exposed communication and kernel overhead. The pipeline adds its bubble (Narayanan et al. 2021,
+arXiv 2104.04473, section 2.2), the step the reduction of gradients and the optimizer.
+`Efficiencies` are the fractions of the hardware's peaks that kernels reach:
+`benchmarks/planner_fit.py` fits them to published figures and states the errors for models that
+were held out (docs/planning.md).
 """
 
 import dataclasses
 
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.planner import memory_model
+from megatron_ext.planner import memory_model, model_state
 from megatron_ext.planner.gpus import GpuSpec
 
-# Passes over the kept activations in norms, rotary positions, SwiGLU and residuals: written and
-# read forward, read and written backward, with as much again for gradients.
-PASSES = 6
-# per weight and step: read and write weight, two averages, gradient in float32, write bf16
+_NORM_PASSES = 5
+"""Reads and writes of hidden states in a norm: 2 forward, 3 backward."""
+_RESIDUAL_PASSES = 6
+"""Of a residual addition: 3 forward, 3 backward."""
+_ROTARY_PASSES = 4
+"""Of queries and keys in rotary positions: 2 forward, 2 backward."""
+_FP8_CAST_BYTES = 8
+"""For a number cast to FP8: read for its maximum, read again, written in two layouts, and the
+reads of scales and the like counted as 2."""
 _OPTIMIZER_BYTES = 30
+"""For a weight and step: read and write weight, two averages, gradient in float32, write bf16."""
+_MEMORY_BANDWIDTH = 0.8
+"""Fraction of the peak that elementwise kernels reach."""
+_LINK_BANDWIDTH = 0.8
+"""Fraction of NVLink's and the network's peak that NCCL reaches with large messages."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Efficiencies:
-    """Fractions of the hardware's peaks that kernels reach."""
+    """Speed of kernels, fitted to published figures."""
 
-    gemm_bf16: float = 0.58
+    gemm_bf16: float = 0.60
     """Matrix products, of the bf16 peak."""
-    gemm_fp8: float = 0.58
-    """Matrix products, of the FP8 peak, casts and scaling included."""
-    attention: float = 0.45
+    gemm_fp8: float = 0.53
+    """Matrix products, of the FP8 peak."""
+    attention: float = 0.55
     """Fused causal attention forward and backward, of the bf16 peak."""
-    bandwidth: float = 0.8
-    """Of the peaks of memory, network and NVLink."""
-    overlap_fraction: float = 0.75
+    overlap_fraction: float = 0.81
     """Fraction hidden of communication that the layout overlaps with computation."""
+    layer_overhead: float = 380e-6
+    """Seconds of a layer, forward and backward, that do not depend on its size."""
 
 
 EFFICIENCIES = Efficiencies()
@@ -61,6 +70,8 @@ class StepTime:
     memory: float
     communication: float
     """Of tensor, context and pipeline parallelism, not hidden by computation."""
+    overhead: float
+    """Of kernels, whatever their size."""
     bubble: float
     reduction: float
     """Of gradients, and gathering of weights, not hidden by computation."""
@@ -80,10 +91,11 @@ class _StageTime:
     attention: float
     memory: float
     communication: float
+    overhead: float
 
     @property
     def total(self) -> float:
-        return self.gemm + self.attention + self.memory + self.communication
+        return sum(dataclasses.astuple(self))
 
 
 def step_time(
@@ -96,33 +108,38 @@ def step_time(
     """Return the seconds of one optimizer step of a global batch."""
     parallel = recipe.parallel
     batches = memory_model.micro_batches(recipe, gpus)
-    stages = parallel.pipeline_model_parallel_size
     chunks = parallel.virtual_pipeline_model_parallel_size or 1
-    times = [_stage_time(architecture, recipe, gpu, stage, efficiencies) for stage in range(stages)]
-    slowest = max(times, key=lambda time: time.total)
+    stages = [
+        _stage_time(architecture, recipe, gpu, stage, efficiencies)
+        for stage in range(parallel.pipeline_model_parallel_size)
+    ]
+    slowest = max(stages, key=lambda stage: stage.total)
+    # a micro-batch fills the pipeline once: the slowest stage waits for all others
+    others = sum(stage.total for stage in stages) - slowest.total
     volume = comm_volume(architecture, recipe, gpus)
     pipeline_seconds = _exposed(volume.pipeline, gpu.network, chunks > 1, efficiencies)
-    replicas = memory_model.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
+    replicas = model_state.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
     shard = _largest_stage_parameters(architecture, recipe) / replicas
     return StepTime(
         gemm=batches * slowest.gemm,
         attention=batches * slowest.attention,
         memory=batches * slowest.memory,
         communication=batches * slowest.communication + pipeline_seconds,
-        bubble=slowest.total * (stages - 1) / chunks,
+        overhead=batches * slowest.overhead,
+        bubble=others / chunks,
         reduction=_exposed(
             volume.data,
             _data_parallel_bandwidth(gpus, gpu),
             parallel.overlap_grad_reduce,
             efficiencies,
         ),
-        optimizer=shard * _OPTIMIZER_BYTES / (efficiencies.bandwidth * gpu.memory_bandwidth),
+        optimizer=shard * _OPTIMIZER_BYTES / (_MEMORY_BANDWIDTH * gpu.memory_bandwidth),
     )
 
 
 def _largest_stage_parameters(architecture: Architecture, recipe: Recipe) -> int:
     stages = range(recipe.parallel.pipeline_model_parallel_size)
-    return max(memory_model.stage_parameters(architecture, recipe, stage) for stage in stages)
+    return max(model_state.stage_parameters(architecture, recipe, stage) for stage in stages)
 
 
 def _stage_time(
@@ -133,43 +150,81 @@ def _stage_time(
     efficiencies: Efficiencies,
 ) -> _StageTime:
     """Return a stage's seconds for one micro-batch, forward and backward."""
-    parallel = recipe.parallel
-    training = recipe.training
-    tensor = parallel.tensor_model_parallel_size
+    tensor = recipe.parallel.tensor_model_parallel_size
     tokens = memory_model.micro_batch_tokens(recipe)
-    layers = memory_model.stage_layers(recipe, architecture.num_layers)[stage]
-    # recompute adds a second forward pass
+    layers = model_state.stage_layers(recipe, architecture.num_layers)[stage]
+    # recompute adds a second forward pass, a third of the work
     passes = layers + _fully_recomputed_layers(recipe, layers) / 3
-    gemm_flops = 6 * architecture.layer_matrix_parameters * tokens / tensor
     attention_flops = architecture.attention_flops_per_token(recipe.data.seq_length) * tokens
-    bf16_rate = efficiencies.gemm_bf16 * gpu.bf16_flops
-    rate = bf16_rate
-    if training.fp8_format and gpu.fp8_flops:
-        rate = efficiencies.gemm_fp8 * gpu.fp8_flops
-    gemm = passes * gemm_flops / rate
-    attention = passes * attention_flops / tensor / (efficiencies.attention * gpu.bf16_flops)
-    without_recompute = memory_model.without_recompute(recipe)
-    activations = memory_model.layer_activations(architecture, without_recompute)
-    traffic = passes * PASSES * sum(activations.values())
-    if stage == parallel.pipeline_model_parallel_size - 1:
+    attention_rate = efficiencies.attention * gpu.bf16_flops
+    gemm = _gemm_seconds(architecture, recipe, gpu, stage, efficiencies)
+    traffic = passes * _layer_traffic(architecture, recipe)
+    if stage == recipe.parallel.pipeline_model_parallel_size - 1:
         rows = architecture.padded_vocab_size(tensor) / tensor
-        gemm += 6 * rows * architecture.hidden_size * tokens / bf16_rate
+        output_flops = 6 * rows * architecture.hidden_size * tokens
+        gemm += output_flops / (efficiencies.gemm_bf16 * gpu.bf16_flops)
         traffic += 3 * sum(memory_model.logits_bytes(architecture, recipe).values())
-    volume = _layer_comm_volume(architecture, recipe)
-    tensor_link = gpu.nvlink if tensor <= gpu.per_node else gpu.network
-    context_ranks = tensor * parallel.context_parallel_size
-    context_link = gpu.nvlink if context_ranks <= gpu.per_node else gpu.network
-    communication = passes * _exposed(
-        volume.tensor, tensor_link, parallel.tp_comm_overlap, efficiencies
-    )
-    # ring attention computes while keys and values are sent
-    communication += passes * _exposed(volume.context, context_link, True, efficiencies)
+    modules = recipe.training.recompute_modules or []
+    attention_passes = passes + ("core_attn" in modules) * layers / 3
     return _StageTime(
         gemm=gemm,
-        attention=attention,
-        memory=traffic / (efficiencies.bandwidth * gpu.memory_bandwidth),
-        communication=communication,
+        attention=attention_passes * attention_flops / tensor / attention_rate,
+        memory=traffic / (_MEMORY_BANDWIDTH * gpu.memory_bandwidth),
+        communication=passes * _layer_communication(architecture, recipe, gpu, efficiencies),
+        overhead=passes * efficiencies.layer_overhead,
     )
+
+
+def _gemm_seconds(
+    architecture: Architecture,
+    recipe: Recipe,
+    gpu: GpuSpec,
+    stage: int,
+    efficiencies: Efficiencies,
+) -> float:
+    """Return the seconds of the matrix products of a stage's layers for one micro-batch."""
+    tensor = recipe.parallel.tensor_model_parallel_size
+    tokens = memory_model.micro_batch_tokens(recipe)
+    layers = model_state.stage_layers(recipe, architecture.num_layers)[stage]
+    passes = layers + _fully_recomputed_layers(recipe, layers) / 3
+    if "mlp" in (recipe.training.recompute_modules or []):
+        mlp = architecture.mlp_num_projections * architecture.ffn_hidden_size
+        mlp_weights = mlp * architecture.hidden_size
+        passes += layers * mlp_weights / architecture.layer_matrix_parameters / 3
+    flops = 6 * architecture.layer_matrix_parameters * tokens / tensor
+    bf16_seconds = flops / (efficiencies.gemm_bf16 * gpu.bf16_flops)
+    if gpu.fp8_flops is None:
+        return passes * bf16_seconds
+    in_bf16 = model_state.bf16_layers(recipe, layers, stage) / layers
+    fp8_seconds = flops / (efficiencies.gemm_fp8 * gpu.fp8_flops)
+    return passes * (in_bf16 * bf16_seconds + (1 - in_bf16) * fp8_seconds)
+
+
+def _layer_traffic(architecture: Architecture, recipe: Recipe) -> float:
+    """Return the bytes that norms, residuals, rotary positions, activation and casts move.
+
+    Of one layer and micro-batch, forward and backward.
+    """
+    parallel = recipe.parallel
+    size = model_state.BYTES[recipe.training.precision]
+    tensor = parallel.tensor_model_parallel_size
+    tokens = memory_model.micro_batch_tokens(recipe)
+    # on this rank outside the tensor-parallel products
+    sequence_tokens = tokens / (tensor if parallel.sequence_parallel else 1)
+    hidden = sequence_tokens * architecture.hidden_size
+    mlp = tokens * architecture.ffn_hidden_size / tensor
+    queries_and_keys = tokens * (architecture.query_size + architecture.key_value_size) / tensor
+    values = tokens * architecture.key_value_size / tensor
+    passes = _NORM_PASSES * architecture.num_norms_per_layer + 2 * _RESIDUAL_PASSES
+    # reads of inputs and the output's gradient; writes of the output and the inputs' gradients
+    mlp_passes = 3 * architecture.mlp_input_projections + 2
+    elements = passes * hidden + _ROTARY_PASSES * queries_and_keys + mlp_passes * mlp
+    if recipe.training.fp8_format is None:
+        return size * elements
+    # inputs of four products and gradients of their outputs
+    inputs = 2 * hidden + tokens * architecture.query_size / tensor + mlp
+    gradients = queries_and_keys + values + architecture.mlp_input_projections * mlp + 2 * hidden
+    return size * elements + _FP8_CAST_BYTES * (inputs + gradients)
 
 
 def _fully_recomputed_layers(recipe: Recipe, layers: int) -> int:
@@ -183,10 +238,25 @@ def _fully_recomputed_layers(recipe: Recipe, layers: int) -> int:
     return min(chunks * (training.recompute_num_layers or 1), layers)
 
 
+def _layer_communication(
+    architecture: Architecture, recipe: Recipe, gpu: GpuSpec, efficiencies: Efficiencies
+) -> float:
+    """Return a layer's exposed seconds of tensor and context parallelism for one micro-batch."""
+    parallel = recipe.parallel
+    tensor = parallel.tensor_model_parallel_size
+    volume = _layer_comm_volume(architecture, recipe)
+    tensor_link = gpu.nvlink if tensor <= gpu.per_node else gpu.network
+    context_ranks = tensor * parallel.context_parallel_size
+    context_link = gpu.nvlink if context_ranks <= gpu.per_node else gpu.network
+    seconds = _exposed(volume.tensor, tensor_link, parallel.tp_comm_overlap, efficiencies)
+    # ring attention computes while keys and values are sent
+    return seconds + _exposed(volume.context, context_link, True, efficiencies)
+
+
 def _exposed(size: float, link: float, overlapped: bool, efficiencies: Efficiencies) -> float:
     """Return the seconds of a transfer of `size` bytes that computation does not hide."""
     exposed_fraction = 1 - efficiencies.overlap_fraction if overlapped else 1
-    return size / (efficiencies.bandwidth * link) * exposed_fraction
+    return size / (_LINK_BANDWIDTH * link) * exposed_fraction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,20 +270,21 @@ class _LayerCommVolume:
 def _layer_comm_volume(architecture: Architecture, recipe: Recipe) -> _LayerCommVolume:
     """Return the communication volume of one layer.
 
-    Tensor parallelism with sequence parallelism gathers and scatters the hidden states twice in
-    each pass, and gathers twice more for the weights' gradients; without it, it all-reduces them
-    twice in each pass, which is as much (Korthikanti et al. 2022, section 4.2.2). Context
-    parallelism passes keys and values round, and in the backward pass their gradients too.
+    Tensor parallelism with sequence parallelism gathers the inputs of products twice in each pass
+    and twice more for the weights' gradients, in FP8 if the products are, and scatters their
+    outputs twice in each pass; without it, it all-reduces twice in each pass, which is as much as
+    gathering and scattering (Korthikanti et al. 2022, section 4.2.2). Context parallelism passes
+    keys and values round, and in the backward pass their gradients too.
     """
     parallel = recipe.parallel
-    size = memory_model.BYTES[recipe.training.precision]
+    size = model_state.BYTES[recipe.training.precision]
+    gathered_size = 1 if recipe.training.fp8_format else size
     tensor = parallel.tensor_model_parallel_size
     tokens = memory_model.micro_batch_tokens(recipe)
-    transfers = 10 if parallel.sequence_parallel else 8
-    hidden_states = transfers * size * tokens * architecture.hidden_size
+    transfers = 6 * gathered_size + 4 * size if parallel.sequence_parallel else 8 * size
     keys_and_values = 2 * architecture.key_value_size / tensor
     return _LayerCommVolume(
-        tensor=hidden_states * (tensor - 1) / tensor,
+        tensor=transfers * tokens * architecture.hidden_size * (tensor - 1) / tensor,
         context=3 * size * tokens * keys_and_values * (parallel.context_parallel_size - 1),
     )
 
@@ -221,19 +292,19 @@ def _layer_comm_volume(architecture: Architecture, recipe: Recipe) -> _LayerComm
 def comm_volume(architecture: Architecture, recipe: Recipe, gpus: int) -> CommVolume:
     """Return the bytes that one rank of the largest stage sends in one step."""
     parallel = recipe.parallel
-    size = memory_model.BYTES[recipe.training.precision]
+    size = model_state.BYTES[recipe.training.precision]
     stages = parallel.pipeline_model_parallel_size
     chunks = parallel.virtual_pipeline_model_parallel_size or 1
     batches = memory_model.micro_batches(recipe, gpus)
-    layers = max(memory_model.stage_layers(recipe, architecture.num_layers))
+    layers = max(model_state.stage_layers(recipe, architecture.num_layers))
     layer = _layer_comm_volume(architecture, recipe)
     tokens = memory_model.micro_batch_tokens(recipe) / (
         parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
     )
     hidden_states = size * tokens * architecture.hidden_size
-    replicas = memory_model.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
+    replicas = model_state.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
     weight = 1 if recipe.training.fp8_param_gather else size
-    gradient = memory_model.BYTES[recipe.optimizer.main_grads_dtype]
+    gradient = model_state.BYTES[recipe.optimizer.main_grads_dtype]
     parameters = _largest_stage_parameters(architecture, recipe)
     return CommVolume(
         tensor=batches * layers * layer.tensor,

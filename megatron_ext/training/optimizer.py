@@ -30,6 +30,7 @@ def data_parallel_config(recipe: Recipe) -> DistributedDataParallelConfig:
         overlap_grad_reduce=recipe.parallel.overlap_grad_reduce,
         overlap_param_gather=recipe.parallel.overlap_param_gather,
         use_distributed_optimizer=True,
+        check_for_nan_in_grad=recipe.resilience.check_for_nan_in_grad,
         fp8_param_gather=recipe.training.fp8_param_gather,
     )
 

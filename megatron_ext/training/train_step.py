@@ -1,8 +1,10 @@
 """Forward and backward passes of one global batch, and its sums over all processes."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -31,7 +33,12 @@ class StepResult:
     tokens: int
     """Tokens in the loss."""
     padding: int
-    """Tokens that pad documents or sequences, as far as the dataset counts them."""
+    """Tokens that pad documents or sequences, as far as the dataset knows them."""
+    context_length: float
+    """Mean, over all other tokens, of the length of the text that a token's attention belongs to.
+
+    That is the document where documents are kept apart, else the sequence.
+    """
     stop_flags: list[float]
     """Sums of the processes' flags."""
     losses: list[Tensor]
@@ -81,19 +88,23 @@ class TrainStep:
             forward_only: compute losses, no gradients.
 
         Raises:
-            DataError: no token of the batch counts.
+            DataError: no token of the batch counts; or `check_for_nan_in_grad` found a non-finite
+                gradient.
         """
         chunks = len(self.model)
-        reports = self._forward_backward(
-            forward_step_func=self._forward_step,
-            data_iterator=list(itertools.tee(batches, chunks)) if chunks > 1 else batches,
-            model=self.model,
-            num_microbatches=micro_batches,
-            seq_length=self.seq_length * self.micro_batch_size if self.packed else self.seq_length,
-            micro_batch_size=1 if self.packed else self.micro_batch_size,
-            forward_only=forward_only,
-        )
-        loss_sum, tokens, padding, *summed_flags = self._sum_over_processes(reports, stop_flags)
+        rows = self.micro_batch_size if self.packed else 1  # packed into one row
+        with _name_non_finite_gradients():
+            reports = self._forward_backward(
+                forward_step_func=self._forward_step,
+                data_iterator=list(itertools.tee(batches, chunks)) if chunks > 1 else batches,
+                model=self.model,
+                num_microbatches=micro_batches,
+                seq_length=self.seq_length * rows,
+                micro_batch_size=self.micro_batch_size // rows,
+                forward_only=forward_only,
+            )
+        sums = self._sum_over_processes(reports, stop_flags)
+        loss_sum, tokens, padding, others, squares, *summed_flags = sums
         seconds = self._timer.take()
         if not forward_only:
             self._compute_seconds += seconds
@@ -106,22 +117,23 @@ class TrainStep:
             loss=loss_sum / tokens,
             tokens=int(tokens),
             padding=int(padding),
+            context_length=squares / others,
             stop_flags=summed_flags,
             losses=[report["losses"] for report in reports],
         )
 
     def _sum_over_processes(
-        self, reports: list[dict[str, Any]], stop_flags: list[float]
+        self, reports: list[dict[str, Tensor]], stop_flags: list[float]
     ) -> list[float]:
-        """Return the loss, its tokens, padding and the flags, summed; waits for the device."""
-        total = torch.zeros(3, dtype=torch.float64, device=self.platform.device)
+        """Return the sums of `_loss` and `_count`, and the flags; waits for the device."""
+        total = torch.zeros(5, dtype=torch.float64, device=self.platform.device)
         # the other tensor-parallel ranks hold the same figures
         if parallel_state.get_tensor_model_parallel_rank() == 0:
             for report in reports:  # empty on all but the last pipeline stage
                 total[:2] += report["sums"]
                 # context-parallel ranks hold parts of the same sequences
                 if parallel_state.get_context_parallel_rank() == 0:
-                    total[2] += report["padding"]
+                    total[2:] += report["counts"].to(total.device)
         flags = torch.tensor(stop_flags, dtype=torch.float64, device=self.platform.device)
         total = torch.cat([total, flags])
         torch.distributed.all_reduce(total)
@@ -135,7 +147,7 @@ class TrainStep:
         The function computes the loss from the last stage's output.
         """
         batch = dict(next(batches))  # an interleaved pipeline's chunks read the same
-        padding = batch.pop("padding", None)
+        counts = _count(batch["position_ids"], batch.pop("padding", None))
         extra: dict[str, Any] = {}
         bounds = None
         if self.packed:
@@ -151,13 +163,46 @@ class TrainStep:
             batch["tokens"], batch["position_ids"], None, labels=batch["labels"], **extra
         )
         self._timer.stop()
-        tokens_of_padding = 0 if padding is None else int(padding.sum())
-        return output, partial(_loss, batch["loss_mask"], self.micro_batch_size, tokens_of_padding)
+        return output, partial(_loss, batch["loss_mask"], self.micro_batch_size, counts)
+
+
+def _count(position_ids: Tensor, padding: Tensor | None) -> Tensor:
+    """Return the tokens of padding, all others, and the sum of the texts' squared lengths.
+
+    A text of n tokens has the positions 0 to n - 1, of which 2 x position + 1 adds up to n x n.
+
+    Args:
+        position_ids: [micro batch, sequence].
+        padding: the same, true at padding; None where the dataset does not know it.
+    """
+    if padding is None:
+        padding = torch.zeros_like(position_ids, dtype=torch.bool)
+    squares = (2 * position_ids + 1).masked_fill(padding, 0).sum()
+    return torch.stack([padding.sum(), (~padding).sum(), squares])
+
+
+@contextlib.contextmanager
+def _name_non_finite_gradients() -> Iterator[None]:
+    """Report the core's error of `check_for_nan_in_grad`.
+
+    Raises:
+        DataError: this rank's own gradient is not finite.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "in local grad norm for bucket" not in str(error):
+            raise
+        raise DataError(
+            f"a gradient of rank {torch.distributed.get_rank()} on {socket.gethostname()} is not"
+            f" finite (resilience.check_for_nan_in_grad): {str(error).splitlines()[0]}; check that"
+            " GPU and the data of the step, or set the key to false to skip such steps"
+        ) from None
 
 
 def _loss(
-    loss_mask: Tensor, sequences: int, padding: int, losses: Tensor
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    loss_mask: Tensor, sequences: int, counts: Tensor, losses: Tensor
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Return the summed loss, its number of tokens, and both for the report.
 
     This is Megatron's per-token convention.
@@ -165,14 +210,14 @@ def _loss(
     Args:
         loss_mask: [batch, sequence], 1 where a label counts.
         sequences: number of them in the micro-batch.
-        padding: tokens of padding in the micro-batch, for the report.
+        counts: of the micro-batch by `_count`, for the report.
         losses: [batch, sequence], cross entropy in nats.
     """
     by_sequence = (losses.float() * loss_mask).view(sequences, -1).sum(1)
     loss = by_sequence.sum()
     tokens = loss_mask.sum()
     sums = torch.stack([loss.detach(), tokens]).double()
-    report = {"sums": sums, "padding": padding, "losses": by_sequence.detach()}
+    report = {"sums": sums, "counts": counts, "losses": by_sequence.detach()}
     return loss, tokens.to(torch.int), report
 
 

@@ -272,17 +272,18 @@ class Trainer:
                 "tokens": progress.consumed_tokens,
                 "tokens_per_second": rate,
                 **padding,
-                "mfu": self._mfu(rate),
+                "mfu": self._mfu(rate, result.context_length),
+                **self.platform.memory_figures,
                 "skipped_steps": progress.skipped_steps,
                 "elapsed": progress.seconds,
             }
         )
 
-    def _mfu(self, tokens_per_second: float) -> float | None:
+    def _mfu(self, tokens_per_second: float, context_length: float) -> float | None:
         """Return the model FLOPs utilization; None where the devices' bf16 peak is unknown."""
         if self.platform.peak_flops is None:
             return None
-        flops = tokens_per_second * self.architecture.flops_per_token(self.recipe.data.seq_length)
+        flops = tokens_per_second * self.architecture.flops_per_token(context_length)
         return flops / (self.platform.peak_flops * torch.distributed.get_world_size())
 
     def _run_periodic_tasks(self, step: int) -> None:

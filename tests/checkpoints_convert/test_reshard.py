@@ -9,7 +9,7 @@ import torch
 from checkpoints_convert import describe, megatron_to_hf, reshard
 from checkpoints_convert.conversion import reshard_optimizer
 from galen import manifest
-from galen.errors import DataError, OutputConflictError
+from galen.errors import DataError, OutputConflictError, UsageError
 from megatron_ext.checkpoint import optimizer_buckets
 from megatron_ext.checkpoint.optimizer_buckets import ModelSpace
 from megatron_ext.checkpoint.torch_dist import TorchDist
@@ -126,6 +126,8 @@ def test_checkpoints_that_cannot_be_converted(tmp_path, made, make_model):
     imported = import_model(make_model("qwen2"), tmp_path / "imported")
     with pytest.raises(DataError, match="any layout can load it as it is"):
         convert(imported, tmp_path / "output")
+    with pytest.raises(UsageError, match="is the input; choose another folder"):
+        convert(made[0], made[0])
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
     with pytest.raises(OutputConflictError, match="is not a Megatron checkpoint"):

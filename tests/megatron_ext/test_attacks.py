@@ -26,6 +26,7 @@ from checkpoints_convert import (
     megatron_to_nemo,
     nemo_to_megatron,
     register_checkpoint,
+    reshard,
     verify,
 )
 from evaluation.scoring import megatron_export
@@ -34,6 +35,7 @@ from megatron_ext.checkpoint import pickle_values, safe_pickle, sharded, torch_d
 from megatron_ext.config.sections import Parallel
 from megatron_ext.hardware import parallel_groups, platforms
 from megatron_ext.training import training_state
+from tests.checkpoints_convert.buckets import with_optimizer
 from tests.conftest import run
 from tests.megatron_ext.attack_pickles import (
     archive,
@@ -184,6 +186,13 @@ def nemo(tmp_path_factory, checkpoint):
     return folder
 
 
+@pytest.fixture(scope="module")
+def buckets(tmp_path_factory, checkpoint):
+    folder = tmp_path_factory.mktemp("buckets") / "run"
+    with_optimizer(checkpoint, folder)
+    return folder
+
+
 def argv_of(command, hf, folder, output):
     """Return what a user gives a command, and the positions that it reads."""
     inside = folder / ITERATION
@@ -219,6 +228,12 @@ def argv_of(command, hf, folder, output):
             folder / "weights",
             (in_metadata, in_tensor),
         ),
+        "reshard": (
+            reshard,
+            ["--megatron", folder, "--output", output],
+            folder / "iter_0000005",
+            (in_metadata, in_common),
+        ),
         "describe nemo": (describe, [folder], folder / "weights", (in_metadata, in_common)),
         "legacy_to_megatron": (
             legacy_to_megatron,
@@ -239,7 +254,7 @@ COMMANDS = (
     "nemo_to_megatron",
     "describe nemo",
 )
-COMMANDS += ("legacy_to_megatron", "describe legacy")
+COMMANDS += ("legacy_to_megatron", "describe legacy", "reshard")
 
 
 def a_third(mark, number):
@@ -272,12 +287,13 @@ def check(outcomes, mark, plant):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_refuses_every_attack(tmp_path, command, untied_llama, checkpoint, nemo):
+def test_a_command_refuses_every_attack(tmp_path, command, untied_llama, checkpoint, nemo, buckets):
     mark, output = tmp_path / "was-run", tmp_path / "output"
     _, _, _, plants = argv_of(command, untied_llama, tmp_path, output)
     for number, plant in enumerate(plants):
         folder = tmp_path / f"attacked{number}"
         source = nemo if "nemo" in command and command != "megatron_to_nemo" else checkpoint
+        source = buckets if command == "reshard" else source
         shutil.copytree(source, folder) if plant is not in_rank else folder.mkdir()
         module, argv, inside, _ = argv_of(command, untied_llama, folder, output)
         for manifest in folder.rglob("manifest.json"):

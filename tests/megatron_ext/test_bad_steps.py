@@ -106,6 +106,11 @@ def test_a_loss_that_is_not_finite_is_skipped_and_its_samples_are_named(
     )
     assert codes == [1] and "Traceback" not in written
     assert f"the last: loss of step 3 (samples {samples[0]})" in written
+    codes, written = pretrain_forked(
+        1, "resilience.check_for_nan_in_grad=true", recipe=recipe_text, check=False
+    )
+    assert codes == [1] and "Traceback" not in written
+    assert "error: a gradient of rank 0 on " in written, written[-2000:]
 
 
 @pytest.mark.multiprocess

@@ -6,6 +6,7 @@ import pytest
 import torch
 from megatron.core import utils as core_utils
 from megatron.core.optimizer import OptimizerConfig
+from megatron.core.transformer.enums import AttnBackend
 from packaging.version import Version
 
 from galen.errors import UsageError
@@ -115,6 +116,10 @@ def recipe(tmp_path):
             ["parallel.context_parallel_size=2", f"parallel.cp_comm_type=[{'p2p,' * 29}a2a]"],
             {"cp_comm_type": [*["p2p"] * 29, "a2a"]},
         ),
+        (
+            ["training.attention_backend=fused", "training.deterministic_mode=true"],
+            {"attention_backend": AttnBackend.fused, "deterministic_mode": True},
+        ),
     ],
 )
 def test_model_options(recipe, overrides, expected):
@@ -148,6 +153,8 @@ def test_optimizer_options(recipe):
     }
     assert {name: options[name] for name in expected} == expected
     assert not optimizer.data_parallel_config(small).grad_reduce_in_fp32
+    checked = optimizer.data_parallel_config(recipe("resilience.check_for_nan_in_grad=true"))
+    assert checked.check_for_nan_in_grad
 
 
 @pytest.mark.parametrize(
@@ -179,6 +186,10 @@ def test_optimizer_options(recipe):
         (
             "training.cross_entropy_loss_fusion=true",
             "training.cross_entropy_loss_fusion needs a GPU",
+        ),
+        (
+            "training.attention_backend=flash",
+            "training.attention_backend: flash needs Transformer Engine",
         ),
     ],
 )

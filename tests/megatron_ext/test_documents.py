@@ -129,7 +129,7 @@ def reference(tmp_path_factory, checkpoint, untied_llama, various):
                 tokens += count
     (loss / tokens).backward()
     squares = sum(weight.grad.square().sum().item() for weight in model.parameters())
-    padding = sum(int(sample["padding"]) for sample in samples)
+    padding = sum(int(sample["padding"].sum()) for sample in samples)
     return loss.item() / tokens, math.sqrt(squares), tokens, padding / (8 * 32)
 
 

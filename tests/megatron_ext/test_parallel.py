@@ -6,7 +6,14 @@ from tests.megatron_ext.conftest import log
 
 OVERLAP = ["parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true"]
 LAYOUTS = {
-    "TP2": (2, ["parallel.tensor_model_parallel_size=2"]),
+    "TP2, deterministic": (
+        2,
+        [
+            "parallel.tensor_model_parallel_size=2",
+            "training.deterministic_mode=true",
+            "training.attention_backend=local",
+        ],
+    ),
     "TP2 with sequence parallelism": (
         2,
         ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"],

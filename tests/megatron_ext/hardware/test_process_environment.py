@@ -1,9 +1,11 @@
 """The environment of training processes on GPUs, by layout."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+from galen.errors import UsageError
 from galen.recipe import load
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import host_memory, process_environment
@@ -17,7 +19,13 @@ OFFLOAD = [
     "optimizer.use_precision_aware_optimizer=true",
     "optimizer.optimizer_cpu_offload=true",
 ]
-ALWAYS = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "TORCH_NCCL_HIGH_PRIORITY": "1"}
+ALWAYS = {
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+    "TORCH_NCCL_HIGH_PRIORITY": "1",
+    "TORCH_FR_BUFFER_SIZE": "2000",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+    "TORCH_FR_DUMP_TEMP_FILE": str(Path("out/hangs/nccl_trace_rank_").absolute()),
+}
 MARGIN = {"NVTE_FWD_LAYERNORM_SM_MARGIN": "20", "NVTE_BWD_LAYERNORM_SM_MARGIN": "20"}
 
 
@@ -78,6 +86,39 @@ def test_a_machine_without_gpus_is_left_alone(recipe, gpu, monkeypatch):
     assert process_environment.describe(recipe()) == ""
 
 
+DETERMINISTIC = {
+    "NVTE_ALLOW_NONDETERMINISTIC_ALGO": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "NCCL_ALGO": "Ring",
+}
+
+
+def test_deterministic_mode_sets_its_variables(recipe, gpu, monkeypatch):
+    for name in DETERMINISTIC:
+        monkeypatch.delenv(name, raising=False)
+    run = recipe("training.deterministic_mode=true")
+    monkeypatch.setenv("NCCL_ALGO", "^NVLS")  # deterministic, too
+    with process_environment.applied(run):
+        actual = {name: os.environ[name] for name in DETERMINISTIC}
+    assert actual == DETERMINISTIC | {"NCCL_ALGO": "^NVLS"}
+    monkeypatch.setenv("NCCL_ALGO", "Ring,Tree")
+    with pytest.raises(UsageError, match=r"NCCL_ALGO=Ring,Tree contradicts training.deterministic"):
+        process_environment.applied(run).__enter__()
+    monkeypatch.setattr(host_memory, "may_have_gpu", lambda: False)
+    process_environment.applied(run).__enter__()
+
+
+def test_the_attention_backend_owns_its_variables(recipe, monkeypatch):
+    run = recipe("training.attention_backend=flash")
+    with process_environment.applied(run):
+        monkeypatch.setenv("NVTE_FUSED_ATTN", "0")  # as the core does
+    assert "NVTE_FUSED_ATTN" not in os.environ
+    monkeypatch.setenv("NVTE_FLASH_ATTN", "0")
+    with pytest.raises(UsageError, match=r"NVTE_FLASH_ATTN=0 contradicts .*backend: flash; unset"):
+        process_environment.applied(run).__enter__()
+    process_environment.applied(recipe("training.attention_backend=local")).__enter__()
+
+
 @pytest.mark.parametrize(
     ("environment", "processes"),
     [
@@ -93,5 +134,7 @@ def test_processes_on_this_machine(environment, processes):
 
 def test_the_docs_name_every_variable(recipe):
     text = (ROOT / "docs/pretraining.md").read_text()
-    for name, value in layout_environment(recipe(*TENSOR, *OVERLAP), 8, 96).items():
-        assert f"`{name}`" in text and f"`{value}`" in text
+    run = recipe(*TENSOR, *OVERLAP, "training.deterministic_mode=true")
+    for name, value in layout_environment(run, 8, 96).items():
+        assert f"`{name}`" in text
+        assert f"`{value.replace(str(Path('out').absolute()), 'RUN')}`" in text

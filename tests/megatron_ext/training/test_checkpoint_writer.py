@@ -90,6 +90,9 @@ def test_the_writer_hashes_what_it_wrote(tmp_path, group_of_one, with_hashes, mo
     request = AsyncRequest(lambda *_: file.write_bytes(b"weights"), (), [])
     hashed = integrity.hash_when_written(request, tmp_path)
     hashed.async_fn(0, [(str(file), file.name, ())], None)
+    gone = tmp_path / "removed"  # as that of a killed run
+    integrity.hash_when_written(request, gone).async_fn(0, [(str(file), file.name, ())], None)
+    assert not gone.exists()
     if with_hashes:
         monkeypatch.setattr(manifest, "sha256", None)  # not computed again
     else:  # the writer was killed in between

@@ -1,24 +1,11 @@
-"""The way of a micro-batch to the device."""
-
-from contextlib import suppress
-from types import SimpleNamespace
-
 import torch
 
-from megatron_ext.training import train_step
+from megatron_ext.training.train_step import _count
 
 
-def test_a_batch_is_sliced_on_the_device(monkeypatch):
-    """A slice on the CPU would leave pinned memory, so that its copy would wait for the device."""
-    devices = []
-
-    def slice_(batch, _bounds):
-        devices.extend(tensor.device.type for tensor in batch.values())
-        raise StopIteration
-
-    monkeypatch.setattr(train_step, "context_parallel_slice", slice_)
-    step = SimpleNamespace(platform=SimpleNamespace(device=torch.device("meta")), packed=False)
-    batch = {"tokens": torch.zeros(1, 4), "labels": torch.zeros(1, 4)}
-    with suppress(StopIteration):
-        train_step.TrainStep._forward_step(step, iter([batch]), None)
-    assert devices == ["meta", "meta"]
+def test_squared_lengths_of_the_texts_without_their_padding():
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3], [*range(8)]])
+    assert _count(positions, None).tolist() == [0, 16, 2 * 4**2 + 8**2]
+    padding = torch.zeros(2, 8, dtype=torch.bool)
+    padding[0, 3] = padding[1, 5:] = True
+    assert _count(positions, padding).tolist() == [4, 12, 3**2 + 4**2 + 5**2]
