@@ -459,7 +459,7 @@ def test_wrong_values_are_named(recipe, override, message):
 
 def refused_combinations():
     """The overrides in the table of the documentation, one list for each row."""
-    text = (ROOT / "docs/pretraining.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/pretraining/layouts.md").read_text(encoding="utf-8")
     _, _, table = text.partition("| refused together | reason |\n|---|---|\n")
     rows = table.partition("\n\n")[0].splitlines()
     return [row.split("`")[1].split(" ") for row in rows]
