@@ -29,6 +29,7 @@ from megatron_ext.config.recipe import Recipe
 from megatron_ext.planner import memory_model, model_state
 from megatron_ext.planner.gpus import GPUS, GpuSpec
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
+from megatron_ext.planner.run_cost import RunCost
 
 GIB = 2**30
 DOES_NOT_FIT = 3
@@ -175,9 +176,15 @@ def _figures(one: Estimate, run: Recipe) -> dict[str, Any]:
         "step_parts": dataclasses.asdict(one.step),
         "tokens_per_second_per_gpu": one.tokens_per_second_per_gpu,
         "mfu": one.mfu,
-        "cost": {**dataclasses.asdict(one.cost), "goodput": one.cost.goodput},
+        "cost": _cost_figures(one.cost),
         "sent_per_step": dataclasses.asdict(one.comm_volume),
     }
+
+
+def _cost_figures(cost: RunCost) -> dict[str, Any]:
+    figures = {**dataclasses.asdict(cost), "goodput": cost.goodput}
+    # a run that fails too often to end: JSON has no infinity
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def _as_text(plan: Plan, count: int) -> str:
@@ -306,6 +313,11 @@ def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
 def _cost_lines(one: Estimate) -> list[str]:
     """Return the time and GPU-hours of the run, with what is not training, and the stall."""
     cost = one.cost
+    if math.isinf(cost.days):
+        return [
+            f"With a failure in {cost.mtbf_hours:.3g} hours the run never ends: failures come"
+            f" before the next checkpoint; best save_interval: {cost.save_interval}"
+        ]
     return [
         (
             f"{cost.days:,.1f} days and {cost.gpu_hours:,.0f} GPU-hours to the last step; goodput"

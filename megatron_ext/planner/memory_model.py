@@ -115,6 +115,10 @@ def layer_activations(
         "MLP gate and up": architecture.mlp_input_projections * size * mlp_entries,
         "MLP product": gemm_input_size * mlp_entries,
     }
+    if training.attention_backend == "unfused":
+        # scores and probabilities
+        heads = architecture.num_attention_heads / tensor
+        activations["attention scores"] = 2 * size * tokens * heads * recipe.data.seq_length
     if not fused:
         # in float32, and once more normalized
         activations["norm inputs"] = 2 * norms * 4 * sequence_tokens * architecture.hidden_size
@@ -133,7 +137,7 @@ def layer_activations(
 
 
 _RECOMPUTED = {
-    "core_attn": ("attention statistics",),
+    "core_attn": ("attention statistics", "attention scores"),
     "mlp": ("MLP gate and up", "MLP product"),
 }
 """Activations that selective recompute of a module saves."""
