@@ -34,7 +34,8 @@ from megatron_ext import bootstrap  # noqa: E402
 from megatron_ext.config.architecture import Architecture, read_architecture  # noqa: E402
 from megatron_ext.config.recipe import Recipe  # noqa: E402
 from megatron_ext.hardware import process_environment  # noqa: E402
-from megatron_ext.planner import memory_model  # noqa: E402
+from megatron_ext.planner import memory_model, throughput_model  # noqa: E402
+from megatron_ext.planner.gpus import GPUS  # noqa: E402
 
 LLAMA_3_8B = ROOT / "examples/pretrain/architectures/mmed_llama3_8b.json"  # Llama 3 8B
 # The shape of Llama 3.2 1B, output untied.
@@ -54,6 +55,16 @@ PRECISIONS = {
         "training.fp8_recipe=tensorwise",
         # else a bf16 copy of the weights beside the FP8 ones: 8B would not fit into an H200
         "training.fp8_param_gather=true",
+    ],
+}
+PUBLISHED = {
+    ("llama_3_8b", "fp8"): [
+        "14,451 tokens/s/GPU, 8 H100, sequence 8,192, tensorwise (NVIDIA, Megatron-Bridge 25.11)",
+        "10,938 tokens/s/GPU, 32 H200, sequence 8,192 (torchtitan)",
+        "8,532 tokens/s/GPU, 8 H100 at 500 W, sequence 8,192 (torchtitan)",
+    ],
+    ("llama_3_8b", "bf16"): [
+        "6,667 tokens/s/GPU, 8 H100 at 500 W, sequence 8,192 (torchtitan)",
     ],
 }
 # What lets the 8B model and its optimizer fit: 6 bytes of state a weight instead of 12 and bf16
@@ -111,6 +122,7 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
         "device": run.platform.device_name,
         "gpus": gpus,
         "model": dataclasses.asdict(shape) | {"parameters": shape.parameters},
+        "all_layers": architecture(arguments.model, None).num_layers,
         "precision": arguments.precision,
         "seconds_per_step": seconds,
         "tokens_per_second_per_gpu": rate,
@@ -118,6 +130,8 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
         "mfu": None if run.platform.peak_flops is None else flops / run.platform.peak_flops,
         "peak_memory_gib": run.platform.peak_memory / 2**30,
         "losses": [step.loss for step in taken],
+        "planned": planned(shape, recipe, gpus, run.platform.device_name),
+        "published": published(arguments.model, arguments.precision),
         "versions": manifest.versions(),
     }
     if arguments.profile:
@@ -127,6 +141,27 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
         if arguments.output:
             write_text(arguments.output, json.dumps(result, indent=1) + "\n")
     run.platform.leave_distributed()
+
+
+def planned(
+    shape: Architecture, recipe: Recipe, gpus: int, device_name: str
+) -> dict[str, float] | None:
+    """Return what `galen plan` expects of the run, None for a GPU that it does not know."""
+    names = [name for name in GPUS if name.partition("-")[0].upper() in device_name.upper()]
+    if not names:
+        return None
+    step = throughput_model.step_time(shape, recipe, gpus, GPUS[names[0]])
+    tokens = recipe.training.global_batch_size * recipe.data.seq_length
+    fullest = max(stage.total for stage in memory_model.all_stages(shape, recipe, gpus))
+    return {
+        "tokens_per_second_per_gpu": tokens / step.total / gpus,
+        "memory_gib": fullest / 2**30,
+    }
+
+
+def published(model: str, precision: str) -> list[str]:
+    """Return published figures of a model, one a line."""
+    return PUBLISHED.get((model, precision), [])
 
 
 def architecture(model: str, layers: int | None) -> Architecture:

@@ -17,6 +17,7 @@ from megatron_ext.planner.model_state import (
     BYTES,
     bf16_layers,
     data_parallel_size,
+    gradient_bytes,
     optimizer_bytes,
     stage_layers,
     stage_parameters,
@@ -114,6 +115,10 @@ def layer_activations(
         "MLP gate and up": architecture.mlp_input_projections * size * mlp_entries,
         "MLP product": gemm_input_size * mlp_entries,
     }
+    if training.attention_backend == "unfused":
+        # scores and probabilities
+        heads = architecture.num_attention_heads / tensor
+        activations["attention scores"] = 2 * size * tokens * heads * recipe.data.seq_length
     if not fused:
         # in float32, and once more normalized
         activations["norm inputs"] = 2 * norms * 4 * sequence_tokens * architecture.hidden_size
@@ -132,7 +137,7 @@ def layer_activations(
 
 
 _RECOMPUTED = {
-    "core_attn": ("attention statistics",),
+    "core_attn": ("attention statistics", "attention scores"),
     "mlp": ("MLP gate and up", "MLP product"),
 }
 """Activations that selective recompute of a module saves."""
@@ -190,7 +195,7 @@ def stage_memory(
         layers=layers[stage],
         parameters=parameters,
         weights=weight_bytes(architecture, recipe, stage),
-        gradients=BYTES[options.main_grads_dtype] * parameters,
+        gradients=gradient_bytes(recipe) * parameters,
         optimizer=on_device * state * shard,
         activations=activations,
         logits=logits,
