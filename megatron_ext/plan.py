@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int | None:
         help="mean time between failures of the run [Llama 3's rate: 1 in 2,112 GPU-days]",
     )
     parser.add_argument(
-        "--best", type=int, default=5, metavar="N", help="number of fastest layouts to show [5]"
+        "--best", type=int, metavar="N", help="number of fastest layouts to show [5]"
     )
     parser.add_argument(
         "--json", action="store_true", help="print JSON: sizes in bytes, times in seconds"
@@ -93,10 +93,11 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.compare is not None:
         return _compare(run, arguments)
     plan = make_plan(run, arguments.gpus, arguments.gpu or "h100-80gb", mtbf)
+    count = 5 if arguments.best is None else arguments.best
     if arguments.json:
-        print(json.dumps(_as_json(plan, arguments.best), indent=1))
+        print(json.dumps(_as_json(plan, count), indent=1))
     else:
-        print(_as_text(plan, arguments.best))
+        print(_as_text(plan, count))
     if plan.estimate is None:
         return IMPOSSIBLE
     return 0 if plan.estimate.fits else DOES_NOT_FIT
@@ -108,6 +109,8 @@ def _compare(run: Recipe, arguments: argparse.Namespace) -> int:
 
     if arguments.gpu is not None:
         raise UsageError("--gpu and --compare are incompatible: the run's GPUs are in its log")
+    if arguments.best is not None:
+        raise UsageError("--best and --compare are incompatible: only the run's layout is planned")
     measured = comparison.measured(arguments.compare, run)
     architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
     planned = estimate(

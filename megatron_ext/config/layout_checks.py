@@ -43,6 +43,11 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             f" {_parallel_keys(parallel)}"
         )
     replicas = world_size // model
+    if parallel.use_sharp and replicas * context == 1:
+        raise UsageError(
+            "parallel.use_sharp needs data parallelism: all processes divide one model; set it to"
+            " false"
+        )
     _check_batches(recipe, replicas)
     length = recipe.data.seq_length
     positions = architecture.max_position_embeddings

@@ -20,6 +20,7 @@ import torch
 from packaging.version import Version
 
 from galen.errors import DataError, UsageError
+from megatron_ext.config.option_files import read_overlap
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import CommunicationType, Parallel
 from megatron_ext.hardware import numa
@@ -150,6 +151,10 @@ class Platform:
             device_settings = {
                 "optimizer.optimizer_cpu_offload": run.optimizer.optimizer_cpu_offload,
                 "training.cross_entropy_loss_fusion": run.training.cross_entropy_loss_fusion,
+                "parallel.use_sharp": run.parallel.use_sharp,
+                "parallel.nccl_communicator_config_path": (
+                    run.parallel.nccl_communicator_config_path is not None
+                ),
             }
             problems += [f"{key} needs a GPU" for key, is_set in device_settings.items() if is_set]
         if self.transformer_engine and run.data.reset_attention_mask:
@@ -213,6 +218,7 @@ class Platform:
         from transformer_engine.pytorch.module.base import UserBufferQuantizationMode, initialize_ub
 
         training = run.training
+        settings = run.parallel.tp_comm_overlap_cfg
         modes = [
             (
                 UserBufferQuantizationMode.FP8
@@ -231,6 +237,7 @@ class Platform:
             ],
             tp_size=run.parallel.tensor_model_parallel_size,
             quantization_modes=modes,
+            ub_cfgs=None if settings is None else read_overlap(settings),
             bootstrap_backend="nccl",
         )
 

@@ -309,7 +309,7 @@ def comm_volume(architecture: Architecture, recipe: Recipe, gpus: int) -> CommVo
     hidden_states = size * tokens * architecture.hidden_size
     replicas = model_state.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
     weight = 1 if recipe.training.fp8_param_gather else size
-    gradient = model_state.BYTES[recipe.optimizer.main_grads_dtype]
+    gradient = model_state.BYTES[recipe.optimizer.gradients_dtype]
     parameters = _largest_stage_parameters(architecture, recipe)
     return CommVolume(
         tensor=batches * layers * layer.tensor,

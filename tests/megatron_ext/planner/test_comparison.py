@@ -139,6 +139,7 @@ def test_a_run_without_steps(run):
     ("words", "message"),
     [
         (["--compare", "RUN", "--gpu", "h200"], "--gpu and --compare are incompatible"),
+        (["--compare", "RUN", "--best", "3"], "--best and --compare are incompatible"),
         (["--gpus", "8", "--mtbf-hours", "0"], "--mtbf-hours 0.0: must be above 0"),
         (["--gpus", "8", "--mtbf-hours", "nan"], "--mtbf-hours nan: must be above 0"),
     ],
