@@ -118,6 +118,8 @@ class PublishedRun:
     gpu: str = "h100-80gb"
     edge_layers: int | None = None
     """Layers of the first and of the last stage, where the embeddings count as layers."""
+    chunks: str | None = None
+    """Layers of the model chunks, in Megatron's syntax."""
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     overlap: bool = True
 
@@ -140,6 +142,8 @@ class PublishedRun:
             f"VP{self.virtual}" if self.virtual else "",
             f"CP{self.context}" if self.context > 1 else "",
         ]
+        if self.chunks:
+            words.append("balanced")
         return " ".join(filter(None, words)) or "DP"
 
     def recipe(self) -> Recipe:
@@ -165,6 +169,7 @@ class PublishedRun:
                 tensor_model_parallel_size=self.tensor,
                 pipeline_model_parallel_size=self.pipeline,
                 virtual_pipeline_model_parallel_size=self.virtual,
+                pipeline_model_parallel_layout=self.chunks,
                 num_layers_in_first_pipeline_stage=self.edge_layers,
                 num_layers_in_last_pipeline_stage=self.edge_layers,
                 context_parallel_size=self.context,
@@ -214,6 +219,7 @@ G175 = "GPT-3 175B"
 N15 = "Nemotron-4 15B"
 TP4PP4 = {"tensor": 4, "pipeline": 4, "virtual": 5, "context": 2}
 TP4PP8 = {"tensor": 4, "pipeline": 8, "virtual": 5}
+BALANCED = "Et*2|(t*2|)*34,t*3|(t*2|)*3,tL"
 TP8PP9 = {"tensor": 8, "pipeline": 9, "virtual": 7, "context": 2}
 TP8PP8 = {"tensor": 8, "pipeline": 8, "virtual": 8, "context": 2, "edge_layers": 15}
 GPT = {"tensor": 4, "pipeline": 8, "virtual": 12}
@@ -260,6 +266,7 @@ RUNS = [
     _seconds("DGXC 24.12", N15, 2.048, "FP8 64 256 x 4096", **N15L),
     _tokens("Bridge 25.11", L8, 14451, "FP8 8 128 x 8192"),
     _tokens("Bridge 25.11", L70, 1602, "FP8 64 128 x 8192", **TP4PP8),
+    _tokens("Bridge 26.04.01", L70, 1664, "FP8 64 256 x 8192", **TP4PP8, chunks=BALANCED),
     _tokens("Bridge 26.06", L70, 1638, "FP8 32 32 x 4096", tensor=4, pipeline=4, virtual=5),
     _tokens("Bridge 25.11", L405, 292, "FP8 1024 512 x 8192", **TP8PP8),
     _tokens("Bridge 26.04.01", L405, 328, "FP8 1024 1536 x 8192", **TP8PP8),

@@ -123,6 +123,15 @@ class Architecture:
         return self.num_query_groups * self.kv_channels
 
     @property
+    def fusible_rope(self) -> bool:
+        """Whether Transformer Engine's fused kernel computes the rotary positions.
+
+        It does not multiply by YaRN's attention factor; the core then uses its own functions, but
+        for packed documents calls the kernel and leaves the factor out (0.16.1 and 0.19.2).
+        """
+        return self.yarn is None or not self.yarn.scales_attention
+
+    @property
     def core_rotary_base(self) -> float:
         """The rotary base as Megatron writes it: an integer, unless it has a fraction."""
         return int(self.rotary_base) if self.rotary_base.is_integer() else self.rotary_base
@@ -251,15 +260,12 @@ class Architecture:
             # Megatron's function is compiled, which the CPU platform cannot do
             function = function if fused else inspect.unwrap(function)
         arguments["activation_func"] = function
-        if self.yarn is None:
-            return TransformerConfig(**arguments, **options)
-        if self.yarn.scales_attention and "apply_rope_fusion" in options:
-            # Transformer Engine's kernel does not multiply by the attention factor, and the core
-            # leaves the factor out for packed documents
+        if not self.fusible_rope:
             options["apply_rope_fusion"] = False
         config = TransformerConfig(**arguments, **options)
-        for name, value in self.yarn.core_attributes().items():
-            setattr(config, name, value)
+        if self.yarn is not None:
+            for name, value in self.yarn.core_attributes().items():
+                setattr(config, name, value)
         return config
 
     def to_json(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from benchmarks import shipped_layouts
 from galen.recipe import load
 from megatron_ext.config.architecture import architecture_from_model
 from megatron_ext.config.layout_checks import check_layout
@@ -76,6 +77,14 @@ def test_every_layout_fits(model, layout, gpus):
     assert optimizer.data_parallel_config(recipe).grad_reduce_in_fp32
     if recipe.parallel.tp_comm_overlap:
         assert recipe.training.micro_batch_size * recipe.data.seq_length >= 4096
+
+
+@pytest.mark.parametrize("model", shipped_layouts.RECIPES)
+def test_the_documented_speed_and_memory_are_current(model):
+    text = (ROOT / "docs/planning.md").read_text(encoding="utf-8")
+    for layout in shipped_layouts.LAYOUTS:
+        row = f"\n{shipped_layouts.cells(model, layout)} "
+        assert row in text, "insert the output of benchmarks/shipped_layouts.py"
 
 
 def test_every_file_is_tested():

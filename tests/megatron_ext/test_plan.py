@@ -81,6 +81,15 @@ def test_the_table(call):
     assert "68.98B parameters" in text and "DOES NOT FIT into 79.6 GiB" in text
     assert "Fastest layouts that fit" in text
     assert "A checkpoint has 899.4 GiB" in text
+    assert "days and " in text and "GPU-hours to the last step; goodput " in text
+    assert "A save stops training for " in text
+
+
+def test_a_run_that_cannot_end(call):
+    words = ["--gpus", "64", "--mtbf-hours", "0.001"]
+    assert "the run never ends: failures come before the next checkpoint" in call(*words)
+    cost = json.loads(call(*words, "--json"))["recipe"]["cost"]
+    assert (cost["days"], cost["gpu_hours"], cost["mtbf_hours"]) == (None, None, 0.001)
 
 
 def test_an_impossible_layout_says_why(call):

@@ -57,6 +57,16 @@ def test_bytes_of_the_optimizer(overrides, state, step):
     assert model_state.optimizer_bytes(run(*overrides)) == (state, step)
 
 
+def test_unfused_attention_keeps_its_scores():
+    recipe = run("training.attention_backend=unfused", "parallel.tensor_model_parallel_size=2")
+    kept = memory_model.layer_activations(LLAMA, recipe)
+    # two of 32 / 2 heads x 2 sequences x 2,048² in bf16
+    assert kept["attention scores"] == 2 * 16 * 2 * 2048**2 * 2
+    recompute = ["training.recompute_granularity=selective"]
+    recompute += ["training.recompute_modules=[core_attn]", "training.attention_backend=unfused"]
+    assert memory_model.layer_activations(LLAMA, run(*recompute))["attention scores"] == 0
+
+
 def test_8b_in_fp8_on_8_h100():
     """81 GiB with the former layout, counted by hand; 73.4 were planned with one copy."""
     layout = str(ROOT / "examples/pretrain/layouts/7b_h100_fp8.yaml")
