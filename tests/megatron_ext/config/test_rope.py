@@ -57,7 +57,7 @@ def test_a_rotary_base_and_llama3_scaling_replace_the_checkpoints(tmp_path):
     [
         (["rope_scaling={rope_type: longrope, factor: 2}"], "'llama3' or 'yarn'"),
         (["rope_scaling={rope_type: dynamic, factor: 2}"], "rope_scaling.rope_type: Input"),
-        (["rope_scaling={rope_type: yarn}"], "rope_scaling.factor is required"),
+        (["rope_scaling={rope_type: yarn}"], "rope_scaling: factor is required"),
         (["rope_scaling={rope_type: default, factor: 2}"], "factor has no effect"),
         (["rope_scaling={rope_type: llama3, factor: 2, beta_fast: 3}"], "beta_fast needs"),
         (
