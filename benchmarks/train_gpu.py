@@ -34,7 +34,7 @@ from megatron_ext import bootstrap  # noqa: E402
 from megatron_ext.config.architecture import Architecture, read_architecture  # noqa: E402
 from megatron_ext.config.recipe import Recipe  # noqa: E402
 from megatron_ext.hardware import process_environment  # noqa: E402
-from megatron_ext.planner import memory_model, throughput_model  # noqa: E402
+from megatron_ext.planner import layout_search, memory_model  # noqa: E402
 from megatron_ext.planner.gpus import GPUS  # noqa: E402
 
 LLAMA_3_8B = ROOT / "examples/pretrain/architectures/mmed_llama3_8b.json"  # Llama 3 8B
@@ -57,16 +57,8 @@ PRECISIONS = {
         "training.fp8_param_gather=true",
     ],
 }
-PUBLISHED = {
-    ("llama_3_8b", "fp8"): [
-        "14,451 tokens/s/GPU, 8 H100, sequence 8,192, tensorwise (NVIDIA, Megatron-Bridge 25.11)",
-        "10,938 tokens/s/GPU, 32 H200, sequence 8,192 (torchtitan)",
-        "8,532 tokens/s/GPU, 8 H100 at 500 W, sequence 8,192 (torchtitan)",
-    ],
-    ("llama_3_8b", "bf16"): [
-        "6,667 tokens/s/GPU, 8 H100 at 500 W, sequence 8,192 (torchtitan)",
-    ],
-}
+PUBLISHED_NAMES = {"llama_3_8b": "Llama 3 8B"}
+"""Models that `planner_fit.py` has published figures of."""
 # What lets the 8B model and its optimizer fit: 6 bytes of state a weight instead of 12 and bf16
 # gradients.
 LEAN = [
@@ -147,21 +139,27 @@ def planned(
     shape: Architecture, recipe: Recipe, gpus: int, device_name: str
 ) -> dict[str, float] | None:
     """Return what `galen plan` expects of the run, None for a GPU that it does not know."""
-    names = [name for name in GPUS if name.partition("-")[0].upper() in device_name.upper()]
-    if not names:
+    specs = [spec for spec in GPUS.values() if spec.device_name == device_name]
+    if not specs:
         return None
-    step = throughput_model.step_time(shape, recipe, gpus, GPUS[names[0]])
-    tokens = recipe.training.global_batch_size * recipe.data.seq_length
-    fullest = max(stage.total for stage in memory_model.all_stages(shape, recipe, gpus))
+    estimate = layout_search.estimate(shape, recipe, gpus, specs[0])
     return {
-        "tokens_per_second_per_gpu": tokens / step.total / gpus,
-        "memory_gib": fullest / 2**30,
+        "tokens_per_second_per_gpu": estimate.tokens_per_second_per_gpu,
+        # without the reserve, as PyTorch counts
+        "memory_gib": max(stage.total for stage in estimate.stages) / 2**30,
     }
 
 
 def published(model: str, precision: str) -> list[str]:
     """Return published figures of a model, one a line."""
-    return PUBLISHED.get((model, precision), [])
+    from planner_fit import OTHER_ENGINES, RUNS
+
+    return [
+        f"{run.tokens:,.0f} tokens/s/GPU, {run.gpus} {run.gpu}, sequence {run.length:,},"
+        f" {run.layout} ({run.source})"
+        for run in (*RUNS, *OTHER_ENGINES)
+        if run.model == PUBLISHED_NAMES.get(model) and run.precision.lower() == precision
+    ]
 
 
 def architecture(model: str, layers: int | None) -> Architecture:

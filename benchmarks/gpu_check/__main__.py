@@ -24,8 +24,10 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -69,11 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     with lock.hold(output / "report.json"), lock.hold(work / "logs"):
         if not arguments.again:
             session.load()
-        try:
-            _run(session, stages, arguments.platform)
-        finally:
-            text = report.write(session, stages)
-        print(text)
+        session.on_record = lambda: report.write(session, stages)
+        _run(session, stages, arguments.platform)
+        print(report.write(session, stages))
     complete = not report.count(session.records, "failed", "timeout", "skipped")
     if complete and not arguments.keep_work:
         shutil.rmtree(work)
@@ -99,19 +99,23 @@ def _run(session: Session, stages: list[str], platform: str) -> None:
         UsageError: this machine lacks what all need, or differs from that of earlier results.
     """
     environment = checks.environment(platform)
-    earlier = session.records.pop(environment.id, {}).get("result", {})
+    earlier = session.records.pop(environment.id, None)
     session.run([environment])
     record = session.records[environment.id]
     if record["status"] != "passed":
-        raise UsageError("\n".join([record["reason"], *record["result"].get("problems", [])]))
-    session.facts = record["result"]
-    for fact in _SAME:
-        if earlier and earlier.get(fact) != session.facts[fact]:
-            raise UsageError(
-                f"{session.output} has results of another environment ({fact}: {earlier.get(fact)},"
-                f" now {session.facts[fact]}): choose another --output, or replace them with"
-                " --again"
-            )
+        _restore(session, environment, earlier)
+        raise UsageError("\n".join(record["log"]).removeprefix("error: "))
+    facts = record["result"]
+    changes = [fact for fact in _SAME if earlier and earlier["result"].get(fact) != facts[fact]]
+    if earlier and changes:
+        _restore(session, environment, earlier)
+        before = {fact: earlier["result"].get(fact) for fact in changes}
+        now = {fact: facts[fact] for fact in changes}
+        raise UsageError(
+            f"{session.output} has results of another environment ({before}; now {now}): choose"
+            " another --output, or replace them with --again"
+        )
+    session.facts = facts
     for problem in session.facts["problems"]:
         logger.warning(problem)
     unsupported = session.facts["unsupported"]
@@ -122,6 +126,13 @@ def _run(session: Session, stages: list[str], platform: str) -> None:
         transformer_engine="transformer_engine" not in unsupported,
     )
     session.run(_selected(checks.all_checks(scale), stages))
+
+
+def _restore(session: Session, environment: Check, earlier: dict[str, Any] | None) -> None:
+    """Keep the environment of earlier results, if there are any."""
+    if earlier is not None:
+        session.facts = earlier["result"]
+        session.save(environment, earlier)
 
 
 def _selected(available: list[Check], stages: list[str]) -> list[Check]:
@@ -149,8 +160,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _parser() -> cli.ArgumentParser:
     width = max(map(len, STAGES))
-    lines = "\n".join(f"    {name:{width}}  {proves}" for name, proves in STAGES.items())
-    parser = cli.ArgumentParser(str(__doc__).format(stages=lines))
+    lines = []
+    for name, proves in STAGES.items():
+        first = f"    {name:{width}}  "
+        lines.append(textwrap.fill(proves, 100, initial_indent=first, subsequent_indent=" " * 17))
+    parser = cli.ArgumentParser(str(__doc__).format(stages="\n".join(lines)))
     parser.add_argument(
         "--minutes",
         type=float,

@@ -241,8 +241,10 @@ def _throughput(scale: Scale) -> list[Check]:
     if scale.cpu:
         tiny = ("--layers", "2", "--fit", "--warm-up", "1", "--steps", "2")
         return [check("tiny", "fp32", *tiny, seconds=10, limit=120)]
-    steps = ("--warm-up", "3", "--steps", "8")
+    steps: tuple[str, ...] = ("--warm-up", "3", "--steps", "8")
     batch = f"training.global_batch_size={4 * scale.gpus}"
+    if scale.gpus > 1:
+        steps += ("parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true")
     small = {"seconds": 50, "limit": 150}
     large = {"seconds": 90, "limit": 240}
     fit = ("--fit", "--lean") if scale.transformer_engine else ("--fit",)

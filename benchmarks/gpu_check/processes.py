@@ -102,14 +102,10 @@ class CheckProcesses:
 
         When a rank fails, the others get some seconds to end themselves.
         """
-        for pid in self._pids:
-            if pid not in self._codes:
-                ended, status = os.waitpid(pid, os.WNOHANG)
-                if ended:
-                    self._codes[pid] = os.waitstatus_to_exitcode(status)
+        self._reap()
         failed = [code for code in self._codes.values() if code]
         if len(self._codes) == len(self._pids):
-            self._signal(signal.SIGKILL)  # what they may have left running
+            self._kill_groups()  # what they may have left running
             return failed[0] if failed else 0
         if failed and self._failed_at is None:
             self._failed_at = time.monotonic()
@@ -122,30 +118,65 @@ class CheckProcesses:
         return None
 
     def end(self) -> bool:
-        """Write the stacks of all threads to the log and kill; return whether all have ended."""
-        self._signal(signal.SIGABRT)  # faulthandler prints the stacks, also inside a C call
-        self._wait(_STACK_SECONDS)
+        """Write the stacks of all threads to the log and kill; return whether all have ended.
+
+        On SIGABRT faulthandler prints them, also inside a C call. Processes that these started as
+        sessions of their own come first: they die with those.
+        """
+        for pids in (self._nested(), self._pids):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGABRT)
+            if pids:
+                self._wait(_STACK_SECONDS, pids)
         return self.kill()
 
     def kill(self) -> bool:
         """Kill the processes and those that they started; return whether all have ended."""
-        self._signal(signal.SIGKILL)
-        return self._wait(_KILL_SECONDS)
+        self._kill_groups()
+        return self._wait(_KILL_SECONDS, self._pids)
 
-    def _signal(self, number: int) -> None:
+    def _kill_groups(self) -> None:
         for pid in self._pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, number)
+                os.killpg(pid, signal.SIGKILL)
 
-    def _wait(self, seconds: float) -> bool:
+    def _nested(self) -> list[int]:
+        """Return descendants that lead a session, as a check's own `CheckProcesses` do."""
+        import psutil
+
+        nested = []
+        for pid in self._pids:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                children = psutil.Process(pid).children(recursive=True)
+                nested += [child.pid for child in children if _leads_session(child.pid)]
+        return nested
+
+    def _wait(self, seconds: float, pids: Sequence[int]) -> bool:
+        """Wait for processes; return whether all have ended."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            for pid in self._pids:
-                if pid not in self._codes and os.waitpid(pid, os.WNOHANG)[0]:
-                    self._codes[pid] = -signal.SIGKILL
-            if len(self._codes) == len(self._pids):
+            self._reap()
+            if not any(self._is_running(pid) for pid in pids):
                 return True
             time.sleep(0.02)
+        return False
+
+    def _is_running(self, pid: int) -> bool:
+        return _leads_session(pid) if pid not in self._pids else pid not in self._codes
+
+    def _reap(self) -> None:
+        for pid in self._pids:
+            if pid not in self._codes:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    self._codes[pid] = os.waitstatus_to_exitcode(status)
+
+
+def _leads_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
         return False
 
 

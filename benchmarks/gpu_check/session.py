@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class Session:
         self.facts: dict[str, Any] = {}
         self.records: dict[str, dict[str, Any]] = {}
         """By the id of the check."""
+        self.on_record: Callable[[], object] = lambda: None
+        """Called after each change of the records."""
         self._environment = environment
         self._deadline = time.monotonic() + 60 * minutes
         self._running: list[Running] = []
@@ -217,22 +219,24 @@ class Session:
         if status != "passed":
             lines = _STACK_LINES if status == "timeout" else _TAIL_LINES
             record["log"] = _tail(running.log, lines)
-        self._save(check, record)
+        self.save(check, record)
         more = f" ({reason}; log: {running.log})" if reason else ""
         level = logging.INFO if status == "passed" else logging.WARNING
         logger.log(level, f"{check.id}: {status} after {record['seconds']} s{more}")
 
     def _skip(self, check: Check, status: str, reason: str) -> None:
-        self._save(check, {"status": status, "reason": reason, "result": {}})
+        self.save(check, {"status": status, "reason": reason, "result": {}})
         logger.warning(f"{check.id}: {status}: {reason}")
 
-    def _save(self, check: Check, record: dict[str, Any]) -> None:
+    def save(self, check: Check, record: dict[str, Any]) -> None:
+        """Set the record of a check, in memory and on disk."""
         self.records[check.id] = record
         position = {id: self._order.get(id, -1) for id in self.records}
         self.records = dict(sorted(self.records.items(), key=lambda item: position[item[0]]))
         checks = report.of_stage(self.records, check.stage)
         stage = {"stage": check.stage, "proves": STAGES[check.stage], "checks": checks}
         write_text(self.output / f"{check.stage}.json", json.dumps(stage, indent=1) + "\n")
+        self.on_record()
 
 
 def _failure(code: int, log: Path) -> str:

@@ -46,23 +46,34 @@ def run_checks(gpu_check, tmp_path):
     return run_checks
 
 
+NESTED = """
+import subprocess
+code = "import time\\ndef nested():\\n    time.sleep(60)\\nnested()"
+subprocess.run([sys.executable, "-c", code], start_new_session=True)
+"""
+
+
+@pytest.mark.slow
 def test_a_failure_a_crash_and_a_hang_end_only_their_check(run_checks):
     records = run_checks(
         ("error", "sys.exit('error: a wrong key')", {}),
         ("crash", "import ctypes; ctypes.string_at(0)", {}),
-        ("hang", "def stuck():\n    time.sleep(60)\nstuck()", {"limit": 1}),
+        ("hang", "def stuck():\n    time.sleep(60)\nstuck()", {"limit": 3}),
+        ("nested", NESTED, {"limit": 3}),
         ("after", "print('fine')", {}),
     )
     assert {name: record["status"] for name, record in records.items()} == {
         "error": "failed",
         "crash": "failed",
         "hang": "timeout",
+        "nested": "timeout",
         "after": "passed",
     }
     assert records["error"]["reason"] == "exit code 1: a wrong key"
     assert "ended by SIGSEGV" in records["crash"]["reason"]
-    assert records["hang"]["reason"] == "it exceeded its limit of 1 s"
-    assert any("in stuck" in line for line in records["hang"]["log"])
+    assert records["hang"]["reason"] == "it exceeded its limit of 3 s"
+    for name, function in (("hang", "in stuck"), ("nested", "in nested")):
+        assert any(function in line for line in records[name]["log"])
     assert records["hang"]["seconds"] < 30
 
 
@@ -98,9 +109,9 @@ def test_what_cannot_run_is_named_with_the_reason(run_checks):
 
 
 def test_the_budget_ends_a_check_that_takes_longer_than_expected(run_checks):
-    records = run_checks(("slow", "time.sleep(60)", {}), minutes=1.5 / 60)
+    records = run_checks(("slow", "time.sleep(60)", {"seconds": 0}), minutes=1 / 60)
     assert records["slow"]["status"] == "timeout"
-    assert "the budget of 0.025 minutes was used up" in records["slow"]["reason"]
+    assert "the budget of 0.0166667 minutes was used up" in records["slow"]["reason"]
 
 
 def test_a_check_that_measures_time_runs_alone(run_checks, tmp_path):
