@@ -30,6 +30,7 @@ from megatron_ext.planner import memory_model, model_state
 from megatron_ext.planner.gpus import GPUS, GpuSpec
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
 from megatron_ext.planner.run_cost import RunCost
+from megatron_ext.planner.throughput_model import FITTED_LENGTH
 
 GIB = 2**30
 DOES_NOT_FIT = 3
@@ -178,6 +179,7 @@ def _figures(one: Estimate, run: Recipe) -> dict[str, Any]:
         "step_seconds": one.step.total,
         "step_parts": dataclasses.asdict(one.step),
         "tokens_per_second_per_gpu": one.tokens_per_second_per_gpu,
+        "lower_tokens_per_second_per_gpu": one.lower_tokens_per_second_per_gpu,
         "mfu": one.mfu,
         "cost": _cost_figures(one.cost),
         "sent_per_step": dataclasses.asdict(one.comm_volume),
@@ -303,6 +305,7 @@ def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
     return [
         f"Step: {one.step.total:.2f} s ({breakdown})",
         f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}",
+        *_long_sequence_lines(one),
         *_cost_lines(one),
         f"Sent by a rank per step, GiB: {sent or 'nothing'}",
         (
@@ -310,6 +313,19 @@ def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
             " of memory while the last one is written"
         ),
         "",
+    ]
+
+
+def _long_sequence_lines(one: Estimate) -> list[str]:
+    """Return the range of the throughput where the speed of attention is not known well."""
+    if one.lower_tokens_per_second_per_gpu is None:
+        return []
+    return [
+        (
+            f"Beyond {FITTED_LENGTH:,} tokens in a sequence expect"
+            f" {one.lower_tokens_per_second_per_gpu:,.0f} to {one.tokens_per_second_per_gpu:,.0f}"
+            " tokens/s/GPU, depending on the attention kernels"
+        )
     ]
 
 

@@ -51,6 +51,11 @@ class Efficiencies:
 
 
 EFFICIENCIES = Efficiencies()
+FITTED_LENGTH = 8192
+"""Longest sequences of the runs to which they are fitted."""
+LONG_EFFICIENCIES = Efficiencies(attention=0.28)
+"""Those that describe NeMo 24.03's published runs of 16k to 256k tokens in a sequence, whose
+attention kernels were slower; no figures of a later release were found."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

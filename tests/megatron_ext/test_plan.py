@@ -92,6 +92,20 @@ def test_a_run_that_cannot_end(call):
     assert (cost["days"], cost["gpu_hours"], cost["mtbf_hours"]) == (None, None, 0.001)
 
 
+def test_the_throughput_of_long_sequences_is_a_range(call, tmp_path):
+    architecture = json.loads(ARCHITECTURE.read_text()) | {"max_position_embeddings": 65536}
+    (tmp_path / "long.json").write_text(json.dumps(architecture))
+    words = [
+        *("--gpus", "256", "data.seq_length=65536", f"model.architecture={tmp_path / 'long.json'}"),
+        *("parallel.context_parallel_size=8", "parallel.pipeline_model_parallel_size=8"),
+    ]
+    assert "Beyond 8,192 tokens in a sequence expect" in call(*words)
+    one = json.loads(call(*words, "--json"))["recipe"]
+    assert 0 < one["lower_tokens_per_second_per_gpu"] < one["tokens_per_second_per_gpu"]
+    short = json.loads(call("--gpus", "64", "--json"))["recipe"]
+    assert short["lower_tokens_per_second_per_gpu"] is None
+
+
 def test_an_impossible_layout_says_why(call):
     text = call(
         "--gpus",
