@@ -24,8 +24,9 @@ from typing import Any
 
 from galen import cli, recipe
 from galen.errors import UsageError
-from megatron_ext.config.architecture import Architecture, architecture_from_model
+from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.run_architecture import architecture_from_model
 from megatron_ext.planner import memory_model, model_state
 from megatron_ext.planner.gpus import GPUS, GpuSpec
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search

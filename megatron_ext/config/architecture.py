@@ -17,9 +17,7 @@ from galen import json_file, shipped
 from galen.atomic import write_text
 from galen.errors import DataError, one_line
 from galen.recipe import STRICT
-from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.rope import Yarn
-from megatron_ext.config.sections import Model
 
 if TYPE_CHECKING:
     from megatron.core.transformer import TransformerConfig
@@ -315,44 +313,3 @@ def read_architecture(path: str | Path) -> Architecture:
         return TypeAdapter(Architecture).validate_python(fields)
     except ValueError as error:
         raise DataError(f"{file} does not describe a model: {one_line(error)}") from None
-
-
-def architecture_from_model(model: Model) -> Architecture:
-    """Return a recipe's architecture: its checkpoint's, or before one exists, its file's.
-
-    The rotary positions are those of `model.rope`, if it is set. The checkpoint need not exist if
-    `model.architecture` is set.
-
-    Raises:
-        DataError: neither can be read, or the two differ.
-        UsageError: `model.rope` does not suit the model.
-    """
-    architecture = _architecture_from_files(model.checkpoint, model.architecture)
-    return architecture if model.rope is None else model.rope.apply(architecture)
-
-
-def _architecture_from_files(checkpoint: str, json_path: str | None) -> Architecture:
-    if json_path is not None and checkpoint_folder.latest_iteration(checkpoint) is None:
-        return read_architecture(json_path)
-    architecture = read_architecture(checkpoint_folder.newest(checkpoint))
-    if json_path is not None:
-        _check_same(architecture, checkpoint, read_architecture(json_path), json_path)
-    return architecture
-
-
-def _check_same(
-    actual: Architecture, checkpoint: str | Path, expected: Architecture, json_path: str | Path
-) -> None:
-    differences = []
-    for field in dataclasses.fields(Architecture):
-        in_checkpoint = getattr(actual, field.name)
-        in_file = getattr(expected, field.name)
-        if in_checkpoint != in_file:
-            differences.append(
-                f"{field.name}: {in_checkpoint} in the checkpoint, {in_file} described"
-            )
-    if differences:
-        raise DataError(
-            f"{checkpoint} is not the model that model.architecture = {json_path} describes"
-            f" ({'; '.join(differences)})"
-        )

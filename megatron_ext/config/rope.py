@@ -5,16 +5,12 @@ The names of the options are Megatron's (`rotary_base`) and Hugging Face's (`rop
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from galen.errors import UsageError
 from galen.recipe import STRICT
-
-if TYPE_CHECKING:
-    from megatron_ext.config.architecture import Architecture
 
 LLAMA3_SCALING = {
     "low_freq_factor": 1.0,
@@ -23,8 +19,8 @@ LLAMA3_SCALING = {
 }
 """Constants of Llama 3's rotary scaling in Megatron Core; only the factor can be chosen."""
 
-_KEY = "model.rope"
-_YARN_ONLY = ("beta_fast", "beta_slow", "attention_factor", "truncate")
+YARN_OPTIONS = ("beta_fast", "beta_slow", "attention_factor", "truncate")
+"""Options that only YaRN has."""
 
 
 @dataclass(kw_only=True, frozen=True, config=STRICT)
@@ -102,7 +98,7 @@ class RopeScaling:
         if self.factor is None:
             raise ValueError(f"factor is required for rope_type: {self.rope_type}")
         if self.rope_type == "llama3":
-            if surplus := [name for name in _YARN_ONLY if name in self._names()]:
+            if surplus := [name for name in YARN_OPTIONS if name in self._names()]:
                 raise ValueError(f"{surplus[0]} needs rope_type: yarn")
             original = LLAMA3_SCALING["original_max_position_embeddings"]
             if self.original_max_position_embeddings not in (None, original):
@@ -110,7 +106,7 @@ class RopeScaling:
                     "original_max_position_embeddings ="
                     f" {self.original_max_position_embeddings} is not supported by Megatron Core"
                     f" for rope_type: llama3 (only {original}); use rope_type: yarn, or change"
-                    f" {_KEY}.rotary_base"
+                    f" model.rope.rotary_base"
                 )
 
     def _names(self) -> list[str]:
@@ -132,61 +128,3 @@ class Rope:
 
     By default factor x original_max_position_embeddings (yarn), or the checkpoint's.
     """
-
-    def apply(self, architecture: "Architecture") -> "Architecture":
-        """Return the checkpoint's architecture with these rotary positions.
-
-        Raises:
-            UsageError: the scaling has no effect on the positions of the model.
-        """
-        changes: dict[str, Any] = {}
-        if self.rotary_base is not None:
-            changes["rotary_base"] = self.rotary_base
-        if self.rope_scaling is not None:
-            changes |= _scaling_fields(self.rope_scaling, architecture)
-        if self.max_position_embeddings is not None:
-            changes["max_position_embeddings"] = self.max_position_embeddings
-        changed = dataclasses.replace(architecture, **changes)
-        if self.rope_scaling is not None:
-            _check_positions(self.rope_scaling.rope_type, changed)
-        return changed
-
-
-def _scaling_fields(scaling: RopeScaling, architecture: "Architecture") -> dict[str, Any]:
-    """Return the fields of the architecture that a scaling sets."""
-    fields: dict[str, Any] = {"rope_scaling_factor": None, "yarn": None}
-    if scaling.rope_type == "llama3":
-        fields["rope_scaling_factor"] = scaling.factor
-    elif scaling.rope_type == "yarn":
-        options = {
-            name: getattr(scaling, name)
-            for name in ("factor", *_YARN_ONLY)
-            if getattr(scaling, name) is not None
-        }
-        original = scaling.original_max_position_embeddings or _original_positions(architecture)
-        yarn = Yarn(original_max_position_embeddings=original, **options)
-        fields["yarn"] = yarn
-        fields["max_position_embeddings"] = round(yarn.factor * original)
-    return fields
-
-
-def _original_positions(architecture: "Architecture") -> int:
-    """Return the positions of a model before its scaling, if any."""
-    if architecture.yarn is not None:
-        return architecture.yarn.original_max_position_embeddings
-    return architecture.max_position_embeddings
-
-
-def _check_positions(rope_type: str, architecture: "Architecture") -> None:
-    """Check that a model has more positions than before its scaling."""
-    if rope_type == "default":
-        return
-    original = int(LLAMA3_SCALING["original_max_position_embeddings"])
-    if architecture.yarn is not None:
-        original = architecture.yarn.original_max_position_embeddings
-    if architecture.max_position_embeddings <= original:
-        raise UsageError(
-            f"{_KEY}.rope_scaling: the model has {architecture.max_position_embeddings} positions,"
-            f" no more than the {original} before the scaling; set"
-            f" {_KEY}.max_position_embeddings to the new context length"
-        )

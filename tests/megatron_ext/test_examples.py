@@ -7,9 +7,9 @@ import torch
 
 from benchmarks import shipped_layouts
 from galen.recipe import load
-from megatron_ext.config.architecture import architecture_from_model
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.run_architecture import architecture_from_model
 from megatron_ext.hardware import parallel_groups
 from megatron_ext.planner.gpus import GPUS
 from megatron_ext.planner.layout_search import estimate

@@ -7,10 +7,11 @@ from pydantic import TypeAdapter
 
 from galen.errors import UsageError
 from galen.recipe import load
-from megatron_ext.config.architecture import Architecture, architecture_from_model
+from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.rope import Rope, RopeScaling, Yarn
+from megatron_ext.config.run_architecture import architecture_from_model, with_rope
 from tests.megatron_ext.config.test_recipe import SHAPE
 
 YARN = Yarn(factor=8.0, original_max_position_embeddings=8192)
@@ -35,11 +36,11 @@ def test_yarn_extends_the_positions_of_the_checkpoint(tmp_path):
     check_layout(recipe, architecture, 1)
     # a second stage scales from the original positions, too
     scaling = RopeScaling(rope_type="yarn", factor=16)
-    again = Rope(rope_scaling=scaling).apply(architecture)
+    again = with_rope(architecture, Rope(rope_scaling=scaling))
     assert again.yarn == dataclasses.replace(YARN, factor=16.0)
     assert again.max_position_embeddings == 131072
     removed = Rope(rope_scaling=RopeScaling(rope_type="default"), max_position_embeddings=8192)
-    assert removed.apply(again) == SHAPE
+    assert with_rope(again, removed) == SHAPE
 
 
 def test_a_rotary_base_and_llama3_scaling_replace_the_checkpoints(tmp_path):
@@ -48,7 +49,7 @@ def test_a_rotary_base_and_llama3_scaling_replace_the_checkpoints(tmp_path):
         SHAPE, rotary_base=8e6, max_position_embeddings=65536
     )
     scaling = RopeScaling(rope_type="llama3", factor=32)
-    changed = Rope(rope_scaling=scaling, max_position_embeddings=131072).apply(SHAPE)
+    changed = with_rope(SHAPE, Rope(rope_scaling=scaling, max_position_embeddings=131072))
     assert (changed.rope_scaling_factor, changed.yarn) == (32.0, None)
 
 
