@@ -158,9 +158,7 @@ class PublishedRun:
                 fp8_param_gather=fp8,
                 **self.training,
             ),
-            optimizer=Optimizer(
-                lr=1e-4, use_precision_aware_optimizer=True, main_grads_dtype="bf16"
-            ),
+            optimizer=Optimizer(lr=1e-4, grad_reduce_in_bf16=True),
             parallel=Parallel(
                 tensor_model_parallel_size=self.tensor,
                 pipeline_model_parallel_size=self.pipeline,
