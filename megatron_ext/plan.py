@@ -7,21 +7,31 @@ Shows the memory of each pipeline stage, whether it fits, the time of a step and
 communication volumes, and the fastest layouts that fit. It needs no GPU, and no checkpoint if the
 recipe has model.architecture. How good the estimates are: docs/planning.md.
 
+    galen plan RUN/recipe.yaml --compare RUN
+
+shows them beside what the run measured.
+
 Exit codes: 0 the recipe's layout fits, 3 it does not fit into the GPUs' memory, 4 it is impossible
 (the output has the reason and layouts that fit); 1 invalid file, 2 invalid command or recipe.
 """
 
+import argparse
 import dataclasses
 import json
+import math
+from pathlib import Path
 from typing import Any
 
 from galen import cli, recipe
 from galen.errors import UsageError
-from megatron_ext.config.architecture import Architecture, architecture_from_model
+from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.run_architecture import architecture_from_model
 from megatron_ext.planner import memory_model, model_state
 from megatron_ext.planner.gpus import GPUS, GpuSpec
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
+from megatron_ext.planner.run_cost import RunCost
+from megatron_ext.planner.throughput_model import FITTED_LENGTH
 
 GIB = 2**30
 DOES_NOT_FIT = 3
@@ -54,38 +64,87 @@ class Plan:
 def main(argv: list[str] | None = None) -> int | None:
     """Run the command; return 0 if the layout fits, else `DOES_NOT_FIT` or `IMPOSSIBLE`."""
     parser = cli.recipe_parser(__doc__ or "", Recipe)
-    parser.add_argument("--gpus", type=int, required=True, metavar="N", help="number of GPUs")
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--gpus", type=int, metavar="N", help="number of GPUs")
+    size.add_argument(
+        "--compare",
+        type=Path,
+        metavar="RUN",
+        help="compare with the log of this run folder, for the run's number and type of GPUs",
+    )
+    parser.add_argument("--gpu", choices=sorted(GPUS), help="GPU type [h100-80gb]")
     parser.add_argument(
-        "--gpu", default="h100-80gb", choices=sorted(GPUS), help="GPU type [h100-80gb]"
+        "--mtbf-hours",
+        type=float,
+        metavar="H",
+        help="mean time between failures of the run [Llama 3's rate: 1 in 2,112 GPU-days]",
     )
     parser.add_argument(
-        "--best", type=int, default=5, metavar="N", help="number of fastest layouts to show [5]"
+        "--best", type=int, metavar="N", help="number of fastest layouts to show [5]"
     )
     parser.add_argument(
         "--json", action="store_true", help="print JSON: sizes in bytes, times in seconds"
     )
     arguments = parser.parse_intermixed_args(argv)
-    if arguments.gpus < 1:
+    if arguments.gpus is not None and arguments.gpus < 1:
         raise UsageError(f"--gpus {arguments.gpus}: must be at least 1")
+    mtbf = arguments.mtbf_hours
+    if mtbf is not None and not (mtbf > 0 and math.isfinite(mtbf)):
+        raise UsageError(f"--mtbf-hours {mtbf}: must be above 0")
     run = recipe.load(Recipe, arguments.recipe, arguments.overrides)
-    plan = make_plan(run, arguments.gpus, arguments.gpu)
+    if arguments.compare is not None:
+        return _compare(run, arguments)
+    plan = make_plan(run, arguments.gpus, arguments.gpu or "h100-80gb", mtbf)
+    count = 5 if arguments.best is None else arguments.best
     if arguments.json:
-        print(json.dumps(_as_json(plan, arguments.best), indent=1))
+        print(json.dumps(_as_json(plan, count), indent=1))
     else:
-        print(_as_text(plan, arguments.best))
+        print(_as_text(plan, count))
     if plan.estimate is None:
         return IMPOSSIBLE
     return 0 if plan.estimate.fits else DOES_NOT_FIT
 
 
-def make_plan(run: Recipe, gpus: int, gpu_name: str) -> Plan:
+def _compare(run: Recipe, arguments: argparse.Namespace) -> int:
+    """Print the plan of a run's layout beside the run's figures."""
+    from megatron_ext.planner import comparison
+
+    if arguments.gpu is not None:
+        raise UsageError("--gpu and --compare are incompatible: the run's GPUs are in its log")
+    if arguments.best is not None:
+        raise UsageError("--best and --compare are incompatible: only the run's layout is planned")
+    measured = comparison.measured(arguments.compare, run)
+    architecture = architecture_from_model(run.model)
+    planned = estimate(
+        architecture, run, measured.gpus, GPUS[measured.gpu_name], arguments.mtbf_hours
+    )
+    figures = comparison.compare(planned, measured)
+    if arguments.json:
+        result = {
+            "gpus": measured.gpus,
+            "gpu": measured.gpu_name,
+            "steps": measured.steps,
+            "figures": comparison.to_dict(figures),
+        }
+        print(json.dumps(result, indent=1))
+        return 0
+    print(
+        f"{arguments.compare}: {measured.gpus} x {measured.gpu_name}, medians of the last"
+        f" {measured.steps} logged steps"
+    )
+    heads = ["", "planned", "measured", "planned / measured - 1"]
+    print("\n".join(table(heads, comparison.rows(figures))))
+    return 0
+
+
+def make_plan(run: Recipe, gpus: int, gpu_name: str, mtbf_hours: float | None = None) -> Plan:
     """Return the estimates of a run's layout and of all possible ones."""
-    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
+    architecture = architecture_from_model(run.model)
     gpu = GPUS[gpu_name]
     own: Estimate | None = None
     refusal = None
     try:
-        own = estimate(architecture, run, gpus, gpu)
+        own = estimate(architecture, run, gpus, gpu, mtbf_hours)
     except UsageError as error:
         refusal = str(error)
     return Plan(
@@ -95,7 +154,7 @@ def make_plan(run: Recipe, gpus: int, gpu_name: str) -> Plan:
         gpu_name=gpu_name,
         estimate=own,
         refusal=refusal,
-        possible=search(architecture, run, gpus, gpu),
+        possible=search(architecture, run, gpus, gpu, mtbf_hours),
     )
 
 
@@ -121,10 +180,17 @@ def _figures(one: Estimate, run: Recipe) -> dict[str, Any]:
         "step_seconds": one.step.total,
         "step_parts": dataclasses.asdict(one.step),
         "tokens_per_second_per_gpu": one.tokens_per_second_per_gpu,
+        "lower_tokens_per_second_per_gpu": one.lower_tokens_per_second_per_gpu,
         "mfu": one.mfu,
-        "days": one.days,
+        "cost": _cost_figures(one.cost),
         "sent_per_step": dataclasses.asdict(one.comm_volume),
     }
+
+
+def _cost_figures(cost: RunCost) -> dict[str, Any]:
+    figures = {**dataclasses.asdict(cost), "goodput": cost.goodput}
+    # a run that fails too often to end: JSON has no infinity
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def _as_text(plan: Plan, count: int) -> str:
@@ -196,7 +262,7 @@ def _row(one: Estimate, gpus: int) -> list[str]:
         f"{one.step.total:.2f}",
         f"{one.tokens_per_second_per_gpu:,.0f}",
         f"{one.mfu:.1%}",
-        f"{one.days:,.1f}",
+        f"{one.cost.days:,.1f}",
     ]
 
 
@@ -239,16 +305,50 @@ def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
     staging *= min(plan.gpu.per_node, plan.gpus)
     return [
         f"Step: {one.step.total:.2f} s ({breakdown})",
-        (
-            f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}, {one.days:,.1f}"
-            " days to the last step"
-        ),
+        f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}",
+        *_long_sequence_lines(one),
+        *_cost_lines(one),
         f"Sent by a rank per step, GiB: {sent or 'nothing'}",
         (
             f"A checkpoint has {checkpoint / GIB:,.1f} GiB; a node needs {staging / GIB:,.1f} GiB"
             " of memory while the last one is written"
         ),
         "",
+    ]
+
+
+def _long_sequence_lines(one: Estimate) -> list[str]:
+    """Return the range of the throughput where the speed of attention is not known well."""
+    if one.lower_tokens_per_second_per_gpu is None:
+        return []
+    return [
+        (
+            f"Beyond {FITTED_LENGTH:,} tokens in a sequence expect"
+            f" {one.lower_tokens_per_second_per_gpu:,.0f} to {one.tokens_per_second_per_gpu:,.0f}"
+            " tokens/s/GPU, depending on the attention kernels"
+        )
+    ]
+
+
+def _cost_lines(one: Estimate) -> list[str]:
+    """Return the time and GPU-hours of the run, with what is not training, and the stall."""
+    cost = one.cost
+    if math.isinf(cost.days):
+        return [
+            f"With a failure in {cost.mtbf_hours:.3g} hours the run never ends: failures come"
+            f" before the next checkpoint; best save_interval: {cost.save_interval}"
+        ]
+    return [
+        (
+            f"{cost.days:,.1f} days and {cost.gpu_hours:,.0f} GPU-hours to the last step; goodput"
+            f" {cost.goodput:.1%} (checkpoints {cost.stall_fraction:.1%}, validation"
+            f" {cost.validation_fraction:.1%}, failures {cost.failure_fraction:.1%}: one in"
+            f" {cost.mtbf_hours:,.0f} hours)"
+        ),
+        (
+            f"A save stops training for {cost.stall_seconds:.1f} s; save_interval:"
+            f" {one.recipe.training.save_interval}, best {cost.save_interval}"
+        ),
     ]
 
 

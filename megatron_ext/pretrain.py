@@ -8,7 +8,7 @@ r"""Continue pretraining a model on tokenized documents, on one process or thous
 
 After a kill, the same command resumes from the last checkpoint in the run folder. Its exit code is
 that of the run, and its last line the run's last message. torchrun and srun can start the
-processes, too (docs/pretraining.md).
+processes, too (docs/pretraining/launchers.md).
 """
 
 import contextlib
@@ -208,7 +208,13 @@ def _prepare(
         log=log,
     )
     limit = trainer.watchdog.limit
-    clock.write("ready", progress.iteration, layout=_layout(), hang_limit=limit)
+    clock.write(
+        "ready",
+        progress.iteration,
+        layout=_layout(),
+        device=platform.device_name,
+        hang_limit=limit,
+    )
     return trainer
 
 
@@ -265,10 +271,15 @@ def _build_state(
 def _log_start(
     run: Recipe, architecture: Architecture, platform: Any, cpus: str | None, data: Any
 ) -> None:
+    from megatron_ext.planner import comparison
+
     logger.info(
         f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data"
         f" parallel = {_layout()}"
     )
+    gpus, _ = _world_sizes()
+    if plan := comparison.expectation(run, architecture, gpus, platform.device_name):
+        logger.info(plan)
     if environment := process_environment.describe(run):
         logger.info(f"environment: {environment}")
     if cpus:

@@ -77,6 +77,18 @@ def task_differences(model: ModelScores, task: str) -> list[str]:
     return list(dict.fromkeys(different))
 
 
+def other_data_files(base: ModelScores, model: ModelScores, task: str) -> list[str]:
+    """Return the names of a run's data files whose content the first run's files do not have.
+
+    The SHA-256 of the files are in the runs' manifests; without one of these nothing is known.
+    """
+    expected = _recorded_task(base, task).get("files")
+    actual = _recorded_task(model, task).get("files")
+    if not isinstance(expected, dict) or not isinstance(actual, dict):
+        return []
+    return [name for name, digest in actual.items() if digest not in expected.values()]
+
+
 def _built_in(task: str) -> dict[str, Any]:
     try:
         _, specification = task_files.load(task)

@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluation.metrics import generated_answers, significance
 from evaluation.metrics.intervals import Estimate
+from evaluation.reporting import comparability
 from evaluation.reporting.report_inputs import (
     ModelScores,
     TaskScores,
@@ -92,6 +93,8 @@ class Comparison:
     """Models whose samples were not checked for contamination."""
     truncated: dict[str, int] = field(default_factory=dict)
     """Number of truncated prompts of each model that has any."""
+    other_data: dict[str, list[str]] = field(default_factory=dict)
+    """Data files of each model with another content than the first model's."""
 
     @property
     def title(self) -> str:
@@ -180,6 +183,11 @@ def _compared(name: str, protocol: str, models: Sequence[ModelScores]) -> Compar
             model: entry.truncated_prompts
             for model, entry in scores.items()
             if entry.truncated_prompts
+        },
+        other_data={
+            model.name: files
+            for model in others
+            if (files := comparability.other_data_files(first, model, name))
         },
     )
 

@@ -85,6 +85,11 @@ def remarks(compared: Comparison) -> list[str]:
     elif not compared.unchecked:
         sentences.append("No sample is in the training corpus.")
     sentences += truncations(compared)
+    sentences += [
+        f"{model} was scored on other data files ({', '.join(files)}) with the same ids and"
+        " answers: check that the questions are the same."
+        for model, files in compared.other_data.items()
+    ]
     if len(compared.unchecked) == len(compared.rows):
         sentences.append("Contamination not checked.")
     elif compared.unchecked:

@@ -3,7 +3,10 @@
 Megatron-LM makes them in its argument parser; Megatron Core does not.
 """
 
+import itertools
+
 from galen.errors import UsageError
+from megatron_ext.config import pipeline_layout
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.batch_rampup import BatchSchedule
 from megatron_ext.config.recipe import Recipe
@@ -25,8 +28,8 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
     _check_tensor_parallel(architecture, tensor, "parallel.tensor_model_parallel_size =")
     _check_sequence(recipe)
     _check_context_parallel(recipe, architecture)
-    stage_layers = _check_stages(parallel, architecture.num_layers)
-    _check_recompute(recipe, stage_layers)
+    _check_stages(parallel, architecture.num_layers)
+    _check_recompute(recipe, architecture.num_layers)
     _check_bf16_layers(recipe, architecture.num_layers)
     _check_fp8_dimensions(recipe, architecture)
     model = tensor * pipeline * context
@@ -40,12 +43,18 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             f" {_parallel_keys(parallel)}"
         )
     replicas = world_size // model
+    if parallel.use_sharp and replicas * context == 1:
+        raise UsageError(
+            "parallel.use_sharp needs data parallelism: all processes divide one model; set it to"
+            " false"
+        )
     _check_batches(recipe, replicas)
     length = recipe.data.seq_length
     positions = architecture.max_position_embeddings
     if length > positions:
         raise UsageError(
-            f"data.seq_length = {length} is longer than the {positions} positions of the model"
+            f"data.seq_length = {length} is longer than the {positions} positions of the model;"
+            " shorten it, or set model.rope to train at a longer context"
         )
     return replicas
 
@@ -112,6 +121,7 @@ def _check_context_parallel(recipe: Recipe, architecture: Architecture) -> None:
     parallel = recipe.parallel
     if parallel.context_parallel_size == 1:
         return
+    _check_yarn(parallel, architecture)
     types = parallel.cp_comm_type
     if isinstance(types, list) and len(types) != architecture.num_layers:
         raise UsageError(
@@ -126,6 +136,18 @@ def _check_context_parallel(recipe: Recipe, architecture: Architecture) -> None:
             f"the model's sliding window of {window} tokens is incompatible with"
             f" parallel.cp_comm_type: {sorted(rings)[0]} (p2p is the default); use all_gather or"
             " a2a, parallel.context_parallel_size = 1, or data.seq_length of at most the window"
+        )
+
+
+def _check_yarn(parallel: Parallel, architecture: Architecture) -> None:
+    """Check that Megatron Core can divide YaRN's original positions, as it does when it starts."""
+    yarn = architecture.yarn
+    multiple = 2 * parallel.context_parallel_size
+    if yarn is not None and yarn.original_max_position_embeddings % multiple:
+        raise UsageError(
+            f"the original_max_position_embeddings = {yarn.original_max_position_embeddings} of the"
+            f" model's YaRN scaling must be a multiple of 2 x parallel.context_parallel_size ="
+            f" {multiple}"
         )
 
 
@@ -152,12 +174,12 @@ def _check_exchanged_heads(parallel: Parallel, architecture: Architecture) -> No
                 )
 
 
-def _check_recompute(recipe: Recipe, stage_layers: list[int]) -> None:
+def _check_recompute(recipe: Recipe, model_layers: int) -> None:
     """Check the number of recomputed layers against the layers of each model chunk."""
     training = recipe.training
-    chunks = recipe.parallel.virtual_pipeline_model_parallel_size or 1
     number = training.recompute_num_layers or 1
-    chunk_layers = [layers // chunks for layers in stage_layers]
+    stages = pipeline_layout.chunk_layers(recipe.parallel, model_layers)
+    chunk_layers = list(itertools.chain.from_iterable(stages))
     if training.recompute_method == "block":
         if number > max(chunk_layers):
             raise UsageError(
@@ -254,8 +276,11 @@ def _check_tensor_parallel(architecture: Architecture, size: int, name: str) -> 
             )
 
 
-def _check_stages(parallel: Parallel, layers: int) -> list[int]:
-    """Check that the pipeline's stages can divide the layers; return their numbers of layers."""
+def _check_stages(parallel: Parallel, layers: int) -> None:
+    """Check that the pipeline's stages can divide the layers."""
+    if parallel.pipeline_model_parallel_layout is not None:
+        _check_pipeline_layout(parallel, layers)
+        return
     stages = parallel.pipeline_model_parallel_size
     first = parallel.num_layers_in_first_pipeline_stage
     last = parallel.num_layers_in_last_pipeline_stage
@@ -293,7 +318,19 @@ def _check_stages(parallel: Parallel, layers: int) -> list[int]:
                 f" parallel.virtual_pipeline_model_parallel_size = {chunks}; possible:"
                 f" {_divisors(size)}"
             )
-    return sizes
+
+
+def _check_pipeline_layout(parallel: Parallel, layers: int) -> None:
+    """Check that the layout has the model's layers, and each stage at least one."""
+    key = "parallel.pipeline_model_parallel_layout"
+    numbers = pipeline_layout.stage_layers(parallel, layers)
+    if sum(numbers) != layers:
+        raise UsageError(f"{key} has {sum(numbers)} layers (t), the model {layers}")
+    if min(numbers) == 0:
+        raise UsageError(
+            f"{key}: pipeline stage {numbers.index(0)} (the first is 0) has no layer (t); give each"
+            " stage at least one, in any of its model chunks"
+        )
 
 
 def _divisors(number: int) -> str:

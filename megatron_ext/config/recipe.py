@@ -23,15 +23,8 @@ from megatron_ext.config.checks import (
     check_schedule,
     chunks_per_document,
 )
-from megatron_ext.config.sections import (
-    Data,
-    Model,
-    Optimizer,
-    Parallel,
-    Resilience,
-    Training,
-    Wandb,
-)
+from megatron_ext.config.run_sections import Resilience, Wandb
+from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
 
 
 @dataclass(kw_only=True, config=STRICT)

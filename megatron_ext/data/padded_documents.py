@@ -83,8 +83,9 @@ class PaddedDocuments(GPTDataset):
             with_label = slice(start, start + len(ids) - 1)
             labels[with_label] = ids[1:]
             loss_mask[with_label] = 1.0
-            positions[end:] = numpy.arange(length - end)
+            positions[start:end] = numpy.arange(size)
             padding[start : start + len(own)] = False
+        positions[end:] = numpy.arange(length - end)
         if self.config.eod_mask_loss:
             loss_mask[tokens == self.config.tokenizer.eod] = 0.0
         return {

@@ -175,8 +175,9 @@ class InstructionSamples(torch.utils.data.Dataset):
             end = start + padded_length(size, self._multiple)
             tokens[start : start + size] = self._conversations.tokens(index)
             loss_mask[start : start + size] = self._conversations.loss_mask(index)
-            positions[end:] = numpy.arange(self._length - end)
+            positions[start:end] = numpy.arange(end - start)
             padding[start : start + size] = False
+        positions[end:] = numpy.arange(self._length - end)
         # the label of a position is the next token
         label_mask = numpy.append(loss_mask[1:], False).astype(numpy.float32)
         return {

@@ -20,6 +20,7 @@ import torch
 from packaging.version import Version
 
 from galen.errors import DataError, UsageError
+from megatron_ext.config.option_files import read_overlap
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import CommunicationType, Parallel
 from megatron_ext.hardware import numa
@@ -123,6 +124,14 @@ class Platform:
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @property
+    def memory_figures(self) -> dict[str, int]:
+        """Figures of the step log: the peak bytes allocated on a GPU.
+
+        None on a CPU, where the resident memory varies with the machine.
+        """
+        return {"peak_memory": self.peak_memory} if self.device.type == "cuda" else {}
+
+    @property
     def new_event(self) -> Callable[[], Any]:
         """What makes a mark in the device's work: record(), elapsed_time(later) in milliseconds."""
         if self.device.type == "cuda":
@@ -142,6 +151,10 @@ class Platform:
             device_settings = {
                 "optimizer.optimizer_cpu_offload": run.optimizer.optimizer_cpu_offload,
                 "training.cross_entropy_loss_fusion": run.training.cross_entropy_loss_fusion,
+                "parallel.use_sharp": run.parallel.use_sharp,
+                "parallel.nccl_communicator_config_path": (
+                    run.parallel.nccl_communicator_config_path is not None
+                ),
             }
             problems += [f"{key} needs a GPU" for key, is_set in device_settings.items() if is_set]
         if self.transformer_engine and run.data.reset_attention_mask:
@@ -205,6 +218,7 @@ class Platform:
         from transformer_engine.pytorch.module.base import UserBufferQuantizationMode, initialize_ub
 
         training = run.training
+        settings = run.parallel.tp_comm_overlap_cfg
         modes = [
             (
                 UserBufferQuantizationMode.FP8
@@ -223,6 +237,7 @@ class Platform:
             ],
             tp_size=run.parallel.tensor_model_parallel_size,
             quantization_modes=modes,
+            ub_cfgs=None if settings is None else read_overlap(settings),
             bootstrap_backend="nccl",
         )
 

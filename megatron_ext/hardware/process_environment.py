@@ -9,14 +9,20 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from galen.errors import UsageError
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.hardware import host_memory
+from megatron_ext.resilience import hang_report
 
 _LAYERNORM_SM_MARGIN = 20
-_OLD_NAMES = {"PYTORCH_ALLOC_CONF": "PYTORCH_CUDA_ALLOC_CONF"}
-"""Names of PyTorch before 2.9, which it still reads."""
+_OLD_NAMES = {
+    "PYTORCH_ALLOC_CONF": "PYTORCH_CUDA_ALLOC_CONF",
+    "TORCH_FR_BUFFER_SIZE": "TORCH_NCCL_TRACE_BUFFER_SIZE",
+    "TORCH_FR_DUMP_TEMP_FILE": "TORCH_NCCL_DEBUG_INFO_TEMP_FILE",
+}
+"""Older names, which PyTorch still reads."""
 _DETERMINISTIC = {
     "NVTE_ALLOW_NONDETERMINISTIC_ALGO": ("0",),
     "CUBLAS_WORKSPACE_CONFIG": (":4096:8", ":16:8"),
@@ -50,6 +56,12 @@ def layout_environment(run: Recipe, local_world_size: int, cpus: int) -> dict[st
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         # communication kernels are not queued behind computation
         "TORCH_NCCL_HIGH_PRIORITY": "1",
+        # the last collectives, which `watchdog` writes when a run hangs, and NCCL otherwise
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": str(
+            Path(run.output).absolute() / hang_report.FOLDER / "nccl_trace_rank_"
+        ),
         # torchrun's value, unless the optimizer's step runs on the CPU
         "OMP_NUM_THREADS": "1",
     }

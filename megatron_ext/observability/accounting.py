@@ -103,6 +103,7 @@ def account(
             host=record.host,
             ranks=record.ranks,
             layout=record.layout,
+            device=record.device,
             resumed_from=record.resumed_from if record.is_ready else None,
             last_step=max((line.step for line in record.lines), default=0)
             if record.is_ready

@@ -41,6 +41,8 @@ class Start:
     ranks: int | None
     layout: str | None
     """Tensor x pipeline x data parallel size."""
+    device: str | None = None
+    """Name of the GPUs or processors, None if it is not recorded."""
     resumed_from: int | None
     """Step of its checkpoint, None if it did not come so far."""
     last_step: int | None

@@ -46,6 +46,7 @@ class StartRecord:
     host: str = ""
     ranks: int | None = None
     layout: str | None = None
+    device: str | None = None
     job: Job = Job()
     hang_limit: float | None = None
     """Seconds after which the watchdog ends the run."""
@@ -118,6 +119,8 @@ def _add(value: Mapping[str, Any], starts: list[StartRecord]) -> None:
         start.is_ready = True
         start.resumed_from = line.step
         start.layout = str(value["layout"])[:40]
+        if "device" in value:
+            start.device = str(value["device"])[:100]
         start.hang_limit = _seconds(value["hang_limit"])
     elif kind == "stop":
         start.stop_reason = str(value["reason"])[:40]

@@ -20,6 +20,8 @@ PEAK_BF16_FLOPS = {
 class GpuSpec:
     """One GPU of a node of eight, and its network adapter."""
 
+    device_name: str
+    """Its name in CUDA."""
     memory: float
     """Usable bytes, as shown by nvidia-smi."""
     bf16_flops: float
@@ -39,6 +41,7 @@ class GpuSpec:
 
 
 _A100 = GpuSpec(
+    device_name="NVIDIA A100-SXM4-80GB",
     memory=81920 * 2**20,
     bf16_flops=PEAK_BF16_FLOPS["A100"],
     fp8_flops=None,
@@ -47,6 +50,7 @@ _A100 = GpuSpec(
     network=25e9,
 )
 _H100 = GpuSpec(
+    device_name="NVIDIA H100 80GB HBM3",
     memory=81559 * 2**20,
     bf16_flops=PEAK_BF16_FLOPS["H100"],
     fp8_flops=1979e12,
@@ -55,7 +59,9 @@ _H100 = GpuSpec(
     network=50e9,
 )
 # the same processor with other memory
-_H200 = dataclasses.replace(_H100, memory=143771 * 2**20, memory_bandwidth=4.8e12)
+_H200 = dataclasses.replace(
+    _H100, device_name="NVIDIA H200", memory=143771 * 2**20, memory_bandwidth=4.8e12
+)
 GPUS = {"a100-80gb": _A100, "h100-80gb": _H100, "h200": _H200}
 
 

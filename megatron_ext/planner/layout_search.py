@@ -13,8 +13,11 @@ from megatron_ext.config.sections import Parallel
 from megatron_ext.planner import memory_model, throughput_model
 from megatron_ext.planner.gpus import GpuSpec
 from megatron_ext.planner.memory_model import StageMemory
-from megatron_ext.planner.throughput_model import EFFICIENCIES, CommVolume, Efficiencies, StepTime
+from megatron_ext.planner.run_cost import RunCost, run_cost
+from megatron_ext.planner.throughput_model import CommVolume, StepTime
 
+OVERLAP_TOKENS = 4096
+"""Tokens of a micro-batch on a rank from which tp_comm_overlap is proposed."""
 _LAYOUT = {  # keys that the overrides of a layout always contain
     "parallel": (
         "tensor_model_parallel_size",
@@ -41,9 +44,11 @@ class Estimate:
     step: StepTime
     comm_volume: CommVolume
     tokens_per_second_per_gpu: float
+    lower_tokens_per_second_per_gpu: float | None
+    """With attention as slow as in published runs of long sequences; None for shorter ones."""
     mfu: float
     """Of the bf16 peak, also in FP8, as is usual."""
-    days: float
+    cost: RunCost
     """To the recipe's last step."""
 
 
@@ -52,9 +57,16 @@ def estimate(
     recipe: Recipe,
     gpus: int,
     gpu: GpuSpec,
-    efficiencies: Efficiencies = EFFICIENCIES,
+    mtbf_hours: float | None = None,
 ) -> Estimate:
-    """Estimate memory and throughput of a run over `gpus` GPUs.
+    """Estimate memory, throughput and cost of a run over `gpus` GPUs.
+
+    Args:
+        architecture: the model.
+        recipe: the run.
+        gpus: number of GPUs.
+        gpu: their type.
+        mtbf_hours: mean time between failures of the run; None for Llama 3's rate.
 
     Raises:
         UsageError: the layout cannot divide the model and the batch.
@@ -67,9 +79,16 @@ def estimate(
         )
     stages = memory_model.all_stages(architecture, recipe, gpus)
     memory = max(stage.total for stage in stages) + memory_model.RESERVE
-    step = throughput_model.step_time(architecture, recipe, gpus, gpu, efficiencies)
+    step = throughput_model.step_time(architecture, recipe, gpus, gpu)
     length = recipe.data.seq_length
-    rate = recipe.training.global_batch_size * length / step.total / gpus
+    tokens = recipe.training.global_batch_size * length
+    rate = tokens / step.total / gpus
+    lower_rate = None
+    if length > throughput_model.FITTED_LENGTH:
+        slow_step = throughput_model.step_time(
+            architecture, recipe, gpus, gpu, throughput_model.LONG_EFFICIENCIES
+        )
+        lower_rate = tokens / slow_step.total / gpus
     return Estimate(
         recipe=recipe,
         stages=stages,
@@ -78,12 +97,19 @@ def estimate(
         step=step,
         comm_volume=throughput_model.comm_volume(architecture, recipe, gpus),
         tokens_per_second_per_gpu=rate,
+        lower_tokens_per_second_per_gpu=lower_rate,
         mfu=rate * architecture.flops_per_token(length) / gpu.bf16_flops,
-        days=step.total * recipe.training.train_iters / 86400,
+        cost=run_cost(architecture, recipe, gpus, step.total, mtbf_hours),
     )
 
 
-def search(architecture: Architecture, recipe: Recipe, gpus: int, gpu: GpuSpec) -> list[Estimate]:
+def search(
+    architecture: Architecture,
+    recipe: Recipe,
+    gpus: int,
+    gpu: GpuSpec,
+    mtbf_hours: float | None = None,
+) -> list[Estimate]:
     """Return the estimates of all possible layouts, the fastest first.
 
     They have the recipe's batch, sequence length and precision.
@@ -91,7 +117,7 @@ def search(architecture: Architecture, recipe: Recipe, gpus: int, gpu: GpuSpec) 
     estimates = []
     for candidate in candidates(architecture, recipe, gpu):
         try:
-            estimates.append(estimate(architecture, candidate, gpus, gpu))
+            estimates.append(estimate(architecture, candidate, gpus, gpu, mtbf_hours))
         except UsageError:
             continue
     return sorted(estimates, key=lambda one: one.step.total)
@@ -128,6 +154,9 @@ def candidates(architecture: Architecture, recipe: Recipe, gpu: GpuSpec) -> Iter
         tensors, pipelines, contexts, (1, 2, 4), recomputes
     ):
         chunks = [n for n in range(2, 11) if pipeline > 1 and layers % (pipeline * n) == 0]
+        # below, the chunks of overlapped products are too small
+        tokens = micro * recipe.data.seq_length // context
+        overlap = recipe.parallel.tp_comm_overlap and tensor > 1 and tokens >= OVERLAP_TOKENS
         for virtual in (None, *chunks):
             parallel = dataclasses.replace(
                 with_context(recipe.parallel, context),
@@ -136,10 +165,11 @@ def candidates(architecture: Architecture, recipe: Recipe, gpu: GpuSpec) -> Iter
                 virtual_pipeline_model_parallel_size=virtual,
                 num_layers_in_first_pipeline_stage=None,
                 num_layers_in_last_pipeline_stage=None,
+                pipeline_model_parallel_layout=None,
                 sequence_parallel=tensor > 1,
                 overlap_grad_reduce=True,
                 overlap_param_gather=True,
-                tp_comm_overlap=tensor > 1 and recipe.parallel.tp_comm_overlap,
+                tp_comm_overlap=overlap,
             )
             training = dataclasses.replace(
                 training_options, micro_batch_size=micro, recompute_granularity=recompute

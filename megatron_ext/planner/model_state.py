@@ -3,6 +3,7 @@
 They are counted as Megatron Core and Transformer Engine allocate them.
 """
 
+from megatron_ext.config import pipeline_layout
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 
@@ -15,18 +16,7 @@ _FP8_COPIES = 2
 
 def stage_layers(recipe: Recipe, layers: int) -> list[int]:
     """Return the number of layers of each pipeline stage."""
-    parallel = recipe.parallel
-    stages = parallel.pipeline_model_parallel_size
-    first = parallel.num_layers_in_first_pipeline_stage
-    last = parallel.num_layers_in_last_pipeline_stage
-    set_by_recipe = [n for n in (first, last) if n is not None]
-    even = (layers - sum(set_by_recipe)) // max(stages - len(set_by_recipe), 1)
-    result = [even] * stages
-    if last is not None:
-        result[-1] = last
-    if first is not None:
-        result[0] = first
-    return result
+    return pipeline_layout.stage_layers(recipe.parallel, layers)
 
 
 def stage_parameters(architecture: Architecture, recipe: Recipe, stage: int) -> int:
@@ -82,6 +72,16 @@ def weight_bytes(architecture: Architecture, recipe: Recipe, stage: int) -> int:
     )
 
 
+def gradient_bytes(recipe: Recipe) -> int:
+    """Return the bytes of a weight's gradient.
+
+    Local accumulation in fp32 is counted as if its patterns named all weights.
+    """
+    options = recipe.optimizer
+    accumulated = options.ddp_param_name_patterns_for_fp32_local_accumulation
+    return BYTES[options.gradients_dtype] + (BYTES["fp32"] if accumulated else 0)
+
+
 def optimizer_bytes(recipe: Recipe) -> tuple[int, int]:
     """Return the bytes of optimizer state for a weight, and those that a step adds.
 
@@ -103,7 +103,7 @@ def optimizer_bytes(recipe: Recipe) -> tuple[int, int]:
         or options.optimizer_cpu_offload
     )
     if not in_adam:
-        copied = options.main_grads_dtype != "fp32"
+        copied = options.gradients_dtype != "fp32"
         return moments + BYTES[options.main_params_dtype], 4 if copied else 0
     remainders = options.main_params_dtype == "fp32" and not options.optimizer_cpu_offload
     return moments + (2 if remainders else BYTES[options.main_params_dtype]), 0

@@ -273,6 +273,7 @@ class Trainer:
                 "tokens_per_second": rate,
                 **padding,
                 "mfu": self._mfu(rate, result.context_length),
+                **self.platform.memory_figures,
                 "skipped_steps": progress.skipped_steps,
                 "elapsed": progress.seconds,
             }

@@ -447,6 +447,22 @@ def test_questions_of_another_release_do_not_compare(tmp_path: Path, models: lis
         write_report(tmp_path, *models)
 
 
+def test_other_data_files_with_the_same_ids_are_named(tmp_path: Path, models: list[Path]) -> None:
+    for folder, digest in zip(models, ("1f" * 32, "2f" * 32), strict=True):
+        files = {"test.jsonl": digest, "train.jsonl": "3f" * 32}
+        config = {"tasks": {"topics": {"files": files}}}
+        manifest.write(
+            folder / manifest.NAME,
+            stage="evaluate",
+            inputs=[],
+            config=config,
+            outputs=[],
+            counts={},
+        )
+    page = write_report(tmp_path, *models)
+    assert "tuned was scored on other data files (test.jsonl) with the same ids and answers" in page
+
+
 def test_a_task_that_the_first_model_lacks_is_shown(
     tmp_path: Path, models: list[Path], capsys: pytest.CaptureFixture
 ) -> None:

@@ -38,10 +38,14 @@ optimizer: {{lr: 1e-3, min_lr: 1e-4, lr_warmup_iters: 2, adam_eps: 1e-3}}
 # rounding of gradients near zero shows in the losses, by up to 2e-6. With this one all layouts
 # agree to 6e-8.
 PIPELINE = "parallel.pipeline_model_parallel_size=2"
+UNBALANCED = [
+    "parallel.virtual_pipeline_model_parallel_size=2",
+    "parallel.pipeline_model_parallel_layout=Ett|t|t|L",
+]
 BUCKETS = "training.dist_ckpt_optim_fully_reshardable=never"
 LAYOUTS = [
     (2, ["parallel.tensor_model_parallel_size=2", "training.micro_batch_size=4", BUCKETS]),
-    (2, [PIPELINE, "parallel.virtual_pipeline_model_parallel_size=2", BUCKETS]),
+    (2, [PIPELINE, *UNBALANCED, BUCKETS]),
     (4, [PIPELINE, BUCKETS]),
     (2, ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"]),
     (2, ["training.micro_batch_size=1", BUCKETS]),

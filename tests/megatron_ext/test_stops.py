@@ -30,8 +30,12 @@ def start(tmp_path, start_forked, checkpoint, data):
     (tmp_path / "r.yaml").write_text(RECIPE.format(output=output, checkpoint=checkpoint, data=data))
     begun = []
 
-    def start(*overrides):
-        run = start_forked(2, tmp_path / "r.yaml", *LONG, *overrides)
+    def start(*overrides, fault=None):
+        arguments = [tmp_path / "r.yaml", *LONG, *overrides]
+        if fault is None:
+            run = start_forked(2, *arguments)
+        else:
+            run = start_forked(2, fault, *arguments, module="tests.megatron_ext.faulty_rank")
         begun.append(run)
         deadline = time.monotonic() + 300
         while not ((output / "log.jsonl").exists() and log(output, "train")):
@@ -194,15 +198,40 @@ def test_a_process_that_hangs_is_named(start):
     run, output = start("resilience.distributed_timeout_minutes=0.15")
     os.kill(run.pids[1], signal.SIGSTOP)
     deadline = time.monotonic() + 300
-    while "it waits for" not in run.written.read_text() and time.monotonic() < deadline:
+    while "the run waits for" not in run.written.read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
     os.kill(run.pids[1], signal.SIGKILL)
     codes, written = run.wait()
     assert codes == [1, -signal.SIGKILL]
-    assert f"it waits for rank 1 on {os.uname().nodename} (process {run.pids[1]})" in written
+    assert f"the run waits for rank 1 on {os.uname().nodename} (process {run.pids[1]})" in written
+    assert re.search(r"rank 0 waits in gloo:\w+ \(call \d+ of .*, which rank 1 has not", written)
+    (evidence,) = (output / "hangs").iterdir()
+    assert (evidence / "rank_00000.stacks.txt").read_text()
     found = goodput(output)
     assert [start.cause for start in found.starts] == ["watchdog time-out"]
     assert found.parts["training"] < 0.5 and found.parts["lost"] > 60 * 0.15 - 1
+
+
+@pytest.mark.multiprocess
+def test_a_process_that_hangs_in_python_is_named_with_the_collective(start):
+    run, output = start(
+        "resilience.distributed_timeout_minutes=0.05",
+        "parallel.tensor_model_parallel_size=2",
+        fault="hang",
+    )
+    codes, written = run.wait()
+    assert 1 in codes, written[-3000:]
+    (evidence,) = (output / "hangs").iterdir()
+    assert re.search(
+        rf"the run waits for rank 1 on \S+ \(process {run.pids[1]}\), last in 'forward and"
+        r" backward' of step 2; rank 0 waits in gloo:\w+ \(call \d+ of process group"
+        r" TENSOR_MODEL_PARALLEL_GROUP, ranks 0, 1\), which rank 1 has not called; stacks and last"
+        rf" collectives: {evidence}",
+        written,
+    ), written[-3000:]
+    assert "in sleep_forever" in (evidence / "rank_00001.stacks.txt").read_text()
+    assert "in all_reduce" in (evidence / "rank_00000.stacks.txt").read_text()
+    assert (evidence / "flight_recorder_rank_1").stat().st_size
 
 
 @pytest.mark.multiprocess

@@ -31,18 +31,18 @@ def heartbeat(rank, step=4, phase="forward and backward", since=NOW - 100, seen=
                 heartbeat(2, phase="optimizer step"),
             ],
             (
-                "rank 0 has been in 'optimizer step' of step 5 for 100 s (limit 60 s); it waits for"
-                " rank 1 on node2 (process 101), last in 'forward and backward' of step 5, no"
-                " heartbeat for 90 s"
+                "rank 0 has been in 'optimizer step' of step 5 for 100 s (limit 60 s); the run"
+                " waits for rank 1 on node2 (process 101), last in 'forward and backward' of step"
+                " 5, no heartbeat for 90 s"
             ),
         ),
         (
             [heartbeat(0, phase="checkpoint"), heartbeat(1), heartbeat(2, phase="checkpoint")],
-            "it waits for rank 1 on node1 (process 101), last in 'forward",
+            "the run waits for rank 1 on node1 (process 101), last in 'forward",
         ),
         (
             [heartbeat(0, step=5), heartbeat(1, phase="checkpoint")],
-            "it waits for rank 1 on node1 (process 101), last in 'checkpoint' of step 5",
+            "the run waits for rank 1 on node1 (process 101), last in 'checkpoint' of step 5",
         ),
         (
             [heartbeat(0), heartbeat(1)],
@@ -62,7 +62,7 @@ def test_a_phase_that_takes_too_long_is_reported(tmp_path):
     )
     watchdog = Watchdog(tmp_path, rank=0, world_size=2, limit=0.2, on_hang=messages.put)
     watchdog.enter(0, "optimizer step")
-    assert "it waits for rank 1 on node2" in messages.get(timeout=60)
+    assert "the run waits for rank 1 on node2" in messages.get(timeout=60)
     watchdog.close()
 
 
