@@ -61,11 +61,20 @@ def writing(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except CheckpointException as error:
-        reasons = sorted({str(reason) for reason, _ in error.failures.values()})
+        reasons = {_reason(str(reason)) for reason, _ in error.failures.values()}
         raise DataError(
-            f"cannot write the checkpoint {folder}: {'; '.join(reasons)}; fix that and run the"
-            " same command again"
+            f"cannot write the checkpoint {folder}: {'; '.join(sorted(reasons))}; fix that and run"
+            " the same command again"
         ) from None
+
+
+def _reason(message: str) -> str:
+    """Return why a process could not write, in words: PyTorch's writer of archives names none."""
+    if not message:  # of a process on which nothing failed
+        return "the writer of another process failed, see its message"
+    if "unexpected pos" in message:
+        return f"the disk is full, or a file could not be written to its end ({message})"
+    return message
 
 
 class ShardedWriter:

@@ -118,6 +118,13 @@ def test_a_full_disk_is_reported_in_one_line():
     )
     with pytest.raises(DataError, match=message), writing("run"):
         raise CheckpointException("write", failures)
+    archive = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+    failures = {0: _wrap_exception(RuntimeError("")), 1: _wrap_exception(archive)}
+    with (
+        pytest.raises(DataError, match=r"run: the disk is full, or .* \(\[enforce fail .* 598\); the"),
+        writing("run"),
+    ):
+        raise CheckpointException("write", failures)
 
 
 @pytest.fixture
