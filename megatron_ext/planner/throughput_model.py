@@ -24,7 +24,7 @@ _ROTARY_PASSES = 4
 _SCORE_PASSES = 10
 """Of scores or probabilities in unfused attention: 4 forward, 6 backward."""
 _FP8_CAST_BYTES = 6
-"""For a number cast to FP8: read for the maximum, read for the cast, written by rows and columns."""
+"""For a number cast to FP8: read for the maximum and for the cast, written by rows and columns."""
 _OPTIMIZER_BYTES = 30
 """For a weight and step: read and write weight, two averages, gradient in float32, write bf16."""
 _MEMORY_BANDWIDTH = 0.8
