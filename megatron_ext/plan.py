@@ -24,8 +24,9 @@ from typing import Any
 
 from galen import cli, recipe
 from galen.errors import UsageError
-from megatron_ext.config.architecture import Architecture, architecture_from_model
+from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.run_architecture import architecture_from_model
 from megatron_ext.planner import memory_model, model_state
 from megatron_ext.planner.gpus import GPUS, GpuSpec
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
@@ -113,7 +114,7 @@ def _compare(run: Recipe, arguments: argparse.Namespace) -> int:
     if arguments.best is not None:
         raise UsageError("--best and --compare are incompatible: only the run's layout is planned")
     measured = comparison.measured(arguments.compare, run)
-    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
+    architecture = architecture_from_model(run.model)
     planned = estimate(
         architecture, run, measured.gpus, GPUS[measured.gpu_name], arguments.mtbf_hours
     )
@@ -138,7 +139,7 @@ def _compare(run: Recipe, arguments: argparse.Namespace) -> int:
 
 def make_plan(run: Recipe, gpus: int, gpu_name: str, mtbf_hours: float | None = None) -> Plan:
     """Return the estimates of a run's layout and of all possible ones."""
-    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
+    architecture = architecture_from_model(run.model)
     gpu = GPUS[gpu_name]
     own: Estimate | None = None
     refusal = None

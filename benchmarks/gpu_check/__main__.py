@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     arguments = _parser().parse_args(argv)
     stages = _stages(arguments.stages)
-    if arguments.minutes <= 0 or arguments.jobs < 1:
+    if not arguments.minutes > 0 or arguments.jobs < 1:
         raise UsageError("--minutes must be above 0, and --jobs at least 1")
     output = (arguments.output or _OUTPUTS[arguments.platform]).absolute()
     work = arguments.work.absolute()
@@ -69,10 +69,9 @@ def main(argv: list[str] | None = None) -> int:
     session = Session(output, work, arguments.minutes, arguments.jobs, variables)
     signal.signal(signal.SIGTERM, _interrupt)
     with lock.hold(output / "report.json"), lock.hold(work / "logs"):
-        if not arguments.again:
-            session.load()
+        session.load()
         session.on_record = lambda: report.write(session, stages)
-        _run(session, stages, arguments.platform)
+        _run(session, stages, arguments.platform, arguments.again)
         print(report.write(session, stages))
     complete = not report.count(session.records, "failed", "timeout", "skipped")
     if complete and not arguments.keep_work:
@@ -92,7 +91,7 @@ def _claim(work: Path) -> None:
     (work / _MARK).touch()
 
 
-def _run(session: Session, stages: list[str], platform: str) -> None:
+def _run(session: Session, stages: list[str], platform: str, again: bool) -> None:
     """Run the environment's check, then those of the stages.
 
     Raises:
@@ -107,7 +106,10 @@ def _run(session: Session, stages: list[str], platform: str) -> None:
         raise UsageError("\n".join(record["log"]).removeprefix("error: "))
     facts = record["result"]
     changes = [fact for fact in _SAME if earlier and earlier["result"].get(fact) != facts[fact]]
-    if earlier and changes:
+    if earlier and changes and again:
+        session.clear()
+        session.save(environment, record)
+    elif earlier and changes:
         _restore(session, environment, earlier)
         before = {fact: earlier["result"].get(fact) for fact in changes}
         now = {fact: facts[fact] for fact in changes}
@@ -125,7 +127,7 @@ def _run(session: Session, stages: list[str], platform: str) -> None:
         fp8="" if "fp8_tensorwise" in unsupported else "tensorwise",
         transformer_engine="transformer_engine" not in unsupported,
     )
-    session.run(_selected(checks.all_checks(scale), stages))
+    session.run(_selected(checks.all_checks(scale), stages), again)
 
 
 def _restore(session: Session, environment: Check, earlier: dict[str, Any] | None) -> None:

@@ -77,18 +77,30 @@ class Session:
                 continue
             try:
                 checks = json_file.read_object(path)["checks"]
-            except (DataError, KeyError) as error:
-                logger.warning(f"{path} is damaged and will be replaced: {error}")
+                valid = all({"status", "result"} <= record.keys() for record in checks.values())
+            except (DataError, KeyError, AttributeError):
+                valid = False
+            if not valid:
+                logger.warning(f"{path} is damaged: its checks run again")
                 continue
-            for name, record in checks.items():
-                self.records[f"{stage}/{name}"] = record
+            self.records |= {f"{stage}/{name}": record for name, record in checks.items()}
 
-    def run(self, checks: Sequence[Check]) -> None:
-        """Run checks as soon as those that they need have passed; reuse earlier passed ones.
+    def clear(self) -> None:
+        """Remove all records, also from the disk."""
+        self.records.clear()
+        for stage in STAGES:
+            (self.output / f"{stage}.json").unlink(missing_ok=True)
+
+    def run(self, checks: Sequence[Check], again: bool = False) -> None:
+        """Run checks as soon as those that they need have passed.
 
         On an interrupt, running checks are killed and recorded.
+
+        Args:
+            checks: in their order.
+            again: also run what has passed before.
         """
-        ids = self._ids_to_run(checks)
+        ids = {check.id for check in checks} if again else self._ids_to_run(checks)
         self._order |= {check.id: len(self._order) + n for n, check in enumerate(checks)}
         pending = [check for check in checks if check.id in ids]
         for check in checks:
@@ -261,4 +273,9 @@ def _tail(path: Path, lines: int) -> list[str]:
 
 def _read_result(path: Path) -> dict[str, Any]:
     """Return the figures that a check wrote, also one that failed after them."""
-    return json_file.read_object(path) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        return json_file.read_object(path)
+    except DataError as error:
+        return {"summary": f"the result cannot be read: {error}"}

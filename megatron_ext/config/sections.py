@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from galen.recipe import STRICT, ResumeMayChange
+from megatron_ext.config.rope import Rope
 
 DType = Literal["fp32", "bf16", "fp16", "fp8"]
 AttentionBackend = Literal["flash", "fused", "unfused", "local", "auto"]
@@ -35,6 +36,8 @@ class Model:
 
     For planning before the checkpoint exists.
     """
+    rope: Rope | None = None
+    """Rotary positions that replace the checkpoint's, to train at a longer context."""
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -115,6 +115,9 @@ def layer_activations(
         "MLP gate and up": architecture.mlp_input_projections * size * mlp_entries,
         "MLP product": gemm_input_size * mlp_entries,
     }
+    if not fused or not architecture.fusible_rope:
+        rotary_tokens = tokens / training.micro_batch_size
+        activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels
     if training.attention_backend == "unfused":
         # scores and probabilities
         heads = architecture.num_attention_heads / tensor
@@ -124,8 +127,6 @@ def layer_activations(
         activations["norm inputs"] = 2 * norms * 4 * sequence_tokens * architecture.hidden_size
         # the values keep the fused tensor that they are a view of
         activations["queries, keys, values"] += size * tokens * (queries + keys) / tensor
-        rotary_tokens = tokens / training.micro_batch_size
-        activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels
         # with a gate, also the activation's output and a copy of up
         activations["MLP product"] = (3 if architecture.gated_mlp else 1) * size * mlp_entries
     for name in _recomputed_activations(training):
