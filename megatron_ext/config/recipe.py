@@ -20,9 +20,11 @@ from megatron_ext.config.checks import (
     check_intervals,
     check_parallel,
     check_precision,
+    check_profile,
     check_schedule,
     chunks_per_document,
 )
+from megatron_ext.config.monitoring_sections import Profile, Wandb
 from megatron_ext.config.sections import (
     Data,
     Model,
@@ -30,7 +32,6 @@ from megatron_ext.config.sections import (
     Parallel,
     Resilience,
     Training,
-    Wandb,
 )
 
 
@@ -52,6 +53,8 @@ class Recipe:
     """Parallelism."""
     resilience: Resilience = dataclasses.field(default_factory=Resilience)
     """Preemption, hangs, stragglers, failed steps."""
+    profile: ResumeMayChange[Profile | None] = None
+    """Profile of some steps; null for none."""
     wandb: ResumeMayChange[Wandb | None] = None
     """Logging to Weights & Biases; null disables it."""
 
@@ -65,6 +68,7 @@ class Recipe:
         check_precision(self.training, self.optimizer)
         check_batches(self.training)
         check_intervals(self.training)
+        check_profile(self.profile, self.training)
         check_schedule(self.optimizer, self.training)
 
     @property

@@ -335,7 +335,8 @@ class Resilience:
     straggler_interval: ResumeMayChange[int] = Field(default=100, ge=0)
     """Steps between comparisons of the processes' speed; 0 disables them."""
     straggler_ratio: ResumeMayChange[float] = Field(default=1.3, gt=1)
-    """Report a process that takes more than this multiple of the median for the same work."""
+    """Report a process that takes more than this multiple of the median for the same GEMM, copy or
+    Python loop."""
     max_skipped_steps: int = Field(default=100, ge=0)
     """Stop the run after more skipped steps than this.
 
@@ -353,27 +354,3 @@ class Resilience:
     """
     loss_spike_window: int = Field(default=100, ge=2)
     """Number of losses in the median; no spike is detected before half of them are known."""
-
-
-@dataclass(kw_only=True, config=STRICT)
-class Wandb:
-    """Weights & Biases (pip install -e '.[wandb]').
-
-    Its key is read from WANDB_API_KEY or `wandb login`, never from a recipe.
-    """
-
-    project: str = Field(min_length=1)
-    """Project at Weights & Biases."""
-    entity: str | None = None
-    """User or team; that of the key by default."""
-    name: str | None = None
-    """Name of the run; that of the run folder by default."""
-    group: str | None = None
-    """Group of runs."""
-    tags: list[str] = Field(default_factory=list)
-    """Tags of the run."""
-    mode: Literal["online", "offline"] | None = None
-    """Mode of wandb; offline stores the metrics in the run folder for a later `wandb sync`.
-
-    By default that of WANDB_MODE, or online.
-    """

@@ -20,6 +20,7 @@ import torch
 from packaging.version import Version
 
 from galen.errors import DataError, UsageError
+from megatron_ext.config.monitoring_sections import Profile
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import CommunicationType, Parallel
 from megatron_ext.hardware import numa
@@ -139,6 +140,13 @@ class Platform:
 
         return HostEvent
 
+    @property
+    def probe_size(self) -> tuple[int, torch.dtype, int, int]:
+        """Rows and type of the GEMMs that probe the speed, their number, and numbers to copy."""
+        if self.device.type == "cuda":
+            return 4096, torch.bfloat16, 4, 2**26
+        return 128, torch.float32, 1, 2**18
+
     def check(self, run: Recipe) -> None:
         """Refuse what this platform has no kernels for.
 
@@ -150,6 +158,7 @@ class Platform:
             device_settings = {
                 "optimizer.optimizer_cpu_offload": run.optimizer.optimizer_cpu_offload,
                 "training.cross_entropy_loss_fusion": run.training.cross_entropy_loss_fusion,
+                **_profiler_settings(run.profile),
             }
             problems += [f"{key} needs a GPU" for key, is_set in device_settings.items() if is_set]
         if self.transformer_engine and run.data.reset_attention_mask:
@@ -272,6 +281,16 @@ class Platform:
         """Leave the process group once all have come so far."""
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def _profiler_settings(profile: Profile | None) -> dict[str, bool]:
+    """Return which settings of a profile need a GPU, and whether they are set."""
+    if profile is None:
+        return {}
+    return {
+        "profile.use_pytorch_profiler: false (Nsight Systems)": not profile.use_pytorch_profiler,
+        "profile.record_memory_history": profile.record_memory_history,
+    }
 
 
 @contextlib.contextmanager

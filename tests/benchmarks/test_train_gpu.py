@@ -23,13 +23,16 @@ def test_figures_are_consistent_on_a_cpu(tmp_path):
             "2",
             "--fit",
         ),
-        *("--warm-up", "1", "--steps", "2", "--output", output),
+        *("--warm-up", "1", "--steps", "2", "--output", output, "--profile"),
     )
     result = json.loads(output.read_text())
     assert result["model"]["num_layers"] == 2
     # ln 300 = 5.7 for random weights
     assert len(result["losses"]) == 3 and all(5 < loss < 7 for loss in result["losses"])
     assert result["tokens_per_second_per_gpu"] * result["seconds_per_step"] == pytest.approx(8 * 32)
+    assert any(entry["operation"] == "aten::mm" for entry in result["slowest"])
+    assert sum(entry["fraction"] for entry in result["slowest"]) <= 1
+    assert list((tmp_path / "result.profile").glob("rank_00000_steps_2-2.trace.json.gz"))
     # no look-up; causal attention of 2 layers
     flops = 6 * (result["model"]["parameters"] - 300 * 64) + 6 * 2 * 64 * 32
     assert result["model_tflops_per_gpu"] * 1e12 == pytest.approx(
