@@ -3,7 +3,8 @@
 # PYTHON      the interpreter of the environment, 3.11 or 3.12: make test PYTHON=python3.12 VENV=.venv312
 # VENV        the folder of the environment (default .venv)
 # GPU_PYTHON  the interpreter of `make gpu-check` (default: VENV's, or PYTHON where there is no VENV, as in NVIDIA's container)
-# GPU_ARGS    further options of benchmarks/train_gpu.py for the 8B model, which --fit reduces to the layers that fit into the GPU
+# MINUTES     the budget of `make gpu-check` (default 12)
+# GPU_ARGS    further options of `make gpu-check`: make gpu-check GPU_ARGS=--help
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,6 +15,7 @@ PYTHON ?= python3
 VENV ?= .venv
 GPU_PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(PYTHON))
 PYTEST_ARGS ?=
+MINUTES ?= 12
 GPU_ARGS ?=
 MEDLINE ?=
 MODEL ?=
@@ -78,16 +80,8 @@ lint: types  ## run ruff (rules and format), the type checker, shellcheck and co
 	@$(VENV)/bin/codespell
 
 .PHONY: gpu-check
-gpu-check:  ## on a machine with GPUs, check versions, loss curves of bf16 and FP8 against fp32, and the speed of a 1B and an 8B model
-	@$(GPU_PYTHON) benchmarks/gpu_environment.py
-	@$(GPU_PYTHON) benchmarks/loss_curves.py --steps 50
-	@for precision in bf16 fp8; do
-	  $(GPU_PYTHON) benchmarks/train_gpu.py --model llama_1b --precision $$precision --profile --output benchmarks/results/llama_1b_$$precision.json
-	done
-	@for precision in bf16 fp8; do
-	  $(GPU_PYTHON) benchmarks/train_gpu.py --model llama_3_8b --precision $$precision --lean --fit $(GPU_ARGS) --profile \
-	    --output benchmarks/results/llama_3_8b_$$precision.json
-	done
+gpu-check:  ## on a machine with GPUs, check training in stages within MINUTES=12: loss curves, an end-to-end run, parallelism, speed
+	@$(GPU_PYTHON) benchmarks/gpu_check --minutes $(MINUTES) $(GPU_ARGS)
 
 VERSION := -c 'import pip, sys; print("%d.%d" % sys.version_info[:2])'
 

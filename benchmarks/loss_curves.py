@@ -5,6 +5,7 @@
 The bounds: over the second half of the steps the mean loss in bf16 is within 2 % of fp32's, in FP8
 (hybrid, each recipe that the GPU has) within 4 %; every loss and gradient norm is finite. Exit code
 1 when one is not kept. Where there is no Transformer Engine, FP8 is left out and said so.
+`make gpu-check` runs the variants at the same time.
 """
 
 import argparse
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from galen import cli  # noqa: E402
+from galen.atomic import write_text  # noqa: E402
 from galen.errors import DataError, UsageError  # noqa: E402
 
 FP8 = ["training.precision=bf16", "training.fp8_format=hybrid"]
@@ -32,14 +34,28 @@ VARIANTS = {
     "fp8 tensorwise": ([*FP8, "training.fp8_recipe=tensorwise"], 0.04),
     "fp8 blockwise": ([*FP8, "training.fp8_recipe=blockwise"], 0.04),
 }
-SIZE: dict[str, Any] = {
-    "num_layers": 4,
-    "hidden_size": 512,
-    "ffn_hidden_size": 1536,
-    "num_attention_heads": 8,
-    "num_query_groups": 4,
-    "kv_channels": 64,
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {
+        "vocab_size": 4096,
+        "num_layers": 4,
+        "hidden_size": 512,
+        "ffn_hidden_size": 1536,
+        "num_attention_heads": 8,
+        "num_query_groups": 4,
+        "kv_channels": 64,
+    },
+    "tiny": {
+        "vocab_size": 304,
+        "num_layers": 2,
+        "hidden_size": 64,
+        "ffn_hidden_size": 96,
+        "num_attention_heads": 4,
+        "num_query_groups": 2,
+        "kv_channels": 16,
+    },
 }
+LENGTHS = {"small": 256, "tiny": 32}
+"""Sequence lengths; tiny is for CPUs."""
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -48,56 +64,76 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.variant:
         run_variant(arguments)
         return None
-    curves: dict[str, list[float]] = {}
+    failed = []
     with tempfile.TemporaryDirectory() as folder:
         for name in VARIANTS:
-            curve = measure(name, Path(folder), arguments)
-            if curve is not None:
-                curves[name] = curve
-    reference = statistics.mean(curves["fp32"][arguments.steps // 2 :])
-    failed = []
-    for name, losses in curves.items():
-        mean = statistics.mean(losses[arguments.steps // 2 :])
-        bound = VARIANTS[name][1]
-        difference = abs(mean - reference) / reference
-        print(
-            f"{name}: first {losses[0]:.4f}, last {losses[-1]:.4f}, mean of the second half"
-            f" {mean:.4f}, {difference:.2%} from fp32"
-        )
-        if not difference <= bound:
-            failed.append(f"{name} is {difference:.2%} from fp32, the bound is {bound:.0%}")
+            try:
+                print(f"{name}: {measure(name, Path(folder), arguments)}")
+            except DataError as error:
+                if name == "fp32":  # the others are compared with it
+                    raise
+                failed.append(str(error))
     if failed:
         raise DataError("; ".join(failed))
     return None
 
 
-def measure(name: str, work: Path, arguments: argparse.Namespace) -> list[float] | None:
-    """Return a variant's losses, from a new process; None if the platform has no kernels for it."""
-    command = [
-        sys.executable,
-        __file__,
-        "--variant",
-        name,
-        "--work",
-        str(work),
-        "--steps",
-        str(arguments.steps),
-        *arguments.overrides,
-    ]
+def measure(name: str, work: Path, arguments: argparse.Namespace) -> str:
+    """Run a variant in a new process; return its figures, or why the platform has no kernels.
+
+    Raises:
+        DataError: it failed, or exceeds its bound.
+    """
+    output = work / "result.json"
+    command = [sys.executable, __file__, "--variant", name, "--work", str(work)]
+    command += ["--output", str(output), "--steps", str(arguments.steps)]
+    command += ["--size", arguments.size, *arguments.overrides]
     done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 0:
+        return str(json.loads(output.read_text(encoding="utf-8"))["summary"])
+    lines = done.stderr.strip().splitlines() or [""]
+    error = lines[-1].removeprefix("error: ")
     if done.returncode == UsageError.exit_code and name.startswith("fp8"):
-        print(f"{name}: skipped, {done.stderr.strip().splitlines()[-1].removeprefix('error: ')}")
-        return None
-    if done.returncode:
-        raise DataError(f"{name} failed:\n{done.stderr[-3000:]}")
-    result = json.loads(done.stdout.splitlines()[-1])
-    if not all(math.isfinite(number) for number in result["losses"] + result["norms"]):
-        raise DataError(f"{name}: a loss or a gradient's norm is not finite: {result}")
-    return result["losses"]
+        return f"skipped, {error}"
+    if done.returncode == DataError.exit_code:
+        raise DataError(error)
+    raise DataError(f"{name} failed:\n{done.stderr[-3000:]}")
 
 
 def run_variant(arguments: argparse.Namespace) -> None:
-    """Train in that process and print the losses and norms."""
+    """Train in this process, write the curve and compare it with that of fp32.
+
+    Raises:
+        DataError: a value is not finite, or the difference exceeds the variant's bound.
+    """
+    losses, norms = train(arguments)
+    mean = statistics.mean(losses[arguments.steps // 2 :])
+    result = {"variant": arguments.variant, "mean": mean, "losses": losses, "norms": norms}
+    bound = VARIANTS[arguments.variant][1]
+    result["summary"] = f"loss {losses[0]:.4f} to {losses[-1]:.4f}"
+    reference = arguments.work / "fp32.json"
+    if bound:
+        expected = json.loads(reference.read_text(encoding="utf-8"))["mean"]
+        result["difference"] = abs(mean - expected) / expected
+        result["bound"] = bound
+        result["summary"] += (
+            f", mean of the second half {result['difference']:.2%} from fp32 (bound {bound:.0%})"
+        )
+    text = json.dumps(result, indent=1) + "\n"
+    if arguments.output:
+        write_text(arguments.output, text)
+    if not all(math.isfinite(number) for number in losses + norms):
+        raise DataError(f"{arguments.variant}: a loss or gradient norm is not finite: {losses}")
+    if bound and not result["difference"] <= bound:
+        raise DataError(
+            f"{arguments.variant} is {result['difference']:.2%} from fp32, the bound is {bound:.0%}"
+        )
+    if not bound:
+        write_text(reference, text)
+
+
+def train(arguments: argparse.Namespace) -> tuple[list[float], list[float]]:
+    """Return the losses and gradient norms of the variant's steps."""
     from train_gpu import LLAMA_3_8B, write_recipe
 
     from galen.recipe import load
@@ -106,19 +142,19 @@ def run_variant(arguments: argparse.Namespace) -> None:
     from megatron_ext.config.recipe import Recipe
     from megatron_ext.hardware import process_environment
 
-    shape = dataclasses.replace(read_architecture(LLAMA_3_8B), vocab_size=4096, **SIZE)
+    shape = dataclasses.replace(read_architecture(LLAMA_3_8B), **SIZES[arguments.size])
+    arguments.work.mkdir(parents=True, exist_ok=True)
     options = [
         *VARIANTS[arguments.variant][0],
-        "data.seq_length=256",
+        f"data.seq_length={LENGTHS[arguments.size]}",
         "training.micro_batch_size=4",
         "training.global_batch_size=8",
-    ]
-    options += [
         "optimizer.lr=1e-3",
         "training.cross_entropy_loss_fusion=false",
         *arguments.overrides,
     ]
-    recipe = load(Recipe, write_recipe(arguments.work, "tiny"), options)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = load(Recipe, write_recipe(Path(folder), "tiny"), options)
     with process_environment.applied(recipe):
         bootstrap()
         from synthetic_run import SyntheticRun, steps
@@ -126,14 +162,7 @@ def run_variant(arguments: argparse.Namespace) -> None:
         run = SyntheticRun(recipe, shape, weights=arguments.work / "weights.pt")
         results = list(steps(run, arguments.steps))
         run.platform.leave_distributed()
-    print(
-        json.dumps(
-            {
-                "losses": [step.loss for step in results],
-                "norms": [step.grad_norm for step in results],
-            }
-        )
-    )
+    return [step.loss for step in results], [step.grad_norm for step in results]
 
 
 def _parser() -> cli.ArgumentParser:
@@ -141,6 +170,10 @@ def _parser() -> cli.ArgumentParser:
     parser.add_argument("--steps", type=int, default=50, help="steps of each (default 50)")
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--size", choices=SIZES, default="small", help="of the model; tiny is for CPUs [small]"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="recipe keys, as of megatron_ext.pretrain"
     )

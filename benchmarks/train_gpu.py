@@ -34,7 +34,8 @@ from megatron_ext import bootstrap  # noqa: E402
 from megatron_ext.config.architecture import Architecture, read_architecture  # noqa: E402
 from megatron_ext.config.recipe import Recipe  # noqa: E402
 from megatron_ext.hardware import process_environment  # noqa: E402
-from megatron_ext.planner import memory_model  # noqa: E402
+from megatron_ext.planner import layout_search, memory_model  # noqa: E402
+from megatron_ext.planner.gpus import GPUS  # noqa: E402
 
 LLAMA_3_8B = ROOT / "examples/pretrain/architectures/mmed_llama3_8b.json"  # Llama 3 8B
 # The shape of Llama 3.2 1B, output untied.
@@ -56,6 +57,8 @@ PRECISIONS = {
         "training.fp8_param_gather=true",
     ],
 }
+PUBLISHED_NAMES = {"llama_3_8b": "Llama 3 8B"}
+"""Models that `planner_fit.py` has published figures of."""
 # What lets the 8B model and its optimizer fit: 6 bytes of state a weight instead of 12 and bf16
 # gradients.
 LEAN = [
@@ -111,6 +114,7 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
         "device": run.platform.device_name,
         "gpus": gpus,
         "model": dataclasses.asdict(shape) | {"parameters": shape.parameters},
+        "all_layers": architecture(arguments.model, None).num_layers,
         "precision": arguments.precision,
         "seconds_per_step": seconds,
         "tokens_per_second_per_gpu": rate,
@@ -118,6 +122,8 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
         "mfu": None if run.platform.peak_flops is None else flops / run.platform.peak_flops,
         "peak_memory_gib": run.platform.peak_memory / 2**30,
         "losses": [step.loss for step in taken],
+        "planned": planned(shape, recipe, gpus, run.platform.device_name),
+        "published": published(arguments.model, arguments.precision),
         "versions": manifest.versions(),
     }
     if arguments.profile or run.recipe.profile:
@@ -129,6 +135,33 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
         if arguments.output:
             write_text(arguments.output, json.dumps(result, indent=1) + "\n")
     run.platform.leave_distributed()
+
+
+def planned(
+    shape: Architecture, recipe: Recipe, gpus: int, device_name: str
+) -> dict[str, float] | None:
+    """Return what `galen plan` expects of the run, None for a GPU that it does not know."""
+    specs = [spec for spec in GPUS.values() if spec.device_name == device_name]
+    if not specs:
+        return None
+    estimate = layout_search.estimate(shape, recipe, gpus, specs[0])
+    return {
+        "tokens_per_second_per_gpu": estimate.tokens_per_second_per_gpu,
+        # without the reserve, as PyTorch counts
+        "memory_gib": max(stage.total for stage in estimate.stages) / 2**30,
+    }
+
+
+def published(model: str, precision: str) -> list[str]:
+    """Return published figures of a model, one a line."""
+    from planner_fit import OTHER_ENGINES, RUNS
+
+    return [
+        f"{run.tokens:,.0f} tokens/s/GPU, {run.gpus} {run.gpu}, sequence {run.length:,},"
+        f" {run.layout} ({run.source})"
+        for run in (*RUNS, *OTHER_ENGINES)
+        if run.model == PUBLISHED_NAMES.get(model) and run.precision.lower() == precision
+    ]
 
 
 def architecture(model: str, layers: int | None) -> Architecture:
@@ -193,7 +226,7 @@ def profile(run: Any, folder: Path) -> list[dict[str, Any]]:
     """
     import torch
 
-    from megatron_ext.config.monitoring_sections import Profile
+    from megatron_ext.config.run_sections import Profile
     from megatron_ext.observability.step_profiler import StepProfiler
 
     options = run.recipe.profile or Profile(steps=(2, 2))

@@ -24,11 +24,14 @@ from typing import Any
 
 from galen import cli, recipe
 from galen.errors import UsageError
-from megatron_ext.config.architecture import Architecture, architecture_from_model
+from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.run_architecture import architecture_from_model
 from megatron_ext.planner import memory_model, model_state
 from megatron_ext.planner.gpus import GPUS, GpuSpec
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
+from megatron_ext.planner.run_cost import RunCost
+from megatron_ext.planner.throughput_model import FITTED_LENGTH
 
 GIB = 2**30
 DOES_NOT_FIT = 3
@@ -77,7 +80,7 @@ def main(argv: list[str] | None = None) -> int | None:
         help="mean time between failures of the run [Llama 3's rate: 1 in 2,112 GPU-days]",
     )
     parser.add_argument(
-        "--best", type=int, default=5, metavar="N", help="number of fastest layouts to show [5]"
+        "--best", type=int, metavar="N", help="number of fastest layouts to show [5]"
     )
     parser.add_argument(
         "--json", action="store_true", help="print JSON: sizes in bytes, times in seconds"
@@ -92,10 +95,11 @@ def main(argv: list[str] | None = None) -> int | None:
     if arguments.compare is not None:
         return _compare(run, arguments)
     plan = make_plan(run, arguments.gpus, arguments.gpu or "h100-80gb", mtbf)
+    count = 5 if arguments.best is None else arguments.best
     if arguments.json:
-        print(json.dumps(_as_json(plan, arguments.best), indent=1))
+        print(json.dumps(_as_json(plan, count), indent=1))
     else:
-        print(_as_text(plan, arguments.best))
+        print(_as_text(plan, count))
     if plan.estimate is None:
         return IMPOSSIBLE
     return 0 if plan.estimate.fits else DOES_NOT_FIT
@@ -107,8 +111,10 @@ def _compare(run: Recipe, arguments: argparse.Namespace) -> int:
 
     if arguments.gpu is not None:
         raise UsageError("--gpu and --compare are incompatible: the run's GPUs are in its log")
+    if arguments.best is not None:
+        raise UsageError("--best and --compare are incompatible: only the run's layout is planned")
     measured = comparison.measured(arguments.compare, run)
-    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
+    architecture = architecture_from_model(run.model)
     planned = estimate(
         architecture, run, measured.gpus, GPUS[measured.gpu_name], arguments.mtbf_hours
     )
@@ -133,7 +139,7 @@ def _compare(run: Recipe, arguments: argparse.Namespace) -> int:
 
 def make_plan(run: Recipe, gpus: int, gpu_name: str, mtbf_hours: float | None = None) -> Plan:
     """Return the estimates of a run's layout and of all possible ones."""
-    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
+    architecture = architecture_from_model(run.model)
     gpu = GPUS[gpu_name]
     own: Estimate | None = None
     refusal = None
@@ -174,10 +180,17 @@ def _figures(one: Estimate, run: Recipe) -> dict[str, Any]:
         "step_seconds": one.step.total,
         "step_parts": dataclasses.asdict(one.step),
         "tokens_per_second_per_gpu": one.tokens_per_second_per_gpu,
+        "lower_tokens_per_second_per_gpu": one.lower_tokens_per_second_per_gpu,
         "mfu": one.mfu,
-        "cost": {**dataclasses.asdict(one.cost), "goodput": one.cost.goodput},
+        "cost": _cost_figures(one.cost),
         "sent_per_step": dataclasses.asdict(one.comm_volume),
     }
+
+
+def _cost_figures(cost: RunCost) -> dict[str, Any]:
+    figures = {**dataclasses.asdict(cost), "goodput": cost.goodput}
+    # a run that fails too often to end: JSON has no infinity
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def _as_text(plan: Plan, count: int) -> str:
@@ -293,6 +306,7 @@ def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
     return [
         f"Step: {one.step.total:.2f} s ({breakdown})",
         f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}",
+        *_long_sequence_lines(one),
         *_cost_lines(one),
         f"Sent by a rank per step, GiB: {sent or 'nothing'}",
         (
@@ -303,9 +317,27 @@ def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
     ]
 
 
+def _long_sequence_lines(one: Estimate) -> list[str]:
+    """Return the range of the throughput where the speed of attention is not known well."""
+    if one.lower_tokens_per_second_per_gpu is None:
+        return []
+    return [
+        (
+            f"Beyond {FITTED_LENGTH:,} tokens in a sequence expect"
+            f" {one.lower_tokens_per_second_per_gpu:,.0f} to {one.tokens_per_second_per_gpu:,.0f}"
+            " tokens/s/GPU, depending on the attention kernels"
+        )
+    ]
+
+
 def _cost_lines(one: Estimate) -> list[str]:
     """Return the time and GPU-hours of the run, with what is not training, and the stall."""
     cost = one.cost
+    if math.isinf(cost.days):
+        return [
+            f"With a failure in {cost.mtbf_hours:.3g} hours the run never ends: failures come"
+            f" before the next checkpoint; best save_interval: {cost.save_interval}"
+        ]
     return [
         (
             f"{cost.days:,.1f} days and {cost.gpu_hours:,.0f} GPU-hours to the last step; goodput"

@@ -8,7 +8,7 @@ r"""Continue pretraining a model on tokenized documents, on one process or thous
 
 After a kill, the same command resumes from the last checkpoint in the run folder. Its exit code is
 that of the run, and its last line the run's last message. torchrun and srun can start the
-processes, too (docs/pretraining.md).
+processes, too (docs/pretraining/launchers.md).
 """
 
 import contextlib

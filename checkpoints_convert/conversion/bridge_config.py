@@ -88,7 +88,7 @@ def run_config(
             # gives the padding of the checkpoint on one rank
             "make_vocab_size_divisible_by": VOCAB_MULTIPLE * tensor_parallel,
             "position_embedding_type": "rope",
-            "rotary_base": int(architecture.rotary_base),
+            "rotary_base": architecture.core_rotary_base,
             "rotary_percent": 1.0,
             "rope_scaling": architecture.rope_scaling_factor is not None,
             "rope_scaling_factor": architecture.rope_scaling_factor or 1.0,

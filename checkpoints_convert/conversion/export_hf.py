@@ -14,7 +14,7 @@ from checkpoints_convert.conversion.import_hf import DTYPES
 from checkpoints_convert.conversion.stored_model import StoredModel
 from checkpoints_convert.conversion.validate import check_tensors, differences
 from checkpoints_convert.conversion.weight_tasks import all_tasks, hf_slices, tasks_by_file
-from checkpoints_convert.families import FAMILIES
+from checkpoints_convert.families import FAMILIES, hf_config
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.hf.folder import (
     INDEX,
@@ -126,24 +126,18 @@ def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[s
     The configuration is None when the existing one is this family's.
     """
     architecture = read_architecture(job.folder)
-    path = companions / "config.json"
-    has_config = path.is_file()
-    if has_config:
-        _, configured = families.find(path)
-        if configured != architecture:
-            raise DataError(
-                f"{path} describes another model than {job.folder / ARCHITECTURE_FILE}:"
-                f" {differences(configured, architecture)}; give the folder of the right one with"
-                " --hf"
-            )
     name = job.as_family or architecture.family
     if name not in FAMILIES:
         raise DataError(f"family {name!r} is not known; known: {', '.join(sorted(FAMILIES))}")
-    if has_config and name == architecture.family:
-        return FAMILIES[name], architecture, None
     config = FAMILIES[name].config(architecture)
-    if has_config:
+    path = companions / "config.json"
+    if path.is_file():
+        is_same = _compare_config(job, path, architecture)
+        if is_same and name == architecture.family:
+            return FAMILIES[name], architecture, None
         old = families.read_config(path)
+        if name == architecture.family:
+            config = hf_config.with_rope(old, architecture)
         config |= {
             key: old[key]
             for key in ("bos_token_id", "eos_token_id", "pad_token_id", "initializer_range")
@@ -157,6 +151,39 @@ def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[s
             f" {differences(written, expected)}"
         )
     return FAMILIES[name], expected, config
+
+
+def _compare_config(job: Export, path: Path, architecture: Architecture) -> bool:
+    """Compare the model of a config.json with the checkpoint's; return whether it is the same.
+
+    A run with `model.rope` keeps the config.json of its initial checkpoint, which may differ in the
+    rotary positions.
+
+    Raises:
+        DataError: it is another model.
+    """
+    _, configured = families.find(path)
+    if configured == architecture:
+        return True
+    found = differences(configured, architecture)
+    if job.hf is not None or _without_rope(configured) != _without_rope(architecture):
+        raise DataError(
+            f"{path} describes another model than {job.folder / ARCHITECTURE_FILE}: {found}; give"
+            " the folder of the right one with --hf"
+        )
+    logger.info(f"config.json gets the rotary positions of the run: {found}")
+    return False
+
+
+def _without_rope(architecture: Architecture) -> Architecture:
+    """Return the architecture without what `model.rope` of a pretraining recipe changes."""
+    return dataclasses.replace(
+        architecture,
+        max_position_embeddings=1,
+        rotary_base=1.0,
+        rope_scaling_factor=None,
+        yarn=None,
+    )
 
 
 def _shards(

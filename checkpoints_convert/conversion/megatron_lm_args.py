@@ -80,7 +80,7 @@ def common_state(
         max_position_embeddings=architecture.max_position_embeddings,
         seq_length=architecture.max_position_embeddings,
         position_embedding_type="rope",
-        rotary_base=int(architecture.rotary_base),
+        rotary_base=architecture.core_rotary_base,
         rotary_percent=1.0,
         use_rope_scaling=architecture.rope_scaling_factor is not None,
         rope_scaling_factor=architecture.rope_scaling_factor or 8.0,

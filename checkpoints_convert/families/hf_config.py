@@ -3,17 +3,13 @@
 Unknown fields are refused by name.
 """
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from megatron_ext.config.architecture import Architecture, properties
+from megatron_ext.config.rope import LLAMA3_SCALING, Yarn
 
-# Constants of Llama 3's rotary scaling in Megatron Core; only the factor can be chosen.
-LLAMA3_SCALING = {
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
 # Fields that do not change what the model computes from token ids (dropout is for training, which
 # sets its own).
 _NEUTRAL = {
@@ -165,7 +161,8 @@ def architecture(
     fields.require(hidden_act=own.get("activation", properties()["activation"]), **_ALWAYS)
     heads = fields.pop_positive("num_attention_heads")
     hidden = fields.pop_positive("hidden_size")
-    base, factor = _rope(fields)
+    positions = fields.pop_positive("max_position_embeddings")
+    rope = _rope(fields, positions)
     result = Architecture(
         family=family,
         num_layers=fields.pop_positive("num_hidden_layers"),
@@ -177,9 +174,8 @@ def architecture(
         or heads,
         kv_channels=fields.pop_positive("head_dim", None) or kv_channels or hidden // heads,
         vocab_size=fields.pop_positive("vocab_size"),
-        max_position_embeddings=fields.pop_positive("max_position_embeddings"),
-        rotary_base=base,
-        rope_scaling_factor=factor,
+        max_position_embeddings=positions,
+        **rope,
         layernorm_epsilon=fields.pop("rms_norm_eps"),
         share_embeddings_and_output_weights=fields.pop("tie_word_embeddings", tied),
         **own,
@@ -192,13 +188,6 @@ def config(
     architecture: Architecture, model_type: str, architectures: Collection[str], **own: Any
 ) -> dict[str, Any]:
     """Return the common fields of a config.json; `own` are the family's further ones."""
-    scaling = None
-    if architecture.rope_scaling_factor is not None:
-        scaling = {
-            "rope_type": "llama3",
-            "factor": architecture.rope_scaling_factor,
-            **LLAMA3_SCALING,
-        }
     return {
         "architectures": list(architectures),
         "model_type": model_type,
@@ -212,15 +201,50 @@ def config(
         "vocab_size": architecture.vocab_size,
         "max_position_embeddings": architecture.max_position_embeddings,
         "rope_theta": architecture.rotary_base,
-        "rope_scaling": scaling,
+        "rope_scaling": _rope_scaling(architecture),
         "rms_norm_eps": architecture.layernorm_epsilon,
         "tie_word_embeddings": architecture.share_embeddings_and_output_weights,
         **own,
     }
 
 
-def _rope(fields: Fields) -> tuple[float, float | None]:
-    """Return the rotary base and the factor of Llama 3's scaling, if any."""
+def with_rope(config: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
+    """Return a config.json with the rotary positions of `architecture`, in its version's fields.
+
+    transformers 5 writes `rope_parameters`, earlier versions `rope_theta` and `rope_scaling`.
+    """
+    changed = dict(config)
+    changed["max_position_embeddings"] = architecture.max_position_embeddings
+    scaling = _rope_scaling(architecture)
+    if config.get("rope_parameters") is None:
+        return changed | {"rope_theta": architecture.rotary_base, "rope_scaling": scaling}
+    changed.pop("rope_theta", None)
+    changed.pop("rope_scaling", None)
+    changed["rope_parameters"] = {
+        "rope_theta": architecture.rotary_base,
+        **(scaling or {"rope_type": "default"}),
+    }
+    return changed
+
+
+def _rope_scaling(architecture: Architecture) -> dict[str, Any] | None:
+    """Return the rotary scaling of a model in Hugging Face's fields, None for none."""
+    if architecture.rope_scaling_factor is not None:
+        return {
+            "rope_type": "llama3",
+            "factor": architecture.rope_scaling_factor,
+            **LLAMA3_SCALING,
+        }
+    if architecture.yarn is not None:
+        options = dataclasses.asdict(architecture.yarn)
+        if options["attention_factor"] is None:
+            del options["attention_factor"]
+        return {"rope_type": "yarn", **options}
+    return None
+
+
+def _rope(fields: Fields, positions: int) -> dict[str, Any]:
+    """Return the fields of Architecture for the rotary base and scaling of a config.json."""
     new = fields.pop("rope_parameters", None)
     old = fields.pop("rope_scaling", None)
     base = fields.pop("rope_theta", 10000.0)
@@ -231,7 +255,6 @@ def _rope(fields: Fields) -> tuple[float, float | None]:
     # transformers 5 writes rope_parameters, earlier ones the other two
     rope = new or {"rope_theta": base, **(old or {})}
     rope_type = rope.get("rope_type") or rope.get("type") or "default"
-    known = {"rope_type", "type", "rope_theta", "factor"}
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError(
             f"rotary partial_rotary_factor = {rope['partial_rotary_factor']!r} is not"
@@ -239,19 +262,59 @@ def _rope(fields: Fields) -> tuple[float, float | None]:
         )
     # "dynamic" scales only beyond max_position_embeddings, which no run here exceeds; the field
     # stays in the exported config.json
-    if rope_type not in ("default", "dynamic", "llama3"):
-        raise ValueError(f"rotary scaling {rope_type!r} is not supported (only 'llama3')")
-    if rope_type == "llama3":
-        known |= set(LLAMA3_SCALING)
-        for field, supported in LLAMA3_SCALING.items():
-            if rope.get(field, supported) != supported:
-                raise ValueError(
-                    f"rotary scaling {field} = {rope[field]!r} is not supported (only"
-                    f" {supported!r})"
-                )
-    if unknown := sorted(set(rope) - known - {"partial_rotary_factor"}):
+    known = {"default": {"factor"}, "dynamic": {"factor"}, "llama3": _LLAMA3, "yarn": _YARN}
+    if rope_type not in known:
+        raise ValueError(
+            f"rotary scaling {rope_type!r} is not supported (only 'llama3' and 'yarn')"
+        )
+    common = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+    if unknown := sorted(set(rope) - known[rope_type] - common):
         raise ValueError(
             f"rotary scaling {unknown[0]} = {rope[unknown[0]]!r} is not known and is not supported"
         )
-    factor = float(rope["factor"]) if rope_type == "llama3" else None
-    return float(rope.get("rope_theta", base)), factor
+    result: dict[str, Any] = {"rotary_base": float(rope.get("rope_theta", base))}
+    if rope_type == "llama3":
+        result["rope_scaling_factor"] = _llama3_factor(rope)
+    elif rope_type == "yarn":
+        result["yarn"] = _yarn(rope, positions)
+    return result
+
+
+_LLAMA3 = {"factor", *LLAMA3_SCALING}
+_YARN = {field.name for field in dataclasses.fields(Yarn)} | {"mscale", "mscale_all_dim"}
+
+
+def _llama3_factor(rope: Mapping[str, Any]) -> float:
+    """Return the factor of Llama 3's scaling; refuse other constants than Megatron Core's."""
+    for field, supported in LLAMA3_SCALING.items():
+        if rope.get(field, supported) != supported:
+            raise ValueError(
+                f"rotary scaling {field} = {rope[field]!r} is not supported (only {supported!r})"
+            )
+    return float(rope["factor"])
+
+
+def _yarn(rope: Mapping[str, Any], positions: int) -> Yarn:
+    """Return YaRN's scaling with transformers' defaults.
+
+    Args:
+        rope: its fields in config.json.
+        positions: `max_position_embeddings`, the default of the original positions.
+    """
+    options = {
+        name: rope[name]
+        for name in ("beta_fast", "beta_slow", "attention_factor", "truncate")
+        if rope.get(name) is not None
+    }
+    yarn = Yarn(
+        factor=rope["factor"],
+        original_max_position_embeddings=rope.get("original_max_position_embeddings") or positions,
+        **options,
+    )
+    mscale = rope.get("mscale")
+    all_dim = rope.get("mscale_all_dim")
+    if mscale and all_dim and yarn.attention_factor is None:
+        log_factor = yarn.default_attention_factor - 1.0
+        ratio = (mscale * log_factor + 1.0) / (all_dim * log_factor + 1.0)
+        yarn = dataclasses.replace(yarn, attention_factor=ratio)
+    return yarn

@@ -25,10 +25,11 @@ def architecture(config: dict[str, Any]) -> Architecture:
             f"head_dim = {made.kv_channels} is not supported (InternLM's code takes hidden"
             " size over heads)"
         )
-    if made.rope_scaling_factor is not None:
+    scaling = "llama3" if made.rope_scaling_factor is not None else "yarn"
+    if scaling == "llama3" or made.yarn is not None:
         raise ValueError(
-            "rotary scaling 'llama3' is not supported (InternLM's code knows 'linear' and"
-            " 'dynamic')"
+            f"rotary scaling {scaling!r} is not supported (InternLM's code knows 'linear' and"
+            " 'dynamic'); export a model trained with it with --as-family llama"
         )
     return made
 

@@ -13,10 +13,10 @@ from checkpoints_convert.conversion import bridge_config
 from checkpoints_convert.conversion.interop_target import InteropTarget, always
 from checkpoints_convert.conversion.validate import differences
 from checkpoints_convert.families import FAMILIES, architecture_of
-from checkpoints_convert.families.hf_config import LLAMA3_SCALING
 from galen import yaml_text
 from galen.errors import DataError, UsageError, malformed, one_line
 from megatron_ext.config.architecture import ACTIVATIONS, Architecture
+from megatron_ext.config.rope import LLAMA3_SCALING
 
 CONTEXT, WEIGHTS, TOKENIZER = "context", "weights", "nemo_tokenizer"
 PREFIX = "module."

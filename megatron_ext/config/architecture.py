@@ -17,7 +17,7 @@ from galen import json_file, shipped
 from galen.atomic import write_text
 from galen.errors import DataError, one_line
 from galen.recipe import STRICT
-from megatron_ext.checkpoint import checkpoint_folder
+from megatron_ext.config.rope import Yarn
 
 if TYPE_CHECKING:
     from megatron.core.transformer import TransformerConfig
@@ -77,6 +77,8 @@ class Architecture:
     rotary_base: float = Field(gt=0, allow_inf_nan=False)
     rope_scaling_factor: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Factor of Llama 3's rotary scaling, None for none."""
+    yarn: Yarn | None = None
+    """YaRN rotary scaling, None for none."""
     layernorm_epsilon: float = Field(ge=0, lt=1)
     share_embeddings_and_output_weights: bool
     add_qkv_bias: bool = False
@@ -95,6 +97,11 @@ class Architecture:
     After is before the residual addition, as in OLMo 2.
     """
 
+    def __post_init__(self) -> None:
+        """Check what concerns several fields."""
+        if self.yarn is not None and self.rope_scaling_factor is not None:
+            raise ValueError("yarn and rope_scaling_factor exclude each other")
+
     def padded_vocab_size(self, tensor_parallel: int = 1) -> int:
         """Return the rows of the embedding under `tensor_parallel` ranks.
 
@@ -112,6 +119,20 @@ class Architecture:
     def key_value_size(self) -> int:
         """Columns of all key heads, and as many of all value heads."""
         return self.num_query_groups * self.kv_channels
+
+    @property
+    def fusible_rope(self) -> bool:
+        """Whether Transformer Engine's fused kernel computes the rotary positions.
+
+        It does not multiply by YaRN's attention factor; the core then uses its own functions, but
+        for packed documents calls the kernel and leaves the factor out (0.16.1 and 0.19.2).
+        """
+        return self.yarn is None or not self.yarn.scales_attention
+
+    @property
+    def core_rotary_base(self) -> float:
+        """The rotary base as Megatron writes it: an integer, unless it has a fraction."""
+        return int(self.rotary_base) if self.rotary_base.is_integer() else self.rotary_base
 
     @property
     def mlp_input_projections(self) -> int:
@@ -237,7 +258,13 @@ class Architecture:
             # Megatron's function is compiled, which the CPU platform cannot do
             function = function if fused else inspect.unwrap(function)
         arguments["activation_func"] = function
-        return TransformerConfig(**arguments, **options)
+        if not self.fusible_rope:
+            options["apply_rope_fusion"] = False
+        config = TransformerConfig(**arguments, **options)
+        if self.yarn is not None:
+            for name, value in self.yarn.core_attributes().items():
+                setattr(config, name, value)
+        return config
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as `architecture.json` has them.
@@ -263,7 +290,7 @@ def properties() -> dict[str, Any]:
     return {one.name: one.default for one in parameters if one.default is not one.empty}
 
 
-_LATER_PROPERTIES = frozenset({"activation", "gated_mlp", "norm_placement"})
+_LATER_PROPERTIES = frozenset({"activation", "gated_mlp", "norm_placement", "yarn"})
 
 
 def read_architecture(path: str | Path) -> Architecture:
@@ -286,39 +313,3 @@ def read_architecture(path: str | Path) -> Architecture:
         return TypeAdapter(Architecture).validate_python(fields)
     except ValueError as error:
         raise DataError(f"{file} does not describe a model: {one_line(error)}") from None
-
-
-def architecture_from_model(checkpoint: str | Path, json_path: str | Path | None) -> Architecture:
-    """Return a recipe's architecture: its checkpoint's, or before one exists, its file's.
-
-    Args:
-        checkpoint: `model.checkpoint` of a recipe; it need not exist if `json_path` is given.
-        json_path: `model.architecture` of a recipe.
-
-    Raises:
-        DataError: neither can be read, or the two differ.
-    """
-    if json_path is not None and checkpoint_folder.latest_iteration(checkpoint) is None:
-        return read_architecture(json_path)
-    architecture = read_architecture(checkpoint_folder.newest(checkpoint))
-    if json_path is not None:
-        _check_same(architecture, checkpoint, read_architecture(json_path), json_path)
-    return architecture
-
-
-def _check_same(
-    actual: Architecture, checkpoint: str | Path, expected: Architecture, json_path: str | Path
-) -> None:
-    differences = []
-    for field in dataclasses.fields(Architecture):
-        in_checkpoint = getattr(actual, field.name)
-        in_file = getattr(expected, field.name)
-        if in_checkpoint != in_file:
-            differences.append(
-                f"{field.name}: {in_checkpoint} in the checkpoint, {in_file} described"
-            )
-    if differences:
-        raise DataError(
-            f"{checkpoint} is not the model that model.architecture = {json_path} describes"
-            f" ({'; '.join(differences)})"
-        )

@@ -6,7 +6,7 @@ are in `layout_checks`.
 """
 
 from megatron_ext.config import pipeline_layout
-from megatron_ext.config.monitoring_sections import Profile
+from megatron_ext.config.run_sections import Profile
 from megatron_ext.config.sections import Data, Optimizer, Parallel, Phase, Training
 
 
@@ -82,6 +82,13 @@ def check_parallel(parallel: Parallel, training: Training) -> None:
         raise ValueError(
             "parallel.tp_comm_overlap is incompatible with training.fp8_recipe: blockwise; set it"
             " to false, or use tensorwise"
+        )
+    if parallel.tp_comm_overlap_cfg is not None and not parallel.tp_comm_overlap:
+        raise ValueError("parallel.tp_comm_overlap_cfg needs parallel.tp_comm_overlap: true")
+    if parallel.ddp_bucket_size is not None and not parallel.overlap_grad_reduce:
+        raise ValueError(
+            "parallel.ddp_bucket_size needs parallel.overlap_grad_reduce: true, without which all"
+            " gradients are reduced at once; set it to null"
         )
     if parallel.overlap_param_gather and not parallel.overlap_grad_reduce:
         raise ValueError(
@@ -187,6 +194,7 @@ def check_precision(training: Training, optimizer: Optimizer) -> None:
             " gradients; set it to false"
         )
     _check_recompute(training)
+    _check_gradient_types(training, optimizer)
     _check_optimizer_types(training, optimizer)
 
 
@@ -227,6 +235,31 @@ def _check_recompute(training: Training) -> None:
         raise ValueError(
             "training.recompute_granularity: selective needs training.recompute_modules, for"
             " example [mlp]"
+        )
+
+
+def _check_gradient_types(training: Training, optimizer: Optimizer) -> None:
+    key = "optimizer.grad_reduce_in_bf16"
+    if optimizer.grad_reduce_in_bf16:
+        if training.precision != "bf16":
+            raise ValueError(f"{key} needs training.precision: bf16; set it to false")
+        if optimizer.use_precision_aware_optimizer:
+            raise ValueError(
+                f"{key} is incompatible with optimizer.use_precision_aware_optimizer; set"
+                " optimizer.main_grads_dtype: bf16 instead"
+            )
+    patterns = optimizer.ddp_param_name_patterns_for_fp32_local_accumulation
+    if patterns and not optimizer.grad_reduce_in_bf16:
+        raise ValueError(
+            "optimizer.ddp_param_name_patterns_for_fp32_local_accumulation needs"
+            f" {key}: true; without it all gradients are accumulated in"
+            f" {optimizer.main_grads_dtype}; set it to []"
+        )
+    in_fp32 = optimizer.ddp_reduce_scatter_with_fp32_accumulation
+    if in_fp32 and optimizer.gradients_dtype == "fp32":
+        raise ValueError(
+            f"optimizer.ddp_reduce_scatter_with_fp32_accumulation needs bf16 gradients ({key}, or"
+            " main_grads_dtype: bf16); fp32 gradients are added in fp32 without it; set it to false"
         )
 
 

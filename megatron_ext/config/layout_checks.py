@@ -44,12 +44,18 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
         )
     _check_profiled_ranks(recipe, world_size)
     replicas = world_size // model
+    if parallel.use_sharp and replicas * context == 1:
+        raise UsageError(
+            "parallel.use_sharp needs data parallelism: all processes divide one model; set it to"
+            " false"
+        )
     _check_batches(recipe, replicas)
     length = recipe.data.seq_length
     positions = architecture.max_position_embeddings
     if length > positions:
         raise UsageError(
-            f"data.seq_length = {length} is longer than the {positions} positions of the model"
+            f"data.seq_length = {length} is longer than the {positions} positions of the model;"
+            " shorten it, or set model.rope to train at a longer context"
         )
     return replicas
 
@@ -125,6 +131,7 @@ def _check_context_parallel(recipe: Recipe, architecture: Architecture) -> None:
     parallel = recipe.parallel
     if parallel.context_parallel_size == 1:
         return
+    _check_yarn(parallel, architecture)
     types = parallel.cp_comm_type
     if isinstance(types, list) and len(types) != architecture.num_layers:
         raise UsageError(
@@ -139,6 +146,18 @@ def _check_context_parallel(recipe: Recipe, architecture: Architecture) -> None:
             f"the model's sliding window of {window} tokens is incompatible with"
             f" parallel.cp_comm_type: {sorted(rings)[0]} (p2p is the default); use all_gather or"
             " a2a, parallel.context_parallel_size = 1, or data.seq_length of at most the window"
+        )
+
+
+def _check_yarn(parallel: Parallel, architecture: Architecture) -> None:
+    """Check that Megatron Core can divide YaRN's original positions, as it does when it starts."""
+    yarn = architecture.yarn
+    multiple = 2 * parallel.context_parallel_size
+    if yarn is not None and yarn.original_max_position_embeddings % multiple:
+        raise UsageError(
+            f"the original_max_position_embeddings = {yarn.original_max_position_embeddings} of the"
+            f" model's YaRN scaling must be a multiple of 2 x parallel.context_parallel_size ="
+            f" {multiple}"
         )
 
 

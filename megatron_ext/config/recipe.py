@@ -24,15 +24,8 @@ from megatron_ext.config.checks import (
     check_schedule,
     chunks_per_document,
 )
-from megatron_ext.config.monitoring_sections import Profile, Wandb
-from megatron_ext.config.sections import (
-    Data,
-    Model,
-    Optimizer,
-    Parallel,
-    Resilience,
-    Training,
-)
+from megatron_ext.config.run_sections import Profile, Resilience, Wandb
+from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
 
 
 @dataclass(kw_only=True, config=STRICT)

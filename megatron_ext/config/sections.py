@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from galen.recipe import STRICT, ResumeMayChange
+from megatron_ext.config.rope import Rope
 
 DType = Literal["fp32", "bf16", "fp16", "fp8"]
 AttentionBackend = Literal["flash", "fused", "unfused", "local", "auto"]
@@ -34,6 +35,8 @@ class Model:
 
     For planning before the checkpoint exists.
     """
+    rope: Rope | None = None
+    """Rotary positions that replace the checkpoint's, to train at a longer context."""
 
 
 @dataclass(kw_only=True, config=STRICT)
@@ -74,10 +77,24 @@ class Parallel:
     """[exchange, ring] sizes of cp_comm_type: a2a+p2p; their product is context_parallel_size."""
     overlap_grad_reduce: bool = False
     """Reduce gradients during the backward pass."""
+    ddp_bucket_size: int | None = Field(default=None, ge=1)
+    """Weights in a bucket, whose gradients are reduced at once (overlap_grad_reduce).
+
+    By default 40 million, and at least a million per data-parallel process.
+    """
     overlap_param_gather: bool = False
     """Gather updated weights during the forward pass."""
     tp_comm_overlap: bool = False
     """Overlap tensor-parallel communication with the matrix products (Transformer Engine)."""
+    tp_comm_overlap_cfg: str | None = None
+    """YAML file with the method and resources of tp_comm_overlap for each GEMM.
+
+    By default Transformer Engine's own.
+    """
+    nccl_communicator_config_path: str | None = None
+    """YAML file with NCCL's resources for each process group, such as {dp_cp: {max_ctas: 16}}."""
+    use_sharp: bool = False
+    """Reduce the gradients of data parallelism in the switches of an InfiniBand network (SHARP)."""
 
     @property
     def communication_types(self) -> set[CommunicationType]:
@@ -306,6 +323,15 @@ class Optimizer:
     """
     main_grads_dtype: Literal["fp32", "bf16"] = "fp32"
     """Type of the gradients that the optimizer reads."""
+    grad_reduce_in_bf16: bool = False
+    """Accumulate and reduce the model's gradients in bf16, with half the memory and traffic."""
+    ddp_reduce_scatter_with_fp32_accumulation: bool = False
+    """Add the processes' bf16 gradients in fp32 (all-to-all instead of reduce-scatter)."""
+    ddp_param_name_patterns_for_fp32_local_accumulation: list[str] = Field(default_factory=list)
+    """Weights whose bf16 gradients a process accumulates in fp32 and then reduces in bf16.
+
+    Patterns such as "*.linear_fc1.*", or [all]. Needs megatron-core 0.19.
+    """
     main_params_dtype: Literal["fp32", "fp16"] = "fp32"
     """Type of the optimizer's copy of the weights."""
     exp_avg_dtype: DType = "fp32"
@@ -319,38 +345,7 @@ class Optimizer:
     overlap_cpu_optimizer_d2h_h2d: ResumeMayChange[bool] = False
     """Overlap the copies to and from the host with the step."""
 
-
-@dataclass(kw_only=True, config=STRICT)
-class Resilience:
-    """Preemption, hangs, stragglers, failed steps."""
-
-    exit_duration_in_mins: ResumeMayChange[float | None] = Field(default=None, gt=0)
-    """Save and stop (exit code 75) so many minutes after the start of the process."""
-    exit_trigger_file: ResumeMayChange[str | None] = None
-    """Save and stop when this file appears; RUN/stop by default."""
-    distributed_timeout_minutes: ResumeMayChange[float] = Field(default=10.0, gt=0)
-    """Abort if a process makes no progress for so long, and name the processes that hang."""
-    check_memory: ResumeMayChange[bool] = True
-    """Refuse a run on CPUs whose estimated memory exceeds the free memory."""
-    straggler_interval: ResumeMayChange[int] = Field(default=100, ge=0)
-    """Steps between comparisons of the processes' speed; 0 disables them."""
-    straggler_ratio: ResumeMayChange[float] = Field(default=1.3, gt=1)
-    """Report a process that takes more than this multiple of the median for the same GEMM, copy or
-    Python loop."""
-    max_skipped_steps: int = Field(default=100, ge=0)
-    """Stop the run after more skipped steps than this.
-
-    Steps are skipped for a non-finite loss or gradient, or for a loss spike.
-    """
-    check_for_nan_in_grad: ResumeMayChange[bool] = False
-    """End the run at a gradient that is not finite, and name the rank that it comes from.
-
-    It is checked before gradients are summed over the ranks. Otherwise the step is skipped.
-    """
-    loss_spike_threshold: float | None = Field(default=None, gt=1)
-    """A loss above this multiple of the window's median is a spike.
-
-    The run is rolled back to the last checkpoint and skips the data since then.
-    """
-    loss_spike_window: int = Field(default=100, ge=2)
-    """Number of losses in the median; no spike is detected before half of them are known."""
+    @property
+    def gradients_dtype(self) -> Literal["fp32", "bf16"]:
+        """Type in which gradients are accumulated and reduced."""
+        return "bf16" if self.grad_reduce_in_bf16 else self.main_grads_dtype

@@ -13,6 +13,15 @@ from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Parallel, Training
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_NOT_OF_THE_MODEL = (
+    "overlap_grad_reduce",
+    "overlap_param_gather",
+    "ddp_bucket_size",
+    "tp_comm_overlap_cfg",
+    "nccl_communicator_config_path",
+    "use_sharp",
+)
+"""Fields of the layout for the data-parallel wrapper, the optimizer and the communicators."""
 
 
 def initialize(parallel: Parallel, seed: int, timeout_minutes: float = 10) -> None:
@@ -24,6 +33,8 @@ def initialize(parallel: Parallel, seed: int, timeout_minutes: float = 10) -> No
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_model_parallel_size,
         context_parallel_size=parallel.context_parallel_size,
         hierarchical_context_parallel_sizes=None if sizes is None else list(sizes),
+        nccl_communicator_config_path=parallel.nccl_communicator_config_path,
+        use_sharp=parallel.use_sharp,
         # for what is not used here; each links all replicas with each other
         create_gloo_process_groups=False,
         distributed_timeout_minutes=timeout_minutes,  # type: ignore[arg-type]  # a timedelta takes fractions too
@@ -60,8 +71,7 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
     training = recipe.training
     dtype = _DTYPES[training.precision]
     options: dict[str, Any] = dataclasses.asdict(parallel)
-    # the data-parallel wrapper's and the optimizer's
-    for name in ("overlap_grad_reduce", "overlap_param_gather"):
+    for name in _NOT_OF_THE_MODEL:
         del options[name]
     options |= {
         "params_dtype": dtype,

@@ -20,7 +20,7 @@ import torch
 from packaging.version import Version
 
 from galen.errors import DataError, UsageError
-from megatron_ext.config.monitoring_sections import Profile
+from megatron_ext.config.option_files import read_overlap
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import CommunicationType, Parallel
 from megatron_ext.hardware import numa
@@ -158,7 +158,11 @@ class Platform:
             device_settings = {
                 "optimizer.optimizer_cpu_offload": run.optimizer.optimizer_cpu_offload,
                 "training.cross_entropy_loss_fusion": run.training.cross_entropy_loss_fusion,
-                **_profiler_settings(run.profile),
+                **({} if run.profile is None else run.profile.gpu_settings),
+                "parallel.use_sharp": run.parallel.use_sharp,
+                "parallel.nccl_communicator_config_path": (
+                    run.parallel.nccl_communicator_config_path is not None
+                ),
             }
             problems += [f"{key} needs a GPU" for key, is_set in device_settings.items() if is_set]
         if self.transformer_engine and run.data.reset_attention_mask:
@@ -222,6 +226,7 @@ class Platform:
         from transformer_engine.pytorch.module.base import UserBufferQuantizationMode, initialize_ub
 
         training = run.training
+        settings = run.parallel.tp_comm_overlap_cfg
         modes = [
             (
                 UserBufferQuantizationMode.FP8
@@ -240,6 +245,7 @@ class Platform:
             ],
             tp_size=run.parallel.tensor_model_parallel_size,
             quantization_modes=modes,
+            ub_cfgs=None if settings is None else read_overlap(settings),
             bootstrap_backend="nccl",
         )
 
@@ -281,16 +287,6 @@ class Platform:
         """Leave the process group once all have come so far."""
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def _profiler_settings(profile: Profile | None) -> dict[str, bool]:
-    """Return which settings of a profile need a GPU, and whether they are set."""
-    if profile is None:
-        return {}
-    return {
-        "profile.use_pytorch_profiler: false (Nsight Systems)": not profile.use_pytorch_profiler,
-        "profile.record_memory_history": profile.record_memory_history,
-    }
 
 
 @contextlib.contextmanager

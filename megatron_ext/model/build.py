@@ -85,7 +85,7 @@ def build_model(
             pre_process=parallel_state.is_pipeline_first_stage(**stage),
             post_process=parallel_state.is_pipeline_last_stage(**stage),
             share_embeddings_and_output_weights=architecture.share_embeddings_and_output_weights,
-            position_embedding_type="rope",
+            position_embedding_type="rope" if architecture.yarn is None else "yarn",
             rotary_base=architecture.rotary_base,
             rope_scaling=architecture.rope_scaling_factor is not None,
             rope_scaling_factor=architecture.rope_scaling_factor or 8.0,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from megatron.core import utils as core_utils
 
-from megatron_ext.config.monitoring_sections import Profile
+from megatron_ext.config.run_sections import Profile
 from megatron_ext.observability.step_timers import StepTimers
 
 FOLDER = "profile"

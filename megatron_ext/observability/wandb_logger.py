@@ -8,7 +8,7 @@ from typing import Any
 from galen import keys
 from galen.atomic import write_text
 from galen.errors import UsageError, install
-from megatron_ext.config.monitoring_sections import Wandb
+from megatron_ext.config.run_sections import Wandb
 
 RUN_ID = "wandb_id.txt"
 

@@ -50,7 +50,7 @@ class MeasuredRun:
     stall_seconds: float | None
     """Mean time that training stood still for a save."""
     mtbf_hours: float | None
-    """Mean time between failures, or its lower bound."""
+    """Mean time between failures; None until there are three."""
     goodput: float | None
     """Fraction of the allocated time."""
 
@@ -80,6 +80,7 @@ def measured(folder: Path, planned: Recipe) -> MeasuredRun:
     padding = statistics.median(record.get("padding_fraction", 0.0) for record in recent)
     assert state.goodput is not None  # there is a start
     interval = state.goodput.save_interval
+    has_failed = interval is not None and not interval.is_lower_bound
     return MeasuredRun(
         gpus=gpus,
         gpu_name=_gpu_name(start, folder),
@@ -90,7 +91,7 @@ def measured(folder: Path, planned: Recipe) -> MeasuredRun:
         mfu=None if state.mfu is None else state.mfu / (1 - padding),
         peak_memory=recent[-1].get("peak_memory"),
         stall_seconds=sum(state.goodput.stall_phases.values()) or None,
-        mtbf_hours=None if interval is None else interval.mtbf_seconds / 3600,
+        mtbf_hours=interval.mtbf_seconds / 3600 if interval and has_failed else None,
         goodput=state.goodput.fraction_of_allocated,
     )
 

@@ -44,6 +44,8 @@ class Estimate:
     step: StepTime
     comm_volume: CommVolume
     tokens_per_second_per_gpu: float
+    lower_tokens_per_second_per_gpu: float | None
+    """With attention as slow as in published runs of long sequences; None for shorter ones."""
     mfu: float
     """Of the bf16 peak, also in FP8, as is usual."""
     cost: RunCost
@@ -79,7 +81,14 @@ def estimate(
     memory = max(stage.total for stage in stages) + memory_model.RESERVE
     step = throughput_model.step_time(architecture, recipe, gpus, gpu)
     length = recipe.data.seq_length
-    rate = recipe.training.global_batch_size * length / step.total / gpus
+    tokens = recipe.training.global_batch_size * length
+    rate = tokens / step.total / gpus
+    lower_rate = None
+    if length > throughput_model.FITTED_LENGTH:
+        slow_step = throughput_model.step_time(
+            architecture, recipe, gpus, gpu, throughput_model.LONG_EFFICIENCIES
+        )
+        lower_rate = tokens / slow_step.total / gpus
     return Estimate(
         recipe=recipe,
         stages=stages,
@@ -88,6 +97,7 @@ def estimate(
         step=step,
         comm_volume=throughput_model.comm_volume(architecture, recipe, gpus),
         tokens_per_second_per_gpu=rate,
+        lower_tokens_per_second_per_gpu=lower_rate,
         mfu=rate * architecture.flops_per_token(length) / gpu.bf16_flops,
         cost=run_cost(architecture, recipe, gpus, step.total, mtbf_hours),
     )

@@ -17,6 +17,7 @@ from megatron_ext.planner.model_state import (
     BYTES,
     bf16_layers,
     data_parallel_size,
+    gradient_bytes,
     optimizer_bytes,
     stage_layers,
     stage_parameters,
@@ -114,13 +115,18 @@ def layer_activations(
         "MLP gate and up": architecture.mlp_input_projections * size * mlp_entries,
         "MLP product": gemm_input_size * mlp_entries,
     }
+    if not fused or not architecture.fusible_rope:
+        rotary_tokens = tokens / training.micro_batch_size
+        activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels
+    if training.attention_backend == "unfused":
+        # scores and probabilities
+        heads = architecture.num_attention_heads / tensor
+        activations["attention scores"] = 2 * size * tokens * heads * recipe.data.seq_length
     if not fused:
         # in float32, and once more normalized
         activations["norm inputs"] = 2 * norms * 4 * sequence_tokens * architecture.hidden_size
         # the values keep the fused tensor that they are a view of
         activations["queries, keys, values"] += size * tokens * (queries + keys) / tensor
-        rotary_tokens = tokens / training.micro_batch_size
-        activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels
         # with a gate, also the activation's output and a copy of up
         activations["MLP product"] = (3 if architecture.gated_mlp else 1) * size * mlp_entries
     for name in _recomputed_activations(training):
@@ -132,7 +138,7 @@ def layer_activations(
 
 
 _RECOMPUTED = {
-    "core_attn": ("attention statistics",),
+    "core_attn": ("attention statistics", "attention scores"),
     "mlp": ("MLP gate and up", "MLP product"),
 }
 """Activations that selective recompute of a module saves."""
@@ -190,7 +196,7 @@ def stage_memory(
         layers=layers[stage],
         parameters=parameters,
         weights=weight_bytes(architecture, recipe, stage),
-        gradients=BYTES[options.main_grads_dtype] * parameters,
+        gradients=gradient_bytes(recipe) * parameters,
         optimizer=on_device * state * shard,
         activations=activations,
         logits=logits,

@@ -72,6 +72,16 @@ def weight_bytes(architecture: Architecture, recipe: Recipe, stage: int) -> int:
     )
 
 
+def gradient_bytes(recipe: Recipe) -> int:
+    """Return the bytes of a weight's gradient.
+
+    Local accumulation in fp32 is counted as if its patterns named all weights.
+    """
+    options = recipe.optimizer
+    accumulated = options.ddp_param_name_patterns_for_fp32_local_accumulation
+    return BYTES[options.gradients_dtype] + (BYTES["fp32"] if accumulated else 0)
+
+
 def optimizer_bytes(recipe: Recipe) -> tuple[int, int]:
     """Return the bytes of optimizer state for a weight, and those that a step adds.
 
@@ -93,7 +103,7 @@ def optimizer_bytes(recipe: Recipe) -> tuple[int, int]:
         or options.optimizer_cpu_offload
     )
     if not in_adam:
-        copied = options.main_grads_dtype != "fp32"
+        copied = options.gradients_dtype != "fp32"
         return moments + BYTES[options.main_params_dtype], 4 if copied else 0
     remainders = options.main_params_dtype == "fp32" and not options.optimizer_cpu_offload
     return moments + (2 if remainders else BYTES[options.main_params_dtype]), 0

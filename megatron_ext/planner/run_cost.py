@@ -1,7 +1,7 @@
 """Time and GPU-hours of a run to its end: validations, checkpoints, failures. No torch here.
 
-The rates of a save are those of docs/checkpoints.md, "Measurements": measured on a CPU machine or
-assumed, as stated at each.
+The rates of a save are those of docs/pretraining/checkpoints.md, "Measurements": measured on a CPU
+machine or assumed, as stated at each.
 """
 
 import dataclasses

@@ -21,9 +21,10 @@ _RESIDUAL_PASSES = 6
 """Of a residual addition: 3 forward, 3 backward."""
 _ROTARY_PASSES = 4
 """Of queries and keys in rotary positions: 2 forward, 2 backward."""
-_FP8_CAST_BYTES = 8
-"""For a number cast to FP8: read for its maximum, read again, written in two layouts, and the
-reads of scales and the like counted as 2."""
+_SCORE_PASSES = 10
+"""Of scores or probabilities in unfused attention: 4 forward, 6 backward."""
+_FP8_CAST_BYTES = 6
+"""For a number cast to FP8: read for the maximum and for the cast, written by rows and columns."""
 _OPTIMIZER_BYTES = 30
 """For a weight and step: read and write weight, two averages, gradient in float32, write bf16."""
 _MEMORY_BANDWIDTH = 0.8
@@ -38,17 +39,22 @@ class Efficiencies:
 
     gemm_bf16: float = 0.60
     """Matrix products, of the bf16 peak."""
-    gemm_fp8: float = 0.53
+    gemm_fp8: float = 0.52
     """Matrix products, of the FP8 peak."""
-    attention: float = 0.55
+    attention: float = 0.52
     """Fused causal attention forward and backward, of the bf16 peak."""
     overlap_fraction: float = 0.81
     """Fraction hidden of communication that the layout overlaps with computation."""
-    layer_overhead: float = 380e-6
+    layer_overhead: float = 390e-6
     """Seconds of a layer, forward and backward, that do not depend on its size."""
 
 
 EFFICIENCIES = Efficiencies()
+FITTED_LENGTH = 8192
+"""Longest sequences of the runs to which they are fitted."""
+LONG_EFFICIENCIES = Efficiencies(attention=0.28)
+"""Those that describe NeMo 24.03's published runs of 16k to 256k tokens in a sequence, whose
+attention kernels were slower; no figures of a later release were found."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,6 +225,9 @@ def _layer_traffic(architecture: Architecture, recipe: Recipe) -> float:
     # reads of inputs and the output's gradient; writes of the output and the inputs' gradients
     mlp_passes = 3 * architecture.mlp_input_projections + 2
     elements = passes * hidden + _ROTARY_PASSES * queries_and_keys + mlp_passes * mlp
+    if recipe.training.attention_backend == "unfused":
+        heads = architecture.num_attention_heads / tensor
+        elements += _SCORE_PASSES * tokens * heads * recipe.data.seq_length
     if recipe.training.fp8_format is None:
         return size * elements
     # inputs of four products and gradients of their outputs
@@ -304,7 +313,7 @@ def comm_volume(architecture: Architecture, recipe: Recipe, gpus: int) -> CommVo
     hidden_states = size * tokens * architecture.hidden_size
     replicas = model_state.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
     weight = 1 if recipe.training.fp8_param_gather else size
-    gradient = model_state.BYTES[recipe.optimizer.main_grads_dtype]
+    gradient = model_state.BYTES[recipe.optimizer.gradients_dtype]
     parameters = _largest_stage_parameters(architecture, recipe)
     return CommVolume(
         tensor=batches * layers * layer.tensor,

@@ -25,13 +25,21 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
 
 def data_parallel_config(recipe: Recipe) -> DistributedDataParallelConfig:
     """Return how gradients are reduced and weights gathered."""
+    options = recipe.optimizer
+    later: dict[str, Any] = {}
+    patterns = options.ddp_param_name_patterns_for_fp32_local_accumulation
+    if patterns:  # megatron-core 0.16 lacks the field
+        later["param_name_patterns_for_fp32_local_accumulation"] = tuple(patterns)
     return DistributedDataParallelConfig(
-        grad_reduce_in_fp32=recipe.optimizer.main_grads_dtype == "fp32",
+        grad_reduce_in_fp32=options.gradients_dtype == "fp32",
+        reduce_scatter_with_fp32_accumulation=options.ddp_reduce_scatter_with_fp32_accumulation,
+        bucket_size=recipe.parallel.ddp_bucket_size,
         overlap_grad_reduce=recipe.parallel.overlap_grad_reduce,
         overlap_param_gather=recipe.parallel.overlap_param_gather,
         use_distributed_optimizer=True,
         check_for_nan_in_grad=recipe.resilience.check_for_nan_in_grad,
         fp8_param_gather=recipe.training.fp8_param_gather,
+        **later,
     )
 
 

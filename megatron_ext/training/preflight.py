@@ -12,10 +12,12 @@ from pathlib import Path
 from galen import checksums, manifest, recipe, run_folder
 from galen.run_identity import Identity
 from megatron_ext.checkpoint import checkpoint_folder
-from megatron_ext.config.architecture import Architecture, architecture_from_model
+from megatron_ext.config import core_version, option_files
+from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.checks import chunks_per_document
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe, from_run
+from megatron_ext.config.run_architecture import architecture_from_model
 from megatron_ext.data import token_files
 from megatron_ext.data.token_files import Vocabulary
 from megatron_ext.hardware import host_memory
@@ -56,8 +58,10 @@ def check(
     wandb_logger.check(run.wandb)
     checkpoint_folder.newest(run.model.checkpoint)
     _verify_companions(run, launching)
-    architecture = architecture_from_model(run.model.checkpoint, run.model.architecture)
+    architecture = architecture_from_model(run.model)
     check_layout(run, architecture, world_size)
+    option_files.check(run)
+    core_version.check(run)
     _check_same_run(output, run)
     if (output / manifest.NAME).is_file():
         logger.info(f"{output} is already complete")

@@ -242,13 +242,17 @@ def _bucket_parts(optimizer: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _clear_padding(optimizer: dict[str, Any]) -> None:
     """Set the numbers between the weights to 0, so that equal states give equal files.
 
-    The core saves uninitialized memory there.
+    The core saves uninitialized memory there. Before the bucket of a shared embedding, these also
+    extend beyond the bucket if a weight ends at no multiple of 64 numbers (0.16.1 and 0.19.2).
     """
     for part in _bucket_parts(optimizer):
-        if part["padding"].unwrap():
-            for tensor in part.values():
-                if isinstance(tensor, ShardedTensor):
-                    tensor.data.zero_()
+        if not part["padding"].unwrap():
+            continue
+        for name, tensor in part.items():
+            if isinstance(tensor, ShardedTensor):
+                end = tensor.global_shape[0] - tensor.global_offset[0]
+                data = tensor.data[:end].zero_()
+                part[name] = dataclasses.replace(tensor, data=data, local_shape=tuple(data.shape))
 
 
 def _restore_steps(optimizer: dict[str, Any]) -> None:

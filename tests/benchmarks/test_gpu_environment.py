@@ -7,14 +7,21 @@ from benchmarks import gpu_environment
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_machine_without_a_gpu_is_reported(capsys):
-    with pytest.raises(SystemExit) as end:
-        gpu_environment.main()
-    assert end.value.code == 2
-    assert f"PyTorch {torch.__version__} finds no usable GPU: " in capsys.readouterr().err
+def test_a_machine_without_a_gpu_is_reported():
+    with pytest.raises(gpu_environment.Missing) as error:
+        gpu_environment.environment("cuda")
+    assert f"PyTorch {torch.__version__} finds no usable GPU: " in str(error.value)
+    assert "--platform cpu" in str(error.value)
 
 
-def test_missing_packages_are_reported_with_install_advice(monkeypatch):
+def test_all_missing_packages_are_reported_at_once(monkeypatch):
+    names = {"not_a_module": "one", "nor_this": "two", "torch": "torch"}
+    monkeypatch.setattr(gpu_environment, "PACKAGES", names)
+    with pytest.raises(gpu_environment.Missing, match=r"not installed: one, two\n.*requirements"):
+        gpu_environment.environment("cpu")
+
+
+def test_packages_that_do_not_load_are_reported_with_install_advice(monkeypatch):
     original = builtins.__import__
 
     def without_megatron(name, *rest):
@@ -27,4 +34,4 @@ def test_missing_packages_are_reported_with_install_advice(monkeypatch):
         gpu_environment.Missing,
         match=r"(?s)No module named 'megatron'.*requirements-gpu\.txt.*Dockerfile",
     ):
-        gpu_environment.environment()
+        gpu_environment.environment("cpu")

@@ -10,15 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoints_convert.conversion import weight_tasks
-from checkpoints_convert.families import FAMILIES
+from checkpoints_convert.families import FAMILIES, hf_config
 from checkpoints_convert.families.mappings import chunks, hf_shapes, num_rows
 from checkpoints_convert.families.megatron_shapes import shape
 from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.rope import Yarn
 from tests.checkpoints_convert.in_memory import to_hf, to_megatron
+
+
+def yarns():
+    return st.builds(
+        Yarn,
+        factor=st.sampled_from([2.0, 8.0]),
+        original_max_position_embeddings=st.sampled_from([16, 32]),
+        attention_factor=st.sampled_from([None, 1.0, 1.5]),
+        beta_fast=st.sampled_from([32.0, 8.0]),
+        truncate=st.booleans(),
+    )
 
 
 @st.composite
 def architectures(draw):
+    llama3_factor = draw(st.sampled_from([None, 8.0, 32.0]))
     groups, size = draw(st.integers(1, 4)), draw(st.sampled_from([2, 4, 6]))
     return Architecture(
         family=draw(st.sampled_from(sorted(FAMILIES))),
@@ -31,7 +44,8 @@ def architectures(draw):
         vocab_size=draw(st.integers(1, 300)),
         max_position_embeddings=64,
         rotary_base=draw(st.sampled_from([1e4, 5e5, 1e6])),
-        rope_scaling_factor=draw(st.sampled_from([None, 8.0, 32.0])),
+        rope_scaling_factor=llama3_factor,
+        yarn=draw(st.none() | yarns()) if llama3_factor is None else None,
         layernorm_epsilon=draw(st.sampled_from([1e-5, 1e-6])),
         share_embeddings_and_output_weights=draw(st.booleans()),
     )
@@ -101,6 +115,7 @@ def test_configurations_go_both_ways(architecture, window, neutral):
         own |= {
             "hidden_size": architecture.kv_channels * architecture.num_attention_heads,
             "rope_scaling_factor": None,
+            "yarn": None,
         }
     architecture = dataclasses.replace(architecture, **own)
     config = FAMILIES[name].config(architecture)
@@ -111,4 +126,10 @@ def test_configurations_go_both_ways(architecture, window, neutral):
             "eos_token_id": [1, 2],
             "attention_dropout": 0.0,
         }
+    assert FAMILIES[name].architecture(config) == architecture
+    # the same in the fields of transformers 5, in place of others
+    other = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 7.0, "factor": 2.0}}
+    other["max_position_embeddings"] = 7
+    config = {name: value for name, value in config.items() if name != "rope_scaling"}
+    config = hf_config.with_rope(config | other, architecture)
     assert FAMILIES[name].architecture(config) == architecture

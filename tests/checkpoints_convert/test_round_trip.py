@@ -146,9 +146,9 @@ MISTAKES = {
     ),
     "rotary scaling": (
         lambda folder: change_config(
-            folder, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}
+            folder, rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0}
         ),
-        "rotary scaling 'yarn' is not supported",
+        "rotary scaling 'longrope' is not supported",
     ),
     "no weights": (
         lambda folder: (folder / "model.safetensors").unlink(),

@@ -86,6 +86,7 @@ HELD_OUT = {
         "micro_batch_size": 1,
     },
     "CP2": {"context_parallel_size": 2},
+    "bf16 gradients": {"precision": "bf16", "grad_reduce_in_bf16": True},
     "full recompute": {"recompute_granularity": "full"},
     "full recompute, groups of 2": {"recompute_granularity": "full", "recompute_num_layers": 2},
     "full recompute, block of 3": {
@@ -123,11 +124,14 @@ _TRAINING = (
     "precision",
     "micro_batch_size",
 )
+_OPTIMIZER = ("grad_reduce_in_bf16",)
 
 
 def recipe(options):
     training = {name: value for name, value in options.items() if name in _TRAINING}
-    parallel = {name: value for name, value in options.items() if name not in _TRAINING}
+    optimizer = {name: value for name, value in options.items() if name in _OPTIMIZER}
+    others = (*_TRAINING, *_OPTIMIZER)
+    parallel = {name: value for name, value in options.items() if name not in others}
     return Recipe(
         output="unused",
         model=Model(checkpoint="unused"),
@@ -141,7 +145,7 @@ def recipe(options):
                 **training,
             }
         ),
-        optimizer=Optimizer(lr=1e-3),
+        optimizer=Optimizer(lr=1e-3, **optimizer),
         parallel=Parallel(**parallel),
     )
 

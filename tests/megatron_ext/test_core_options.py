@@ -157,9 +157,54 @@ def test_optimizer_options(recipe):
     assert checked.check_for_nan_in_grad
 
 
+def test_gradient_reduction(recipe):
+    config = optimizer.data_parallel_config(recipe())
+    assert config.grad_reduce_in_fp32
+    assert config.bucket_size is None
+    bf16 = [
+        *("parallel.overlap_grad_reduce=true", "parallel.ddp_bucket_size=1000"),
+        *(
+            "optimizer.grad_reduce_in_bf16=true",
+            "optimizer.ddp_reduce_scatter_with_fp32_accumulation=true",
+        ),
+    ]
+    config = optimizer.data_parallel_config(recipe(*bf16))
+    assert not config.grad_reduce_in_fp32
+    assert config.reduce_scatter_with_fp32_accumulation
+    assert config.bucket_size == 1000
+    name = "param_name_patterns_for_fp32_local_accumulation"
+    if name in {field.name for field in dataclasses.fields(config)}:
+        run = recipe(*bf16, f"optimizer.ddp_{name}=[all]")
+        assert getattr(optimizer.data_parallel_config(run), name) == ("all",)
+
+
+def test_communicators(recipe, monkeypatch):
+    options = {}
+    monkeypatch.setattr(
+        parallel_groups.parallel_state,
+        "initialize_model_parallel",
+        lambda **given: options.update(given),
+    )
+    monkeypatch.setattr(
+        parallel_groups.parallel_state, "get_pipeline_model_parallel_rank", lambda: 0
+    )
+    monkeypatch.setattr(
+        parallel_groups.tensor_parallel, "model_parallel_cuda_manual_seed", lambda seed: None
+    )
+    run = recipe("parallel.use_sharp=true", "parallel.nccl_communicator_config_path=n.yaml")
+    parallel_groups.initialize(run.parallel, seed=1)
+    assert options["use_sharp"] is True
+    assert options["nccl_communicator_config_path"] == "n.yaml"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("parallel.use_sharp=true", "parallel.use_sharp needs a GPU"),
+        (
+            "parallel.nccl_communicator_config_path=n.yaml",
+            "parallel.nccl_communicator_config_path needs a GPU",
+        ),
         (
             "training.fp8_format=hybrid",
             "training.fp8_format needs Transformer Engine; this run is on cpu",

@@ -7,9 +7,9 @@ import torch
 
 from benchmarks import shipped_layouts
 from galen.recipe import load
-from megatron_ext.config.architecture import architecture_from_model
 from megatron_ext.config.layout_checks import check_layout
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.run_architecture import architecture_from_model
 from megatron_ext.hardware import parallel_groups
 from megatron_ext.planner.gpus import GPUS
 from megatron_ext.planner.layout_search import estimate
@@ -48,16 +48,13 @@ def load_with_layout(model, layout):
 @pytest.mark.parametrize("model", SIZES)
 def test_the_architectures_are_the_published_models(model):
     recipe = load(Recipe, EXAMPLES / f"{model}.yaml")
-    assert (
-        architecture_from_model(recipe.model.checkpoint, recipe.model.architecture).parameters
-        == SIZES[model][1]
-    )
+    assert architecture_from_model(recipe.model).parameters == SIZES[model][1]
 
 
 @pytest.mark.parametrize(("model", "layout", "gpus"), CASES)
 def test_every_layout_fits(model, layout, gpus):
     recipe = load_with_layout(model, layout)
-    shape = architecture_from_model(recipe.model.checkpoint, recipe.model.architecture)
+    shape = architecture_from_model(recipe.model)
     check_layout(recipe, shape, gpus)
     # the planner expects it to fit into that GPU's memory
     assert estimate(shape, recipe, gpus, GPU_SPECS[layout.split("_")[1]]).fits
@@ -86,7 +83,8 @@ def test_every_layout_fits(model, layout, gpus):
 def test_the_documented_speed_and_memory_are_current(model):
     text = (ROOT / "docs/planning.md").read_text(encoding="utf-8")
     for layout in shipped_layouts.LAYOUTS:
-        assert f"\n{shipped_layouts.cells(model, layout)} " in text
+        row = f"\n{shipped_layouts.cells(model, layout)} "
+        assert row in text, "insert the output of benchmarks/shipped_layouts.py"
 
 
 def test_every_file_is_tested():

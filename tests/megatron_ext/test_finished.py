@@ -1,10 +1,13 @@
 """The folder of a run that is finished."""
 
+import re
 import shutil
 
 import pytest
 
 from galen import manifest
+from galen.errors import UsageError
+from megatron_ext import plan
 from tests.megatron_ext.conftest import goodput, log, losses
 
 
@@ -20,6 +23,10 @@ def test_a_finished_run_is_skipped_or_refused_to_another(pretrain_forked, alone)
     assert min(found.parts[part] for part in used) > 0
     stalls = [record["checkpoint_stall"] for record in log(output, "checkpoint")]
     assert 0.9 * found.parts["checkpoint"] <= sum(stalls) <= found.parts["checkpoint"] + 0.001
+    device = found.starts[0].device
+    assert device
+    with pytest.raises(UsageError, match=re.escape(f"the run's device is {device}; the plan")):
+        plan.main([str(output / "recipe.yaml"), "--compare", str(output)])
     names = ("log.jsonl", "goodput.jsonl")
     before = [(output / name).read_bytes() for name in names]
     codes, written = pretrain_forked(1, output=output, check=False)

@@ -19,7 +19,7 @@ LAYOUTS = {
         ["parallel.tensor_model_parallel_size=2", "parallel.sequence_parallel=true"],
     ),
     "PP2": (2, ["parallel.pipeline_model_parallel_size=2"]),
-    "DP2 with overlap": (2, OVERLAP),
+    "DP2 with overlap of several buckets": (2, [*OVERLAP, "parallel.ddp_bucket_size=10000"]),
     "PP2 x DP2, interleaved, with overlap": (
         4,
         [
@@ -76,11 +76,15 @@ def test_training_lowers_the_loss(alone):
     assert losses[-1] < losses[0]
 
 
+BF16_GRADIENTS = [
+    "optimizer.grad_reduce_in_bf16=true",
+    "optimizer.ddp_reduce_scatter_with_fp32_accumulation=true",
+]
+
+
 @pytest.mark.multiprocess
-def test_bf16_stays_near_fp32(pretrain_forked, alone):
-    for expected, actual in zip(
-        log(alone, "train"),
-        log(pretrain_forked(1, "training.precision=bf16"), "train"),
-        strict=True,
-    ):
+@pytest.mark.parametrize(("processes", "overrides"), [(1, []), (2, BF16_GRADIENTS)])
+def test_bf16_stays_near_fp32(pretrain_forked, alone, processes, overrides):
+    output = pretrain_forked(processes, "training.precision=bf16", *overrides)
+    for expected, actual in zip(log(alone, "train"), log(output, "train"), strict=True):
         assert actual["loss"] == pytest.approx(expected["loss"], rel=0.01)

@@ -81,6 +81,29 @@ def test_the_table(call):
     assert "68.98B parameters" in text and "DOES NOT FIT into 79.6 GiB" in text
     assert "Fastest layouts that fit" in text
     assert "A checkpoint has 899.4 GiB" in text
+    assert "days and " in text and "GPU-hours to the last step; goodput " in text
+    assert "A save stops training for " in text
+
+
+def test_a_run_that_cannot_end(call):
+    words = ["--gpus", "64", "--mtbf-hours", "0.001"]
+    assert "the run never ends: failures come before the next checkpoint" in call(*words)
+    cost = json.loads(call(*words, "--json"))["recipe"]["cost"]
+    assert (cost["days"], cost["gpu_hours"], cost["mtbf_hours"]) == (None, None, 0.001)
+
+
+def test_the_throughput_of_long_sequences_is_a_range(call, tmp_path):
+    architecture = json.loads(ARCHITECTURE.read_text()) | {"max_position_embeddings": 65536}
+    (tmp_path / "long.json").write_text(json.dumps(architecture))
+    words = [
+        *("--gpus", "256", "data.seq_length=65536", f"model.architecture={tmp_path / 'long.json'}"),
+        *("parallel.context_parallel_size=8", "parallel.pipeline_model_parallel_size=8"),
+    ]
+    assert "Beyond 8,192 tokens in a sequence expect" in call(*words)
+    one = json.loads(call(*words, "--json"))["recipe"]
+    assert 0 < one["lower_tokens_per_second_per_gpu"] < one["tokens_per_second_per_gpu"]
+    short = json.loads(call("--gpus", "64", "--json"))["recipe"]
+    assert short["lower_tokens_per_second_per_gpu"] is None
 
 
 def test_an_impossible_layout_says_why(call):

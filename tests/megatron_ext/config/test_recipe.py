@@ -128,6 +128,11 @@ def test_possible_layouts(recipe, processes, overrides, expected):
         ),
         (
             3,
+            ["parallel.tensor_model_parallel_size=3", "parallel.use_sharp=true"],
+            "parallel.use_sharp needs data parallelism",
+        ),
+        (
+            3,
             ["parallel.pipeline_model_parallel_size=2"],
             (
                 "the number of processes (3) must be a multiple of tensor x pipeline x context"
@@ -370,6 +375,25 @@ LEAN_FP8 = (
             ),
             "parallel.tp_comm_overlap needs training.precision: bf16",
         ),
+        ("parallel.tp_comm_overlap_cfg=f.yaml", "needs parallel.tp_comm_overlap: true"),
+        ("parallel.ddp_bucket_size=9", "ddp_bucket_size needs parallel.overlap_grad_reduce: true"),
+        (
+            "optimizer.grad_reduce_in_bf16=true training.precision=fp32",
+            "optimizer.grad_reduce_in_bf16 needs training.precision: bf16",
+        ),
+        (
+            "optimizer.grad_reduce_in_bf16=true optimizer.use_precision_aware_optimizer=true",
+            "set optimizer.main_grads_dtype: bf16 instead",
+        ),
+        (
+            "optimizer.ddp_param_name_patterns_for_fp32_local_accumulation=[all]",
+            "needs optimizer.grad_reduce_in_bf16: true; without it all gradients are accumulated"
+            " in fp32",
+        ),
+        (
+            "optimizer.ddp_reduce_scatter_with_fp32_accumulation=true",
+            "needs bf16 gradients (optimizer.grad_reduce_in_bf16, or",
+        ),
         ("training.fp8_param_gather=true", "training.fp8_param_gather needs training.fp8_format"),
         ("training.fp8_format=hybrid training.precision=fp32", "needs training.precision: bf16"),
         (
@@ -459,7 +483,7 @@ def test_wrong_values_are_named(recipe, override, message):
 
 def refused_combinations():
     """The overrides in the table of the documentation, one list for each row."""
-    text = (ROOT / "docs/pretraining.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/pretraining/layouts.md").read_text(encoding="utf-8")
     _, _, table = text.partition("| refused together | reason |\n|---|---|\n")
     rows = table.partition("\n\n")[0].splitlines()
     return [row.split("`")[1].split(" ") for row in rows]

@@ -48,6 +48,7 @@ def test_buffers_of_the_overlap(tmp_path, monkeypatch, overrides, modes):
     base.initialize_ub = options.update
     monkeypatch.setitem(sys.modules, "transformer_engine.pytorch.module.base", base)
     (tmp_path / "r.yaml").write_text(TEXT)
+    (tmp_path / "o.yaml").write_text("proj_fprop: {num_sm: 24}")
     run = load(Recipe, tmp_path / "r.yaml", [*OVERLAP, *overrides])
     platform = platforms.Platform(
         device=torch.device("cuda", 0), backend="nccl", transformer_engine=True
@@ -58,8 +59,12 @@ def test_buffers_of_the_overlap(tmp_path, monkeypatch, overrides, modes):
     assert options == {
         "shape": [tokens, SHAPE.hidden_size],
         "tp_size": 3,
+        "ub_cfgs": None,
         "bootstrap_backend": "nccl",
     }
+    run.parallel.tp_comm_overlap_cfg = str(tmp_path / "o.yaml")
+    platform.start_tp_overlap(run, SHAPE.hidden_size)
+    assert options["ub_cfgs"] == {"proj_fprop": {"num_sm": 24}}
 
 
 def test_an_installation_that_does_not_load_is_refused(tmp_path, monkeypatch):

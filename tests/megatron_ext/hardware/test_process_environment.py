@@ -133,7 +133,7 @@ def test_processes_on_this_machine(environment, processes):
 
 
 def test_the_docs_name_every_variable(recipe):
-    text = (ROOT / "docs/pretraining.md").read_text()
+    text = (ROOT / "docs/pretraining/platforms.md").read_text()
     run = recipe(*TENSOR, *OVERLAP, "training.deterministic_mode=true")
     for name, value in layout_environment(run, 8, 96).items():
         assert f"`{name}`" in text

@@ -14,6 +14,12 @@ from megatron_ext.model.build import build_model
 from tests.conftest import import_model
 from tests.megatron_ext.config.test_recipe import SHAPE
 
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 CONFIGS = {
     "tied, grouped heads": {},
     "untied, rotary base": {"tie_word_embeddings": False, "rope_theta": 500000.0},
@@ -29,6 +35,14 @@ CONFIGS = {
             "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192,
         },
+    },
+    # 100 tokens: also positions after the original ones
+    "yarn": {"rope_parameters": YARN},
+    "yarn, attention factor from mscale, own range": {
+        "head_dim": 32,
+        "rope_parameters": YARN
+        | {"beta_fast": 8.0, "beta_slow": 2.0, "mscale": 2.0, "mscale_all_dim": 0.5}
+        | {"truncate": False},
     },
 }
 

@@ -8,8 +8,8 @@ import pytest
 
 from galen.errors import UsageError
 from galen.recipe import load
-from megatron_ext.config.monitoring_sections import Wandb
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.run_sections import Wandb
 from megatron_ext.observability import wandb_logger
 from megatron_ext.observability.metrics_logger import RunLog
 from tests.megatron_ext.config.test_recipe import TEXT

@@ -85,6 +85,7 @@ def test_planned_and_measured(run, capsys):
     assert (measured["mfu"], measured["peak_memory"]) == (0.5, 50 * 2**30)
     assert measured["checkpoint_stall"] == pytest.approx(3.0)
     assert 0.5 < measured["goodput"] < 1
+    assert measured["mtbf_hours"] is None  # no failure yet
     assert all(figure["planned"] > 0 for figure in figures.values())
     step = figures["step_seconds"]
     assert step["error"] == pytest.approx(step["planned"] / 2.0 - 1)
@@ -138,6 +139,7 @@ def test_a_run_without_steps(run):
     ("words", "message"),
     [
         (["--compare", "RUN", "--gpu", "h200"], "--gpu and --compare are incompatible"),
+        (["--compare", "RUN", "--best", "3"], "--best and --compare are incompatible"),
         (["--gpus", "8", "--mtbf-hours", "0"], "--mtbf-hours 0.0: must be above 0"),
         (["--gpus", "8", "--mtbf-hours", "nan"], "--mtbf-hours nan: must be above 0"),
     ],

@@ -2,10 +2,11 @@
 
 import pytest
 
-from benchmarks.planner_fit import MODELS
+from benchmarks.planner_fit import MODELS, groups
 from galen.recipe import load
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.planner import memory_model, model_state
+from megatron_ext.planner.gpus import GPUS
 from tests.conftest import ROOT
 
 LLAMA = MODELS["Llama 3 8B"]
@@ -55,6 +56,30 @@ def test_fp8_weights_have_two_copies(overrides, fp8_weights, bytes_each):
 )
 def test_bytes_of_the_optimizer(overrides, state, step):
     assert model_state.optimizer_bytes(run(*overrides)) == (state, step)
+
+
+def test_unfused_attention_keeps_its_scores():
+    recipe = run("training.attention_backend=unfused", "parallel.tensor_model_parallel_size=2")
+    kept = memory_model.layer_activations(LLAMA, recipe)
+    # two of 32 / 2 heads x 2 sequences x 2,048² in bf16
+    assert kept["attention scores"] == 2 * 16 * 2 * 2048**2 * 2
+    recompute = ["training.recompute_granularity=selective"]
+    recompute += ["training.recompute_modules=[core_attn]", "training.attention_backend=unfused"]
+    assert memory_model.layer_activations(LLAMA, run(*recompute))["attention scores"] == 0
+
+
+def test_published_runs_fitted_into_their_gpus():
+    beyond = {}
+    for published in [*groups()["fitted"], *groups()["held out"]]:
+        stages = memory_model.all_stages(published.architecture, published.recipe(), published.gpus)
+        memory = max(stage.total for stage in stages) + memory_model.RESERVE
+        if memory > GPUS[published.gpu].memory:
+            beyond[published.source, published.model] = memory / 2**30
+    assert beyond == {
+        ("NeMo 24.07", "Nemotron-4 340B"): pytest.approx(80.9, abs=0.1),
+        # with FSDP, which also divides weights and gradients
+        ("Bridge 25.11", "Llama 3 8B"): pytest.approx(84.6, abs=0.1),
+    }
 
 
 def test_8b_in_fp8_on_8_h100():

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
+from megatron.core.dist_checkpointing.mapping import LocalNonpersistentObject, ShardedTensor
 
 from galen import random_states
 from galen.errors import DataError
@@ -157,3 +158,17 @@ def test_a_state_of_another_version_is_refused(tmp_path):
     del saved["progress"]["renamed"]
     (folder / training_state.STATE).write_text(json.dumps(saved))
     assert training_state._saved(folder) == saved
+
+
+def test_padding_ends_with_its_bucket():
+    """The core's extends to the end of a process's shard, and its save fails."""
+    tensor = ShardedTensor(
+        "bucket.param", torch.ones(12), torch.float32, (12,), (20,), (14,), None, (0, 0, 0)
+    )
+    part = {"param": tensor, "padding": LocalNonpersistentObject(True)}
+    weight = {"param": tensor, "padding": LocalNonpersistentObject(False)}
+    state = {"param_state": {0: {"float": [[part, weight]]}, "per_bucket_numel": None}}
+    training_state._clear_padding(state)
+    assert part["param"].data.tolist() == [0.0] * 6
+    assert part["param"].local_shape == (6,)
+    assert weight["param"] is tensor
