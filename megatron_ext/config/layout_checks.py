@@ -31,6 +31,12 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
     _check_stages(parallel, architecture.num_layers)
     _check_recompute(recipe, architecture.num_layers)
     _check_bf16_layers(recipe, architecture.num_layers)
+    offloaded = recipe.training.cpu_offloading_num_layers
+    if offloaded >= architecture.num_layers:
+        raise UsageError(
+            f"training.cpu_offloading_num_layers = {offloaded} must be less than the"
+            f" {architecture.num_layers} layers of the model"
+        )
     _check_fp8_dimensions(recipe, architecture)
     model = tensor * pipeline * context
     if world_size % model:

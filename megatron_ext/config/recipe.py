@@ -24,6 +24,7 @@ from megatron_ext.config.checks import (
     check_schedule,
     chunks_per_document,
 )
+from megatron_ext.config.offload_checks import check_offloading
 from megatron_ext.config.run_sections import Profile, Resilience, Wandb
 from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
 
@@ -59,6 +60,7 @@ class Recipe:
         check_attention(self.training, self.parallel)
         check_determinism(self.training, self.parallel)
         check_precision(self.training, self.optimizer)
+        check_offloading(self.training, self.parallel)
         check_batches(self.training)
         check_intervals(self.training)
         check_profile(self.profile, self.training)

@@ -186,6 +186,10 @@ class Platform:
             f"training.attention_backend: {training.attention_backend}": (
                 training.attention_backend not in ("auto", "local")
             ),
+            "training.cpu_offloading_num_layers": training.cpu_offloading_num_layers > 0,
+            "training.fine_grained_activation_offloading": (
+                training.fine_grained_activation_offloading
+            ),
             "optimizer.use_precision_aware_optimizer": run.optimizer.use_precision_aware_optimizer,
         }
         return [f"{key} needs Transformer Engine" for key, is_set in settings.items() if is_set]

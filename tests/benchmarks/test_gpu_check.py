@@ -193,6 +193,8 @@ def test_results_of_another_environment_are_not_mixed(gpu_check, tmp_path, monke
         main("two")
     with pytest.raises(UsageError, match="unknown stage 'speed'; they are environment, "):
         main("two", "--stages", "speed")
+    with pytest.raises(UsageError, match="outside of --work"):
+        main("two", "--work", str(tmp_path))
 
 
 @pytest.mark.slow
