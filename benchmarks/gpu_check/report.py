@@ -92,7 +92,7 @@ def _throughput_lines(result: dict[str, Any]) -> list[str]:
     lines += [f"published: {line}" for line in result.get("published", [])]
     for operation in result.get("slowest", [])[:10]:
         lines.append(
-            f"{operation['share']:6.1%} {operation['milliseconds']:9.1f} ms"
+            f"{operation['fraction']:6.1%} {operation['milliseconds']:9.1f} ms"
             f" {operation['calls']:6} x {operation['operation'][:90]}"
         )
     return lines
