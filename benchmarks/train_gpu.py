@@ -126,8 +126,10 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
         "published": published(arguments.model, arguments.precision),
         "versions": manifest.versions(),
     }
-    if arguments.profile:
-        result["slowest"] = profile(run)
+    if arguments.profile or run.recipe.profile:
+        with tempfile.TemporaryDirectory() as folder:
+            output = arguments.output and arguments.output.with_suffix(".profile")
+            result["slowest"] = profile(run, output or Path(folder))
     if torch.distributed.get_rank() == 0:
         print(json.dumps(result, indent=1))
         if arguments.output:
@@ -213,26 +215,29 @@ def write_recipe(folder: Path, model: str) -> Path:
     return path
 
 
-def profile(run: Any) -> list[dict[str, Any]]:
-    """Return the operations that take most of a step's time, the device's where there is one."""
+def profile(run: Any, folder: Path) -> list[dict[str, Any]]:
+    """Profile a step by the mechanism and the `profile` keys of `megatron_ext.pretrain`.
+
+    Args:
+        run: a SyntheticRun.
+        folder: of the trace and the table.
+
+    Returns the operations that take most of the time.
+    """
     import torch
 
-    with torch.profiler.profile() as profiler:
-        run.step()
-    averages = profiler.key_averages()
-    device = any(entry.self_device_time_total for entry in averages)
-    name = "self_device_time_total" if device else "self_cpu_time_total"
-    total = sum(getattr(entry, name) for entry in averages)
-    slowest = sorted(averages, key=lambda entry: -getattr(entry, name))[:20]
-    return [
-        {
-            "operation": entry.key,
-            "calls": entry.count,
-            "milliseconds": getattr(entry, name) / 1000,
-            "share": getattr(entry, name) / total,
-        }
-        for entry in slowest
-    ]
+    from megatron_ext.config.run_sections import Profile
+    from megatron_ext.observability.step_profiler import StepProfiler
+
+    options = run.recipe.profile or Profile(steps=(2, 2))
+    with StepProfiler(
+        options, folder, torch.distributed.get_rank(), run.train_step.timers
+    ) as profiler:
+        for step in range(1, options.steps[1] + 1):
+            profiler.before_step(step)
+            run.step()
+            profiler.after_step()
+    return profiler.slowest
 
 
 def _parser() -> cli.ArgumentParser:
@@ -258,7 +263,10 @@ def _parser() -> cli.ArgumentParser:
     )
     parser.add_argument("--steps", type=int, default=20, help="timed steps (default 20)")
     parser.add_argument(
-        "--profile", action="store_true", help="also list the slowest operations of a step"
+        "--profile",
+        action="store_true",
+        help="also profile a step (profile.* chooses others): list the slowest operations; write"
+        " the trace beside --output",
     )
     parser.add_argument("--output", type=Path, help="also write the result to this file")
     parser.add_argument(

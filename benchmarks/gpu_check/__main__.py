@@ -54,10 +54,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     arguments = _parser().parse_args(argv)
     stages = _stages(arguments.stages)
-    if arguments.minutes <= 0 or arguments.jobs < 1:
+    if not arguments.minutes > 0 or arguments.jobs < 1:
         raise UsageError("--minutes must be above 0, and --jobs at least 1")
     output = (arguments.output or _OUTPUTS[arguments.platform]).absolute()
     work = arguments.work.absolute()
+    if output == work or work in output.parents:
+        raise UsageError(f"--output must be outside of --work ({work}), which is removed")
     output.mkdir(parents=True, exist_ok=True)
     _claim(work)
     variables = {}
@@ -69,10 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     session = Session(output, work, arguments.minutes, arguments.jobs, variables)
     signal.signal(signal.SIGTERM, _interrupt)
     with lock.hold(output / "report.json"), lock.hold(work / "logs"):
-        if not arguments.again:
-            session.load()
+        session.load()
         session.on_record = lambda: report.write(session, stages)
-        _run(session, stages, arguments.platform)
+        _run(session, stages, arguments.platform, arguments.again)
         print(report.write(session, stages))
     complete = not report.count(session.records, "failed", "timeout", "skipped")
     if complete and not arguments.keep_work:
@@ -92,7 +93,7 @@ def _claim(work: Path) -> None:
     (work / _MARK).touch()
 
 
-def _run(session: Session, stages: list[str], platform: str) -> None:
+def _run(session: Session, stages: list[str], platform: str, again: bool) -> None:
     """Run the environment's check, then those of the stages.
 
     Raises:
@@ -107,7 +108,10 @@ def _run(session: Session, stages: list[str], platform: str) -> None:
         raise UsageError("\n".join(record["log"]).removeprefix("error: "))
     facts = record["result"]
     changes = [fact for fact in _SAME if earlier and earlier["result"].get(fact) != facts[fact]]
-    if earlier and changes:
+    if earlier and changes and again:
+        session.clear()
+        session.save(environment, record)
+    elif earlier and changes:
         _restore(session, environment, earlier)
         before = {fact: earlier["result"].get(fact) for fact in changes}
         now = {fact: facts[fact] for fact in changes}
@@ -125,7 +129,7 @@ def _run(session: Session, stages: list[str], platform: str) -> None:
         fp8="" if "fp8_tensorwise" in unsupported else "tensorwise",
         transformer_engine="transformer_engine" not in unsupported,
     )
-    session.run(_selected(checks.all_checks(scale), stages))
+    session.run(_selected(checks.all_checks(scale), stages, set(unsupported)), again)
 
 
 def _restore(session: Session, environment: Check, earlier: dict[str, Any] | None) -> None:
@@ -135,11 +139,11 @@ def _restore(session: Session, environment: Check, earlier: dict[str, Any] | Non
         session.save(environment, earlier)
 
 
-def _selected(available: list[Check], stages: list[str]) -> list[Check]:
+def _selected(available: list[Check], stages: list[str], unsupported: set[str]) -> list[Check]:
     """Return the checks of the stages and those of other stages that they need."""
     by_id = {check.id: check for check in available}
     ids = {check.id for check in available if check.stage in stages}
-    added = set(ids)
+    added = {id for id in ids if not unsupported & set(by_id[id].requires)}
     while added:
         added = {need for id in added for need in by_id[id].needs} - ids
         ids |= added

@@ -20,6 +20,7 @@ STAGES = {
     ),
 }
 """Stages in their order: the cheap ones, and those most likely to fail, come first."""
+_CPU_SECONDS = 10
 WORK = "{work}"
 RESULT = "{result}"
 """In a command: the check's working folder, and the file for its figures."""
@@ -68,12 +69,15 @@ class Scale:
 
 def all_checks(scale: Scale) -> list[Check]:
     """Return the checks of all stages but the environment, in their order."""
-    return [
+    checks = [
         *_loss_curves(scale),
         *_end_to_end(scale),
         *_parallel(scale),
         *_throughput(scale),
     ]
+    if scale.cpu:  # the models are tiny
+        checks = [dataclasses.replace(check, seconds=_CPU_SECONDS) for check in checks]
+    return checks
 
 
 def environment(platform: str) -> Check:

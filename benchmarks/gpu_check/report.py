@@ -53,7 +53,7 @@ def _table(session: "Session", stages: list[str]) -> str:
         for name, record in of_stage(records, stage).items():
             seconds = f"{record['seconds']:.0f}" if "seconds" in record else ""
             shown = [f"{stage}/{name}".ljust(width), record["status"].ljust(11), f"{seconds:>5}"]
-            first, *others = _result_lines(stage, record)
+            first, *others = _result_lines(record)
             lines.append("  ".join([*shown, first]).rstrip())
             lines += [" " * (width + 22) + other for other in others]
         if stage not in stages and not of_stage(records, stage):
@@ -65,12 +65,12 @@ def _table(session: "Session", stages: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _result_lines(stage: str, record: dict[str, Any]) -> list[str]:
+def _result_lines(record: dict[str, Any]) -> list[str]:
     """Return what a check found, then what to compare it with."""
     if record["status"] != "passed":
-        return [line[:300] for line in record["reason"].splitlines()] or [""]
+        return [line[:300] for line in record.get("reason", "").splitlines()] or [""]
     result = record["result"]
-    if stage == "throughput":
+    if "tokens_per_second_per_gpu" in result:
         return _throughput_lines(result)
     return [str(result.get("summary", ""))]
 
@@ -92,7 +92,7 @@ def _throughput_lines(result: dict[str, Any]) -> list[str]:
     lines += [f"published: {line}" for line in result.get("published", [])]
     for operation in result.get("slowest", [])[:10]:
         lines.append(
-            f"{operation['share']:6.1%} {operation['milliseconds']:9.1f} ms"
+            f"{operation['fraction']:6.1%} {operation['milliseconds']:9.1f} ms"
             f" {operation['calls']:6} x {operation['operation'][:90]}"
         )
     return lines

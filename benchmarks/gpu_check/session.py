@@ -77,18 +77,30 @@ class Session:
                 continue
             try:
                 checks = json_file.read_object(path)["checks"]
-            except (DataError, KeyError) as error:
-                logger.warning(f"{path} is damaged and will be replaced: {error}")
+                valid = all({"status", "result"} <= record.keys() for record in checks.values())
+            except (DataError, KeyError, AttributeError):
+                valid = False
+            if not valid:
+                logger.warning(f"{path} is damaged: its checks run again")
                 continue
-            for name, record in checks.items():
-                self.records[f"{stage}/{name}"] = record
+            self.records |= {f"{stage}/{name}": record for name, record in checks.items()}
 
-    def run(self, checks: Sequence[Check]) -> None:
-        """Run checks as soon as those that they need have passed; reuse earlier passed ones.
+    def clear(self) -> None:
+        """Remove all records, also from the disk."""
+        self.records.clear()
+        for stage in STAGES:
+            (self.output / f"{stage}.json").unlink(missing_ok=True)
+
+    def run(self, checks: Sequence[Check], again: bool = False) -> None:
+        """Run checks as soon as those that they need have passed.
 
         On an interrupt, running checks are killed and recorded.
+
+        Args:
+            checks: in their order.
+            again: also run what has passed before.
         """
-        ids = self._ids_to_run(checks)
+        ids = {check.id for check in checks} if again else self._ids_to_run(checks)
         self._order |= {check.id: len(self._order) + n for n, check in enumerate(checks)}
         pending = [check for check in checks if check.id in ids]
         for check in checks:
@@ -137,9 +149,12 @@ class Session:
         """Start or skip pending checks, in their order, as far as there are free slots."""
         unfinished = {check.id for check in pending} | {run.check.id for run in self._running}
         for check in list(pending):
-            if unfinished & set(check.needs):
+            decision = self._unsupported(check)
+            if decision is None and unfinished & set(check.needs):
                 continue
-            if (decision := self._refusal(check)) is not None:
+            if decision is None:
+                decision = self._refusal(check)
+            if decision is not None:
                 pending.remove(check)
                 unfinished.discard(check.id)
                 self._skip(check, *decision)
@@ -150,12 +165,16 @@ class Session:
             pending.remove(check)
             self._start(check)
 
-    def _refusal(self, check: Check) -> tuple[str, str] | None:
-        """Return the status and reason of a check that cannot run, or None."""
+    def _unsupported(self, check: Check) -> tuple[str, str] | None:
+        """Return the status and reason of a check that this environment does not support."""
         unsupported = self.facts.get("unsupported", {})
         for feature in check.requires:
             if feature in unsupported:
                 return "unsupported", unsupported[feature]
+        return None
+
+    def _refusal(self, check: Check) -> tuple[str, str] | None:
+        """Return the status and reason of a check that cannot run now, or None."""
         for need in check.needs:
             status = self.records[need]["status"]
             if status != "passed":
@@ -226,7 +245,8 @@ class Session:
 
     def _skip(self, check: Check, status: str, reason: str) -> None:
         self.save(check, {"status": status, "reason": reason, "result": {}})
-        logger.warning(f"{check.id}: {status}: {reason}")
+        level = logging.INFO if status == "unsupported" else logging.WARNING
+        logger.log(level, f"{check.id}: {status}: {reason}")
 
     def save(self, check: Check, record: dict[str, Any]) -> None:
         """Set the record of a check, in memory and on disk."""
@@ -261,4 +281,9 @@ def _tail(path: Path, lines: int) -> list[str]:
 
 def _read_result(path: Path) -> dict[str, Any]:
     """Return the figures that a check wrote, also one that failed after them."""
-    return json_file.read_object(path) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        return json_file.read_object(path)
+    except DataError as error:
+        return {"summary": f"the result cannot be read: {error}"}

@@ -23,9 +23,8 @@ _ROTARY_PASSES = 4
 """Of queries and keys in rotary positions: 2 forward, 2 backward."""
 _SCORE_PASSES = 10
 """Of scores or probabilities in unfused attention: 4 forward, 6 backward."""
-_FP8_CAST_BYTES = 8
-"""For a number cast to FP8: read for its maximum, read again, written in two layouts, and the
-reads of scales and the like counted as 2."""
+_FP8_CAST_BYTES = 6
+"""For a number cast to FP8: read for the maximum and for the cast, written by rows and columns."""
 _OPTIMIZER_BYTES = 30
 """For a weight and step: read and write weight, two averages, gradient in float32, write bf16."""
 _MEMORY_BANDWIDTH = 0.8
@@ -40,13 +39,13 @@ class Efficiencies:
 
     gemm_bf16: float = 0.60
     """Matrix products, of the bf16 peak."""
-    gemm_fp8: float = 0.53
+    gemm_fp8: float = 0.52
     """Matrix products, of the FP8 peak."""
-    attention: float = 0.55
+    attention: float = 0.52
     """Fused causal attention forward and backward, of the bf16 peak."""
     overlap_fraction: float = 0.81
     """Fraction hidden of communication that the layout overlaps with computation."""
-    layer_overhead: float = 380e-6
+    layer_overhead: float = 390e-6
     """Seconds of a layer, forward and backward, that do not depend on its size."""
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from galen.errors import UsageError
 from tests.conftest import ROOT, run
 
 
@@ -151,6 +152,49 @@ def test_a_broken_off_check_continues(run_checks, monkeypatch, tmp_path):
     records = run_checks(first, quick, ("third", "", third))
     assert [records[name]["status"] for name in records] == ["passed", "passed", "passed"]
     assert ((work / "first").read_text(), (work / "second").read_text()) == ("\n", "\n")
+
+
+def test_results_of_another_environment_are_not_mixed(gpu_check, tmp_path, monkeypatch):
+    from gpu_check import __main__ as command
+
+    checks = gpu_check[0]
+
+    def main(device, *options):
+        facts = {"platform": "cuda", "device": device, "gpus": 1, "versions": {}}
+        facts |= {"problems": [], "unsupported": {}}
+        code = f"import sys; open(sys.argv[1], 'w').write({json.dumps(facts)!r})"
+        check = checks.Check(
+            stage="environment",
+            name="environment",
+            command=("-c", code, checks.RESULT),
+            seconds=1,
+            limit=60,
+        )
+        monkeypatch.setattr(checks, "environment", lambda platform: check)
+        folders = ["--output", str(tmp_path / "output"), "--work", str(tmp_path / "work")]
+        command.main([*folders, "--stages", "environment", *options])
+
+    main("one")
+    kept = {"a": {"status": "passed", "result": {"summary": "fast"}}}
+    (tmp_path / "output/throughput.json").write_text(json.dumps({"checks": kept}))
+    (tmp_path / "output/loss_curves.json").write_text("damaged")
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"another environment.*one.*two.*--again"):
+            main("two")
+    main("one")
+    main("one", "--again")
+    assert (tmp_path / "output/throughput.json").exists()
+    main("two", "--again")
+    assert not (tmp_path / "output/throughput.json").exists()
+
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/own_file").touch()
+    with pytest.raises(UsageError, match="not been made by this check"):
+        main("two")
+    with pytest.raises(UsageError, match="unknown stage 'speed'; they are environment, "):
+        main("two", "--stages", "speed")
+    with pytest.raises(UsageError, match="outside of --work"):
+        main("two", "--work", str(tmp_path))
 
 
 @pytest.mark.slow
