@@ -126,15 +126,23 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
         "published": published(arguments.model, arguments.precision),
         "versions": manifest.versions(),
     }
+    _write(result, arguments.output)  # a profile of a large model may not fit
     if arguments.profile or run.recipe.profile:
         with tempfile.TemporaryDirectory() as folder:
             output = arguments.output and arguments.output.with_suffix(".profile")
             result["slowest"] = profile(run, output or Path(folder))
+        _write(result, arguments.output)
     if torch.distributed.get_rank() == 0:
         print(json.dumps(result, indent=1))
-        if arguments.output:
-            write_text(arguments.output, json.dumps(result, indent=1) + "\n")
     run.platform.leave_distributed()
+
+
+def _write(result: dict[str, Any], path: Path | None) -> None:
+    """Write the result so far, on rank 0."""
+    import torch
+
+    if path is not None and torch.distributed.get_rank() == 0:
+        write_text(path, json.dumps(result, indent=1) + "\n")
 
 
 def planned(
