@@ -71,6 +71,11 @@ def check(parallel: Parallel) -> None:
             f"{_KEY} has {len(chunks)} model chunks for {stages} stages; set"
             f" parallel.virtual_pipeline_model_parallel_size to {fitting}"
         )
+    if "" in chunks:  # nothing to load or to update
+        raise ValueError(
+            f"{_KEY}: model chunk {chunks.index('')} (the first is 0) is empty; give each a layer"
+            " (t), the embedding (E) or the loss (L)"
+        )
     _check_ends("".join(chunks), chunks)
 
 
