@@ -166,14 +166,21 @@ def import_legacy(legacy: str | Path, output: str | Path, **options: Any) -> Che
 
 
 def plan(
-    recipe: str | Path, gpus: int, gpu: str = "h100-80gb", overrides: Overrides | None = None
+    recipe: str | Path,
+    gpus: int | None = None,
+    gpu: str | None = None,
+    overrides: Overrides | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Estimate memory and throughput of a run; return what `galen plan --json` prints.
 
     Sizes are in bytes, times in seconds. A layout that does not fit is an answer, not an error.
+    With `compare`, a run folder, `gpus` and `gpu` are the run's.
     """
     arguments = recipe_words(recipe, overrides)
-    options = {"gpus": gpus, "gpu": gpu, "json": True}
+    sizes = {"gpus": gpus, "gpu": gpu}
+    options |= {name: value for name, value in sizes.items() if value is not None}
+    options["json"] = True
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         run_command("plan", arguments, options, codes=(0, *_PLAN_CODES))

@@ -18,7 +18,12 @@ def check(run: Recipe) -> None:
     """
     patterns = run.optimizer.ddp_param_name_patterns_for_fp32_local_accumulation
     settings = {
-        "optimizer.ddp_param_name_patterns_for_fp32_local_accumulation": ("0.19", bool(patterns))
+        "optimizer.ddp_param_name_patterns_for_fp32_local_accumulation": ("0.19", bool(patterns)),
+        # before, a validation left its state to the next step
+        "training.fine_grained_activation_offloading": (
+            "0.19",
+            run.training.fine_grained_activation_offloading,
+        ),
     }
     installed = importlib.metadata.version(_PACKAGE)
     for key, (needed, is_set) in settings.items():

@@ -20,10 +20,12 @@ from megatron_ext.config.checks import (
     check_intervals,
     check_parallel,
     check_precision,
+    check_profile,
     check_schedule,
     chunks_per_document,
 )
-from megatron_ext.config.run_sections import Resilience, Wandb
+from megatron_ext.config.offload_checks import check_offloading
+from megatron_ext.config.run_sections import Profile, Resilience, Wandb
 from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
 
 
@@ -45,6 +47,8 @@ class Recipe:
     """Parallelism."""
     resilience: Resilience = dataclasses.field(default_factory=Resilience)
     """Preemption, hangs, stragglers, failed steps."""
+    profile: ResumeMayChange[Profile | None] = None
+    """Profile of some steps; null for none."""
     wandb: ResumeMayChange[Wandb | None] = None
     """Logging to Weights & Biases; null disables it."""
 
@@ -56,8 +60,10 @@ class Recipe:
         check_attention(self.training, self.parallel)
         check_determinism(self.training, self.parallel)
         check_precision(self.training, self.optimizer)
+        check_offloading(self.training, self.parallel)
         check_batches(self.training)
         check_intervals(self.training)
+        check_profile(self.profile, self.training)
         check_schedule(self.optimizer, self.training)
 
     @property

@@ -13,6 +13,7 @@ from megatron_ext.config.rope import Rope
 
 DType = Literal["fp32", "bf16", "fp16", "fp8"]
 AttentionBackend = Literal["flash", "fused", "unfused", "local", "auto"]
+OffloadModule = Literal["core_attn", "attn_proj", "qkv_linear"]
 CommunicationType = Literal["p2p", "all_gather", "a2a", "a2a+p2p"]
 
 
@@ -264,6 +265,15 @@ class Training:
 
     The size of a group must divide the number of layers of a stage.
     """
+    cpu_offloading_num_layers: ResumeMayChange[int] = Field(default=0, ge=0)
+    """Layers whose activations wait in host memory for the backward pass (Transformer Engine)."""
+    fine_grained_activation_offloading: ResumeMayChange[bool] = False
+    """Offload the inputs of offload_modules instead, in all layers and also in a pipeline.
+
+    Needs Transformer Engine and megatron-core 0.19.
+    """
+    offload_modules: ResumeMayChange[list[OffloadModule] | None] = None
+    """Modules of fine_grained_activation_offloading; attn_proj only together with core_attn."""
     seed: int = 1234
     """Of the order of the data and all random numbers."""
     eval_interval: ResumeMayChange[int] = Field(default=100, ge=1)

@@ -91,7 +91,8 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
         # Without these two an interleaved pipeline of two stages mixes up what it receives, and its
         # gradients are silently wrong.
         options |= {"overlap_p2p_comm": True, "batch_p2p_comm": False}
-    return options | _recompute_options(training) | _fp8_options(training)
+    options |= _recompute_options(training) | _offload_options(training)
+    return options | _fp8_options(training)
 
 
 def _recompute_options(training: Training) -> dict[str, Any]:
@@ -102,6 +103,20 @@ def _recompute_options(training: Training) -> dict[str, Any]:
         }
     if training.recompute_granularity == "selective":
         return {"recompute_modules": training.recompute_modules}
+    return {}
+
+
+def _offload_options(training: Training) -> dict[str, Any]:
+    if training.fine_grained_activation_offloading:
+        return {
+            "fine_grained_activation_offloading": True,
+            "offload_modules": training.offload_modules,
+        }
+    if training.cpu_offloading_num_layers:
+        return {
+            "cpu_offloading": True,
+            "cpu_offloading_num_layers": training.cpu_offloading_num_layers,
+        }
     return {}
 
 

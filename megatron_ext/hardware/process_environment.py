@@ -65,6 +65,9 @@ def layout_environment(run: Recipe, local_world_size: int, cpus: int) -> dict[st
         # torchrun's value, unless the optimizer's step runs on the CPU
         "OMP_NUM_THREADS": "1",
     }
+    if run.training.fine_grained_activation_offloading:
+        # the interface that Megatron Core's offload calls, in Transformer Engine 2.10 and later
+        variables["NVTE_CPU_OFFLOAD_V1"] = "1"
     if run.optimizer.optimizer_cpu_offload:
         variables["OMP_NUM_THREADS"] = str(max(1, cpus // local_world_size))
     if parallel.overlap_grad_reduce or parallel.overlap_param_gather:

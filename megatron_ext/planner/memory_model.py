@@ -163,7 +163,8 @@ def layers_in_flight(recipe: Recipe, layers: list[int], stage: int, batches: int
     stages = recipe.parallel.pipeline_model_parallel_size
     chunks = recipe.parallel.virtual_pipeline_model_parallel_size or 1
     if chunks == 1:
-        return min(stages - stage, batches) * layers[stage]
+        offloaded = recipe.training.cpu_offloading_num_layers  # 0 in a pipeline
+        return min(stages - stage, batches) * (layers[stage] - offloaded)
     in_flight = min(2 * (stages - stage - 1) + (chunks - 1) * stages + 1, batches * chunks)
     return in_flight * layers[stage] / chunks
 

@@ -109,6 +109,21 @@ def recipe(tmp_path):
             {"recompute_granularity": "selective", "recompute_modules": ["core_attn", "mlp"]},
         ),
         (
+            ["training.cpu_offloading_num_layers=5"],
+            {"cpu_offloading": True, "cpu_offloading_num_layers": 5},
+        ),
+        (
+            [
+                "training.fine_grained_activation_offloading=true",
+                "training.offload_modules=[core_attn,attn_proj]",
+            ],
+            {
+                "fine_grained_activation_offloading": True,
+                "offload_modules": ["core_attn", "attn_proj"],
+                "cpu_offloading": False,
+            },
+        ),
+        (
             ["parallel.context_parallel_size=4", "training.cross_entropy_loss_fusion=true"],
             {"context_parallel_size": 4, "cross_entropy_loss_fusion": True, "cp_comm_type": None},
         ),
@@ -202,6 +217,14 @@ def test_communicators(recipe, monkeypatch):
     [
         ("parallel.use_sharp=true", "parallel.use_sharp needs a GPU"),
         (
+            "training.cpu_offloading_num_layers=2",
+            "training.cpu_offloading_num_layers needs Transformer Engine",
+        ),
+        (
+            "training.fine_grained_activation_offloading=true training.offload_modules=[core_attn]",
+            "training.fine_grained_activation_offloading needs Transformer Engine",
+        ),
+        (
             "parallel.nccl_communicator_config_path=n.yaml",
             "parallel.nccl_communicator_config_path needs a GPU",
         ),
@@ -231,6 +254,14 @@ def test_communicators(recipe, monkeypatch):
         (
             "training.cross_entropy_loss_fusion=true",
             "training.cross_entropy_loss_fusion needs a GPU",
+        ),
+        (
+            "profile.steps=[1,2] profile.use_pytorch_profiler=false",
+            "profile.use_pytorch_profiler: false (Nsight Systems) needs a GPU",
+        ),
+        (
+            "profile.steps=[1,2] profile.record_memory_history=true",
+            "profile.record_memory_history needs a GPU",
         ),
         (
             "training.attention_backend=flash",

@@ -100,16 +100,27 @@ def test_a_missing_file(recipe):
         option_files.check(run)
 
 
-@pytest.mark.parametrize("version", ["0.16.1", "0.19.2"])
-def test_an_option_of_a_later_core(recipe, monkeypatch, version):
-    monkeypatch.setattr("importlib.metadata.version", {"megatron-core": version}.get)
-    core_version.check(recipe())
-    run = recipe(
+LATER = {
+    "optimizer.ddp_param_name_patterns_for_fp32_local_accumulation": [
         "optimizer.grad_reduce_in_bf16=true",
         "optimizer.ddp_param_name_patterns_for_fp32_local_accumulation=[all]",
-    )
+    ],
+    "training.fine_grained_activation_offloading": [
+        "training.fine_grained_activation_offloading=true",
+        "training.offload_modules=[qkv_linear]",
+    ],
+}
+
+
+@pytest.mark.parametrize("version", ["0.16.1", "0.19.2"])
+@pytest.mark.parametrize("key", LATER)
+def test_an_option_of_a_later_core(recipe, monkeypatch, version, key):
+    monkeypatch.setattr("importlib.metadata.version", {"megatron-core": version}.get)
+    core_version.check(recipe())
+    run = recipe(*LATER[key])
     if version == "0.19.2":
         core_version.check(run)
         return
-    with pytest.raises(UsageError, match=r"needs megatron-core 0\.19 or later .* this is 0\.16\.1"):
+    message = rf"{key} needs megatron-core 0\.19 or later .* this is 0\.16\.1"
+    with pytest.raises(UsageError, match=message):
         core_version.check(run)

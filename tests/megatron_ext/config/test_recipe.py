@@ -127,6 +127,11 @@ def test_possible_layouts(recipe, processes, overrides, expected):
             "needs pipeline_model_parallel_size",
         ),
         (
+            1,
+            ["training.cpu_offloading_num_layers=30"],
+            "= 30 must be less than the 30 layers of the model",
+        ),
+        (
             3,
             ["parallel.tensor_model_parallel_size=3", "parallel.use_sharp=true"],
             "parallel.use_sharp needs data parallelism",
@@ -310,6 +315,7 @@ def test_a_window_that_no_sequence_exceeds_is_left_out():
     assert SHAPE.without_idle_window(4096) == SHAPE
 
 
+OFFLOAD = "training.fine_grained_activation_offloading=true training.offload_modules"
 LEAN_FP8 = (
     "optimizer.use_precision_aware_optimizer=true training.fp8_format=hybrid"
     " training.fp8_recipe=tensorwise training.fp8_param_gather=true"
@@ -393,6 +399,35 @@ LEAN_FP8 = (
         (
             "optimizer.ddp_reduce_scatter_with_fp32_accumulation=true",
             "needs bf16 gradients (optimizer.grad_reduce_in_bf16, or",
+        ),
+        (
+            "training.cpu_offloading_num_layers=2 parallel.pipeline_model_parallel_size=2",
+            "needs parallel.pipeline_model_parallel_size: 1; use",
+        ),
+        (
+            "training.cpu_offloading_num_layers=2 training.recompute_granularity=full",
+            "is incompatible with training.recompute_granularity",
+        ),
+        (
+            "training.cpu_offloading_num_layers=2 training.attention_backend=local",
+            "is incompatible with training.attention_backend: local",
+        ),
+        ("training.offload_modules=[qkv_linear]", "needs training.fine_grained_activation_offl"),
+        ("training.fine_grained_activation_offloading=true", "needs training.offload_modules, for"),
+        (f"{OFFLOAD}=[attn_proj]", "attn_proj needs core_attn"),
+        (f"{OFFLOAD}=[mlp_norm]", "'core_attn', 'attn_proj' or 'qkv_linear'"),
+        (
+            f"{OFFLOAD}=[core_attn] training.recompute_granularity=full",
+            "is incompatible with training.recompute_granularity: full",
+        ),
+        (
+            f"{OFFLOAD}=[core_attn] training.recompute_granularity=selective"
+            " training.recompute_modules=[core_attn]",
+            "training.offload_modules and recompute_modules both name core_attn",
+        ),
+        (
+            f"{OFFLOAD}=[core_attn] training.cpu_offloading_num_layers=2",
+            "is incompatible with training.fine_grained_activation_offloading; set it to 0",
         ),
         ("training.fp8_param_gather=true", "training.fp8_param_gather needs training.fp8_format"),
         ("training.fp8_format=hybrid training.precision=fp32", "needs training.precision: bf16"),
@@ -495,6 +530,34 @@ def test_the_documented_combinations_are_refused(recipe, overrides):
     recipe(*base, *overrides[:-1])
     with pytest.raises(UsageError):
         recipe(*base, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["profile.steps=[0,2]"], r"profile.steps = \[0, 2\] must be \[first, last\] with 1 <="),
+        (["profile.steps=[3,2]"], "first <= last"),
+        (["profile.steps=[3,11]"], r"last <= training.train_iters \(10\)"),
+        (["profile.ranks=[0]"], "profile.steps"),
+        (
+            [
+                "profile.steps=[1,2]",
+                "profile.use_pytorch_profiler=false",
+                "profile.with_stack=true",
+            ],
+            "profile.with_stack needs profile.use_pytorch_profiler: true",
+        ),
+    ],
+)
+def test_impossible_profiles_are_refused(recipe, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        recipe(*overrides)
+
+
+def test_profiled_ranks_must_exist(recipe):
+    run = recipe("profile.steps=[1,10]", "profile.ranks=[1,2]")
+    with pytest.raises(UsageError, match=r"profile.ranks names rank 2; the run has ranks 0 to 1"):
+        check_layout(run, SHAPE, 2)
 
 
 SOURCES = [

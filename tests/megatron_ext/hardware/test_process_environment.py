@@ -53,6 +53,15 @@ def gpu(monkeypatch):
         ([*TENSOR, "parallel.sequence_parallel=true", *OVERLAP], "1", "1", MARGIN),
         (["parallel.context_parallel_size=2"], "1", "1", {}),
         (OFFLOAD, "32", "12", {}),
+        (
+            [
+                "training.fine_grained_activation_offloading=true",
+                "training.offload_modules=[qkv_linear]",
+            ],
+            "32",
+            "1",
+            {"NVTE_CPU_OFFLOAD_V1": "1"},
+        ),
     ],
 )
 def test_environment_of_a_layout(recipe, overrides, queues, threads, further):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from galen import api
 from galen.errors import UsageError
 from megatron_ext import plan
 from megatron_ext.config.architecture import read_architecture
@@ -94,6 +95,13 @@ def test_planned_and_measured(run, capsys):
     planned = json.loads(capsys.readouterr().out)["recipe"]
     assert planned["step_seconds"] == step["planned"]
     assert planned["stages"][0]["total"] == figures["peak_memory"]["planned"]
+
+
+def test_from_python(run):
+    result = api.plan(run / "recipe.yaml", compare=run)
+    assert result["figures"]["step_seconds"]["measured"] == pytest.approx(2.0)
+    assert api.plan(run / "recipe.yaml", 8, mtbf_hours=10)["recipe"]["cost"]["mtbf_hours"] == 10
+    assert api.plan(run / "recipe.yaml", 8)["gpu"] == "h100-80gb"
 
 
 def test_as_a_table(run, capsys):
