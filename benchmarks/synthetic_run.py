@@ -81,7 +81,8 @@ class SyntheticRun:
             self._batches, training.global_batch_size // (training.micro_batch_size * replicas), []
         )
         self.scheduler.step(training.global_batch_size)
-        _, norm, _ = self.optimizer.step()
+        with self.train_step.timers.phase("optimizer"):
+            _, norm, _ = self.optimizer.step()
         torch.cuda.synchronize()
         return Step(result.loss, float(norm), time.perf_counter() - start)
 

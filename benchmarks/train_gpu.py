@@ -101,8 +101,10 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
 
     if arguments.fit:
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        memory = platforms.current_platform().memory
-        shape = fitting_architecture(shape, recipe, world_size, memory)
+        platform = platforms.current_platform()
+        shape = fitting_architecture(
+            shape, recipe, world_size, platform.memory, fused=platform.transformer_engine
+        )
     run = SyntheticRun(recipe, shape)
     taken = list(steps(run, arguments.warm_up + arguments.steps))
     seconds = statistics.median(step.seconds for step in taken[arguments.warm_up :])
@@ -122,25 +124,38 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
         "mfu": None if run.platform.peak_flops is None else flops / run.platform.peak_flops,
         "peak_memory_gib": run.platform.peak_memory / 2**30,
         "losses": [step.loss for step in taken],
-        "planned": planned(shape, recipe, gpus, run.platform.device_name),
+        "planned": planned(shape, recipe, gpus, run.platform),
         "published": published(arguments.model, arguments.precision),
         "versions": manifest.versions(),
     }
-    if arguments.profile:
-        result["slowest"] = profile(run)
+    _write(result, arguments.output)  # a profile of a large model may not fit
+    if arguments.profile or run.recipe.profile:
+        with tempfile.TemporaryDirectory() as folder:
+            output = arguments.output and arguments.output.with_suffix(".profile")
+            result["slowest"] = profile(run, output or Path(folder))
+        _write(result, arguments.output)
     if torch.distributed.get_rank() == 0:
         print(json.dumps(result, indent=1))
-        if arguments.output:
-            write_text(arguments.output, json.dumps(result, indent=1) + "\n")
     run.platform.leave_distributed()
 
 
+def _write(result: dict[str, Any], path: Path | None) -> None:
+    """Write the result so far, on rank 0."""
+    import torch
+
+    if path is not None and torch.distributed.get_rank() == 0:
+        write_text(path, json.dumps(result, indent=1) + "\n")
+
+
 def planned(
-    shape: Architecture, recipe: Recipe, gpus: int, device_name: str
+    shape: Architecture, recipe: Recipe, gpus: int, platform: Any
 ) -> dict[str, float] | None:
-    """Return what `galen plan` expects of the run, None for a GPU that it does not know."""
-    specs = [spec for spec in GPUS.values() if spec.device_name == device_name]
-    if not specs:
+    """Return what `galen plan` expects of the run.
+
+    None for a GPU that it does not know, and without Transformer Engine, which it assumes.
+    """
+    specs = [spec for spec in GPUS.values() if spec.device_name == platform.device_name]
+    if not specs or not platform.transformer_engine:
         return None
     estimate = layout_search.estimate(shape, recipe, gpus, specs[0])
     return {
@@ -175,9 +190,11 @@ def architecture(model: str, layers: int | None) -> Architecture:
 
 
 def fitting_architecture(
-    shape: Architecture, recipe: Recipe, gpus: int, memory: float
+    shape: Architecture, recipe: Recipe, gpus: int, memory: float, *, fused: bool
 ) -> Architecture:
     """Return the model with as many layers as fit into `memory` bytes of each GPU, by the plan.
+
+    PyTorch's layers keep more activations than Transformer Engine's, which are `fused`.
 
     Raises:
         UsageError: not even one layer for each pipeline stage fits.
@@ -187,7 +204,10 @@ def fitting_architecture(
         if layers % stages:
             continue
         smaller = dataclasses.replace(shape, num_layers=layers)
-        fullest = max(stage.total for stage in memory_model.all_stages(smaller, recipe, gpus))
+        fullest = max(
+            memory_model.stage_memory(smaller, recipe, gpus, stage, fused).total
+            for stage in range(stages)
+        )
         if fullest + memory_model.RESERVE <= memory:
             return smaller
     raise UsageError(f"no layer fits into {memory / 2**30:.0f} GiB; use --lean or more GPUs")
@@ -213,26 +233,29 @@ def write_recipe(folder: Path, model: str) -> Path:
     return path
 
 
-def profile(run: Any) -> list[dict[str, Any]]:
-    """Return the operations that take most of a step's time, the device's where there is one."""
+def profile(run: Any, folder: Path) -> list[dict[str, Any]]:
+    """Profile a step by the mechanism and the `profile` keys of `megatron_ext.pretrain`.
+
+    Args:
+        run: a SyntheticRun.
+        folder: of the trace and the table.
+
+    Returns the operations that take most of the time.
+    """
     import torch
 
-    with torch.profiler.profile() as profiler:
-        run.step()
-    averages = profiler.key_averages()
-    device = any(entry.self_device_time_total for entry in averages)
-    name = "self_device_time_total" if device else "self_cpu_time_total"
-    total = sum(getattr(entry, name) for entry in averages)
-    slowest = sorted(averages, key=lambda entry: -getattr(entry, name))[:20]
-    return [
-        {
-            "operation": entry.key,
-            "calls": entry.count,
-            "milliseconds": getattr(entry, name) / 1000,
-            "share": getattr(entry, name) / total,
-        }
-        for entry in slowest
-    ]
+    from megatron_ext.config.run_sections import Profile
+    from megatron_ext.observability.step_profiler import StepProfiler
+
+    options = run.recipe.profile or Profile(steps=(2, 2))
+    with StepProfiler(
+        options, folder, torch.distributed.get_rank(), run.train_step.timers
+    ) as profiler:
+        for step in range(1, options.steps[1] + 1):
+            profiler.before_step(step)
+            run.step()
+            profiler.after_step()
+    return profiler.slowest
 
 
 def _parser() -> cli.ArgumentParser:
@@ -258,7 +281,10 @@ def _parser() -> cli.ArgumentParser:
     )
     parser.add_argument("--steps", type=int, default=20, help="timed steps (default 20)")
     parser.add_argument(
-        "--profile", action="store_true", help="also list the slowest operations of a step"
+        "--profile",
+        action="store_true",
+        help="also profile a step (profile.* chooses others): list the slowest operations; write"
+        " the trace beside --output",
     )
     parser.add_argument("--output", type=Path, help="also write the result to this file")
     parser.add_argument(

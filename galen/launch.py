@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -280,9 +281,15 @@ def report_lost_nodes(
         names = " and ".join(ended_processes())
         process = f"{names} of the run" if names else "a process of the run or of its data loader"
         raise DataError(
-            f"{process} has ended ({one_line(error)[:150]}). If it printed no error and nobody"
+            f"{process} has ended ({_first_sentence(error)}). If it printed no error and nobody"
             f" ended it, the system killed it, most likely for lack of memory: {advice}"
         ) from error
+
+
+def _first_sentence(error: BaseException) -> str:
+    """Return the first sentence of an error of PyTorch, without positions in its source."""
+    text = re.sub(r"\[[^\]\s]*\.(cc|cpp|h):\d+\]\s*", "", one_line(error))
+    return text.split(". ")[0][:150]
 
 
 def command() -> str:

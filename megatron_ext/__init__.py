@@ -17,6 +17,7 @@ _IGNORED_WARNINGS = (
     "The argument order of load has been changed",
     "torch.distributed is disabled, unavailable or uninitialized, assuming the intent",
     ".*CUDA_DEVICE_MAX_CONNECTIONS",  # which `process_environment` sets
+    "Profiler won't be using warmup",  # a start resumed at a profiled step
     ".* is experimental and still under active development",
     "barrier\\(\\): using the device under current context",  # which `platforms` has set
 )

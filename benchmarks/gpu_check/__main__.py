@@ -58,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UsageError("--minutes must be above 0, and --jobs at least 1")
     output = (arguments.output or _OUTPUTS[arguments.platform]).absolute()
     work = arguments.work.absolute()
+    if output == work or work in output.parents:
+        raise UsageError(f"--output must be outside of --work ({work}), which is removed")
     output.mkdir(parents=True, exist_ok=True)
     _claim(work)
     variables = {}
@@ -127,7 +129,7 @@ def _run(session: Session, stages: list[str], platform: str, again: bool) -> Non
         fp8="" if "fp8_tensorwise" in unsupported else "tensorwise",
         transformer_engine="transformer_engine" not in unsupported,
     )
-    session.run(_selected(checks.all_checks(scale), stages), again)
+    session.run(_selected(checks.all_checks(scale), stages, set(unsupported)), again)
 
 
 def _restore(session: Session, environment: Check, earlier: dict[str, Any] | None) -> None:
@@ -137,11 +139,11 @@ def _restore(session: Session, environment: Check, earlier: dict[str, Any] | Non
         session.save(environment, earlier)
 
 
-def _selected(available: list[Check], stages: list[str]) -> list[Check]:
+def _selected(available: list[Check], stages: list[str], unsupported: set[str]) -> list[Check]:
     """Return the checks of the stages and those of other stages that they need."""
     by_id = {check.id: check for check in available}
     ids = {check.id for check in available if check.stage in stages}
-    added = set(ids)
+    added = {id for id in ids if not unsupported & set(by_id[id].requires)}
     while added:
         added = {need for id in added for need in by_id[id].needs} - ids
         ids |= added

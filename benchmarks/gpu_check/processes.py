@@ -34,6 +34,14 @@ _PRELOADED = (
     "checkpoints_convert.conversion.export_hf",
     "transformers.models.llama.modeling_llama",
 )
+_RANK_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
 _STACK_SECONDS = 5.0
 """Time to write the stacks after a limit."""
 _KILL_SECONDS = 10.0
@@ -208,6 +216,8 @@ def _run(command: Sequence[str], log: Path | None, environment: Mapping[str, str
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
+        for name in _RANK_VARIABLES:  # of a launcher of this check
+            os.environ.pop(name, None)
         os.environ |= environment
         os.environ["PYTHONFAULTHANDLER"] = "1"
         os.chdir(ROOT)

@@ -149,9 +149,12 @@ class Session:
         """Start or skip pending checks, in their order, as far as there are free slots."""
         unfinished = {check.id for check in pending} | {run.check.id for run in self._running}
         for check in list(pending):
-            if unfinished & set(check.needs):
+            decision = self._unsupported(check)
+            if decision is None and unfinished & set(check.needs):
                 continue
-            if (decision := self._refusal(check)) is not None:
+            if decision is None:
+                decision = self._refusal(check)
+            if decision is not None:
                 pending.remove(check)
                 unfinished.discard(check.id)
                 self._skip(check, *decision)
@@ -162,12 +165,16 @@ class Session:
             pending.remove(check)
             self._start(check)
 
-    def _refusal(self, check: Check) -> tuple[str, str] | None:
-        """Return the status and reason of a check that cannot run, or None."""
+    def _unsupported(self, check: Check) -> tuple[str, str] | None:
+        """Return the status and reason of a check that this environment does not support."""
         unsupported = self.facts.get("unsupported", {})
         for feature in check.requires:
             if feature in unsupported:
                 return "unsupported", unsupported[feature]
+        return None
+
+    def _refusal(self, check: Check) -> tuple[str, str] | None:
+        """Return the status and reason of a check that cannot run now, or None."""
         for need in check.needs:
             status = self.records[need]["status"]
             if status != "passed":
@@ -238,7 +245,8 @@ class Session:
 
     def _skip(self, check: Check, status: str, reason: str) -> None:
         self.save(check, {"status": status, "reason": reason, "result": {}})
-        logger.warning(f"{check.id}: {status}: {reason}")
+        level = logging.INFO if status == "unsupported" else logging.WARNING
+        logger.log(level, f"{check.id}: {status}: {reason}")
 
     def save(self, check: Check, record: dict[str, Any]) -> None:
         """Set the record of a check, in memory and on disk."""

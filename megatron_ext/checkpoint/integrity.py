@@ -67,7 +67,10 @@ def _write_and_hash(
 
     An error of the write is in `results`; without hashes, `seal` computes them.
     """
-    write(rank, write_buckets, results)
+    try:
+        write(rank, write_buckets, results)
+    except (EOFError, ConnectionError):
+        return  # the collector of results was killed, which the trainer reports
     paths = [Path(bucket[0]) for bucket in write_buckets]
     with contextlib.suppress(OSError), ThreadPoolExecutor(max(len(paths), 1)) as threads:
         hashes = list(threads.map(manifest.sha256, paths))

@@ -56,16 +56,45 @@ def writing(folder: str | Path) -> Iterator[None]:
     """Report in one line why a process could not write its shards of a checkpoint.
 
     Raises:
-        DataError: most often the disk is full.
+        DataError: most often the disk is full, or a process that writes was killed.
     """
     try:
         yield
     except CheckpointException as error:
-        reasons = sorted({str(reason) for reason, _ in error.failures.values()})
-        raise DataError(
-            f"cannot write the checkpoint {folder}: {'; '.join(reasons)}; fix that and run the"
-            " same command again"
-        ) from None
+        reason = _failure(error)
+    except (EOFError, ConnectionError):  # of the process that collects the writers' reports
+        reason = f"a process of the checkpoint writer was killed, {_FOR_MEMORY}"
+    else:
+        return
+    raise DataError(f"cannot write the checkpoint {folder}: {reason}")
+
+
+_FOR_MEMORY = "most likely for lack of memory: see `dmesg`, and run the same command again"
+_NO_REPORT = "results_queue should not be empty"
+"""Error of Megatron Core when a writer ended without a report."""
+
+
+def _failure(error: CheckpointException) -> str:
+    """Return why a save failed; the first rank alone knows the reasons of all."""
+    killed = []
+    reasons = set()
+    for rank, (reason, _) in sorted(error.failures.items()):
+        if str(reason) == _NO_REPORT:
+            killed.append(str(rank))
+        else:
+            reasons.add(_in_words(str(reason)))
+    if reasons:
+        return f"{'; '.join(sorted(reasons))}; fix that and run the same command again"
+    if killed:
+        return f"the writing process of rank {', '.join(killed)} was killed, {_FOR_MEMORY}"
+    return "another process failed, see the message of rank 0"
+
+
+def _in_words(reason: str) -> str:
+    """Return a reason to fail with what PyTorch's writer of archives says about a full disk."""
+    if "unexpected pos" in reason:
+        return f"the disk is full, or a file could not be written to its end ({reason})"
+    return reason
 
 
 class ShardedWriter:

@@ -6,6 +6,7 @@ are in `layout_checks`.
 """
 
 from megatron_ext.config import pipeline_layout
+from megatron_ext.config.run_sections import Profile
 from megatron_ext.config.sections import Data, Optimizer, Parallel, Phase, Training
 
 
@@ -137,7 +138,18 @@ def chunks_per_document(parallel: Parallel) -> int:
 
 
 def check_documents(data: Data, parallel: Parallel) -> None:
-    """Check that documents can be padded as context parallelism needs them."""
+    """Check that documents can be packed, and padded as context parallelism needs them."""
+    if data.packing_strategy == "bfd":
+        if not data.reset_attention_mask:
+            raise ValueError(
+                "data.packing_strategy: bfd needs data.reset_attention_mask: true; set it to"
+                " wrapped"
+            )
+        if data.instruction:
+            raise ValueError(
+                "data.packing_strategy: bfd packs documents; set it to wrapped with"
+                " data.instruction, which never cuts a conversation that fits"
+            )
     multiple = data.pad_documents_to_multiple_of
     if multiple is None:
         return
@@ -326,6 +338,21 @@ def check_batches(training: Training) -> None:
             f" training.global_batch_size ({training.global_batch_size}); the difference must be a"
             " multiple of the increment"
         )
+
+
+def check_profile(profile: Profile | None, training: Training) -> None:
+    """Check that the profiled steps exist, and that no option of the profiler is without effect."""
+    if profile is None:
+        return
+    first, last = profile.steps
+    if not 1 <= first <= last <= training.train_iters:
+        raise ValueError(
+            f"profile.steps = [{first}, {last}] must be [first, last] with 1 <= first <= last <="
+            f" training.train_iters ({training.train_iters})"
+        )
+    for name in ("record_shapes", "with_stack"):
+        if getattr(profile, name) and not profile.use_pytorch_profiler:
+            raise ValueError(f"profile.{name} needs profile.use_pytorch_profiler: true")
 
 
 def check_intervals(training: Training) -> None:

@@ -48,6 +48,7 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             f" {possible} (galen pretrain --nproc-per-node, galen plan --gpus), or change"
             f" {_parallel_keys(parallel)}"
         )
+    _check_profiled_ranks(recipe, world_size)
     replicas = world_size // model
     if parallel.use_sharp and replicas * context == 1:
         raise UsageError(
@@ -63,6 +64,15 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             " shorten it, or set model.rope to train at a longer context"
         )
     return replicas
+
+
+def _check_profiled_ranks(recipe: Recipe, world_size: int) -> None:
+    ranks = [] if recipe.profile is None else recipe.profile.ranks
+    for rank in ranks:
+        if not 0 <= rank < world_size:
+            raise UsageError(
+                f"profile.ranks names rank {rank}; the run has ranks 0 to {world_size - 1}"
+            )
 
 
 def _parallel_keys(parallel: Parallel) -> str:

@@ -20,11 +20,12 @@ from megatron_ext.config.checks import (
     check_intervals,
     check_parallel,
     check_precision,
+    check_profile,
     check_schedule,
     chunks_per_document,
 )
 from megatron_ext.config.offload_checks import check_offloading
-from megatron_ext.config.run_sections import Resilience, Wandb
+from megatron_ext.config.run_sections import Profile, Resilience, Wandb
 from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
 
 
@@ -46,6 +47,8 @@ class Recipe:
     """Parallelism."""
     resilience: Resilience = dataclasses.field(default_factory=Resilience)
     """Preemption, hangs, stragglers, failed steps."""
+    profile: ResumeMayChange[Profile | None] = None
+    """Profile of some steps; null for none."""
     wandb: ResumeMayChange[Wandb | None] = None
     """Logging to Weights & Biases; null disables it."""
 
@@ -60,7 +63,14 @@ class Recipe:
         check_offloading(self.training, self.parallel)
         check_batches(self.training)
         check_intervals(self.training)
+        check_profile(self.profile, self.training)
         check_schedule(self.optimizer, self.training)
+
+    @property
+    def pads_sequences(self) -> bool:
+        """Whether sequences contain padding."""
+        is_packed = self.data.instruction or self.data.packing_strategy == "bfd"
+        return is_packed or self.document_multiple > 1
 
     @property
     def document_multiple(self) -> int:

@@ -1,4 +1,4 @@
-"""The sections of a recipe that concern a run's supervision: resilience and logging."""
+"""The sections of a recipe that concern a run's supervision: resilience, profile and logging."""
 
 from typing import Literal
 
@@ -23,7 +23,8 @@ class Resilience:
     straggler_interval: ResumeMayChange[int] = Field(default=100, ge=0)
     """Steps between comparisons of the processes' speed; 0 disables them."""
     straggler_ratio: ResumeMayChange[float] = Field(default=1.3, gt=1)
-    """Report a process that takes more than this multiple of the median for the same work."""
+    """Report a process that takes more than this multiple of the median for the same GEMM, copy or
+    Python loop."""
     max_skipped_steps: int = Field(default=100, ge=0)
     """Stop the run after more skipped steps than this.
 
@@ -41,6 +42,36 @@ class Resilience:
     """
     loss_spike_window: int = Field(default=100, ge=2)
     """Number of losses in the median; no spike is detected before half of them are known."""
+
+
+@dataclass(kw_only=True, config=STRICT)
+class Profile:
+    """A profile of some steps, in RUN/profile/."""
+
+    steps: tuple[int, int]
+    """[first, last] profiled step, numbered as in log.jsonl."""
+    ranks: list[int] = Field(default_factory=lambda: [0])
+    """Profiled ranks; [] for all."""
+    use_pytorch_profiler: bool = True
+    """Write a trace and a table of the slowest operations with PyTorch's profiler.
+
+    With false, start and stop a profile of Nsight Systems instead (nsys profile
+    --capture-range=cudaProfilerApi), with NVTX ranges of the phases.
+    """
+    record_shapes: bool = False
+    """Also record the shapes of the tensors (PyTorch's profiler)."""
+    with_stack: bool = False
+    """Also record the source lines of the operations (PyTorch's profiler)."""
+    record_memory_history: bool = False
+    """Also write a snapshot of the GPU memory with the history of all allocations."""
+
+    @property
+    def gpu_settings(self) -> dict[str, bool]:
+        """Settings that need a GPU, and whether they are made."""
+        return {
+            "profile.use_pytorch_profiler: false (Nsight Systems)": not self.use_pytorch_profiler,
+            "profile.record_memory_history": self.record_memory_history,
+        }
 
 
 @dataclass(kw_only=True, config=STRICT)

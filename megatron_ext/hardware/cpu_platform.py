@@ -86,6 +86,13 @@ class HostEvent:
         """Set the mark here."""
         self.time = time.perf_counter()
 
+    def query(self) -> bool:
+        """Return whether the work before this mark is done."""
+        return True
+
+    def synchronize(self) -> None:
+        """Wait for the work before this mark."""
+
     def elapsed_time(self, later: "HostEvent") -> float:
         """Return the milliseconds from this mark to a later one."""
         return 1000 * (later.time - self.time)

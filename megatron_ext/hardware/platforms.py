@@ -140,6 +140,13 @@ class Platform:
 
         return HostEvent
 
+    @property
+    def probe_size(self) -> tuple[int, torch.dtype, int, int]:
+        """Rows and type of the GEMMs that probe the speed, their number, and numbers to copy."""
+        if self.device.type == "cuda":
+            return 4096, torch.bfloat16, 4, 2**26
+        return 128, torch.float32, 1, 2**18
+
     def check(self, run: Recipe) -> None:
         """Refuse what this platform has no kernels for.
 
@@ -151,6 +158,7 @@ class Platform:
             device_settings = {
                 "optimizer.optimizer_cpu_offload": run.optimizer.optimizer_cpu_offload,
                 "training.cross_entropy_loss_fusion": run.training.cross_entropy_loss_fusion,
+                **({} if run.profile is None else run.profile.gpu_settings),
                 "parallel.use_sharp": run.parallel.use_sharp,
                 "parallel.nccl_communicator_config_path": (
                     run.parallel.nccl_communicator_config_path is not None

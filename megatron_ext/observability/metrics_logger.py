@@ -68,6 +68,8 @@ class RunLog(StepLog):
                 self._board.add_scalar(name, value, step)
         for source, loss in record.get("sources", {}).items():
             self._board.add_scalar(f"{kind}/loss of {source}", loss, step)
+        for phase, seconds in record.get("timers", {}).items():
+            self._board.add_scalar(f"timers/{phase}", seconds, step)
         self._board.flush()
         if self._wandb is not None:
             self._wandb.log({"step": step, **values})

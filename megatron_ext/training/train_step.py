@@ -19,7 +19,7 @@ from galen.errors import DataError
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.data.batches import context_parallel_slice, pack_documents
 from megatron_ext.hardware.platforms import Platform
-from megatron_ext.training.stragglers import WorkTimer
+from megatron_ext.observability.step_timers import StepTimers
 
 Batches = Iterator[dict[str, Tensor]]
 
@@ -62,15 +62,12 @@ class TrainStep:
         self.seq_length = recipe.data.seq_length
         self.micro_batch_size = recipe.training.micro_batch_size
         self.packed = recipe.data.reset_attention_mask
-        self._timer = WorkTimer(platform, enabled=recipe.resilience.straggler_interval > 0)
-        self._compute_seconds = 0.0
+        self.timers = StepTimers(platform.new_event)
+        for chunk in model:
+            finalize = chunk.config.finalize_model_grads_func
+            if finalize is not None:
+                chunk.config.finalize_model_grads_func = self.timers.wrap(finalize, "gradient_sync")
         self._forward_backward = get_forward_backward_func()
-
-    def take_compute_seconds(self) -> float:
-        """Return the seconds that this process computed in training since the last call."""
-        seconds = self._compute_seconds
-        self._compute_seconds = 0.0
-        return seconds
 
     def run(
         self,
@@ -93,7 +90,8 @@ class TrainStep:
         """
         chunks = len(self.model)
         rows = self.micro_batch_size if self.packed else 1  # packed into one row
-        with _name_non_finite_gradients():
+        phase = "validation" if forward_only else "forward_backward"
+        with self.timers.phase(phase), _name_non_finite_gradients():
             reports = self._forward_backward(
                 forward_step_func=self._forward_step,
                 data_iterator=list(itertools.tee(batches, chunks)) if chunks > 1 else batches,
@@ -103,11 +101,10 @@ class TrainStep:
                 micro_batch_size=self.micro_batch_size // rows,
                 forward_only=forward_only,
             )
-        sums = self._sum_over_processes(reports, stop_flags)
+        with self.timers.phase(phase):
+            sums = self._sum_over_processes(reports, stop_flags)
+        self.timers.collect()
         loss_sum, tokens, padding, others, squares, *summed_flags = sums
-        seconds = self._timer.take()
-        if not forward_only:
-            self._compute_seconds += seconds
         if tokens == 0:
             raise DataError(
                 "a global batch has no token in the loss: every label is masked; check"
@@ -146,7 +143,8 @@ class TrainStep:
 
         The function computes the loss from the last stage's output.
         """
-        batch = dict(next(batches))  # an interleaved pipeline's chunks read the same
+        with self.timers.phase("data" if model.training else "validation"):
+            batch = dict(next(batches))  # an interleaved pipeline's chunks read the same
         counts = _count(batch["position_ids"], batch.pop("padding", None))
         extra: dict[str, Any] = {}
         bounds = None
@@ -158,11 +156,9 @@ class TrainStep:
             for name, tensor in batch.items()
         }
         batch = context_parallel_slice(batch, bounds)
-        self._timer.start()
         output = model(
             batch["tokens"], batch["position_ids"], None, labels=batch["labels"], **extra
         )
-        self._timer.stop()
         return output, partial(_loss, batch["loss_mask"], self.micro_batch_size, counts)
 
 

@@ -20,8 +20,10 @@ from megatron_ext.data import batches
 from megatron_ext.data.passes import ReadOnce
 from megatron_ext.data.tokenized import Datasets
 from megatron_ext.hardware.platforms import Platform
+from megatron_ext.observability import step_profiler
 from megatron_ext.observability.metrics_logger import RunLog
 from megatron_ext.observability.phase_clock import PhaseClock
+from megatron_ext.observability.step_profiler import StepProfiler
 from megatron_ext.resilience.signals import TRIGGER_FILE, PreemptionHandler
 from megatron_ext.resilience.watchdog import Watchdog
 from megatron_ext.training import training_state
@@ -82,8 +84,14 @@ class Trainer:
             torch.distributed.get_world_size(),
             limit=60 * recipe.resilience.distributed_timeout_minutes,
         )
-        self.stragglers = StragglerReport(recipe.resilience.straggler_ratio)
-        self._pads = recipe.data.instruction or recipe.document_multiple > 1
+        self.timers = self.train_step.timers
+        self.profiler = StepProfiler(
+            recipe.profile, Path(recipe.output) / step_profiler.FOLDER, self.rank, self.timers
+        )
+        self.stragglers = StragglerReport(
+            platform, recipe.resilience.straggler_interval, recipe.resilience.straggler_ratio
+        )
+        self._pads = recipe.pads_sequences
         self.stop_reason: str | None = None
         self.validation_interrupted = False
         """Whether a request to stop came before the end of a validation."""
@@ -115,17 +123,9 @@ class Trainer:
             self._validate()
         if self.progress.iteration == 0 and not self.validation_interrupted:
             self.stop_reason = None  # take a first step, so that there is something to save
-        while self.progress.iteration < options.train_iters and self.stop_reason is None:
-            self.stop_reason = self.preemption.reason(self._step())
-            step = self.progress.iteration
-            last = step == options.train_iters
-            if last or step % options.eval_interval == 0:
-                self._validate()
-            if self.stop_reason:
-                self.clock.write("stop", reason=self.stop_reason)
-            if last or self.stop_reason or step % options.save_interval == 0:
-                self.save(last or self.stop_reason == TRIGGER_FILE)
-            self._run_periodic_tasks(step)
+        with self.profiler:
+            while self.progress.iteration < options.train_iters and self.stop_reason is None:
+                self._step_with_tasks()
         self.watchdog.enter(self.progress.iteration, "checkpoint")
         with self.clock.phase("checkpoint", line="checkpoint"):
             self.writer.finish(wait=True)
@@ -133,6 +133,22 @@ class Trainer:
         self.watchdog.close()
         finished = self.progress.iteration == options.train_iters
         return None if finished and not self.validation_interrupted else self.stop_reason
+
+    def _step_with_tasks(self) -> None:
+        """Take a step, and do what is due after it."""
+        options = self.recipe.training
+        self.profiler.before_step(self.progress.iteration + 1)
+        self.stop_reason = self.preemption.reason(self._step())
+        self.profiler.after_step()
+        step = self.progress.iteration
+        last = step == options.train_iters
+        if last or step % options.eval_interval == 0:
+            self._validate()
+        if self.stop_reason:
+            self.clock.write("stop", reason=self.stop_reason)
+        if last or self.stop_reason or step % options.save_interval == 0:
+            self.save(last or self.stop_reason == TRIGGER_FILE)
+        self._run_periodic_tasks(step)
 
     def save(self, last: bool) -> None:
         """Write a checkpoint of the current state.
@@ -145,7 +161,7 @@ class Trainer:
         when = self.recipe.training.dist_ckpt_optim_fully_reshardable
         gather = when == "always" or (last and when == "last")
         optimizer_format = FULLY_RESHARDABLE if gather else DP_RESHARDABLE
-        with self.clock.phase("checkpoint", line="save"):
+        with self.clock.phase("checkpoint", line="save"), self.timers.phase("checkpoint"):
             self.writer.save(self.progress, self.state, optimizer_format)
 
     def _step(self) -> list[float]:
@@ -162,17 +178,20 @@ class Trainer:
         flags = self.preemption.stop_flags(check_trigger_file=self.rank == 0)
         result = self.train_step.run(self.batches, self._micro_batches(batch_size), flags)
         self.watchdog.enter(progress.iteration, "optimizer step")
-        grad_norm = prepare_grads(optimizer)
+        with self.timers.phase("optimizer"):
+            grad_norm = prepare_grads(optimizer)
         spike = self.spike_detector.is_spike(result.loss)
         if spike and self._rollback(result, batch_size):
             return result.stop_flags
         # before the step: the first has a rate above 0, the last min_lr
         self.state.scheduler.step(batch_size)
         if math.isfinite(result.loss) and math.isfinite(grad_norm) and not spike:
-            update(optimizer, grad_norm)
+            with self.timers.phase("optimizer"):
+                update(optimizer, grad_norm)
             self.spike_detector.update(result.loss)
         else:
             self._skip_update(result, grad_norm, batch_size)
+        self.timers.end_step()
         seconds = time.monotonic() - start
         progress.iteration += 1
         progress.consumed_samples += batch_size
@@ -274,6 +293,7 @@ class Trainer:
                 **padding,
                 "mfu": self._mfu(rate, result.context_length),
                 **self.platform.memory_figures,
+                "timers": self.timers.take(),
                 "skipped_steps": progress.skipped_steps,
                 "elapsed": progress.seconds,
             }
@@ -288,17 +308,14 @@ class Trainer:
 
     def _run_periodic_tasks(self, step: int) -> None:
         """Publish a written checkpoint, collect garbage, compare the processes' speed."""
-        with self.clock.phase("checkpoint"):
+        with self.clock.phase("checkpoint"), self.timers.phase("checkpoint"):
             self.writer.finish(wait=False)
         gc_interval = self.recipe.training.manual_gc_interval
         if gc_interval and step % gc_interval == 0:
             gc.collect()
-        straggler_interval = self.recipe.resilience.straggler_interval
-        if straggler_interval and step % straggler_interval == 0:
-            seconds = self.train_step.take_compute_seconds() / straggler_interval
-            slow = self.stragglers.slow(seconds, self.platform.device)
-            if slow and self.log:
-                self.log.event("slow_ranks", step, {"ranks": slow})
+        slow = self.stragglers.find(step)
+        if slow and self.log:
+            self.log.event("slow_ranks", step, {"ranks": slow})
 
     def _validation_is_missing(self) -> bool:
         """Return whether the validation of this step is due and not yet logged.

@@ -28,6 +28,16 @@ def test_exit_code_of_a_run():
     assert launch._exit_code([-9, 1], "") == 1  # the other reported the cause
 
 
+def test_a_lost_process_is_reported_without_positions_in_pytorch():
+    error = RuntimeError(
+        "[/__w/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:33679:"
+        " Connection reset by peer. This is typically caused by the remote process crashing."
+    )
+    expected = r"has ended \(Read error \[127.0.0.1\]:33679: Connection reset by peer\)\. If it"
+    with pytest.raises(DataError, match=expected), launch.report_lost_nodes("take less"):
+        raise error
+
+
 def test_an_error_that_a_process_printed_is_not_printed_again(tmp_path):
     def failures(printed):
         extra = {"py_callstack": "", "timestamp": "1", "exit_code": 1, "printed": printed}

@@ -1,10 +1,13 @@
-"""Pretraining with a faulty second process: `main(["hang", RECIPE, …])` hangs in step 2."""
+"""Pretraining with a faulty second process: `main(["hang" or "slow", RECIPE, …])`.
+
+It hangs in Python in the second step, or its device is slow.
+"""
 
 import os
 import time
 
 from megatron_ext import pretrain
-from megatron_ext.training import train_step
+from megatron_ext.training import stragglers, train_step
 
 
 def main(argv):
@@ -33,4 +36,14 @@ def sleep_forever():
         time.sleep(60)
 
 
-FAULTS = {"hang": hang}
+def slow():
+    multiply = stragglers.ComputeProbe._multiply
+
+    def multiply_often(self):
+        for _ in range(100):
+            multiply(self)
+
+    stragglers.ComputeProbe._multiply = multiply_often
+
+
+FAULTS = {"hang": hang, "slow": slow}

@@ -256,6 +256,14 @@ def test_communicators(recipe, monkeypatch):
             "training.cross_entropy_loss_fusion needs a GPU",
         ),
         (
+            "profile.steps=[1,2] profile.use_pytorch_profiler=false",
+            "profile.use_pytorch_profiler: false (Nsight Systems) needs a GPU",
+        ),
+        (
+            "profile.steps=[1,2] profile.record_memory_history=true",
+            "profile.record_memory_history needs a GPU",
+        ),
+        (
             "training.attention_backend=flash",
             "training.attention_backend: flash needs Transformer Engine",
         ),

@@ -532,6 +532,34 @@ def test_the_documented_combinations_are_refused(recipe, overrides):
         recipe(*base, *overrides)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["profile.steps=[0,2]"], r"profile.steps = \[0, 2\] must be \[first, last\] with 1 <="),
+        (["profile.steps=[3,2]"], "first <= last"),
+        (["profile.steps=[3,11]"], r"last <= training.train_iters \(10\)"),
+        (["profile.ranks=[0]"], "profile.steps"),
+        (
+            [
+                "profile.steps=[1,2]",
+                "profile.use_pytorch_profiler=false",
+                "profile.with_stack=true",
+            ],
+            "profile.with_stack needs profile.use_pytorch_profiler: true",
+        ),
+    ],
+)
+def test_impossible_profiles_are_refused(recipe, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        recipe(*overrides)
+
+
+def test_profiled_ranks_must_exist(recipe):
+    run = recipe("profile.steps=[1,10]", "profile.ranks=[1,2]")
+    with pytest.raises(UsageError, match=r"profile.ranks names rank 2; the run has ranks 0 to 1"):
+        check_layout(run, SHAPE, 2)
+
+
 SOURCES = [
     "data.train=[]",
     "data.validation=[]",

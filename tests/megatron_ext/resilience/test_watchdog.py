@@ -74,3 +74,13 @@ def test_progress_prevents_a_report(tmp_path):
     watchdog.close()
     written = json.loads((tmp_path / FOLDER / "rank_00000.json").read_text())
     assert (written["step"], written["phase"]) == (7, "end")
+
+
+def test_a_clock_that_is_set_is_no_hang(tmp_path, monkeypatch):
+    watchdog = Watchdog(tmp_path, rank=0, world_size=1, limit=600)
+    watchdog.enter(7, "validation")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    assert not watchdog._is_over_limit()
+    monkeypatch.undo()
+    watchdog.close()

@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -118,6 +119,41 @@ def test_a_full_disk_is_reported_in_one_line():
     )
     with pytest.raises(DataError, match=message), writing("run"):
         raise CheckpointException("write", failures)
+    archive = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+    message = r"run: the disk is full, or .* \(\[enforce fail .* 598\); fix that"
+    with pytest.raises(DataError, match=message), writing("run"):
+        raise CheckpointException("write", {1: _wrap_exception(archive)})
+
+
+@pytest.mark.parametrize(
+    ("failed_ranks", "message"),
+    [
+        ([2, 1], "run: the writing process of rank 1, 2 was killed, most likely for lack of m"),
+        ([], "run: another process failed, see the message of rank 0"),  # on any other rank
+    ],
+)
+def test_a_killed_writer_is_reported(failed_ranks, message):
+    from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
+
+    from megatron_ext.checkpoint.sharded import writing
+
+    no_report = RuntimeError("results_queue should not be empty")
+    failures = {rank: _wrap_exception(no_report) for rank in failed_ranks}
+    with pytest.raises(DataError, match=message), writing("run"):
+        raise CheckpointException("write", failures)
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionRefusedError(111, "Connection refused")])
+def test_a_killed_collector_of_results_is_reported(error):
+    from megatron_ext.checkpoint.sharded import writing
+
+    def write(rank, write_buckets, results):
+        raise error
+
+    message = "a process of the checkpoint writer was killed"
+    with pytest.raises(DataError, match=message), writing("run"):
+        write(0, [], None)
+    integrity._write_and_hash(write, Path("run"), 0, [], None)
 
 
 @pytest.fixture

@@ -1,21 +1,33 @@
-from megatron_ext.training.stragglers import find_slow
+import pytest
+import torch
 
-HOSTS_AND_STAGES = [("a", 0), ("a", 0), ("b", 0), ("b", 0), ("c", 1), ("c", 1)]
+from megatron_ext.hardware.platforms import Platform
+from megatron_ext.training.stragglers import ComputeProbe, find_slow
+
+HOSTS = ["a", "a", "b", "b", "c"]
+EVEN = [1.0, 1.1, 1.0, 1.2, 1.1]
 
 
-def test_a_slow_process_is_named_with_its_host():
-    assert find_slow([1.0, 1.1, 1.0, 2.0, 3.0, 3.1], HOSTS_AND_STAGES, 1.3) == [
-        {"rank": 3, "host": "b", "seconds": 2.0, "median": 1.0}
+def test_a_slow_process_is_named_with_its_host_and_probe():
+    times = {"gemm": EVEN, "memory": [2.0, 2.1, 2.0, 4.0, 2.2], "host": [9.0, 1.0, 1.0, 1.0, 1.0]}
+    assert find_slow(times, HOSTS, 1.3) == [
+        {"rank": 0, "host": "a", "probe": "host", "seconds": 9.0, "median": 1.0},
+        {"rank": 3, "host": "b", "probe": "memory", "seconds": 4.0, "median": 2.1},
     ]
 
 
-def test_a_stage_with_more_work_is_not_slow():
-    assert find_slow([1.0, 1.1, 1.0, 1.2, 5.0, 5.5], HOSTS_AND_STAGES, 1.3) == []
+@pytest.mark.parametrize(
+    ("times", "ranks"), [([1.0, 2.0], [1]), ([7.0], []), (EVEN, []), ([1.0, 2.0, 2.0], [])]
+)
+def test_the_lower_median_is_the_reference(times, ranks):
+    slow = find_slow({"gemm": times}, HOSTS[: len(times)], 1.3)
+    assert [record["rank"] for record in slow] == ranks
 
 
-def test_one_of_two():
-    assert [slow["rank"] for slow in find_slow([1.0, 2.0], [("a", 0), ("b", 0)], 1.3)] == [1]
-
-
-def test_a_single_process():
-    assert find_slow([7.0], [("a", 0)], 1.3) == []
+def test_a_probe_takes_milliseconds_and_no_random_numbers():
+    platform = Platform(device=torch.device("cpu"), backend="gloo", transformer_engine=False)
+    before = torch.get_rng_state()
+    seconds = ComputeProbe(platform).measure()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seconds.keys() == {"gemm", "memory", "host"}
+    assert all(0 < value < 0.1 for value in seconds.values())
