@@ -107,8 +107,19 @@ class Watchdog:
                 self._dump()
             since = self._state[2]
             if time.time() - since > self.limit:
-                self.on_hang(self._report())
+                self.on_hang(self._message())
                 return
+
+    def _message(self) -> str:
+        """Return the diagnosis, which a file system that fails must not prevent."""
+        try:
+            return self._report()
+        except Exception as error:
+            step, phase, _ = self._state
+            return (
+                f"rank {self.rank} has been in {phase!r} of step {step + 1} for more than"
+                f" {self.limit:.0f} s; the others' state is unknown: {error}"
+            )
 
     def _report(self) -> str:
         """Have the evidence of all processes written, and return the diagnosis."""
