@@ -277,10 +277,22 @@ def _memory_lines(plan: Plan, one: Estimate) -> list[str]:
         row = [str(number), str(stage.layers), f"{stage.parameters / 1e6:,.0f}M"]
         row += [f"{getattr(stage, name) / GIB:.1f}" for name in _MEMORY]
         rows.append(row)
+    in_step = [
+        stage.optimizer_step
+        for stage in one.stages
+        if stage.optimizer_step > stage.activations + stage.logits
+    ]
+    notes = []
+    if in_step:
+        notes = [
+            f"The peak is the optimizer's step, with {max(in_step) / GIB:.1f} GiB of float32"
+            " gradients instead of activations and logits"
+        ]
     heads = ["stage", "layers", "parameters", *_MEMORY[:-1], "total GiB"]
     return [
         "Memory of each rank, by pipeline stage (GiB):",
         *table(heads, rows),
+        *notes,
         (
             f"{one.memory / GIB:.1f} GiB on the fullest rank, with"
             f" {memory_model.RESERVE / GIB:.0f} GiB for CUDA and NCCL:"

@@ -192,6 +192,8 @@ def _parallel(scale: Scale) -> list[Check]:
             "limit": 180,
             "needs": needs,
             "requires": () if ranks == 1 else (f"{ranks}_gpus",),
+            # collectives of several runs on one GPU would wait for each other
+            "alone": ranks > 1,
         }
         return Check(
             stage="parallel", name=name, command=command, ranks=ranks, **(settings | options)
@@ -249,8 +251,8 @@ def _throughput(scale: Scale) -> list[Check]:
     batch = f"training.global_batch_size={4 * scale.gpus}"
     if scale.gpus > 1:
         steps += ("parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true")
-    small = {"seconds": 50, "limit": 150}
-    large = {"seconds": 90, "limit": 240}
+    small = {"seconds": 60, "limit": 150}
+    large = {"seconds": 110, "limit": 270}
     fit = ("--fit", "--lean") if scale.transformer_engine else ("--fit",)
     return [
         check("llama_1b", "fp8", *steps, batch, **small),

@@ -11,6 +11,7 @@ from gpu_check.checks import STAGES
 if TYPE_CHECKING:
     from gpu_check.session import Session
 
+_RATE = "tokens_per_second_per_gpu"
 _ADVICE = (
     "To compare or send: OUTPUT/report.json holds figures, commands, versions and hardware"
     " (docs/benchmarks.md, GPU check)."
@@ -67,26 +68,27 @@ def _table(session: "Session", stages: list[str]) -> str:
 
 def _result_lines(record: dict[str, Any]) -> list[str]:
     """Return what a check found, then what to compare it with."""
-    if record["status"] != "passed":
-        return [line[:300] for line in record.get("reason", "").splitlines()] or [""]
     result = record["result"]
-    if "tokens_per_second_per_gpu" in result:
+    if record["status"] != "passed":
+        reason = [line[:300] for line in record.get("reason", "").splitlines()] or [""]
+        return reason + (_throughput_lines(result) if _RATE in result else [])
+    if _RATE in result:
         return _throughput_lines(result)
     return [str(result.get("summary", ""))]
 
 
 def _throughput_lines(result: dict[str, Any]) -> list[str]:
     mfu = "" if result["mfu"] is None else f", MFU {result['mfu']:.1%}"
-    rate = result["tokens_per_second_per_gpu"]
+    rate = result[_RATE]
     lines = [
         f"{rate:,.0f} tokens/s/GPU, {result['model_tflops_per_gpu']:,.1f} TFLOP/s/GPU{mfu},"
         f" {result['peak_memory_gib']:.1f} GiB,"
         f" {result['model']['num_layers']} layers of {result['all_layers']}"
     ]
     if planned := result.get("planned"):
-        difference = rate / planned["tokens_per_second_per_gpu"] - 1
+        difference = rate / planned[_RATE] - 1
         lines.append(
-            f"planned: {planned['tokens_per_second_per_gpu']:,.0f} tokens/s/GPU"
+            f"planned: {planned[_RATE]:,.0f} tokens/s/GPU"
             f" (measured {difference:+.1%}), {planned['memory_gib']:.1f} GiB"
         )
     lines += [f"published: {line}" for line in result.get("published", [])]

@@ -82,12 +82,19 @@ def _failure(error: CheckpointException) -> str:
         if str(reason) == _NO_REPORT:
             killed.append(str(rank))
         else:
-            reasons.add(str(reason))
+            reasons.add(_in_words(str(reason)))
     if reasons:
         return f"{'; '.join(sorted(reasons))}; fix that and run the same command again"
     if killed:
         return f"the writing process of rank {', '.join(killed)} was killed, {_FOR_MEMORY}"
     return "another process failed, see the message of rank 0"
+
+
+def _in_words(reason: str) -> str:
+    """Return a reason to fail with what PyTorch's writer of archives says about a full disk."""
+    if "unexpected pos" in reason:
+        return f"the disk is full, or a file could not be written to its end ({reason})"
+    return reason
 
 
 class ShardedWriter:

@@ -49,6 +49,8 @@ class PhaseClock:
         self._seconds = {"imports": max(0.0, time.time() - began)}
         self._since = time.monotonic()
         self._file: BinaryIO | None = None
+        self._is_cut = False
+        """Whether the file ends within a line, which a kill or a full disk left."""
         self._ended = False
 
     def enter(self, phase: str) -> str:
@@ -75,10 +77,8 @@ class PhaseClock:
         """Record to the run folder from here on. Only rank 0 does."""
         path = run / FILE
         try:
-            is_cut = _lacks_newline(path)
+            self._is_cut = _lacks_newline(path)
             self._file = path.open("ab", buffering=0)
-            if is_cut:  # a kill left half a line
-                self._file.write(b"\n")
         except OSError as error:
             logger.warning(f"{path} cannot be written, so goodput will be unknown: {error}")
 
@@ -97,11 +97,20 @@ class PhaseClock:
         if self._file is not None:
             line = {"kind": kind, "time": round(time.time(), 3), "step": self._step, **fields}
             line["seconds"] = seconds
-            try:
-                self._file.write(json.dumps(line).encode() + b"\n")
-            except OSError:  # a full disk: the next line has the seconds of this one, too
-                return
+            if not self._append(json.dumps(line).encode()):
+                return  # the next line has the seconds of this one, too
         self._seconds.clear()
+
+    def _append(self, line: bytes) -> bool:
+        """Return whether the file has the line; a full disk takes none or the first bytes of it."""
+        assert self._file is not None
+        content = b"\n" * self._is_cut + line + b"\n"
+        try:
+            written = self._file.write(content)
+        except OSError:
+            return False
+        self._is_cut = written < len(content)
+        return written >= len(content) - 1  # only its end may be missing
 
     def end(self, reason: str, detail: str = "") -> None:
         """Write the last line, unless there is one already.

@@ -73,6 +73,7 @@ class Watchdog:
         self._interval = max(0.05, min(30.0, limit / 10))
         self._stop = threading.Event()
         self._state = (0, "start", time.time())
+        self._entered = time.monotonic()
         self._dumped: Path | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         if "TORCH_FR_DUMP_TEMP_FILE" in os.environ:  # NCCL's own dump, should this thread fail
@@ -85,6 +86,7 @@ class Watchdog:
     def enter(self, step: int, phase: str) -> None:
         """Report that this process begins `phase` of `step`."""
         self._state = (step, phase, time.time())
+        self._entered = time.monotonic()
 
     def close(self) -> None:
         """Stop watching."""
@@ -105,8 +107,7 @@ class Watchdog:
                 self._write_heartbeat()
             if self._dumped is None and (self.folder / _REQUEST).exists():
                 self._dump()
-            since = self._state[2]
-            if time.time() - since > self.limit:
+            if self._is_over_limit():
                 self.on_hang(self._message())
                 return
 
@@ -120,6 +121,10 @@ class Watchdog:
                 f"rank {self.rank} has been in {phase!r} of step {step + 1} for more than"
                 f" {self.limit:.0f} s; the others' state is unknown: {error}"
             )
+
+    def _is_over_limit(self) -> bool:
+        """Return whether the phase has taken too long, also where the system's clock was set."""
+        return time.monotonic() - self._entered > self.limit
 
     def _report(self) -> str:
         """Have the evidence of all processes written, and return the diagnosis."""

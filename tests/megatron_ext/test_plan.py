@@ -85,6 +85,14 @@ def test_the_table(call):
     assert "A save stops training for " in text
 
 
+def test_a_peak_in_the_optimizer_step(call):
+    words = ["data.seq_length=32", "training.global_batch_size=64", "--gpus", "64"]
+    words += ["parallel.tensor_model_parallel_size=8", "parallel.sequence_parallel=true"]
+    assert "The peak is the optimizer's step" not in call(*words)
+    words += ["parallel.pipeline_model_parallel_size=8", "optimizer.grad_reduce_in_bf16=true"]
+    assert "The peak is the optimizer's step, with 4.1 GiB of float32 gradients" in call(*words)
+
+
 def test_a_run_that_cannot_end(call):
     words = ["--gpus", "64", "--mtbf-hours", "0.001"]
     assert "the run never ends: failures come before the next checkpoint" in call(*words)

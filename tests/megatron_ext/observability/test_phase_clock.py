@@ -77,6 +77,24 @@ def test_a_full_disk_does_not_end_the_run(clock, tmp_path):
     assert line["seconds"]["imports"] >= 5  # nothing is lost
 
 
+@pytest.mark.parametrize("cut", [-20, -1])
+def test_a_disk_that_is_full_within_a_line(clock, tmp_path, cut):
+    class AlmostFull:
+        def write(self, content):
+            return file.write(content[:cut])
+
+    file = clock._file
+    clock._file = AlmostFull()
+    clock.write("start", **phase_clock.start_fields(clock, tmp_path, 2))
+    clock._file = file
+    clock.write("start", **phase_clock.start_fields(clock, tmp_path, 2))
+    clock.close()
+    records = goodput_records.read(tmp_path)
+    assert records.damaged_lines == (cut != -1)
+    seconds = [line.seconds.get("imports", 0) for one in records.starts for line in one.lines]
+    assert 5 <= sum(seconds) < 8  # neither lost nor counted twice
+
+
 def test_times_of_the_batch_job(clock, tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)

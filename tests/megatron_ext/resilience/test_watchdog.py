@@ -105,3 +105,13 @@ def test_all_processes_write_their_state_when_one_finds_a_hang(tmp_path):
     assert names == ["rank_00000.stacks.txt", "rank_00001.stacks.txt"]
     for watchdog in watchdogs:
         watchdog.close()
+
+
+def test_a_clock_that_is_set_is_no_hang(tmp_path, monkeypatch):
+    watchdog = Watchdog(tmp_path, rank=0, world_size=1, limit=600)
+    watchdog.enter(7, "validation")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    assert not watchdog._is_over_limit()
+    monkeypatch.undo()
+    watchdog.close()

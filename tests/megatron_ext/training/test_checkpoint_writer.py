@@ -119,6 +119,10 @@ def test_a_full_disk_is_reported_in_one_line():
     )
     with pytest.raises(DataError, match=message), writing("run"):
         raise CheckpointException("write", failures)
+    archive = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+    message = r"run: the disk is full, or .* \(\[enforce fail .* 598\); fix that"
+    with pytest.raises(DataError, match=message), writing("run"):
+        raise CheckpointException("write", {1: _wrap_exception(archive)})
 
 
 @pytest.mark.parametrize(
