@@ -1,6 +1,9 @@
 """One model, one batch, several layouts: the same losses and gradient norms."""
 
+from importlib.metadata import version
+
 import pytest
+from packaging.version import Version
 
 from tests.megatron_ext.conftest import log
 
@@ -82,6 +85,8 @@ BF16_GRADIENTS = [
     "optimizer.grad_reduce_in_bf16=true",
     "optimizer.ddp_reduce_scatter_with_fp32_accumulation=true",
 ]
+if Version(version("megatron-core")) >= Version("0.19"):
+    BF16_GRADIENTS.append("optimizer.ddp_param_name_patterns_for_fp32_local_accumulation=[all]")
 
 
 @pytest.mark.multiprocess
