@@ -91,7 +91,7 @@ class Trainer:
         self.stragglers = StragglerReport(
             platform, recipe.resilience.straggler_interval, recipe.resilience.straggler_ratio
         )
-        self._pads = recipe.data.instruction or recipe.document_multiple > 1
+        self._pads = recipe.pads_sequences
         self.stop_reason: str | None = None
         self.validation_interrupted = False
         """Whether a request to stop came before the end of a validation."""
