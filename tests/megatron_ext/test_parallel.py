@@ -70,6 +70,8 @@ def test_same_losses_as_one_process(pretrain_forked, alone, name):
         assert (actual["lr"], actual["tokens"]) == (expected["lr"], expected["tokens"])
     for expected, actual in zip(log(alone, "validation"), log(output, "validation"), strict=True):
         assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    context = 2 if "CP2" in name else 1
+    assert f" CP{context} DP" in (output / "goodput.jsonl").read_text()  # not shown as replicas
 
 
 @pytest.mark.multiprocess
