@@ -101,8 +101,10 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
 
     if arguments.fit:
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        memory = platforms.current_platform().memory
-        shape = fitting_architecture(shape, recipe, world_size, memory)
+        platform = platforms.current_platform()
+        shape = fitting_architecture(
+            shape, recipe, world_size, platform.memory, fused=platform.transformer_engine
+        )
     run = SyntheticRun(recipe, shape)
     taken = list(steps(run, arguments.warm_up + arguments.steps))
     seconds = statistics.median(step.seconds for step in taken[arguments.warm_up :])
@@ -122,7 +124,7 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, shape: Architecture) 
         "mfu": None if run.platform.peak_flops is None else flops / run.platform.peak_flops,
         "peak_memory_gib": run.platform.peak_memory / 2**30,
         "losses": [step.loss for step in taken],
-        "planned": planned(shape, recipe, gpus, run.platform.device_name),
+        "planned": planned(shape, recipe, gpus, run.platform),
         "published": published(arguments.model, arguments.precision),
         "versions": manifest.versions(),
     }
@@ -146,11 +148,14 @@ def _write(result: dict[str, Any], path: Path | None) -> None:
 
 
 def planned(
-    shape: Architecture, recipe: Recipe, gpus: int, device_name: str
+    shape: Architecture, recipe: Recipe, gpus: int, platform: Any
 ) -> dict[str, float] | None:
-    """Return what `galen plan` expects of the run, None for a GPU that it does not know."""
-    specs = [spec for spec in GPUS.values() if spec.device_name == device_name]
-    if not specs:
+    """Return what `galen plan` expects of the run.
+
+    None for a GPU that it does not know, and without Transformer Engine, which it assumes.
+    """
+    specs = [spec for spec in GPUS.values() if spec.device_name == platform.device_name]
+    if not specs or not platform.transformer_engine:
         return None
     estimate = layout_search.estimate(shape, recipe, gpus, specs[0])
     return {
@@ -185,9 +190,11 @@ def architecture(model: str, layers: int | None) -> Architecture:
 
 
 def fitting_architecture(
-    shape: Architecture, recipe: Recipe, gpus: int, memory: float
+    shape: Architecture, recipe: Recipe, gpus: int, memory: float, *, fused: bool
 ) -> Architecture:
     """Return the model with as many layers as fit into `memory` bytes of each GPU, by the plan.
+
+    PyTorch's layers keep more activations than Transformer Engine's, which are `fused`.
 
     Raises:
         UsageError: not even one layer for each pipeline stage fits.
@@ -197,7 +204,10 @@ def fitting_architecture(
         if layers % stages:
             continue
         smaller = dataclasses.replace(shape, num_layers=layers)
-        fullest = max(stage.total for stage in memory_model.all_stages(smaller, recipe, gpus))
+        fullest = max(
+            memory_model.stage_memory(smaller, recipe, gpus, stage, fused).total
+            for stage in range(stages)
+        )
         if fullest + memory_model.RESERVE <= memory:
             return smaller
     raise UsageError(f"no layer fits into {memory / 2**30:.0f} GiB; use --lean or more GPUs")

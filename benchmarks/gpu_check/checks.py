@@ -192,6 +192,8 @@ def _parallel(scale: Scale) -> list[Check]:
             "limit": 180,
             "needs": needs,
             "requires": () if ranks == 1 else (f"{ranks}_gpus",),
+            # collectives of several runs on one GPU would wait for each other
+            "alone": ranks > 1,
         }
         return Check(
             stage="parallel", name=name, command=command, ranks=ranks, **(settings | options)

@@ -138,7 +138,18 @@ def chunks_per_document(parallel: Parallel) -> int:
 
 
 def check_documents(data: Data, parallel: Parallel) -> None:
-    """Check that documents can be padded as context parallelism needs them."""
+    """Check that documents can be packed, and padded as context parallelism needs them."""
+    if data.packing_strategy == "bfd":
+        if not data.reset_attention_mask:
+            raise ValueError(
+                "data.packing_strategy: bfd needs data.reset_attention_mask: true; set it to"
+                " wrapped"
+            )
+        if data.instruction:
+            raise ValueError(
+                "data.packing_strategy: bfd packs documents; set it to wrapped with"
+                " data.instruction, which never cuts a conversation that fits"
+            )
     multiple = data.pad_documents_to_multiple_of
     if multiple is None:
         return

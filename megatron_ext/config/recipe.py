@@ -67,6 +67,12 @@ class Recipe:
         check_schedule(self.optimizer, self.training)
 
     @property
+    def pads_sequences(self) -> bool:
+        """Whether sequences contain padding."""
+        is_packed = self.data.instruction or self.data.packing_strategy == "bfd"
+        return is_packed or self.document_multiple > 1
+
+    @property
     def document_multiple(self) -> int:
         """Tokens of which each document's length in a sequence is a multiple; 1: no padding."""
         if not self.data.reset_attention_mask:

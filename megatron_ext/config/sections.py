@@ -159,6 +159,10 @@ class Data:
     """
     reset_attention_mask: bool = False
     """Let a token attend to its own document only; positions count from the document's start."""
+    packing_strategy: Literal["wrapped", "bfd"] = "wrapped"
+    """How documents fill sequences: cut at their ends (wrapped), or packed so that none is cut that
+    fits into one (bfd: best-fit decreasing; needs reset_attention_mask).
+    """
     pad_documents_to_multiple_of: ResumeMayChange[int | None] = Field(default=None, ge=2)
     """Pad each document of a sequence to a multiple of this many tokens (reset_attention_mask).
 

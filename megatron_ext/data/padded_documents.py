@@ -5,6 +5,7 @@ a document's end, where causal attention hides it from the tokens before, and ha
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -25,6 +26,47 @@ class PaddedDocumentsConfig(GPTDatasetConfig):
 def padded_length(length: Any, multiple: int) -> Any:
     """Return a length, or an array of lengths, rounded up to a multiple."""
     return -(-length // multiple) * multiple
+
+
+def build_sequence(
+    parts: Sequence[tuple[Any, int]], length: int, masked: int | None
+) -> dict[str, Tensor]:
+    """Return `{tokens, labels, loss_mask, position_ids, padding}`, each [sequence].
+
+    Positions count from the beginning of each part; `padding` is true where no part has a token.
+
+    Args:
+        parts: ids of each part of a document, with the next one if the document continues, and the
+            part's padded size.
+        length: tokens of the sequence.
+        masked: id without a loss after it; None for none.
+    """
+    tokens = numpy.zeros(length, numpy.int64)
+    labels = numpy.zeros(length, numpy.int64)
+    loss_mask = numpy.zeros(length, numpy.float32)
+    positions = numpy.arange(length)
+    padding = numpy.ones(length, bool)
+    end = 0
+    for ids, size in parts:
+        own = ids[:size]
+        start = end
+        end = start + size
+        tokens[start : start + len(own)] = own
+        with_label = slice(start, start + len(ids) - 1)
+        labels[with_label] = ids[1:]
+        loss_mask[with_label] = 1.0
+        positions[start:end] = numpy.arange(size)
+        padding[start : start + len(own)] = False
+    positions[end:] = numpy.arange(length - end)
+    if masked is not None:
+        loss_mask[tokens == masked] = 0.0
+    return {
+        "tokens": torch.from_numpy(tokens),
+        "labels": torch.from_numpy(labels),
+        "loss_mask": torch.from_numpy(loss_mask),
+        "position_ids": torch.from_numpy(positions),
+        "padding": torch.from_numpy(padding),
+    }
 
 
 class _PaddedLengths(IndexedDataset):
@@ -67,34 +109,12 @@ class PaddedDocuments(GPTDataset):
         Positions count from the beginning of a document or of its part in this sequence; `padding`
         is true where no document has a token.
         """
-        length = self.config.sequence_length
-        tokens = numpy.zeros(length, numpy.int64)
-        labels = numpy.zeros(length, numpy.int64)
-        loss_mask = numpy.zeros(length, numpy.float32)
-        positions = numpy.arange(length)
-        padding = numpy.ones(length, bool)
-        end = 0
-        for document, offset, size in self._parts(sample or 0):
-            ids = self._ids(document, offset, size + 1)  # one more for the last label
-            own = ids[:size]
-            start = end
-            end = start + size
-            tokens[start : start + len(own)] = own
-            with_label = slice(start, start + len(ids) - 1)
-            labels[with_label] = ids[1:]
-            loss_mask[with_label] = 1.0
-            positions[start:end] = numpy.arange(size)
-            padding[start : start + len(own)] = False
-        positions[end:] = numpy.arange(length - end)
-        if self.config.eod_mask_loss:
-            loss_mask[tokens == self.config.tokenizer.eod] = 0.0
-        return {
-            "tokens": torch.from_numpy(tokens),
-            "labels": torch.from_numpy(labels),
-            "loss_mask": torch.from_numpy(loss_mask),
-            "position_ids": torch.from_numpy(positions),
-            "padding": torch.from_numpy(padding),
-        }
+        parts = [
+            (self._ids(document, offset, size + 1), size)  # one more for the last label
+            for document, offset, size in self._parts(sample or 0)
+        ]
+        masked = self.config.tokenizer.eod if self.config.eod_mask_loss else None
+        return build_sequence(parts, self.config.sequence_length, masked)
 
     def _parts(self, sample: int) -> list[tuple[int, int, int]]:
         """Return a sample's documents, each with the offset and padded size of its part."""

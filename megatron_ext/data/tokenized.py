@@ -15,6 +15,8 @@ from galen.errors import DataError
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.batch_rampup import BatchSchedule
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.data import best_fit
+from megatron_ext.data.best_fit import BestFitDocuments
 from megatron_ext.data.blend import Blend, BlendedSamples
 from megatron_ext.data.padded_documents import PaddedDocuments, PaddedDocumentsConfig
 from megatron_ext.data.passes import Passes, ReadOnce
@@ -253,6 +255,8 @@ class _Documents:
         self._fingerprints = fingerprints
         self._dataset_class: type[GPTDataset] = GPTDataset
         self._multiple = recipe.document_multiple
+        self._data = recipe.data
+        self._masked = vocabulary.eod if recipe.data.eod_mask_loss else None
         config_class: Any = GPTDatasetConfig
         if self._multiple > 1:
             self._dataset_class = PaddedDocuments
@@ -283,6 +287,13 @@ class _Documents:
         if self._multiple > 1:
             name += f"_padded_to_{self._multiple}"
         cache = self._cache / name
+        if self._data.packing_strategy == "bfd":
+            length = self._data.seq_length
+            rows = best_fit.cached_rows(prefix, cache, length, self._multiple, self._seed)
+            packed = BestFitDocuments(prefix, rows, length, self._masked)
+            if not len(packed):
+                raise DataError(f"{prefix}.bin has no tokens")
+            return packed
         config = self._config(
             blend_per_split=[None, ([prefix], None), None], path_to_cache=str(cache)
         )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from galen.errors import UsageError
+from galen.errors import DataError, UsageError
 from tests.conftest import ROOT, run
 
 
@@ -195,6 +195,31 @@ def test_results_of_another_environment_are_not_mixed(gpu_check, tmp_path, monke
         main("two", "--stages", "speed")
     with pytest.raises(UsageError, match="outside of --work"):
         main("two", "--work", str(tmp_path))
+
+
+def test_two_reports_are_compared(gpu_check, tmp_path, capsys):
+    from gpu_check import compare
+
+    for name, rate, status in (("one", 10000, "passed"), ("two", 11000, "failed")):
+        record = {"status": status, "result": {"tokens_per_second_per_gpu": rate, "mfu": None}}
+        stages = {"throughput": {"llama": record}}
+        if name == "two":
+            stages["loss_curves"] = {"bf16": {"status": "skipped", "result": {}}}
+        (tmp_path / name).mkdir()
+        report = {"environment": {"summary": f"1 x {name}"}, "stages": stages}
+        (tmp_path / name / "report.json").write_text(json.dumps(report))
+    compare.main([str(tmp_path / "one"), str(tmp_path / "two/report.json")])
+    assert capsys.readouterr().out.splitlines() == [
+        "1: 1 x one",
+        "2: 1 x two",
+        "",
+        "throughput/llama  passed → failed",
+        "throughput/llama  tokens/s/GPU: 10,000 → 11,000 (+10.0%)",
+        "loss_curves/bf16  not run → skipped",
+    ]
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(DataError, match="not a report"):
+        compare.main([str(tmp_path / "one"), str(tmp_path / "other.json")])
 
 
 @pytest.mark.slow

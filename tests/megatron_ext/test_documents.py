@@ -103,18 +103,18 @@ def various(tmp_path_factory, tiny_tokenizer):
     return folder / "d_text_document"
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory, checkpoint, untied_llama, various):
-    """Hugging Face's loss, gradient norm and tokens of the first step, each document alone."""
+def of_each_alone(folder, checkpoint, prefix, model, *options):
+    """Return Hugging Face's loss, gradient norm and tokens of the first step, and the padding.
+
+    Each document, or its part in a sequence, is computed alone.
+    """
     import torch.distributed
 
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    options = [*PADDED, "data.pad_documents_to_multiple_of=4"]
-    data = build_datasets(tmp_path_factory.mktemp("built"), checkpoint, various, 0, *options)
+    data = build_datasets(folder, checkpoint, prefix, 0, *options)
     torch.distributed.destroy_process_group()
     samples = [data.train[n] for n in range(8)]
-    model = AutoModelForCausalLM.from_pretrained(untied_llama)
     loss = torch.zeros(())
     tokens = 0
     for sample in samples:
@@ -131,6 +131,14 @@ def reference(tmp_path_factory, checkpoint, untied_llama, various):
     squares = sum(weight.grad.square().sum().item() for weight in model.parameters())
     padding = sum(int(sample["padding"].sum()) for sample in samples)
     return loss.item() / tokens, math.sqrt(squares), tokens, padding / (8 * 32)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, checkpoint, untied_llama, various):
+    """Hugging Face's loss, gradient norm and tokens of the first step, each document alone."""
+    model = AutoModelForCausalLM.from_pretrained(untied_llama)
+    options = [*PADDED, "data.pad_documents_to_multiple_of=4"]
+    return of_each_alone(tmp_path_factory.mktemp("built"), checkpoint, various, model, *options)
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +172,24 @@ def test_context_parallelism_divides_each_document(pretrain_forked, one_process,
             if kind == "train":
                 assert actual["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-5)
                 assert actual["padding_fraction"] == expected["padding_fraction"]
+
+
+@pytest.mark.multiprocess
+def test_yarn_scales_the_attention_of_packed_documents(
+    tmp_path, checkpoint, untied_llama, various, pretrain_forked
+):
+    """Best-fit packing and YaRN under context parallelism, against transformers."""
+    scaling = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}
+    rope = {"rope_theta": 10000.0, **scaling}
+    model = AutoModelForCausalLM.from_pretrained(
+        untied_llama, rope_parameters=rope, max_position_embeddings=32
+    )
+    options = [*PADDED, "data.pad_documents_to_multiple_of=4", "data.packing_strategy=bfd"]
+    options.append(f"model.rope.rope_scaling={json.dumps(scaling)}")
+    loss, norm, tokens, padding = of_each_alone(tmp_path, checkpoint, various, model, *options)
+    files = [f"data.train=[{various}]", f"data.validation=[{various}]"]
+    output = pretrain_forked(2, *files, *options, "parallel.context_parallel_size=2")
+    first = log(output, "train")[0]
+    assert first["loss"] == pytest.approx(loss, rel=1e-6)
+    assert first["grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert (first["tokens"], first["padding_fraction"]) == (tokens, padding)
