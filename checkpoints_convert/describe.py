@@ -191,7 +191,7 @@ def _training_state(path: Path) -> dict[str, Any]:
     description = {
         name.replace("_", " "): value for name, value in progress.items() if name not in hidden
     }
-    return {"saved from": "TP{} x PP{} x DP{}".format(*layout), **description}
+    return {"saved from": "TP{} x PP{}, DP x CP = {}".format(*layout), **description}
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def _prepare(
     import torch
 
     from megatron_ext.data import data_identity, token_files, tokenized
-    from megatron_ext.hardware import platforms
+    from megatron_ext.hardware import parallel_groups, platforms
     from megatron_ext.observability.metrics_logger import RunLog
     from megatron_ext.training.trainer import Trainer
 
@@ -211,7 +211,7 @@ def _prepare(
     clock.write(
         "ready",
         progress.iteration,
-        layout=_layout(),
+        layout=parallel_groups.describe_layout(),
         device=platform.device_name,
         hang_limit=limit,
     )
@@ -271,11 +271,12 @@ def _build_state(
 def _log_start(
     run: Recipe, architecture: Architecture, platform: Any, cpus: str | None, data: Any
 ) -> None:
+    from megatron_ext.hardware import parallel_groups
     from megatron_ext.planner import comparison
 
     logger.info(
-        f"{architecture.parameters:,} parameters on {platform.name}, tensor x pipeline x data"
-        f" parallel = {_layout()}"
+        f"{architecture.parameters:,} parameters on {platform.name},"
+        f" {parallel_groups.describe_layout()}"
     )
     gpus, _ = _world_sizes()
     if plan := comparison.expectation(run, architecture, gpus, platform.device_name):
@@ -285,13 +286,6 @@ def _log_start(
     if cpus:
         logger.info(f"bound to the processors of the GPU's NUMA node: {cpus}")
     data.log_epochs()
-
-
-def _layout() -> str:
-    """Return the tensor, pipeline and data parallel sizes."""
-    from megatron_ext.hardware import parallel_groups
-
-    return "x".join(str(size) for size in parallel_groups.parallel_sizes())
 
 
 def _lock(output: Path, resources: contextlib.ExitStack, is_first_rank: bool) -> None:
@@ -392,7 +386,7 @@ def _finish(run: Recipe, weights: Path, progress: Any) -> None:
     )
     logger.info(
         f"finished: {progress.iteration} steps, {progress.consumed_tokens:,} tokens in"
-        f" {progress.seconds:,.0f} s; checkpoint {checkpoint}"
+        f" {progress.seconds:,.0f} s of training; checkpoint {checkpoint}"
     )
 
 

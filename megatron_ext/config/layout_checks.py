@@ -341,7 +341,9 @@ def _check_pipeline_layout(parallel: Parallel, layers: int) -> None:
     key = "parallel.pipeline_model_parallel_layout"
     numbers = pipeline_layout.stage_layers(parallel, layers)
     if sum(numbers) != layers:
-        raise UsageError(f"{key} has {sum(numbers)} layers (t), the model {layers}")
+        raise UsageError(
+            f"{key} has {sum(numbers)} layers (t), the model {layers}; change it, or set it to null"
+        )
     if min(numbers) == 0:
         raise UsageError(
             f"{key}: pipeline stage {numbers.index(0)} (the first is 0) has no layer (t); give each"

@@ -100,12 +100,13 @@ def _check_communicators(path: str) -> None:
 
 def _read(key: str, path: str) -> dict[str, dict[str, Any]]:
     """Return a file's mapping of mappings."""
+    if not shipped.resolve(path).is_file():
+        raise UsageError(f"{key}: {path} does not exist, or is not a file")
     try:
-        text = shipped.resolve(Path(path)).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{key}: cannot read {path}: {error}") from None
-    content = yaml_text.value(text, f"{key}: {path}")
-    if not isinstance(content, dict) or not content:
+        content, _ = yaml_text.read(Path(path))
+    except UsageError as error:
+        raise UsageError(f"{key}: {error}") from None
+    if not content:
         raise UsageError(f"{key}: {path} must be a mapping of names to options")
     for name, entry in content.items():
         if not isinstance(entry, dict) or not entry:

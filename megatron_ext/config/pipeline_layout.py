@@ -23,12 +23,12 @@ def parse(layout: str) -> list[str]:
         ValueError: a symbol is unknown, or a repeat is not followed by a reasonable number.
     """
     text = layout.replace(",", "")
+    _check_length(text)
     for pattern in _REPEATS:
         if any(len(number) > 4 or int(number) > _MAX_REPEAT for number in _numbers(text)):
             raise ValueError(f"{_KEY}: repeats are limited to {_MAX_REPEAT}")
         text = re.sub(pattern, lambda match: match[1] * int(match[2]), text)
-        if len(text) > _MAX_LENGTH:
-            raise ValueError(f"{_KEY} describes more layers than any model has")
+        _check_length(text)
     unknown = sorted(set(text) - set(_SYMBOLS) - {"|"})
     if unknown:
         raise ValueError(
@@ -36,6 +36,11 @@ def parse(layout: str) -> list[str]:
             " model chunks, and repeats such as t*2 or (t*2|)*3"
         )
     return text.split("|")
+
+
+def _check_length(text: str) -> None:
+    if len(text) > _MAX_LENGTH:
+        raise ValueError(f"{_KEY} describes more layers than any model has")
 
 
 def _numbers(text: str) -> list[str]:
@@ -70,6 +75,11 @@ def check(parallel: Parallel) -> None:
         raise ValueError(
             f"{_KEY} has {len(chunks)} model chunks for {stages} stages; set"
             f" parallel.virtual_pipeline_model_parallel_size to {fitting}"
+        )
+    if "" in chunks:  # nothing to load or to update
+        raise ValueError(
+            f"{_KEY}: model chunk {chunks.index('')} (the first is 0) is empty; give each a layer"
+            " (t), the embedding (E) or the loss (L)"
         )
     _check_ends("".join(chunks), chunks)
 

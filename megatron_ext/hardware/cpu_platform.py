@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from megatron.core.distributed import param_and_grad_buffer
-from megatron.core.optimizer import distrib_optimizer
 from megatron.core.tensor_parallel import random as megatron_random
 from torch.overrides import TorchFunctionMode
 
@@ -125,7 +124,6 @@ def install() -> None:
     megatron_random.initialize_rng_tracker = lambda *_, **__: None
     for name in ("dist_all_gather_func", "dist_reduce_scatter_func"):
         setattr(param_and_grad_buffer, name, _unless_alone(getattr(param_and_grad_buffer, name)))
-    _load_adam_step()
     CudaOnCpu().__enter__()
 
 
@@ -137,30 +135,6 @@ def _is_cuda(device: Any) -> bool:
     if isinstance(device, torch.device):
         return device.type == "cuda"
     return isinstance(device, str) and device.startswith("cuda")
-
-
-def _load_adam_step() -> None:
-    """Fix two faults of loading a distributed optimizer over PyTorch's own Adam.
-
-    They are in megatron-core 0.16.1 and 0.19.2.
-
-    Megatron keeps Adam's `step` in the parameter groups. On load it hands one tensor to all
-    weights, so that each update of a weight advances the step of all, and then copies every key of
-    the state, `step` included, from tensors that lack it (a KeyError). Here each weight gets a step
-    of its own, and keeps it.
-    """
-    optimizer_class = distrib_optimizer.DistributedOptimizer
-    original = optimizer_class._set_main_param_and_optimizer_states
-
-    def set_states(self: Any, model_param: torch.Tensor, tensors: dict[str, torch.Tensor]) -> None:
-        group, position = self.model_param_group_index_map[model_param]
-        state = self.optimizer.state[self.optimizer.param_groups[group]["params"][position]]
-        if "step" in state:
-            state["step"] = state["step"].clone()
-            tensors = {"step": state["step"], **tensors}
-        original(self, model_param, tensors)
-
-    optimizer_class._set_main_param_and_optimizer_states = set_states
 
 
 def _unless_alone(collective: Callable) -> Callable:

@@ -56,6 +56,17 @@ def parallel_sizes() -> list[int]:
     ]
 
 
+def describe_layout() -> str:
+    """Return the tensor, pipeline, context and data parallel sizes, such as TP2 PP1 CP1 DP4."""
+    sizes = {
+        "TP": parallel_state.get_tensor_model_parallel_world_size(),
+        "PP": parallel_state.get_pipeline_model_parallel_world_size(),
+        "CP": parallel_state.get_context_parallel_world_size(),
+        "DP": parallel_state.get_data_parallel_world_size(),
+    }
+    return " ".join(f"{name}{size}" for name, size in sizes.items())
+
+
 def parallel_ranks() -> list[int]:
     """Return this process's rank in each of `parallel_sizes`."""
     return [

@@ -40,7 +40,7 @@ class Start:
     """Of rank 0."""
     ranks: int | None
     layout: str | None
-    """Tensor x pipeline x data parallel size."""
+    """Its parallel sizes, such as TP2 PP1 CP1 DP4."""
     device: str | None = None
     """Name of the GPUs or processors, None if it is not recorded."""
     resumed_from: int | None
@@ -50,7 +50,7 @@ class Start:
     """Of its end: finished, running, one of `FAILURES`, …"""
     detail: str = ""
     lost_steps: int = 0
-    """Steps that were, or have to be, done again."""
+    """Steps that were, or have to be, repeated."""
     rollbacks: int = 0
     """Rollbacks after a loss spike."""
     saves: int = 0
@@ -112,7 +112,7 @@ class Goodput:
 
     @property
     def lost_steps(self) -> int:
-        """Steps that were, or have to be, done again."""
+        """Steps that were, or have to be, repeated."""
         return sum(start.lost_steps for start in self.starts)
 
     def to_dict(self) -> dict[str, Any]:

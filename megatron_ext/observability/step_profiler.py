@@ -75,6 +75,8 @@ class StepProfiler:
 
     def after_step(self) -> None:
         """Count a step as profiled; write the files after the last."""
+        if self._options is None:
+            return
         if self._first is not None:
             self._remaining -= 1
         if self._first is not None and self._remaining == 0:

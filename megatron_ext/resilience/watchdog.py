@@ -105,11 +105,22 @@ class Watchdog:
             # a file system that fails for a moment must not end the watch
             with contextlib.suppress(OSError):
                 self._write_heartbeat()
-            if self._dumped is None and (self.folder / _REQUEST).exists():
-                self._dump()
+                if self._dumped is None and (self.folder / _REQUEST).exists():
+                    self._dump()
             if self._is_over_limit():
-                self.on_hang(self._report())
+                self.on_hang(self._message())
                 return
+
+    def _message(self) -> str:
+        """Return the diagnosis, which a file system that fails must not prevent."""
+        try:
+            return self._report()
+        except Exception as error:
+            step, phase, _ = self._state
+            return (
+                f"rank {self.rank} has been in {phase!r} of step {step + 1} for more than"
+                f" {self.limit:.0f} s; the others' state is unknown: {error}"
+            )
 
     def _is_over_limit(self) -> bool:
         """Return whether the phase has taken too long, also where the system's clock was set."""

@@ -214,6 +214,29 @@ def _allocate_state(optimizer: MegatronOptimizer) -> None:
                     "exp_avg": torch.zeros_like(weight),
                     "exp_avg_sq": torch.zeros_like(weight),
                 }
+        one._set_main_param_and_optimizer_states = partial(
+            _set_with_own_step, one, one._set_main_param_and_optimizer_states
+        )
+
+
+def _set_with_own_step(
+    optimizer: Any, original: Callable, model_param: torch.Tensor, tensors: dict[str, torch.Tensor]
+) -> None:
+    """Fix two faults of loading a distributed optimizer over PyTorch's own Adam.
+
+    They are in megatron-core 0.16.1 and 0.19.2.
+
+    Megatron keeps Adam's `step` in the parameter groups. On load it hands one tensor to all
+    weights, so that each update of a weight advances the step of all, and then copies every key of
+    the state, `step` included, from tensors that lack it (a KeyError). Here each weight gets a step
+    of its own, and keeps it.
+    """
+    group, position = optimizer.model_param_group_index_map[model_param]
+    state = optimizer.optimizer.state[optimizer.optimizer.param_groups[group]["params"][position]]
+    if "step" in state:
+        state["step"] = state["step"].clone()
+        tensors = {"step": state["step"], **tensors}
+    original(model_param, tensors)
 
 
 def complete_groups(optimizer: MegatronOptimizer) -> None:

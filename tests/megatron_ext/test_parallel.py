@@ -1,6 +1,9 @@
 """One model, one batch, several layouts: the same losses and gradient norms."""
 
+from importlib.metadata import version
+
 import pytest
+from packaging.version import Version
 
 from tests.megatron_ext.conftest import log
 
@@ -67,6 +70,8 @@ def test_same_losses_as_one_process(pretrain_forked, alone, name):
         assert (actual["lr"], actual["tokens"]) == (expected["lr"], expected["tokens"])
     for expected, actual in zip(log(alone, "validation"), log(output, "validation"), strict=True):
         assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    context = 2 if "CP2" in name else 1
+    assert f" CP{context} DP" in (output / "goodput.jsonl").read_text()  # not shown as replicas
 
 
 @pytest.mark.multiprocess
@@ -80,6 +85,8 @@ BF16_GRADIENTS = [
     "optimizer.grad_reduce_in_bf16=true",
     "optimizer.ddp_reduce_scatter_with_fp32_accumulation=true",
 ]
+if Version(version("megatron-core")) >= Version("0.19"):
+    BF16_GRADIENTS.append("optimizer.ddp_param_name_patterns_for_fp32_local_accumulation=[all]")
 
 
 @pytest.mark.multiprocess

@@ -58,7 +58,8 @@ def test_the_shipped_overlap(precision):
         ("qkv_fprop: {method: [a]}", r"method must be ring_exchange, not \['a'\]"),
         ("qkv_fprop: {atomic_gemm: true}", "experimental"),
         ("qkv_fprop: ring_exchange", "qkv_fprop must be a mapping of options"),
-        ("- a", "must be a mapping of names to options"),
+        ("- a", "is a mapping of keys to values"),
+        ("qkv_fprop: {num_sm: 1}\nqkv_fprop: {num_sm: 2}", "'qkv_fprop' is given twice"),
         ("", "must be a mapping of names to options"),
         ("a: [", "line"),
     ],
@@ -96,7 +97,7 @@ def test_communicators(check, text, message):
 
 def test_a_missing_file(recipe):
     run = recipe("parallel.nccl_communicator_config_path=none.yaml")
-    with pytest.raises(UsageError, match=r"nccl_communicator_config_path: cannot read none\.yaml"):
+    with pytest.raises(UsageError, match=r"config_path: none\.yaml does not exist"):
         option_files.check(run)
 
 

@@ -71,6 +71,7 @@ def test_the_layout_reaches_the_model_configuration(recipe):
             "set parallel.virtual_pipeline_model_parallel_size to 2",
         ),
         ("Et*15|t*15L", 2, 2, "set parallel.virtual_pipeline_model_parallel_size to null"),
+        ("Et*15||t*14|tL", 2, 2, r"model chunk 1 \(the first is 0\) is empty"),
         ("t*15|Et*15L", 2, "null", r"must begin with E \(embedding\) and end with L"),
         ("Et*15|t*15Lt", 2, "null", "and end with L"),
         ("EEt*15|t*15L", 2, "null", "have each once"),

@@ -28,7 +28,7 @@ class Run:
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def start(self, resumed, job=None, previous=None, layout="1x1x2"):
+    def start(self, resumed, job=None, previous=None, layout="TP1 PP1 CP1 DP2"):
         self.step = resumed
         fields = {"began": self.now, "galen": "0", "host": "n1", "ranks": 2}
         fields |= {"job": job or {}, "previous": previous or {}}
@@ -335,13 +335,13 @@ def test_a_finished_run_that_is_extended_under_another_layout(simulated):
     simulated.steps(10)
     simulated.end("finished")
     simulated.wait(1000)
-    simulated.start(10, layout="2x1x1")
+    simulated.start(10, layout="TP2 PP1 CP1 DP1")
     simulated.steps(20)
     simulated.end("finished")
     found = account(simulated)
     assert causes(found) == ["finished", "finished"] and found.lost_steps == 0
     assert found.parts["idle"] == pytest.approx(1002)
-    assert [start.layout for start in found.starts] == ["1x1x2", "2x1x1"]
+    assert [start.layout for start in found.starts] == ["TP1 PP1 CP1 DP2", "TP2 PP1 CP1 DP1"]
     assert found.fraction_of_allocated == pytest.approx(15 / 80)
 
 

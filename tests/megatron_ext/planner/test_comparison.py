@@ -43,7 +43,13 @@ def _write(folder, device, steps=range(1, 31)):
             "previous": {},
             "seconds": {"imports": 10},
         },
-        {"kind": "ready", "layout": "1x1x8", "device": device, "hang_limit": 600, "seconds": {}},
+        {
+            "kind": "ready",
+            "layout": "TP1 PP1 CP1 DP8",
+            "device": device,
+            "hang_limit": 600,
+            "seconds": {},
+        },
         *({"kind": "step", "step": step, "seconds": {"train": 2}} for step in steps),
         {"kind": "save", "step": 30, "seconds": {"checkpoint": 3}},
     ]

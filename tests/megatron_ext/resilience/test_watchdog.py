@@ -1,3 +1,4 @@
+import ctypes
 import json
 import queue
 import time
@@ -74,6 +75,36 @@ def test_progress_prevents_a_report(tmp_path):
     watchdog.close()
     written = json.loads((tmp_path / FOLDER / "rank_00000.json").read_text())
     assert (written["step"], written["phase"]) == (7, "end")
+
+
+def test_a_process_that_holds_the_lock_of_python_writes_its_stacks(tmp_path):
+    watchdog = Watchdog(tmp_path, rank=0, world_size=1, limit=1.5, on_hang=lambda _: None)
+    stacks = tmp_path / FOLDER / "rank_00000.stacks.txt"
+    time.sleep(0.5)  # the thread has set its timer
+    assert not stacks.read_text()
+    ctypes.PyDLL(None).usleep(1_300_000)  # keeps the lock
+    assert "in test_a_process_that_holds_the_lock" in stacks.read_text()
+    watchdog.close()
+
+
+def test_the_file_of_stacks_is_removed_at_the_end(tmp_path):
+    Watchdog(tmp_path, rank=0, world_size=1, limit=1e6, on_hang=pytest.fail).close()
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["rank_00000.json"]
+
+
+def test_all_processes_write_their_state_when_one_finds_a_hang(tmp_path):
+    messages = queue.Queue()
+    watchdogs = [
+        Watchdog(tmp_path, rank, world_size=2, limit=limit, on_hang=messages.put)
+        for rank, limit in ((0, 0.3), (1, 4.0))
+    ]
+    message = messages.get(timeout=60)
+    (evidence,) = (tmp_path / "hangs").iterdir()
+    assert f"stacks and last collectives: {evidence}" in message
+    names = sorted(path.name for path in evidence.glob("*.stacks.txt"))
+    assert names == ["rank_00000.stacks.txt", "rank_00001.stacks.txt"]
+    for watchdog in watchdogs:
+        watchdog.close()
 
 
 def test_a_clock_that_is_set_is_no_hang(tmp_path, monkeypatch):
