@@ -119,13 +119,14 @@ def _write_bucket(file: IndexedFile, bucket: Bucket, outputs: Sequence[Path]) ->
     """Write the documents of a range of lengths; return their counts."""
     longest = 0
     final_bin, final_idx = outputs
-    parts = [partial_path(final_bin.with_suffix(ending)) for ending in (".lengths", ".counts")]
+    lengths_path = partial_path(final_bin.with_suffix(".lengths"))
+    counts_path = partial_path(final_bin.with_suffix(".counts"))
     with (
         atomic_file(final_bin) as new_bin,
         atomic_file(final_idx) as new_idx,
         Progress(f"split {bucket.name}", total=file.documents) as progress,
     ):
-        writer = IndexedFileWriter(new_bin, *parts, file.dtype)
+        writer = IndexedFileWriter(new_bin, lengths_path, counts_path, file.dtype)
         for ids, lengths, counts, sizes in _documents(file):
             chosen = sizes >= bucket.first
             if bucket.last is not None:
@@ -137,8 +138,8 @@ def _write_bucket(file: IndexedFile, bucket: Bucket, outputs: Sequence[Path]) ->
             progress.update(len(counts))
         writer.close()
         writer.write_index(new_idx)
-    for path in parts:
-        path.unlink()
+    lengths_path.unlink()
+    counts_path.unlink()
     return {
         "documents": writer.documents,
         "sequences": writer.sequences,
