@@ -17,6 +17,7 @@ import importlib
 import io
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,18 @@ def merge_indexed(
     """Join token files into one, see `galen merge-indexed --help`."""
     run_command("merge-indexed", [], {"input": input, "output_prefix": output_prefix})
     return TokenFiles(Path(output_prefix), api_results.read_manifest(output_prefix))
+
+
+def split_indexed(
+    input: str | Path, output_prefix: str | Path, lengths: Sequence[int]
+) -> list[TokenFiles]:
+    """Split token files by length, see `galen split-indexed --help`; return the shortest first."""
+    options = {"input": input, "output_prefix": output_prefix, "lengths": lengths}
+    run_command("split-indexed", [], options)
+    names = [f"{first}-{last - 1}" for first, last in pairwise([0, *lengths])]
+    names.append(str(lengths[-1]))
+    prefixes = [Path(f"{output_prefix}_{name}") for name in names]
+    return [TokenFiles(prefix, api_results.read_manifest(prefix)) for prefix in prefixes]
 
 
 def inspect_tokens(prefix: str | Path, **options: Any) -> bool:

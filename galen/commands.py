@@ -49,6 +49,7 @@ STAGES = (
             "report-corpus": Verb("data_prep.report", "write the HTML report of a corpus"),
             "preprocess": Verb("data_prep.preprocess", "tokenize documents for Megatron"),
             "merge-indexed": Verb("data_prep.merge_indexed", "join token files into one"),
+            "split-indexed": Verb("data_prep.split_indexed", "split token files by length"),
             "inspect-tokens": Verb("data_prep.describe", "show, check or compare token files"),
             "mesh-questions": Verb("data_prep.mesh_questions", "make questions from a corpus"),
         },

@@ -8,8 +8,10 @@ the tensors that the backward pass needs, after Korthikanti et al. 2022 (arXiv 2
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
+from megatron_ext.config import pipeline_layout
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Training
@@ -152,8 +154,10 @@ def _recomputed_activations(training: Training) -> list[str]:
     return names
 
 
-def layers_in_flight(recipe: Recipe, layers: list[int], stage: int, batches: int) -> float:
-    """Return how many layers' activations a stage holds at its peak.
+def layers_in_flight(
+    recipe: Recipe, layers: list[int], stage: int, batches: int, at_loss: bool = False
+) -> float:
+    """Return how many layers' activations a stage holds at its peak, or when it computes a loss.
 
     A layer counts once for each micro-batch.
 
@@ -166,7 +170,31 @@ def layers_in_flight(recipe: Recipe, layers: list[int], stage: int, batches: int
         offloaded = recipe.training.cpu_offloading_num_layers  # 0 in a pipeline
         return min(stages - stage, batches) * (layers[stage] - offloaded)
     in_flight = min(2 * (stages - stage - 1) + (chunks - 1) * stages + 1, batches * chunks)
-    return in_flight * layers[stage] / chunks
+    chunk_layers = pipeline_layout.chunk_layers(recipe.parallel, sum(layers))[stage]
+    if len(set(chunk_layers)) == 1:
+        return in_flight * chunk_layers[0]
+    held = _layers_held(chunk_layers, stages, in_flight, batches)
+    return max(number for chunk, number in held if chunk == chunks - 1 or not at_loss)
+
+
+def _layers_held(
+    chunk_layers: list[int], stages: int, in_flight: int, batches: int
+) -> Iterator[tuple[int, int]]:
+    """Yield the chunk of each forward pass, and the layers that a stage holds after it.
+
+    An interleaved pipeline runs as many micro-batches as it has stages through a chunk, then
+    through the next one; backward from the last chunk. After the warm-up of `in_flight` forward
+    passes, a backward pass comes before each further one.
+    """
+    order = [chunk for chunk in range(len(chunk_layers)) for _ in range(stages)]
+    backward_order = order[::-1]
+    held = 0
+    for number in range(batches * len(chunk_layers)):
+        chunk = order[number % len(order)]
+        held += chunk_layers[chunk]
+        if number >= in_flight:
+            held -= chunk_layers[backward_order[(number - in_flight) % len(order)]]
+        yield chunk, held
 
 
 def logits_bytes(architecture: Architecture, recipe: Recipe) -> dict[str, float]:
@@ -216,7 +244,8 @@ def peak_candidates(
     parallel = recipe.parallel
     training = recipe.training
     layers = stage_layers(recipe, architecture.num_layers)
-    in_flight = layers_in_flight(recipe, layers, stage, micro_batches(recipe, gpus))
+    batches = micro_batches(recipe, gpus)
+    in_flight = layers_in_flight(recipe, layers, stage, batches)
     kept, recomputed = _kept_activations(architecture, recipe, fused, stage, in_flight)
     candidates = [(kept, 0.0)]
     if stage == parallel.pipeline_model_parallel_size - 1:
@@ -226,7 +255,10 @@ def peak_candidates(
         size = BYTES[training.precision]
         # the inputs of the final norm and of the output layer
         inputs = tokens * ((2 * size if fused else 8 + size) * architecture.hidden_size + 4)
-        candidates = [(kept + inputs, sum(logits_bytes(architecture, recipe).values()))]
+        in_flight = layers_in_flight(recipe, layers, stage, batches, at_loss=True)
+        kept_at_loss, _ = _kept_activations(architecture, recipe, fused, stage, in_flight)
+        logits = sum(logits_bytes(architecture, recipe).values())
+        candidates.append((kept_at_loss + inputs, logits))
     return [*candidates, (kept + recomputed, 0.0)]
 
 

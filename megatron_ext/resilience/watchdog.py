@@ -105,8 +105,8 @@ class Watchdog:
             # a file system that fails for a moment must not end the watch
             with contextlib.suppress(OSError):
                 self._write_heartbeat()
-            if self._dumped is None and (self.folder / _REQUEST).exists():
-                self._dump()
+                if self._dumped is None and (self.folder / _REQUEST).exists():
+                    self._dump()
             if self._is_over_limit():
                 self.on_hang(self._message())
                 return

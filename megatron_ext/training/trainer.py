@@ -30,6 +30,7 @@ from megatron_ext.training import training_state
 from megatron_ext.training.checkpoint_writer import CheckpointWriter
 from megatron_ext.training.loss_spike import LossSpikeDetector
 from megatron_ext.training.optimizer import prepare_grads, update
+from megatron_ext.training.step_logger import StepLogger
 from megatron_ext.training.stragglers import StragglerReport
 from megatron_ext.training.train_step import Batches, StepResult, TrainStep, non_finite_samples
 from megatron_ext.training.training_state import Progress, TrainState
@@ -65,7 +66,6 @@ class Trainer:
     ) -> None:
         self.platform = platform
         self.recipe = recipe
-        self.architecture = architecture
         self.state = state
         self.data = data
         self.preemption = preemption
@@ -85,13 +85,13 @@ class Trainer:
             limit=60 * recipe.resilience.distributed_timeout_minutes,
         )
         self.timers = self.train_step.timers
+        self.step_logger = StepLogger(log, recipe, architecture, platform, self.timers)
         self.profiler = StepProfiler(
             recipe.profile, Path(recipe.output) / step_profiler.FOLDER, self.rank, self.timers
         )
         self.stragglers = StragglerReport(
             platform, recipe.resilience.straggler_interval, recipe.resilience.straggler_ratio
         )
-        self._pads = recipe.pads_sequences
         self.stop_reason: str | None = None
         self.validation_interrupted = False
         """Whether a request to stop came before the end of a validation."""
@@ -198,7 +198,8 @@ class Trainer:
         progress.consumed_tokens += result.tokens
         progress.seconds += seconds
         self.clock.write("step", progress.iteration)
-        self._log_step(result, grad_norm, batch_size, seconds)
+        lr = optimizer.param_groups[0]["lr"]
+        self.step_logger.log(progress, result, lr, grad_norm, batch_size, seconds)
         return result.stop_flags
 
     def _skip_update(self, result: StepResult, grad_norm: float, batch_size: int) -> None:
@@ -270,41 +271,6 @@ class Trainer:
                 " lower optimizer.lr or lengthen the warm-up; if one rank or node stands out, check"
                 " its hardware"
             )
-
-    def _log_step(
-        self, result: StepResult, grad_norm: float, batch_size: int, seconds: float
-    ) -> None:
-        progress = self.progress
-        if not self.log or progress.iteration % self.recipe.training.log_interval:
-            return
-        tokens = batch_size * self.recipe.data.seq_length
-        rate = (tokens - result.padding) / seconds
-        padding = {"padding_fraction": result.padding / tokens} if self._pads else {}
-        self.log.train(
-            {
-                "step": progress.iteration,
-                "loss": result.loss,
-                "lr": self.state.optimizer.param_groups[0]["lr"],
-                "grad_norm": grad_norm,
-                "global_batch_size": batch_size,
-                "consumed_samples": progress.consumed_samples,
-                "tokens": progress.consumed_tokens,
-                "tokens_per_second": rate,
-                **padding,
-                "mfu": self._mfu(rate, result.context_length),
-                **self.platform.memory_figures,
-                "timers": self.timers.take(),
-                "skipped_steps": progress.skipped_steps,
-                "elapsed": progress.seconds,
-            }
-        )
-
-    def _mfu(self, tokens_per_second: float, context_length: float) -> float | None:
-        """Return the model FLOPs utilization; None where the devices' bf16 peak is unknown."""
-        if self.platform.peak_flops is None:
-            return None
-        flops = tokens_per_second * self.architecture.flops_per_token(context_length)
-        return flops / (self.platform.peak_flops * torch.distributed.get_world_size())
 
     def _run_periodic_tasks(self, step: int) -> None:
         """Publish a written checkpoint, collect garbage, compare the processes' speed."""

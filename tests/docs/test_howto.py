@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-PAGES = sorted((ROOT / "docs" / "howto").glob("add_*.md"))
+PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
@@ -33,5 +33,4 @@ def test_the_code_of_a_how_to_page_runs(page, tmp_path):
 
 
 def test_every_how_to_page_is_tested():
-    assert len(PAGES) == 6
-    assert sorted((ROOT / "docs" / "howto").glob("*.md")) == PAGES
+    assert len(PAGES) == 7

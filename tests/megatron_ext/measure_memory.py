@@ -86,6 +86,11 @@ HELD_OUT = {
         "micro_batch_size": 1,
     },
     "CP2": {"context_parallel_size": 2},
+    "PP2 VP2, unequal chunks": {
+        "pipeline_model_parallel_size": 2,
+        "virtual_pipeline_model_parallel_size": 2,
+        "pipeline_model_parallel_layout": "Ett|t|t|L",
+    },
     "bf16 gradients": {"precision": "bf16", "grad_reduce_in_bf16": True},
     "full recompute": {"recompute_granularity": "full"},
     "full recompute, groups of 2": {"recompute_granularity": "full", "recompute_num_layers": 2},

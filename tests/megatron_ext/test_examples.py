@@ -26,12 +26,16 @@ SIZES = {
     "mmed_llama3_8b": ("7b", 8_030_261_248),
     "mmed_llama3_70b": ("70b", 70_553_706_496),
     "biomistral_7b": ("7b", 7_241_740_288),
+    "mmed_llama3_8b_64k": ("64k", 8_030_261_248),
 }
 GPU_SPECS = {"h100": GPUS["h100-80gb"], "a100": GPUS["a100-80gb"], "h200": GPUS["h200"]}
 GPU_COUNTS = {"2b": (8, 64), "7b": (8, 32), "70b": (64, 128)}
 LAYOUTS = ("h100_bf16", "h100_fp8", "a100_bf16", "h200_bf16")
 CASES = []
 for _model, (_size, _) in SIZES.items():
+    if _size == "64k":
+        CASES += [(_model, "7b_h100_bf16_64k", _count) for _count in (8, 64)]
+        continue
     for _layout, _count in itertools.product(LAYOUTS, GPU_COUNTS[_size]):
         CASES.append((_model, f"{_size}_{_layout}", _count))
 
