@@ -105,7 +105,8 @@ def _run(session: Session, stages: list[str], platform: str, again: bool) -> Non
     record = session.records[environment.id]
     if record["status"] != "passed":
         _restore(session, environment, earlier)
-        raise UsageError("\n".join(record["log"]).removeprefix("error: "))
+        lines = record.get("log") or [record["reason"]]
+        raise UsageError("\n".join(lines).removeprefix("error: "))
     facts = record["result"]
     changes = [fact for fact in _SAME if earlier and earlier["result"].get(fact) != facts[fact]]
     if earlier and changes and again:

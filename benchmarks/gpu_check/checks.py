@@ -83,7 +83,10 @@ def all_checks(scale: Scale) -> list[Check]:
 def environment(platform: str) -> Check:
     """Return the first stage's check."""
     command = ("benchmarks/gpu_environment.py", "--platform", platform, "--output", RESULT)
-    return Check(stage="environment", name="environment", command=command, seconds=25, limit=120)
+    seconds = _CPU_SECONDS if platform == "cpu" else 25
+    return Check(
+        stage="environment", name="environment", command=command, seconds=seconds, limit=120
+    )
 
 
 def _loss_curves(scale: Scale) -> list[Check]:

@@ -197,6 +197,8 @@ def test_results_of_another_environment_are_not_mixed(gpu_check, tmp_path, monke
         main("two")
     with pytest.raises(UsageError, match="unknown stage 'speed'; they are environment, "):
         main("two", "--stages", "speed")
+    with pytest.raises(UsageError, match="it takes about 1 s, and 0 s of the budget"):
+        main("two", "--minutes", "0.001", "--work", str(tmp_path / "new"))
     with pytest.raises(UsageError, match="outside of --work"):
         main("two", "--work", str(tmp_path))
 
