@@ -141,7 +141,7 @@ def _end_to_end(scale: Scale) -> list[Check]:
             seconds=45,
             limit=180,
             needs=("end_to_end/import",),
-            products=("run", "killed.json"),
+            products=("killed_run", "killed.json"),
         ),
         Check(
             stage=stage,

@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -36,6 +37,8 @@ from gpu_check.small_run import (  # noqa: E402
     write_recipe,
 )
 
+KILLED = "killed_run"
+"""Copy of the run folder as the kill left it."""
 STEPS_TO_REPEAT = 3
 BOUND = 0.01
 """Largest relative difference of a repeated step's loss on GPUs, whose sums have no fixed order."""
@@ -84,18 +87,25 @@ def kill(arguments: argparse.Namespace) -> dict[str, Any]:
     started = _start(arguments, output)
 
     def has_steps_after_checkpoint() -> bool:
-        records = read_log(output)
-        saved = _steps(records, "checkpoint_published")
-        return bool(saved) and _last_step(records) >= saved[-1] + STEPS_TO_REPEAT
+        saved = _newest_checkpoint(output)
+        return saved > 0 and _last_step(read_log(output)) >= saved + STEPS_TO_REPEAT
 
     _await(started, has_steps_after_checkpoint)
-    records = read_log(output)
+    started.signal(signal.SIGSTOP)
+    while not has_steps_after_checkpoint():  # another checkpoint was published meanwhile
+        started.signal(signal.SIGCONT)
+        _await(started, has_steps_after_checkpoint)
+        started.signal(signal.SIGSTOP)
     if not started.kill():
         raise DataError("the run cannot be killed")
+    records = read_log(output)
+    backup = arguments.work / KILLED
+    shutil.rmtree(backup, ignore_errors=True)
+    shutil.copytree(output, backup, symlinks=True)
     losses = {record["step"]: record["loss"] for record in records if record["kind"] == "train"}
     stalls = [record["checkpoint_stall"] for record in records if record["kind"] == "checkpoint"]
     result = {
-        "checkpoint": _steps(records, "checkpoint_published")[-1],
+        "checkpoint": _newest_checkpoint(output),
         "killed_after": _last_step(records),
         "losses": losses,
         "checkpoint_stalls": stalls,
@@ -119,6 +129,9 @@ def resume(arguments: argparse.Namespace) -> dict[str, Any]:
     output = arguments.work / "run"
     text = (arguments.work / "killed.json").read_text(encoding="utf-8")
     killed = json.loads(text)
+    # an interrupted check may have continued the run already
+    shutil.rmtree(output, ignore_errors=True)
+    shutil.copytree(arguments.work / KILLED, output, symlinks=True)
     started = _start(arguments, output)
     last = killed["killed_after"]
     began = time.time()
@@ -180,6 +193,17 @@ def _await(
         if code is not None:
             raise DataError(f"galen pretrain ended with exit code {code}")
         time.sleep(_POLL_SECONDS)
+
+
+def _newest_checkpoint(output: Path) -> int:
+    """Return the step of a run's newest complete checkpoint, 0 if there is none."""
+    from megatron_ext.checkpoint import checkpoint_folder
+
+    checkpoints = output / "checkpoints"
+    try:
+        return int(checkpoint_folder.newest(checkpoints).name.removeprefix("iter_"))
+    except DataError:
+        return 0
 
 
 def _steps(records: list[dict[str, Any]], kind: str) -> list[int]:

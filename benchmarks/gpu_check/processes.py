@@ -113,7 +113,7 @@ class CheckProcesses:
         self._reap()
         failed = [code for code in self._codes.values() if code]
         if len(self._codes) == len(self._pids):
-            self._kill_groups()  # what they may have left running
+            self.signal(signal.SIGKILL)  # what they may have left running
             return failed[0] if failed else 0
         if failed and self._failed_at is None:
             self._failed_at = time.monotonic()
@@ -141,13 +141,14 @@ class CheckProcesses:
 
     def kill(self) -> bool:
         """Kill the processes and those that they started; return whether all have ended."""
-        self._kill_groups()
+        self.signal(signal.SIGKILL)
         return self._wait(_KILL_SECONDS, self._pids)
 
-    def _kill_groups(self) -> None:
+    def signal(self, number: int) -> None:
+        """Send a signal to the processes and those that they started."""
         for pid in self._pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+                os.killpg(pid, number)
 
     def _nested(self) -> list[int]:
         """Return descendants that lead a session, as a check's own `CheckProcesses` do."""

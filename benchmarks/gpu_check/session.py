@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import time
@@ -22,6 +23,7 @@ _POLL_SECONDS = 0.05
 _TAIL_LINES = 60
 _STACK_LINES = 300
 _REASON_LENGTH = 400
+_EXCEPTION = re.compile(r"(\[rank\d+\]: ?)?(Fatal Python error|[\w.]+(Error|Exception)): ")
 
 logger = logging.getLogger("galen.gpu_check.session")
 
@@ -260,11 +262,12 @@ class Session:
 
 
 def _failure(code: int, log: Path) -> str:
-    """Return why a check failed: its error, or the last line that it printed."""
+    """Return why a check failed: its error, its exception, or the last line that it printed."""
     lines = [line for line in _tail(log, _STACK_LINES) if line.strip()]
+    # of several the first is the cause
     errors = [line for line in lines if line.startswith("error: ")]
-    # of several errors the first is the cause
-    message = [*errors, *lines[-1:], "it printed nothing"][0].removeprefix("error: ")
+    exceptions = [line for line in lines if _EXCEPTION.match(line)]
+    message = [*errors, *exceptions, *lines[-1:], "it printed nothing"][0].removeprefix("error: ")
     end = f"exit code {code}"
     if code < 0:
         end = f"ended by {signal.Signals(-code).name}"

@@ -123,7 +123,7 @@ def _training_data(
     samples = samples_needed(recipe)
     if not data.sources:
         train = _token_weighted(reader, data.train, samples)
-        return train, [_epoch_count(recipe, "the training data", train)]
+        return train, [_epoch_count(recipe, "training data", train)]
     blend = Blend(_phases(recipe, samples))
     sources = {
         name: _token_weighted(reader, data.sources[name].train, count)

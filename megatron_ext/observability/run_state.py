@@ -191,9 +191,16 @@ def _record(value: Any) -> dict[str, Any]:
     numbers = {"train": _TRAIN, "validation": ("step", "loss")}.get(value["kind"], ("step",))
     if not isinstance(value["kind"], str):
         raise TypeError("kind is not a text")
-    if not all(isinstance(value.get(name), int | float) for name in numbers):
+    if not all(_is_number(value.get(name)) for name in numbers):
         raise ValueError("a number is missing")
+    if value.get("mfu") is not None and not _is_number(value["mfu"]):
+        raise ValueError("the MFU is no number")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value of JSON is a number of which others can be computed."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,7 +105,7 @@ def _groups(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "call": entry["profiling_name"],
             "number": entry["p2p_seq_id" if entry["is_p2p"] else "collective_seq_id"],
             "is_p2p": entry["is_p2p"],
-            "pending": not entry["retired"],
+            "pending": not entry["retired"] and entry["state"] != "completed",
             "sizes": entry["input_sizes"],
             "time": entry["time_created_ns"] / 1e9,
         }

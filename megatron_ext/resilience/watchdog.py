@@ -256,10 +256,24 @@ def heartbeats(run: Path) -> list[dict[str, Any]]:
     records = []
     for path in (run / FOLDER).glob("rank_*.json"):
         try:
-            records.append(json_file.read_object(path))
+            record = json_file.read_object(path)
         except DataError:  # just being replaced on a network file system
             continue
+        if _is_heartbeat(record):
+            records.append(record)
     return sorted(records, key=lambda heartbeat: heartbeat["rank"])
+
+
+def _is_heartbeat(record: dict[str, Any]) -> bool:
+    """Return whether a file is a heartbeat of this version, and undamaged."""
+    counts = [record.get(name) for name in ("rank", "pid", "step")]
+    times = [record.get(name) for name in ("since", "seen")]
+    return (
+        all(type(count) is int and 0 <= count < 2**31 for count in counts)
+        and all(isinstance(time, int | float) and 0 <= time < 1e11 for time in times)
+        and isinstance(record.get("host"), str)
+        and record.get("phase") in _PHASES
+    )
 
 
 def is_dead(process: dict[str, Any]) -> bool:

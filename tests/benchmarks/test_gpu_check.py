@@ -47,6 +47,7 @@ def run_checks(gpu_check, tmp_path):
     return run_checks
 
 
+RAISE = "raise ValueError('too many layers')"
 NESTED = """
 import subprocess
 code = "import time\\ndef nested():\\n    time.sleep(60)\\nnested()"
@@ -58,6 +59,7 @@ subprocess.run([sys.executable, "-c", code], start_new_session=True)
 def test_a_failure_a_crash_and_a_hang_end_only_their_check(run_checks):
     records = run_checks(
         ("error", "sys.exit('error: a wrong key')", {}),
+        ("exception", "import atexit\natexit.register(print, 'end')\n" + RAISE, {}),
         ("crash", "import ctypes; ctypes.string_at(0)", {}),
         ("hang", "def stuck():\n    time.sleep(60)\nstuck()", {"limit": 3}),
         ("nested", NESTED, {"limit": 3}),
@@ -65,13 +67,15 @@ def test_a_failure_a_crash_and_a_hang_end_only_their_check(run_checks):
     )
     assert {name: record["status"] for name, record in records.items()} == {
         "error": "failed",
+        "exception": "failed",
         "crash": "failed",
         "hang": "timeout",
         "nested": "timeout",
         "after": "passed",
     }
     assert records["error"]["reason"] == "exit code 1: a wrong key"
-    assert "ended by SIGSEGV" in records["crash"]["reason"]
+    assert records["crash"]["reason"].startswith("ended by SIGSEGV: Fatal Python error: Segm")
+    assert records["exception"]["reason"] == "exit code 1: ValueError: too many layers"
     assert records["hang"]["reason"] == "it exceeded its limit of 3 s"
     for name, function in (("hang", "in stuck"), ("nested", "in nested")):
         assert any(function in line for line in records[name]["log"])

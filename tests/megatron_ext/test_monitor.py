@@ -13,9 +13,10 @@ from xml.etree import ElementTree
 import pytest
 
 from galen import lock
-from galen.errors import OutputConflictError
+from galen.errors import DataError, OutputConflictError
 from megatron_ext import monitor
 from megatron_ext.observability import run_state
+from megatron_ext.resilience import watchdog
 from tests.conftest import ROOT, command, run
 from tests.megatron_ext.conftest import RECIPE
 from tests.megatron_ext.observability.test_accounting import Run
@@ -169,6 +170,25 @@ def heartbeat(folder, rank, **changed):
     }
     written |= {"since": now - 1, "seen": now, **changed}
     (folder / f"heartbeats/rank_{rank:05d}.json").write_text(json.dumps(written))
+
+
+@pytest.mark.parametrize("damage", [{"mfu": "high"}, {"step": 10**400}, {"loss": None}])
+def test_damaged_records_of_the_log_are_named(folder, damage):
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps(record(31) | damage) + "\n")
+    with pytest.raises(DataError, match=r"log\.jsonl, line \d+: not a record"):
+        run_state.read(folder)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"host": 1}, {"host": None}, {"pid": -1}, {"step": True}, {"phase": "train"}, {"seen": 1e300}],
+)
+def test_damaged_heartbeats_are_skipped(folder, damage):
+    heartbeat(folder, 0)
+    heartbeat(folder, 1, **damage)
+    assert [one["rank"] for one in watchdog.heartbeats(folder)] == [0]
+    assert run_state.read(folder).status == "running"
 
 
 @pytest.fixture

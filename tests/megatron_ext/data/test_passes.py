@@ -141,7 +141,7 @@ def test_later_passes_have_another_order(built):
 def test_epochs_are_counted(built):
     epochs = built([[1] * 100]).epochs
     assert epochs[0].exceeds_limit and epochs[0].message.startswith(
-        "the training data: reads 32 sequences of 32 tokens, 4 per epoch (8.00 epochs), more than"
+        "training data: reads 32 sequences of 32 tokens, 4 per epoch (8.00 epochs), more than"
         " data.warn"
     )
     assert epochs[1].message == "validation: 4 of 4 sequences, each read once"
@@ -157,7 +157,7 @@ def test_padding_does_not_count_as_an_epoch(built):
         "training.micro_batch_size=1",
     ]
     said = built([[1] * 20], *smallest).epochs[0].message
-    assert said == "the training data: reads 1 of 1 sequences of 32 tokens (1.00 epochs)"
+    assert said == "training data: reads 1 of 1 sequences of 32 tokens (1.00 epochs)"
 
 
 def test_samples_of_several_files_end_with_padding():

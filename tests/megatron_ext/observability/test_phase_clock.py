@@ -121,6 +121,7 @@ def test_last_heartbeats(tmp_path):
         [("a", 1000, "end"), ("b", 850, "validation"), ("b", 800, "validation")]
     ):
         heartbeat = {"rank": rank, "host": host, "seen": seen, "since": 700, "phase": phase}
+        heartbeat |= {"pid": 1, "step": 2}
         (tmp_path / f"heartbeats/rank_{rank:05d}.json").write_text(json.dumps(heartbeat))
     assert phase_clock.last_heartbeats(tmp_path) == {
         "last_seen": 1000,
