@@ -166,10 +166,13 @@ def _compare_config(job: Export, path: Path, architecture: Architecture) -> bool
     if configured == architecture:
         return True
     found = differences(configured, architecture)
-    if job.hf is not None or _without_rope(configured) != _without_rope(architecture):
+    differs_in_rope = _without_rope(configured) == _without_rope(architecture)
+    if job.hf is not None or not differs_in_rope:
+        fix = "give the folder of the right one with --hf"
+        if differs_in_rope:
+            fix += ", or, if the run had model.rope, omit --hf"
         raise DataError(
-            f"{path} describes another model than {job.folder / ARCHITECTURE_FILE}: {found}; give"
-            " the folder of the right one with --hf"
+            f"{path} describes another model than {job.folder / ARCHITECTURE_FILE}: {found}; {fix}"
         )
     logger.info(f"config.json gets the rotary positions of the run: {found}")
     return False

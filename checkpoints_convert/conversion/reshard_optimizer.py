@@ -133,7 +133,9 @@ class _Fill:
 
 def input_files(folder: Path) -> list[Path]:
     """Return the files that a conversion of an iteration reads, the large ones in their order."""
-    return [folder / ".metadata", *checkpoint_folder.weight_files(folder)]
+    small = [folder / ".metadata", folder / optimizer_buckets.NAME]
+    existing = [path for path in small if path.is_file()]
+    return [*existing, *checkpoint_folder.weight_files(folder)]
 
 
 def convert(job: Reshard, inputs: InputHashes, workers: int = 1) -> None:

@@ -134,6 +134,16 @@ def test_checkpoints_that_cannot_be_converted(tmp_path, made, make_model):
         convert(made[0], tmp_path / "other")
 
 
+def test_an_output_of_other_slices_is_not_complete(tmp_path, made):
+    run = shutil.copytree(made[0], tmp_path / "run")
+    output = convert(run, tmp_path / "output")
+    path = run / "iter_0000005" / optimizer_buckets.NAME
+    path.write_text(path.read_text().replace(", true]", ", false]", 1))
+    seal(path.parent)
+    with pytest.raises(OutputConflictError):
+        convert(run, output)
+
+
 def test_the_core_writes_this_format_in_float32(tmp_path, made):
     """Transformer Engine's optimizer keeps remainders of weights as 16-bit integers."""
     shard = reshard_optimizer.Shard("key", (4,), (0,), (4,), torch.float32, "bucket", 0)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from checkpoints_convert import hf_to_megatron, megatron_to_hf
+from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.architecture import read_architecture
 from tests.megatron_ext.conftest import losses
@@ -53,6 +54,12 @@ def test_the_exported_configuration_is_transformers_own(exported):
         "truncate": True,
     }
     assert AutoConfig.from_pretrained(exported).rope_parameters == written["rope_parameters"]
+
+
+def test_another_config_is_refused(trained, untied_llama, tmp_path):
+    arguments = ["--megatron", str(trained / "checkpoints"), "--output", str(tmp_path / "out")]
+    with pytest.raises(DataError, match=r"max_position_embeddings is 128 .*omit --hf"):
+        megatron_to_hf.main([*arguments, "--hf", str(untied_llama)])
 
 
 def test_logits_beyond_the_old_length_survive_both_ways(trained, exported, start_forked, tmp_path):

@@ -1,11 +1,13 @@
 """The planner's memory beside what two processes really allocate under several layouts."""
 
+import dataclasses
 import json
 
 import pytest
 
 from galen.recipe import load
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.config.rope import Yarn
 from megatron_ext.planner.memory_model import layer_activations
 from tests.megatron_ext.config.test_recipe import SHAPE, TEXT
 
@@ -54,3 +56,22 @@ def test_a_fused_norm_is_recomputed_with_the_mlp(tmp_path, fused, fraction):
     )
     assert with_recompute["norm outputs"] == fraction * without["norm outputs"]
     assert with_recompute["MLP product"] == 0
+
+
+def test_the_attention_factor_of_yarn_keeps_rotary_factors(tmp_path):
+    """Transformer Engine's fused kernel keeps none, but does not know the attention factor."""
+    (tmp_path / "r.yaml").write_text(TEXT)
+    run = load(Recipe, tmp_path / "r.yaml", [])
+    scaled, unscaled = (
+        dataclasses.replace(
+            SHAPE,
+            yarn=Yarn(factor=8.0, original_max_position_embeddings=8192, attention_factor=factor),
+        )
+        for factor in (None, 1.0)
+    )
+    fused = layer_activations(SHAPE, run)
+    assert layer_activations(unscaled, run) == fused
+    more = layer_activations(scaled, run)
+    # cosine and sine in bf16, for queries and keys
+    rotary = 4 * 2 * run.data.seq_length * SHAPE.kv_channels
+    assert more == fused | {"rotary factors": rotary}
