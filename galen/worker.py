@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 import threading
+import time
 
 _LAUNCHER = "GALEN_LAUNCHER"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_POLL_SECONDS = 0.05
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
 
@@ -23,6 +25,24 @@ def _wait_for_parent() -> None:
     assert parent is not None, "runs in a worker only"
     parent.join()
     os._exit(1)
+
+
+def exit_with_failed_child() -> None:
+    """In a worker: exit with code 1 as soon as a process that it started was killed or failed.
+
+    It would otherwise wait for that process' report for ever.
+    """
+    threading.Thread(target=_wait_for_failed_child, daemon=True).start()
+
+
+def _wait_for_failed_child() -> None:
+    children: dict[int | None, multiprocessing.process.BaseProcess] = {}
+    while True:
+        # those that have ended are listed no more
+        children |= {child.pid: child for child in multiprocessing.active_children()}
+        if any(child.exitcode not in (None, 0) for child in children.values()):
+            os._exit(1)
+        time.sleep(_POLL_SECONDS)
 
 
 def started_by_launcher() -> dict[str, str]:

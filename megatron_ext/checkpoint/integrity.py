@@ -6,6 +6,7 @@ The processes divide the files among them, so that the checkpoint is read once.
 import contextlib
 import itertools
 import json
+import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +18,7 @@ from megatron.core.dist_checkpointing.strategies.async_utils import AsyncRequest
 
 from galen import checksums, json_file, manifest
 from galen.errors import DataError
+from galen.worker import exit_with_failed_child
 from megatron_ext.checkpoint import checkpoint_folder
 
 STAGE = "checkpoint"
@@ -65,8 +67,11 @@ def _write_and_hash(
 ) -> None:
     """Write the files of a rank, each described by a bucket, and leave their hashes beside them.
 
-    An error of the write is in `results`; without hashes, `seal` computes them.
+    An error of the write is in `results`; without hashes, `seal` computes them. If one of the
+    processes that write for it is killed, this one exits without a result.
     """
+    if multiprocessing.parent_process() is not None:
+        exit_with_failed_child()
     try:
         write(rank, write_buckets, results)
     except (EOFError, ConnectionError):

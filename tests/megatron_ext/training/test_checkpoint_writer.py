@@ -1,8 +1,10 @@
 """A process that writes a checkpoint may outlive the trainer that started it."""
 
 import hashlib
+import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -154,6 +156,24 @@ def test_a_killed_collector_of_results_is_reported(error):
     with pytest.raises(DataError, match=message), writing("run"):
         write(0, [], None)
     integrity._write_and_hash(write, Path("run"), 0, [], None)
+
+
+def test_a_writer_ends_with_a_killed_process_of_its_own():
+    def write(rank, write_buckets, results):
+        context = multiprocessing.get_context("fork")
+        part = context.Process(target=time.sleep, args=(60,))
+        part.start()
+        threading.Timer(0.2, part.kill).start()
+        time.sleep(60)  # as Megatron Core, for the report
+
+    writer = multiprocessing.get_context("fork").Process(
+        target=integrity._write_and_hash, args=(write, Path("run"), 0, [], None)
+    )
+    writer.start()
+    writer.join(20)
+    code = writer.exitcode
+    writer.kill()
+    assert code == 1
 
 
 @pytest.fixture
