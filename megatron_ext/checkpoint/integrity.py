@@ -72,10 +72,7 @@ def _write_and_hash(
     """
     if multiprocessing.parent_process() is not None:
         exit_with_failed_child()
-    try:
-        write(rank, write_buckets, results)
-    except (EOFError, ConnectionError):
-        return  # the collector of results was killed, which the trainer reports
+    write(rank, write_buckets, results)
     paths = [Path(bucket[0]) for bucket in write_buckets]
     with contextlib.suppress(OSError), ThreadPoolExecutor(max(len(paths), 1)) as threads:
         hashes = list(threads.map(manifest.sha256, paths))

@@ -4,12 +4,13 @@ Versions 0.16.1 and 0.19.x differ.
 """
 
 import inspect
+import pickle
+import queue
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
-from multiprocessing.managers import SyncManager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from megatron.core import dist_checkpointing, parallel_state
@@ -38,7 +39,6 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from galen import json_file
 from galen.errors import DataError, one_line
-from galen.worker import exit_with_parent
 from megatron_ext.checkpoint import optimizer_buckets, pickle_values, safe_pickle, torch_dist
 from megatron_ext.checkpoint.checked_reader import CheckedReader, used_by_megatron
 from megatron_ext.checkpoint.optimizer_buckets import BucketSlice, ModelSpace
@@ -61,12 +61,7 @@ def writing(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except CheckpointException as error:
-        reason = _failure(error)
-    except (EOFError, ConnectionError):  # of the process that collects the writers' reports
-        reason = f"a process of the checkpoint writer was killed, {_FOR_MEMORY}"
-    else:
-        return
-    raise DataError(f"cannot write the checkpoint {folder}: {reason}")
+        raise DataError(f"cannot write the checkpoint {folder}: {_failure(error)}") from None
 
 
 _FOR_MEMORY = "most likely for lack of memory: see `dmesg`, and run the same command again"
@@ -116,7 +111,8 @@ class ShardedWriter:
             The request for Megatron's AsyncCallsQueue if `asynchronous`, else None.
         """
         with block_signals(), writing(folder):
-            _collect_results()
+            if not isinstance(filesystem_async._results_queue, _WriteResults):
+                filesystem_async._results_queue = _WriteResults()
             first_save = self._strategy.cached_distribution is None
             return dist_checkpointing.save(
                 state,
@@ -128,15 +124,51 @@ class ShardedWriter:
             )
 
 
-def _collect_results() -> None:
-    """Start the process that collects the writers' reports, instead of the core's.
+class _WriteResults:
+    """A queue for the results of one writer, which was forked from this process.
 
-    The core's outlives a killed trainer, ours ends with it.
+    The core's is a process of its own, which takes seconds to start and outlives a killed trainer;
+    this is a file without a name that both processes have open.
     """
-    if filesystem_async._results_queue is None:
-        manager = SyncManager(ctx=get_context("spawn"))
-        manager.start(initializer=exit_with_parent)
-        filesystem_async._results_queue = manager.Queue()
+
+    _HEADER = 8
+    """Bytes of the length of the results, 0 until they are complete."""
+
+    def __init__(self) -> None:
+        self._descriptor, path = tempfile.mkstemp(prefix="galen-")
+        Path(path).unlink()
+
+    def put(self, results: Any) -> None:
+        """Store the results."""
+        content = pickle.dumps(results)
+        with self._open("r+b") as file:
+            file.seek(self._HEADER)
+            file.write(content)
+        self._set_length(len(content))
+
+    def get_nowait(self) -> Any:
+        """Return the results and remove them.
+
+        Raises:
+            queue.Empty: there are none.
+        """
+        with self._open("rb") as file:
+            file.seek(0)
+            length = int.from_bytes(file.read(self._HEADER), "little")
+            content = file.read(length)
+        if not length:
+            raise queue.Empty
+        self._set_length(0)
+        return pickle.loads(content)
+
+    def _set_length(self, length: int) -> None:
+        with self._open("r+b") as file:
+            file.seek(0)
+            file.write(length.to_bytes(self._HEADER, "little"))
+
+    def _open(self, mode: str) -> IO[bytes]:
+        """Return the file with nothing in its buffer; its owner remains this object."""
+        return open(self._descriptor, mode, closefd=False)
 
 
 def _replicas() -> torch.distributed.ProcessGroup:

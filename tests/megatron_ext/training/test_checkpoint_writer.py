@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
@@ -145,17 +146,17 @@ def test_a_killed_writer_is_reported(failed_ranks, message):
         raise CheckpointException("write", failures)
 
 
-@pytest.mark.parametrize("error", [EOFError(), ConnectionRefusedError(111, "Connection refused")])
-def test_a_killed_collector_of_results_is_reported(error):
-    from megatron_ext.checkpoint.sharded import writing
+def test_results_of_a_forked_writer_arrive_once():
+    from megatron_ext.checkpoint.sharded import _WriteResults
 
-    def write(rank, write_buckets, results):
-        raise error
-
-    message = "a process of the checkpoint writer was killed"
-    with pytest.raises(DataError, match=message), writing("run"):
-        write(0, [], None)
-    integrity._write_and_hash(write, Path("run"), 0, [], None)
+    results = _WriteResults()
+    for value in ({0: ["x" * 200_000]}, RuntimeError("disk full"), {0: []}):
+        writer = multiprocessing.get_context("fork").Process(target=results.put, args=(value,))
+        writer.start()
+        writer.join()
+        assert repr(results.get_nowait()) == repr(value)
+        with pytest.raises(queue.Empty):
+            results.get_nowait()
 
 
 def test_a_writer_ends_with_a_killed_process_of_its_own():
