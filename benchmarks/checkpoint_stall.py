@@ -7,10 +7,9 @@ of the optimizer's state, with and without `training.async_save`; the figures co
 Then `galen reshard` converts a checkpoint, and its peak memory is read. Needs 15 GB of disk and
 memory for 135m.
 
-The first save of a run is left out: it starts the process that collects the results, and plans the
-files. On a CPU nothing is copied to host memory, so that the estimates assume --copy-rate. Before
-the runs, the rates of single operations are measured: copying and hashing memory, and forking a
-process that holds it.
+The first save of a run is left out: it also plans the files. On a CPU nothing is copied to host
+memory, so that the estimates assume --copy-rate. Before the runs, the rates of single operations
+are measured: copying and hashing memory, and forking a process that holds it.
 """
 
 import argparse

@@ -73,7 +73,7 @@ def test_killing_the_command_ends_its_processes(arguments, tmp_path, number):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_for(lambda: len(children(process.pid)) == 2)
+    wait_for(lambda: len(children(process.pid)) > 2)  # one of them renders templates
     started = children(process.pid)
     process.send_signal(number)
     process.wait(30)
