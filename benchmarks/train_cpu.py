@@ -156,9 +156,9 @@ def galen(work: Path, number: int, arguments: argparse.Namespace) -> tuple[list[
     }
     (work / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
     run("-m", "megatron_ext.pretrain", work / "recipe.yaml")
-    steps = [
-        json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    lines = (output / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    steps = [record for record in records if record["kind"] == "train"]
     return [step["tokens_per_second"] for step in steps[arguments.warm_up :]], steps[0]["loss"]
 
 
