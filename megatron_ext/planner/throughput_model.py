@@ -159,8 +159,7 @@ def _stage_time(
     tensor = recipe.parallel.tensor_model_parallel_size
     tokens = memory_model.micro_batch_tokens(recipe)
     layers = model_state.stage_layers(recipe, architecture.num_layers)[stage]
-    # recompute adds a second forward pass, a third of the work
-    passes = layers + _fully_recomputed_layers(recipe, layers) / 3
+    passes = _layer_passes(recipe, layers)
     attention_flops = architecture.attention_flops_per_token(recipe.data.seq_length) * tokens
     attention_rate = efficiencies.attention * gpu.bf16_flops
     gemm = _gemm_seconds(architecture, recipe, gpu, stage, efficiencies)
@@ -192,7 +191,7 @@ def _gemm_seconds(
     tensor = recipe.parallel.tensor_model_parallel_size
     tokens = memory_model.micro_batch_tokens(recipe)
     layers = model_state.stage_layers(recipe, architecture.num_layers)[stage]
-    passes = layers + _fully_recomputed_layers(recipe, layers) / 3
+    passes = _layer_passes(recipe, layers)
     if "mlp" in (recipe.training.recompute_modules or []):
         mlp = architecture.mlp_num_projections * architecture.ffn_hidden_size
         mlp_weights = mlp * architecture.hidden_size
@@ -234,6 +233,14 @@ def _layer_traffic(architecture: Architecture, recipe: Recipe) -> float:
     inputs = 2 * hidden + tokens * architecture.query_size / tensor + mlp
     gradients = queries_and_keys + values + architecture.mlp_input_projections * mlp + 2 * hidden
     return size * elements + _FP8_CAST_BYTES * (inputs + gradients)
+
+
+def _layer_passes(recipe: Recipe, layers: int) -> float:
+    """Return the forward and backward passes through a stage's layers for one micro-batch.
+
+    Full recompute adds a second forward pass, a third of the work.
+    """
+    return layers + _fully_recomputed_layers(recipe, layers) / 3
 
 
 def _fully_recomputed_layers(recipe: Recipe, layers: int) -> int:
