@@ -154,8 +154,10 @@ def process_start() -> float:
     now = time.time()
     if "RANK" not in os.environ:
         return now
-    created = psutil.Process().create_time()
-    return created if 0 <= now - created <= _MAX_PROCESS_AGE else now
+    # create_time rests on a boot time in whole seconds, so the moment itself may be 1 s too early
+    since_boot = psutil.Process().create_time() - psutil.boot_time()
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot
+    return now - age if 0 <= age <= _MAX_PROCESS_AGE else now
 
 
 def start_fields(clock: PhaseClock, run: Path, ranks: int) -> dict[str, Any]:

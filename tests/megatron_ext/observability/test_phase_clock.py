@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -113,6 +115,22 @@ def test_damaged_heartbeats_do_not_end_a_resume(tmp_path, content):
     (tmp_path / "heartbeats").mkdir()
     (tmp_path / "heartbeats/rank_00000.json").write_text(content)
     assert phase_clock.last_heartbeats(tmp_path) == {}
+
+
+def test_the_start_of_a_process_is_not_rounded_to_the_seconds_of_the_boot_time():
+    program = """
+from megatron_ext.observability.phase_clock import process_start
+print(process_start())
+"""
+    before = time.time()
+    started = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "RANK": "0"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert before - 0.1 < float(started.stdout) < time.time()
 
 
 def test_last_heartbeats(tmp_path):
