@@ -32,8 +32,9 @@ _MAX_EXPERTS = 10_000
 """More than any model has; a damaged number would fill the memory with tensor names."""
 
 
-ActivationName = Literal["silu", "relu2"]
+ActivationName = Literal["silu", "relu2", "quick_gelu"]
 NormPlacement = Literal["before", "after"]
+SoftmaxType = Literal["vanilla", "learnable"]
 
 
 class Activation(NamedTuple):
@@ -48,6 +49,7 @@ class Activation(NamedTuple):
 ACTIVATIONS: dict[ActivationName, Activation] = {
     "silu": Activation("torch.nn.functional.silu", fusible=True),
     "relu2": Activation("megatron.core.activations.squared_relu", fusible=False),
+    "quick_gelu": Activation("megatron.core.activations.quick_gelu", fusible=False),
 }
 """By the name that Hugging Face's `hidden_act` has for it."""
 
@@ -97,6 +99,20 @@ class Architecture:
 
     After is before the residual addition, as in OLMo 2.
     """
+    add_bias_linear: bool = False
+    """Whether all linear layers but the output layer have a bias (gpt-oss).
+
+    These are query, key, value and output of attention, the MLP or the experts, and the router.
+    """
+    softmax_type: SoftmaxType = "vanilla"
+    """Softmax of attention; `learnable` has a learned logit per head in its denominator.
+
+    Such an attention sink (gpt-oss) takes attention away from all tokens.
+    """
+    glu_linear_offset: float = Field(default=0.0, allow_inf_nan=False)
+    """Added to the up projection before the gate multiplies it (1 in gpt-oss)."""
+    activation_func_clamp_value: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Largest gate, and largest magnitude of the up projection (7 in gpt-oss); None for any."""
 
     num_moe_experts: int | None = Field(default=None, gt=1, le=_MAX_EXPERTS)
     """Experts of each layer's MLP; None for a dense MLP."""
@@ -120,6 +136,14 @@ class Architecture:
         self._check_experts()
         if self.yarn is not None and self.rope_scaling_factor is not None:
             raise ValueError("yarn and rope_scaling_factor exclude each other")
+        if self.add_bias_linear and not self.add_qkv_bias:
+            raise ValueError("add_bias_linear includes query, key and value: add_qkv_bias is true")
+        changes_gate = self.glu_linear_offset != 0 or self.activation_func_clamp_value is not None
+        if changes_gate and not (self.gated_mlp and self.activation == "quick_gelu"):
+            raise ValueError(
+                "glu_linear_offset and activation_func_clamp_value need gated_mlp and activation:"
+                " quick_gelu, as in Megatron Core"
+            )
 
     def _check_experts(self) -> None:
         if self.num_moe_experts is None:
@@ -241,8 +265,20 @@ class Architecture:
 
     @property
     def layer_bias_parameters(self) -> int:
-        """Biases of a layer, which tensor parallelism divides like the matrices."""
-        return self.query_size + 2 * self.key_value_size if self.add_qkv_bias else 0
+        """Biases and sinks of a layer, which tensor parallelism divides like the matrices."""
+        total = 0
+        if self.add_qkv_bias:
+            total += self.query_size + 2 * self.key_value_size
+        if self.add_bias_linear:
+            total += self.mlp_input_projections * self.ffn_hidden_size
+        if self.softmax_type == "learnable":
+            total += self.num_attention_heads
+        return total
+
+    @property
+    def layer_output_bias_parameters(self) -> int:
+        """Biases of the outputs of attention and MLP, which every tensor-parallel rank holds."""
+        return 2 * self.hidden_size if self.add_bias_linear else 0
 
     @property
     def layer_norm_parameters(self) -> int:
@@ -261,7 +297,7 @@ class Architecture:
         return self._count_parameters(self.layer_active_matrix_parameters)
 
     def _count_parameters(self, layer_matrices: int) -> int:
-        layer = layer_matrices + self.layer_bias_parameters
+        layer = layer_matrices + self.layer_bias_parameters + self.layer_output_bias_parameters
         layer += self.layer_norm_parameters + self.layer_router_parameters
         embeddings = self.vocab_size * self.hidden_size
         if not self.share_embeddings_and_output_weights:
@@ -315,8 +351,11 @@ class Architecture:
             "normalization": "RMSNorm",
             "gated_linear_unit": self.gated_mlp,
             "activation_func": ACTIVATIONS[self.activation].function,
-            "add_bias_linear": False,
+            "glu_linear_offset": self.glu_linear_offset,
+            "activation_func_clamp_value": self.activation_func_clamp_value,
+            "add_bias_linear": self.add_bias_linear,
             "add_qkv_bias": self.add_qkv_bias,
+            "softmax_type": self.softmax_type,
             "qk_layernorm": self.qk_layernorm,
             "window_size": None if self.window_size is None else (self.window_size - 1, 0),
             # the core's default of 0.1 would inflate the loss of a continued model
@@ -384,15 +423,19 @@ def properties() -> dict[str, Any]:
 _LATER_PROPERTIES = frozenset(
     {
         "activation",
+        "activation_func_clamp_value",
+        "add_bias_linear",
         "gated_mlp",
-        "norm_placement",
-        "yarn",
-        "num_moe_experts",
-        "moe_router_topk",
+        "glu_linear_offset",
         "moe_ffn_hidden_size",
         "moe_router_pre_softmax",
-        "moe_shared_expert_intermediate_size",
+        "moe_router_topk",
         "moe_shared_expert_gate",
+        "moe_shared_expert_intermediate_size",
+        "norm_placement",
+        "num_moe_experts",
+        "softmax_type",
+        "yarn",
     }
 )
 
