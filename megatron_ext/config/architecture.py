@@ -32,7 +32,7 @@ _MAX_EXPERTS = 10_000
 """More than any model has; a damaged number would fill the memory with tensor names."""
 
 
-ActivationName = Literal["silu", "relu2", "quick_gelu"]
+ActivationName = Literal["silu", "relu2", "quick_gelu", "xielu"]
 NormPlacement = Literal["before", "after"]
 SoftmaxType = Literal["vanilla", "learnable"]
 
@@ -41,15 +41,18 @@ class Activation(NamedTuple):
     """An activation function of the MLP."""
 
     function: str
-    """Dotted name of it in PyTorch or Megatron Core."""
+    """Dotted name of it in PyTorch, Megatron Core or Galen: a function, or a module's class."""
     fusible: bool
     """Whether Megatron Core has a kernel that fuses it with the bias and the gate."""
+    parameters: int = 0
+    """Learned parameters of each MLP's own module, which every tensor-parallel rank holds."""
 
 
 ACTIVATIONS: dict[ActivationName, Activation] = {
     "silu": Activation("torch.nn.functional.silu", fusible=True),
     "relu2": Activation("megatron.core.activations.squared_relu", fusible=False),
     "quick_gelu": Activation("megatron.core.activations.quick_gelu", fusible=False),
+    "xielu": Activation("megatron_ext.model.activations.Xielu", fusible=False, parameters=2),
 }
 """By the name that Hugging Face's `hidden_act` has for it."""
 
@@ -287,6 +290,11 @@ class Architecture:
         return self.num_norms_per_layer * self.hidden_size + head_norms
 
     @property
+    def layer_activation_parameters(self) -> int:
+        """Learned parameters of a layer's activation, which every tensor-parallel rank holds."""
+        return ACTIVATIONS[self.activation].parameters
+
+    @property
     def parameters(self) -> int:
         """Number of weights, tied ones counted once, padding not counted."""
         return self._count_parameters(self.layer_matrix_parameters)
@@ -299,6 +307,7 @@ class Architecture:
     def _count_parameters(self, layer_matrices: int) -> int:
         layer = layer_matrices + self.layer_bias_parameters + self.layer_output_bias_parameters
         layer += self.layer_norm_parameters + self.layer_router_parameters
+        layer += self.layer_activation_parameters
         embeddings = self.vocab_size * self.hidden_size
         if not self.share_embeddings_and_output_weights:
             embeddings *= 2
@@ -391,6 +400,9 @@ class Architecture:
         if not self.fusible_rope:
             options["apply_rope_fusion"] = False
         config = TransformerConfig(**arguments, **options)
+        # the core then builds a module for each MLP; it accepts the option only for functions of
+        # Transformer Engine
+        config.use_te_activation_func = isinstance(function, type)
         if self.yarn is not None:
             for name, value in self.yarn.core_attributes().items():
                 setattr(config, name, value)
