@@ -33,9 +33,24 @@ VOCAB_TENSORS = frozenset({"embedding.word_embeddings.weight", "output_layer.wei
 def shape(name: str, architecture: Architecture) -> tuple[int, ...]:
     """Return the size of a Megatron tensor, padded for one tensor-parallel rank.
 
-    For a tensor that every layer has, it is the size in one layer.
+    For a tensor that every layer has, it is the size in one layer; for one of experts, that of one
+    expert.
     """
     return _SHAPES[name](architecture)
+
+
+def is_expert(name: str) -> bool:
+    """Return whether each expert has this tensor."""
+    return ".mlp.experts." in name
+
+
+def stack_sizes(name: str, architecture: Architecture) -> tuple[int, ...]:
+    """Return the number of layers and experts over which Megatron stacks a tensor."""
+    if not name.startswith("decoder.layers."):
+        return ()
+    if is_expert(name):
+        return (architecture.num_layers, architecture.num_moe_experts or 0)
+    return (architecture.num_layers,)
 
 
 def _qkv(architecture: Architecture) -> int:
