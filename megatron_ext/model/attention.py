@@ -33,6 +33,7 @@ class FusedCausalAttention(MegatronModule):
         super().__init__(config=config)
         assert attn_mask_type == AttnMaskType.causal and attention_type == "self"
         assert config.attention_dropout == 0.0
+        assert config.softmax_type == "vanilla"
         self.scale = config.softmax_scale
         self.window = None if config.window_size is None else config.window_size[0] + 1
         self.groups = config.num_query_groups != config.num_attention_heads
