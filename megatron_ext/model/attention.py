@@ -15,11 +15,11 @@ from torch import Tensor
 
 
 class FusedCausalAttention(MegatronModule):
-    """`softmax(q k^T / sqrt(d), causal) v` by scaled_dot_product_attention.
+    """`softmax(scale q k^T, causal) v` by scaled_dot_product_attention.
 
-    With grouped key/value heads, sliding window, documents packed in a sequence, and context
-    parallelism, for which each process gathers the keys and values of the entire sequence (as in
-    Llama 3, arXiv 2407.21783, section 3.3.2).
+    The scale is 1 / sqrt(head size) or the model's own. With grouped key/value heads, sliding
+    window, documents packed in a sequence, and context parallelism, for which each process gathers
+    the keys and values of the entire sequence (as in Llama 3, arXiv 2407.21783, section 3.3.2).
     """
 
     def __init__(
@@ -32,8 +32,9 @@ class FusedCausalAttention(MegatronModule):
     ) -> None:
         super().__init__(config=config)
         assert attn_mask_type == AttnMaskType.causal and attention_type == "self"
-        assert config.attention_dropout == 0.0 and config.softmax_scale is None
+        assert config.attention_dropout == 0.0
         assert config.softmax_type == "vanilla"
+        self.scale = config.softmax_scale
         self.window = None if config.window_size is None else config.window_size[0] + 1
         self.groups = config.num_query_groups != config.num_attention_heads
         self.context_parallel = config.context_parallel_size > 1
@@ -109,6 +110,7 @@ class FusedCausalAttention(MegatronModule):
             value,
             attn_mask=mask,
             is_causal=mask is None,
+            scale=self.scale,
             enable_gqa=self.groups,
         )
         return context_bhsd.permute(2, 0, 1, 3).flatten(2)
