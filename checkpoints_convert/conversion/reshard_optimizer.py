@@ -126,7 +126,7 @@ class _Fill:
         if chunk.bucket is not None:
             self.source.read_into(target.view(-1), chunk.bucket, (), chunk.start)
         elif len(chunk.size) > 2 and torch_dist.LAYERS in chunk.key:  # layers are stacked
-            self.source.read_into(target[0], chunk.key, chunk.offset[0], chunk.offset[1])
+            self.source.read_into(target[0], chunk.key, chunk.offset[:1], chunk.offset[1])
         else:
             self.source.read_into(target, chunk.key, (), chunk.offset[0])
 
