@@ -11,6 +11,7 @@ from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.utils import is_layer_window_attention
 from torch import Tensor
 
 
@@ -34,7 +35,9 @@ class FusedCausalAttention(MegatronModule):
         assert attn_mask_type == AttnMaskType.causal and attention_type == "self"
         assert config.attention_dropout == 0.0 and config.softmax_scale is None
         assert config.softmax_type == "vanilla"
-        self.window = None if config.window_size is None else config.window_size[0] + 1
+        layers = config.window_attn_skip_freq
+        windowed = is_layer_window_attention(config.window_size, layers, layer_number)
+        self.window = config.window_size[0] + 1 if windowed else None
         self.groups = config.num_query_groups != config.num_attention_heads
         self.context_parallel = config.context_parallel_size > 1
 
