@@ -28,6 +28,7 @@ VOCAB_MULTIPLE = 128  # Megatron-LM's --make-vocab-size-divisible-by
 
 _MAX_SIZE = 2**31 - 1
 _MAX_LAYERS = 10_000
+_MAX_EXPERTS = 10_000
 """More than any model has; a damaged number would fill the memory with tensor names."""
 
 
@@ -113,8 +114,26 @@ class Architecture:
     activation_func_clamp_value: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Largest gate, and largest magnitude of the up projection (7 in gpt-oss); None for any."""
 
+    num_moe_experts: int | None = Field(default=None, gt=1, le=_MAX_EXPERTS)
+    """Experts of each layer's MLP; None for a dense MLP."""
+    moe_router_topk: int = Field(default=2, gt=0, le=_MAX_EXPERTS)
+    """Experts per token."""
+    moe_ffn_hidden_size: int | None = Field(default=None, gt=0, le=_MAX_SIZE)
+    """Width of one expert."""
+    moe_router_pre_softmax: bool = False
+    """Whether the router's softmax is over all experts (OLMoE), or over the chosen ones (Mixtral).
+
+    Over the chosen ones is the same as over all, normalized to a sum of 1 over the chosen ones
+    (Qwen3's `norm_topk_prob: true`).
+    """
+    moe_shared_expert_intermediate_size: int | None = Field(default=None, gt=0, le=_MAX_SIZE)
+    """Width of the expert that all tokens pass (Qwen2-MoE); None for none."""
+    moe_shared_expert_gate: bool = False
+    """Whether a sigmoid gate multiplies the output of the shared expert."""
+
     def __post_init__(self) -> None:
         """Check what concerns several fields."""
+        self._check_experts()
         if self.yarn is not None and self.rope_scaling_factor is not None:
             raise ValueError("yarn and rope_scaling_factor exclude each other")
         if self.add_bias_linear and not self.add_qkv_bias:
@@ -125,6 +144,20 @@ class Architecture:
                 "glu_linear_offset and activation_func_clamp_value need gated_mlp and activation:"
                 " quick_gelu, as in Megatron Core"
             )
+
+    def _check_experts(self) -> None:
+        if self.num_moe_experts is None:
+            fields = ["moe_ffn_hidden_size", "moe_shared_expert_intermediate_size"]
+            for name in [*fields, "moe_router_pre_softmax", "moe_shared_expert_gate"]:
+                if getattr(self, name):
+                    raise ValueError(f"{name} needs num_moe_experts")
+            return
+        if self.moe_ffn_hidden_size is None:
+            raise ValueError("num_moe_experts needs moe_ffn_hidden_size")
+        if self.moe_router_topk > self.num_moe_experts:
+            raise ValueError("moe_router_topk is larger than num_moe_experts")
+        if self.moe_shared_expert_gate and self.moe_shared_expert_intermediate_size is None:
+            raise ValueError("moe_shared_expert_gate needs moe_shared_expert_intermediate_size")
 
     def padded_vocab_size(self, tensor_parallel: int = 1) -> int:
         """Return the rows of the embedding under `tensor_parallel` ranks.
@@ -184,11 +217,51 @@ class Architecture:
         return 2 * (self.norms_before + self.norms_after)
 
     @property
-    def layer_matrix_parameters(self) -> int:
-        """Weights of a layer's matrices, which tensor parallelism divides."""
+    def is_moe(self) -> bool:
+        """Whether the MLPs consist of experts."""
+        return self.num_moe_experts is not None
+
+    @property
+    def expert_parameters(self) -> int:
+        """Weights of one expert's matrices; 0 in a dense model."""
+        return self.mlp_num_projections * self.hidden_size * (self.moe_ffn_hidden_size or 0)
+
+    @property
+    def layer_dense_matrix_parameters(self) -> int:
+        """Weights of a layer's matrices that all tokens pass: attention and MLP or shared expert.
+
+        Tensor parallelism divides them, expert parallelism does not.
+        """
         attention = self.hidden_size * (2 * self.query_size + 2 * self.key_value_size)
-        mlp = self.mlp_num_projections * self.hidden_size * self.ffn_hidden_size
-        return attention + mlp
+        width = self.ffn_hidden_size
+        if self.is_moe:
+            width = self.moe_shared_expert_intermediate_size or 0
+        return attention + self.mlp_num_projections * self.hidden_size * width
+
+    @property
+    def layer_expert_matrix_parameters(self) -> int:
+        """Weights of the matrices of a layer's experts; 0 in a dense model.
+
+        Expert parallelism and expert tensor parallelism divide them.
+        """
+        return (self.num_moe_experts or 0) * self.expert_parameters
+
+    @property
+    def layer_matrix_parameters(self) -> int:
+        """Weights of a layer's matrices, which parallelism divides; the router is not counted."""
+        return self.layer_dense_matrix_parameters + self.layer_expert_matrix_parameters
+
+    @property
+    def layer_active_matrix_parameters(self) -> int:
+        """Weights of a layer's matrices that one token passes; the router is not counted."""
+        experts = self.moe_router_topk * self.expert_parameters
+        return self.layer_dense_matrix_parameters + experts
+
+    @property
+    def layer_router_parameters(self) -> int:
+        """Weights of a layer's router and of the shared expert's gate, which every rank holds."""
+        rows = (self.num_moe_experts or 0) + self.moe_shared_expert_gate
+        return rows * self.hidden_size
 
     @property
     def layer_bias_parameters(self) -> int:
@@ -216,8 +289,16 @@ class Architecture:
     @property
     def parameters(self) -> int:
         """Number of weights, tied ones counted once, padding not counted."""
-        layer = self.layer_matrix_parameters + self.layer_bias_parameters
-        layer += self.layer_output_bias_parameters + self.layer_norm_parameters
+        return self._count_parameters(self.layer_matrix_parameters)
+
+    @property
+    def active_parameters(self) -> int:
+        """Number of weights that one token passes: `parameters` without the experts not chosen."""
+        return self._count_parameters(self.layer_active_matrix_parameters)
+
+    def _count_parameters(self, layer_matrices: int) -> int:
+        layer = layer_matrices + self.layer_bias_parameters + self.layer_output_bias_parameters
+        layer += self.layer_norm_parameters + self.layer_router_parameters
         embeddings = self.vocab_size * self.hidden_size
         if not self.share_embeddings_and_output_weights:
             embeddings *= 2
@@ -234,10 +315,10 @@ class Architecture:
     def flops_per_token(self, seq_length: float) -> float:
         """Return model FLOPs for one token, forward and backward, attention included.
 
-        6 per weight of the matrix products (2 forward, 4 backward; Kaplan et al. 2020, arXiv
+        6 per active weight of the matrix products (2 forward, 4 backward; Kaplan et al. 2020, arXiv
         2001.08361) plus attention. The embedding look-up is no product; the output layer is.
         """
-        multiplied = self.parameters
+        multiplied = self.active_parameters
         if not self.share_embeddings_and_output_weights:
             multiplied -= self.vocab_size * self.hidden_size
         attention = self.num_layers * self.attention_flops_per_token(seq_length)
@@ -259,7 +340,7 @@ class Architecture:
         Training, Megatron-Bridge, NeMo and Megatron-LM take their arguments from here. The
         activation is a dotted name.
         """
-        return {
+        arguments = {
             "num_layers": self.num_layers,
             "hidden_size": self.hidden_size,
             "ffn_hidden_size": self.ffn_hidden_size,
@@ -281,6 +362,16 @@ class Architecture:
             "hidden_dropout": 0.0,
             "attention_dropout": 0.0,
         }
+        if self.is_moe:
+            arguments |= {
+                "num_moe_experts": self.num_moe_experts,
+                "moe_router_topk": self.moe_router_topk,
+                "moe_ffn_hidden_size": self.moe_ffn_hidden_size,
+                "moe_router_pre_softmax": self.moe_router_pre_softmax,
+                "moe_shared_expert_intermediate_size": self.moe_shared_expert_intermediate_size,
+                "moe_shared_expert_gate": self.moe_shared_expert_gate,
+            }
+        return arguments
 
     def transformer_config(self, **options: Any) -> "TransformerConfig":
         """Return Megatron's configuration of this model.
@@ -336,7 +427,13 @@ _LATER_PROPERTIES = frozenset(
         "add_bias_linear",
         "gated_mlp",
         "glu_linear_offset",
+        "moe_ffn_hidden_size",
+        "moe_router_pre_softmax",
+        "moe_router_topk",
+        "moe_shared_expert_gate",
+        "moe_shared_expert_intermediate_size",
         "norm_placement",
+        "num_moe_experts",
         "softmax_type",
         "yarn",
     }
