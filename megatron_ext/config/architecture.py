@@ -136,6 +136,8 @@ class Architecture:
         self._check_experts()
         if self.yarn is not None and self.rope_scaling_factor is not None:
             raise ValueError("yarn and rope_scaling_factor exclude each other")
+        if self.add_bias_linear and self.moe_shared_expert_intermediate_size is not None:
+            raise ValueError("Megatron Core has no shared expert with biases (add_bias_linear)")
         if self.add_bias_linear and not self.add_qkv_bias:
             raise ValueError("add_bias_linear includes query, key and value: add_qkv_bias is true")
         changes_gate = self.glu_linear_offset != 0 or self.activation_func_clamp_value is not None
@@ -260,8 +262,9 @@ class Architecture:
     @property
     def layer_router_parameters(self) -> int:
         """Weights of a layer's router and of the shared expert's gate, which every rank holds."""
-        rows = (self.num_moe_experts or 0) + self.moe_shared_expert_gate
-        return rows * self.hidden_size
+        experts = self.num_moe_experts or 0
+        biases = experts * self.add_bias_linear
+        return (experts + self.moe_shared_expert_gate) * self.hidden_size + biases
 
     @property
     def layer_bias_parameters(self) -> int:
@@ -269,7 +272,7 @@ class Architecture:
         total = 0
         if self.add_qkv_bias:
             total += self.query_size + 2 * self.key_value_size
-        if self.add_bias_linear:
+        if self.add_bias_linear and not self.is_moe:
             total += self.mlp_input_projections * self.ffn_hidden_size
         if self.softmax_type == "learnable":
             total += self.num_attention_heads
@@ -278,7 +281,16 @@ class Architecture:
     @property
     def layer_output_bias_parameters(self) -> int:
         """Biases of the outputs of attention and MLP, which every tensor-parallel rank holds."""
-        return 2 * self.hidden_size if self.add_bias_linear else 0
+        if not self.add_bias_linear:
+            return 0
+        return self.hidden_size if self.is_moe else 2 * self.hidden_size
+
+    @property
+    def expert_bias_parameters(self) -> int:
+        """Biases of one expert, which expert parallelism divides; 0 in a dense model."""
+        if not (self.add_bias_linear and self.is_moe):
+            return 0
+        return self.mlp_input_projections * (self.moe_ffn_hidden_size or 0) + self.hidden_size
 
     @property
     def layer_norm_parameters(self) -> int:
@@ -289,15 +301,16 @@ class Architecture:
     @property
     def parameters(self) -> int:
         """Number of weights, tied ones counted once, padding not counted."""
-        return self._count_parameters(self.layer_matrix_parameters)
+        return self._count_parameters(self.layer_matrix_parameters, self.num_moe_experts or 0)
 
     @property
     def active_parameters(self) -> int:
         """Number of weights that one token passes: `parameters` without the experts not chosen."""
-        return self._count_parameters(self.layer_active_matrix_parameters)
+        return self._count_parameters(self.layer_active_matrix_parameters, self.moe_router_topk)
 
-    def _count_parameters(self, layer_matrices: int) -> int:
+    def _count_parameters(self, layer_matrices: int, experts: int) -> int:
         layer = layer_matrices + self.layer_bias_parameters + self.layer_output_bias_parameters
+        layer += experts * self.expert_bias_parameters
         layer += self.layer_norm_parameters + self.layer_router_parameters
         embeddings = self.vocab_size * self.hidden_size
         if not self.share_embeddings_and_output_weights:
