@@ -32,8 +32,8 @@ _MAX_EXPERTS = 10_000
 """More than any model has; a damaged number would fill the memory with tensor names."""
 
 
-ActivationName = Literal["silu", "relu2", "quick_gelu"]
-NormPlacement = Literal["before", "after"]
+ActivationName = Literal["silu", "relu2", "gelu_pytorch_tanh", "quick_gelu"]
+NormPlacement = Literal["before", "after", "both"]
 SoftmaxType = Literal["vanilla", "learnable"]
 
 
@@ -42,14 +42,18 @@ class Activation(NamedTuple):
 
     function: str
     """Dotted name of it in PyTorch or Megatron Core."""
-    fusible: bool
-    """Whether Megatron Core has a kernel that fuses it with the bias and the gate."""
+    fused_function: str | None
+    """Name of the function for which Megatron Core fuses it with the gate, None if it does not."""
 
 
 ACTIVATIONS: dict[ActivationName, Activation] = {
-    "silu": Activation("torch.nn.functional.silu", fusible=True),
-    "relu2": Activation("megatron.core.activations.squared_relu", fusible=False),
-    "quick_gelu": Activation("megatron.core.activations.quick_gelu", fusible=False),
+    "silu": Activation("torch.nn.functional.silu", "torch.nn.functional.silu"),
+    "relu2": Activation("megatron.core.activations.squared_relu", None),
+    # the core's fused GeGLU is this approximation, unlike its unfused one (0.16.1 and 0.19.2)
+    "gelu_pytorch_tanh": Activation(
+        "megatron.core.activations.fast_gelu", "torch.nn.functional.gelu"
+    ),
+    "quick_gelu": Activation("megatron.core.activations.quick_gelu", None),
 }
 """By the name that Hugging Face's `hidden_act` has for it."""
 
@@ -82,6 +86,8 @@ class Architecture:
     """Factor of Llama 3's rotary scaling, None for none."""
     yarn: Yarn | None = None
     """YaRN rotary scaling, None for none."""
+    seq_len_interpolation_factor: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Factor of linear rotary scaling, by which positions are divided; None for none."""
     layernorm_epsilon: float = Field(ge=0, lt=1)
     share_embeddings_and_output_weights: bool
     add_qkv_bias: bool = False
@@ -95,10 +101,16 @@ class Architecture:
     gated_mlp: bool = True
     """Whether the activation of one projection (the gate) multiplies another (up)."""
     norm_placement: NormPlacement = "before"
-    """Whether attention and MLP have an RMSNorm before (on their input) or after (on their output).
+    """Whether attention and MLP have an RMSNorm before (on their input), after (on their output).
 
-    After is before the residual addition, as in OLMo 2.
+    After is before the residual addition, as in OLMo 2. Both: as in Gemma 3.
     """
+    layernorm_zero_centered_gamma: bool = False
+    """Whether the norms multiply by 1 + weight (Gemma), those of query and key heads included."""
+    scale_embeddings: bool = False
+    """Whether the embeddings are multiplied by sqrt(hidden_size) in their precision (Gemma)."""
+    softmax_scale: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Factor of the attention scores; None for 1 / sqrt(kv_channels)."""
     add_bias_linear: bool = False
     """Whether all linear layers but the output layer have a bias (gpt-oss).
 
@@ -134,8 +146,10 @@ class Architecture:
     def __post_init__(self) -> None:
         """Check what concerns several fields."""
         self._check_experts()
-        if self.yarn is not None and self.rope_scaling_factor is not None:
-            raise ValueError("yarn and rope_scaling_factor exclude each other")
+        names = ("rope_scaling_factor", "yarn", "seq_len_interpolation_factor")
+        scalings = [name for name in names if getattr(self, name) is not None]
+        if len(scalings) > 1:
+            raise ValueError(f"{' and '.join(scalings)} exclude each other")
         if self.add_bias_linear and self.moe_shared_expert_intermediate_size is not None:
             raise ValueError("Megatron Core has no shared expert with biases (add_bias_linear)")
         if self.add_bias_linear and not self.add_qkv_bias:
@@ -206,12 +220,12 @@ class Architecture:
     @property
     def norms_before(self) -> bool:
         """Whether attention and MLP have a norm on their input."""
-        return self.norm_placement == "before"
+        return self.norm_placement in ("before", "both")
 
     @property
     def norms_after(self) -> bool:
         """Whether attention and MLP have a norm on their output."""
-        return self.norm_placement == "after"
+        return self.norm_placement in ("after", "both")
 
     @property
     def num_norms_per_layer(self) -> int:
@@ -362,6 +376,8 @@ class Architecture:
             "kv_channels": self.kv_channels,
             "layernorm_epsilon": self.layernorm_epsilon,
             "normalization": "RMSNorm",
+            "layernorm_zero_centered_gamma": self.layernorm_zero_centered_gamma,
+            "softmax_scale": self.softmax_scale,
             "gated_linear_unit": self.gated_mlp,
             "activation_func": ACTIVATIONS[self.activation].function,
             "glu_linear_offset": self.glu_linear_offset,
@@ -394,13 +410,15 @@ class Architecture:
         from megatron.core.transformer import TransformerConfig
 
         arguments = self.core_arguments()
+        fused = options.pop("bias_activation_fusion", False)
+        fused_function = ACTIVATIONS[self.activation].fused_function if self.gated_mlp else None
+        options["bias_activation_fusion"] = fused and fused_function is not None
+        if fused and fused_function is not None:
+            arguments["activation_func"] = fused_function
         module, _, name = arguments["activation_func"].rpartition(".")
         function = getattr(importlib.import_module(module), name)
-        if not ACTIVATIONS[self.activation].fusible:
-            fused = options.pop("bias_activation_fusion", False)
-            # Megatron's function is compiled, which the CPU platform cannot do
-            function = function if fused else inspect.unwrap(function)
-        arguments["activation_func"] = function
+        # Megatron's functions are compiled, which the CPU platform cannot do
+        arguments["activation_func"] = function if fused else inspect.unwrap(function)
         if not self.fusible_rope:
             options["apply_rope_fusion"] = False
         config = TransformerConfig(**arguments, **options)
@@ -440,6 +458,7 @@ _LATER_PROPERTIES = frozenset(
         "add_bias_linear",
         "gated_mlp",
         "glu_linear_offset",
+        "layernorm_zero_centered_gamma",
         "moe_ffn_hidden_size",
         "moe_router_pre_softmax",
         "moe_router_topk",
@@ -447,6 +466,9 @@ _LATER_PROPERTIES = frozenset(
         "moe_shared_expert_intermediate_size",
         "norm_placement",
         "num_moe_experts",
+        "scale_embeddings",
+        "seq_len_interpolation_factor",
+        "softmax_scale",
         "softmax_type",
         "yarn",
     }

@@ -16,11 +16,12 @@ from torch import Tensor
 
 
 class FusedCausalAttention(MegatronModule):
-    """`softmax(q k^T / sqrt(d), causal) v` by scaled_dot_product_attention.
+    """`softmax(scale q k^T, causal) v` by scaled_dot_product_attention.
 
-    With grouped key/value heads, sliding window, attention sinks, documents packed in a sequence,
-    and context parallelism, for which each process gathers the keys and values of the entire
-    sequence (as in Llama 3, arXiv 2407.21783, section 3.3.2).
+    The scale is 1 / sqrt(head size) or the model's own. With grouped key/value heads, sliding
+    window, attention sinks, documents packed in a sequence, and context parallelism, for which each
+    process gathers the keys and values of the entire sequence (as in Llama 3, arXiv 2407.21783,
+    section 3.3.2).
     """
 
     softmax_offset: torch.nn.Parameter | None
@@ -36,7 +37,8 @@ class FusedCausalAttention(MegatronModule):
     ) -> None:
         super().__init__(config=config)
         assert attn_mask_type == AttnMaskType.causal and attention_type == "self"
-        assert config.attention_dropout == 0.0 and config.softmax_scale is None
+        assert config.attention_dropout == 0.0
+        self.scale = config.softmax_scale
         self.window = None if config.window_size is None else config.window_size[0] + 1
         self.groups = config.num_query_groups != config.num_attention_heads
         self.context_parallel = config.context_parallel_size > 1
@@ -44,6 +46,7 @@ class FusedCausalAttention(MegatronModule):
         if config.softmax_type == "learnable":
             heads = config.num_attention_heads // config.tensor_model_parallel_size
             self.softmax_offset = torch.nn.Parameter(torch.zeros(heads, dtype=config.params_dtype))
+            self.scale = self.scale or config.kv_channels**-0.5
 
     def forward(
         self,
@@ -112,7 +115,7 @@ class FusedCausalAttention(MegatronModule):
             mask = _window_mask(length, self.window, query.device)
         attend = functools.partial(
             torch.nn.functional.scaled_dot_product_attention,
-            scale=query.size(3) ** -0.5,
+            scale=self.scale,
             enable_gqa=self.groups,
         )
         if self.softmax_offset is None:
