@@ -29,6 +29,27 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
     ),
     "decoder.layers.mlp.linear_fc2.weight": lambda a: (a.hidden_size, a.ffn_hidden_size),
     "decoder.layers.mlp.linear_fc2.post_layernorm.weight": lambda a: (a.hidden_size,),
+    "decoder.layers.pre_mlp_layernorm.weight": lambda a: (a.hidden_size,),
+    "decoder.layers.mlp.router.weight": lambda a: (a.num_moe_experts or 0, a.hidden_size),
+    "decoder.layers.mlp.experts.linear_fc1.weight": lambda a: (
+        a.num_moe_experts or 0,
+        a.mlp_input_projections * (a.moe_ffn_hidden_size or 0),
+        a.hidden_size,
+    ),
+    "decoder.layers.mlp.experts.linear_fc2.weight": lambda a: (
+        a.num_moe_experts or 0,
+        a.hidden_size,
+        a.moe_ffn_hidden_size or 0,
+    ),
+    "decoder.layers.mlp.shared_experts.gate_weight": lambda a: (1, a.hidden_size),
+    "decoder.layers.mlp.shared_experts.linear_fc1.weight": lambda a: (
+        a.mlp_input_projections * (a.moe_shared_expert_intermediate_size or 0),
+        a.hidden_size,
+    ),
+    "decoder.layers.mlp.shared_experts.linear_fc2.weight": lambda a: (
+        a.hidden_size,
+        a.moe_shared_expert_intermediate_size or 0,
+    ),
 }
 VOCAB_TENSORS = frozenset({"embedding.word_embeddings.weight", "output_layer.weight"})
 """Tensors with a row per token, padded by Megatron."""
@@ -37,7 +58,8 @@ VOCAB_TENSORS = frozenset({"embedding.word_embeddings.weight", "output_layer.wei
 def shape(name: str, architecture: Architecture) -> tuple[int, ...]:
     """Return the size of a Megatron tensor, padded for one tensor-parallel rank.
 
-    For a tensor that every layer has, it is the size in one layer.
+    For a tensor that every layer has, it is the size in one layer; for an expert's, the experts of
+    a layer are its first dimension, in the router's order.
     """
     return _SHAPES[name](architecture)
 
@@ -54,9 +76,14 @@ def extra_states(architecture: Architecture) -> list[str]:
         "self_attention.linear_qkv",
         "self_attention.core_attention",
         "self_attention.linear_proj",
-        "mlp.linear_fc1",
-        "mlp.linear_fc2",
     ]
+    mlps = ["mlp"]
+    if architecture.is_moe:
+        modules.append("pre_mlp_layernorm")
+        mlps = []
+        if architecture.moe_shared_expert_intermediate_size is not None:
+            mlps.append("mlp.shared_experts")
+    modules += [f"{mlp}.{linear}" for mlp in mlps for linear in ("linear_fc1", "linear_fc2")]
     if architecture.qk_layernorm:
         modules += ["self_attention.q_layernorm", "self_attention.k_layernorm"]
     if architecture.norms_after:
@@ -67,4 +94,17 @@ def extra_states(architecture: Architecture) -> list[str]:
         for module in modules
         for layer in range(count)
     ]
+    states += _expert_extra_states(architecture)
     return [*states, "decoder.final_layernorm._extra_state/shard_0_1"]
+
+
+def _expert_extra_states(architecture: Architecture) -> list[str]:
+    layers = architecture.num_layers
+    experts = architecture.num_moe_experts or 0
+    return [
+        f"decoder.layers.mlp.experts.{module}._extra_state"
+        f"/shard_{layer}.{expert}_{layers}.{experts}"
+        for module in ("linear_fc1", "linear_fc2")
+        for layer in range(layers)
+        for expert in range(experts)
+    ]
