@@ -11,8 +11,12 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
     "decoder.layers.self_attention.linear_qkv.layer_norm_weight": lambda a: (a.hidden_size,),
     "decoder.layers.self_attention.linear_qkv.weight": lambda a: (_qkv(a), a.hidden_size),
     "decoder.layers.self_attention.linear_qkv.bias": lambda a: (_qkv(a),),
-    "decoder.layers.self_attention.q_layernorm.weight": lambda a: (a.kv_channels,),
-    "decoder.layers.self_attention.k_layernorm.weight": lambda a: (a.kv_channels,),
+    "decoder.layers.self_attention.q_layernorm.weight": lambda a: (
+        a.query_size if a.full_width_qk_norm else a.kv_channels,
+    ),
+    "decoder.layers.self_attention.k_layernorm.weight": lambda a: (
+        a.key_value_size if a.full_width_qk_norm else a.kv_channels,
+    ),
     "decoder.layers.self_attention.linear_proj.weight": lambda a: (
         a.hidden_size,
         a.num_attention_heads * a.kv_channels,

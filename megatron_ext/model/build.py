@@ -115,7 +115,21 @@ def build_model(
         )
     if not layers._grad_accum_fusion_available:
         _unfuse_core_layers(model)
-    return model.to(platform.device)
+    model.to(platform.device)
+    _mark_sinks(model)
+    return model
+
+
+def _mark_sinks(model: LanguageModel) -> None:
+    """Mark attention sinks as divided by tensor parallelism, which the core omits (up to 0.19.2).
+
+    Of an unmarked weight, the norm of the gradient counts only the first rank's.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith(".softmax_offset"):
+            layers.set_tensor_model_parallel_attributes(
+                tensor=parameter, is_parallel=True, dim=0, stride=1
+            )
 
 
 @contextlib.contextmanager
