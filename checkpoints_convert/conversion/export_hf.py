@@ -186,6 +186,7 @@ def _without_rope(architecture: Architecture) -> Architecture:
         rotary_base=1.0,
         rope_scaling_factor=None,
         yarn=None,
+        seq_len_interpolation_factor=None,
     )
 
 

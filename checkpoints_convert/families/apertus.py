@@ -24,9 +24,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
 
 def config(architecture: Architecture) -> dict[str, Any]:
     """Return an Apertus config.json."""
-    common = hf_config.config(
-        architecture, "apertus", ["ApertusForCausalLM"], attention_bias=False
-    )
+    common = hf_config.config(architecture, "apertus", ["ApertusForCausalLM"], attention_bias=False)
     return {**common, "rope_scaling": common["rope_scaling"] or {"rope_type": "default"}}
 
 

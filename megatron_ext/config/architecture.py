@@ -32,8 +32,8 @@ _MAX_EXPERTS = 10_000
 """More than any model has; a damaged number would fill the memory with tensor names."""
 
 
-ActivationName = Literal["silu", "relu2", "quick_gelu", "xielu"]
-NormPlacement = Literal["before", "after"]
+ActivationName = Literal["silu", "relu2", "gelu_pytorch_tanh", "quick_gelu", "xielu"]
+NormPlacement = Literal["before", "after", "both"]
 SoftmaxType = Literal["vanilla", "learnable"]
 
 
@@ -42,17 +42,21 @@ class Activation(NamedTuple):
 
     function: str
     """Dotted name of it in PyTorch, Megatron Core or Galen: a function, or a module's class."""
-    fusible: bool
-    """Whether Megatron Core has a kernel that fuses it with the bias and the gate."""
+    fused_function: str | None
+    """Name of the function for which Megatron Core fuses it with the gate, None if it does not."""
     parameters: int = 0
     """Learned parameters of each MLP's own module, which every tensor-parallel rank holds."""
 
 
 ACTIVATIONS: dict[ActivationName, Activation] = {
-    "silu": Activation("torch.nn.functional.silu", fusible=True),
-    "relu2": Activation("megatron.core.activations.squared_relu", fusible=False),
-    "quick_gelu": Activation("megatron.core.activations.quick_gelu", fusible=False),
-    "xielu": Activation("megatron_ext.model.activations.Xielu", fusible=False, parameters=2),
+    "silu": Activation("torch.nn.functional.silu", "torch.nn.functional.silu"),
+    "relu2": Activation("megatron.core.activations.squared_relu", None),
+    # the core's fused GeGLU is this approximation, unlike its unfused one (0.16.1 and 0.19.2)
+    "gelu_pytorch_tanh": Activation(
+        "megatron.core.activations.fast_gelu", "torch.nn.functional.gelu"
+    ),
+    "quick_gelu": Activation("megatron.core.activations.quick_gelu", None),
+    "xielu": Activation("megatron_ext.model.activations.Xielu", None, parameters=2),
 }
 """By the name that Hugging Face's `hidden_act` has for it."""
 
@@ -85,23 +89,40 @@ class Architecture:
     """Factor of Llama 3's rotary scaling, None for none."""
     yarn: Yarn | None = None
     """YaRN rotary scaling, None for none."""
+    seq_len_interpolation_factor: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Factor of linear rotary scaling, by which positions are divided; None for none."""
     layernorm_epsilon: float = Field(ge=0, lt=1)
     share_embeddings_and_output_weights: bool
     add_qkv_bias: bool = False
     """Whether query, key and value have a bias (Qwen2)."""
     qk_layernorm: bool = False
     """Whether query and key pass an RMSNorm over each head (Qwen3)."""
+    full_width_qk_norm: bool = False
+    """Whether all query heads together pass one RMSNorm, and all key heads another (OLMo 2)."""
     window_size: int | None = Field(default=None, gt=0, le=_MAX_SIZE)
     """Tokens that a token attends to, itself included (Mistral's sliding window); None for all."""
+    window_attn_skip_freq: tuple[Literal[0, 1], ...] | None = None
+    """By layer, 1 if it has the window (OLMo 3) and 0 if not; None for a window in all layers."""
+    local_rotary_base: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Rotary base of the layers with a window, which then have no scaling.
+
+    None if they share the rotary positions of the others.
+    """
     activation: ActivationName = "silu"
     """Activation function of the MLP."""
     gated_mlp: bool = True
     """Whether the activation of one projection (the gate) multiplies another (up)."""
     norm_placement: NormPlacement = "before"
-    """Whether attention and MLP have an RMSNorm before (on their input) or after (on their output).
+    """Whether attention and MLP have an RMSNorm before (on their input), after (on their output).
 
-    After is before the residual addition, as in OLMo 2.
+    After is before the residual addition, as in OLMo 2. Both: as in Gemma 3.
     """
+    layernorm_zero_centered_gamma: bool = False
+    """Whether the norms multiply by 1 + weight (Gemma), those of query and key heads included."""
+    scale_embeddings: bool = False
+    """Whether the embeddings are multiplied by sqrt(hidden_size) in their precision (Gemma)."""
+    softmax_scale: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Factor of the attention scores; None for 1 / sqrt(kv_channels)."""
     add_bias_linear: bool = False
     """Whether all linear layers but the output layer have a bias (gpt-oss).
 
@@ -136,9 +157,16 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Check what concerns several fields."""
+        if self.qk_layernorm and self.full_width_qk_norm:
+            raise ValueError("qk_layernorm and full_width_qk_norm exclude each other")
+        self._check_window_layers()
         self._check_experts()
-        if self.yarn is not None and self.rope_scaling_factor is not None:
-            raise ValueError("yarn and rope_scaling_factor exclude each other")
+        names = ("rope_scaling_factor", "yarn", "seq_len_interpolation_factor")
+        scalings = [name for name in names if getattr(self, name) is not None]
+        if len(scalings) > 1:
+            raise ValueError(f"{' and '.join(scalings)} exclude each other")
+        if self.add_bias_linear and self.moe_shared_expert_intermediate_size is not None:
+            raise ValueError("Megatron Core has no shared expert with biases (add_bias_linear)")
         if self.add_bias_linear and not self.add_qkv_bias:
             raise ValueError("add_bias_linear includes query, key and value: add_qkv_bias is true")
         changes_gate = self.glu_linear_offset != 0 or self.activation_func_clamp_value is not None
@@ -147,6 +175,20 @@ class Architecture:
                 "glu_linear_offset and activation_func_clamp_value need gated_mlp and activation:"
                 " quick_gelu, as in Megatron Core"
             )
+
+    def _check_window_layers(self) -> None:
+        """Check the layers with a window, and their rotary base."""
+        layers = self.window_attn_skip_freq
+        if layers is None:
+            if self.local_rotary_base is not None:
+                raise ValueError("local_rotary_base needs window_attn_skip_freq")
+            return
+        if len(layers) != self.num_layers:
+            raise ValueError(
+                f"window_attn_skip_freq lists {len(layers)} layers, num_layers is {self.num_layers}"
+            )
+        if self.window_size is None and self.local_rotary_base is None:
+            raise ValueError("window_attn_skip_freq needs window_size or local_rotary_base")
 
     def _check_experts(self) -> None:
         if self.num_moe_experts is None:
@@ -195,6 +237,13 @@ class Architecture:
         return int(self.rotary_base) if self.rotary_base.is_integer() else self.rotary_base
 
     @property
+    def num_window_layers(self) -> int:
+        """Layers in which a token attends to `window_size` tokens at most."""
+        if self.window_size is None:
+            return 0
+        return sum(self.window_attn_skip_freq or [1] * self.num_layers)
+
+    @property
     def mlp_input_projections(self) -> int:
         """Matrices of an MLP that take hidden states: up, and the gate if there is one."""
         return 2 if self.gated_mlp else 1
@@ -207,12 +256,12 @@ class Architecture:
     @property
     def norms_before(self) -> bool:
         """Whether attention and MLP have a norm on their input."""
-        return self.norm_placement == "before"
+        return self.norm_placement in ("before", "both")
 
     @property
     def norms_after(self) -> bool:
         """Whether attention and MLP have a norm on their output."""
-        return self.norm_placement == "after"
+        return self.norm_placement in ("after", "both")
 
     @property
     def num_norms_per_layer(self) -> int:
@@ -263,16 +312,19 @@ class Architecture:
     @property
     def layer_router_parameters(self) -> int:
         """Weights of a layer's router and of the shared expert's gate, which every rank holds."""
-        rows = (self.num_moe_experts or 0) + self.moe_shared_expert_gate
-        return rows * self.hidden_size
+        experts = self.num_moe_experts or 0
+        biases = experts * self.add_bias_linear
+        return (experts + self.moe_shared_expert_gate) * self.hidden_size + biases
 
     @property
     def layer_bias_parameters(self) -> int:
-        """Biases and sinks of a layer, which tensor parallelism divides like the matrices."""
+        """Biases, sinks and full-width norms of a layer, which tensor parallelism divides."""
         total = 0
+        if self.full_width_qk_norm:
+            total += self.query_size + self.key_value_size
         if self.add_qkv_bias:
             total += self.query_size + 2 * self.key_value_size
-        if self.add_bias_linear:
+        if self.add_bias_linear and not self.is_moe:
             total += self.mlp_input_projections * self.ffn_hidden_size
         if self.softmax_type == "learnable":
             total += self.num_attention_heads
@@ -281,11 +333,20 @@ class Architecture:
     @property
     def layer_output_bias_parameters(self) -> int:
         """Biases of the outputs of attention and MLP, which every tensor-parallel rank holds."""
-        return 2 * self.hidden_size if self.add_bias_linear else 0
+        if not self.add_bias_linear:
+            return 0
+        return self.hidden_size if self.is_moe else 2 * self.hidden_size
+
+    @property
+    def expert_bias_parameters(self) -> int:
+        """Biases of one expert, which expert parallelism divides; 0 in a dense model."""
+        if not (self.add_bias_linear and self.is_moe):
+            return 0
+        return self.mlp_input_projections * (self.moe_ffn_hidden_size or 0) + self.hidden_size
 
     @property
     def layer_norm_parameters(self) -> int:
-        """Weights of a layer's norms, which every tensor-parallel rank holds."""
+        """Weights of a layer's norms that every tensor-parallel rank holds."""
         head_norms = 2 * self.kv_channels if self.qk_layernorm else 0
         return self.num_norms_per_layer * self.hidden_size + head_norms
 
@@ -297,15 +358,16 @@ class Architecture:
     @property
     def parameters(self) -> int:
         """Number of weights, tied ones counted once, padding not counted."""
-        return self._count_parameters(self.layer_matrix_parameters)
+        return self._count_parameters(self.layer_matrix_parameters, self.num_moe_experts or 0)
 
     @property
     def active_parameters(self) -> int:
         """Number of weights that one token passes: `parameters` without the experts not chosen."""
-        return self._count_parameters(self.layer_active_matrix_parameters)
+        return self._count_parameters(self.layer_active_matrix_parameters, self.moe_router_topk)
 
-    def _count_parameters(self, layer_matrices: int) -> int:
+    def _count_parameters(self, layer_matrices: int, experts: int) -> int:
         layer = layer_matrices + self.layer_bias_parameters + self.layer_output_bias_parameters
+        layer += experts * self.expert_bias_parameters
         layer += self.layer_norm_parameters + self.layer_router_parameters
         layer += self.layer_activation_parameters
         embeddings = self.vocab_size * self.hidden_size
@@ -337,11 +399,12 @@ class Architecture:
         """Return the same model without a sliding window that no sequence exceeds.
 
         Attention without a window has faster kernels, and Transformer Engine's context parallelism
-        takes no window.
+        takes no window. The layers that had it keep their own rotary base.
         """
         if self.window_size is None or seq_length > self.window_size:
             return self
-        return dataclasses.replace(self, window_size=None)
+        layers = None if self.local_rotary_base is None else self.window_attn_skip_freq
+        return dataclasses.replace(self, window_size=None, window_attn_skip_freq=layers)
 
     def core_arguments(self) -> dict[str, Any]:
         """Return this model in the names of Megatron Core's TransformerConfig, as plain data.
@@ -358,6 +421,8 @@ class Architecture:
             "kv_channels": self.kv_channels,
             "layernorm_epsilon": self.layernorm_epsilon,
             "normalization": "RMSNorm",
+            "layernorm_zero_centered_gamma": self.layernorm_zero_centered_gamma,
+            "softmax_scale": self.softmax_scale,
             "gated_linear_unit": self.gated_mlp,
             "activation_func": ACTIVATIONS[self.activation].function,
             "glu_linear_offset": self.glu_linear_offset,
@@ -367,6 +432,9 @@ class Architecture:
             "softmax_type": self.softmax_type,
             "qk_layernorm": self.qk_layernorm,
             "window_size": None if self.window_size is None else (self.window_size - 1, 0),
+            "window_attn_skip_freq": (
+                None if self.window_attn_skip_freq is None else list(self.window_attn_skip_freq)
+            ),
             # the core's default of 0.1 would inflate the loss of a continued model
             "hidden_dropout": 0.0,
             "attention_dropout": 0.0,
@@ -390,13 +458,15 @@ class Architecture:
         from megatron.core.transformer import TransformerConfig
 
         arguments = self.core_arguments()
+        fused = options.pop("bias_activation_fusion", False)
+        fused_function = ACTIVATIONS[self.activation].fused_function if self.gated_mlp else None
+        options["bias_activation_fusion"] = fused and fused_function is not None
+        if fused and fused_function is not None:
+            arguments["activation_func"] = fused_function
         module, _, name = arguments["activation_func"].rpartition(".")
         function = getattr(importlib.import_module(module), name)
-        if not ACTIVATIONS[self.activation].fusible:
-            fused = options.pop("bias_activation_fusion", False)
-            # Megatron's function is compiled, which the CPU platform cannot do
-            function = function if fused else inspect.unwrap(function)
-        arguments["activation_func"] = function
+        # Megatron's functions are compiled, which the CPU platform cannot do
+        arguments["activation_func"] = function if fused else inspect.unwrap(function)
         if not self.fusible_rope:
             options["apply_rope_fusion"] = False
         config = TransformerConfig(**arguments, **options)
@@ -437,8 +507,11 @@ _LATER_PROPERTIES = frozenset(
         "activation",
         "activation_func_clamp_value",
         "add_bias_linear",
+        "full_width_qk_norm",
         "gated_mlp",
         "glu_linear_offset",
+        "local_rotary_base",
+        "layernorm_zero_centered_gamma",
         "moe_ffn_hidden_size",
         "moe_router_pre_softmax",
         "moe_router_topk",
@@ -446,7 +519,11 @@ _LATER_PROPERTIES = frozenset(
         "moe_shared_expert_intermediate_size",
         "norm_placement",
         "num_moe_experts",
+        "scale_embeddings",
+        "seq_len_interpolation_factor",
+        "softmax_scale",
         "softmax_type",
+        "window_attn_skip_freq",
         "yarn",
     }
 )

@@ -83,9 +83,7 @@ class _XieluFunction(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(
-        ctx: Any, *gradients: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         """Return the gradients of the inputs and of both parameters."""
         inputs, alpha_p, alpha_n, beta, eps = (tensor.float() for tensor in ctx.saved_tensors)
         gradient = gradients[0].float()

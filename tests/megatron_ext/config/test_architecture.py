@@ -35,6 +35,23 @@ _QWEN3_30B_A3B = _MIXTRAL | {
     "moe_ffn_hidden_size": 768,
 }
 
+_GPT_OSS_20B = _MIXTRAL | {
+    "family": "gpt_oss",
+    "num_layers": 24,
+    "hidden_size": 2880,
+    "ffn_hidden_size": 2880,
+    "num_attention_heads": 64,
+    "kv_channels": 64,
+    "vocab_size": 201088,
+    "activation": "quick_gelu",
+    "add_bias_linear": True,
+    "add_qkv_bias": True,
+    "softmax_type": "learnable",
+    "num_moe_experts": 32,
+    "moe_router_topk": 4,
+    "moe_ffn_hidden_size": 2880,
+}
+
 
 def test_parameters_of_published_mixtures_of_experts() -> None:
     mixtral = Architecture(**_MIXTRAL)
@@ -43,6 +60,10 @@ def test_parameters_of_published_mixtures_of_experts() -> None:
     qwen = Architecture(**_QWEN3_30B_A3B)
     assert qwen.parameters == 30_532_122_624
     assert round(qwen.active_parameters / 1e9, 1) == 3.4
+    gpt_oss = Architecture(**_GPT_OSS_20B)
+    assert gpt_oss.parameters == 20_914_757_184
+    embedding = gpt_oss.vocab_size * gpt_oss.hidden_size  # not counted by OpenAI
+    assert round((gpt_oss.active_parameters - embedding) / 1e9, 2) == 3.61
 
 
 def test_flops_count_active_parameters_and_the_router() -> None:
@@ -51,6 +72,20 @@ def test_flops_count_active_parameters_and_the_router() -> None:
     router = 6 * 32 * 8 * 4096
     expected = Architecture(**dense).flops_per_token(4096) + router
     assert Architecture(**_MIXTRAL).flops_per_token(4096) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"add_qkv_bias": False}, "add_bias_linear includes query, key and value"),
+        ({"activation": "silu", "glu_linear_offset": 1.0}, "need gated_mlp and activation"),
+        ({"gated_mlp": False, "activation_func_clamp_value": 7.0}, "need gated_mlp and activ"),
+        ({"moe_shared_expert_intermediate_size": 64}, "no shared expert with biases"),
+    ],
+)
+def test_properties_that_contradict(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Architecture(**(_GPT_OSS_20B | fields))
 
 
 @pytest.mark.parametrize(
