@@ -6,7 +6,17 @@ A new one is a file here and a line in `FAMILIES`.
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.families import apertus, internlm2, llama, mistral, phi, qwen
+from checkpoints_convert.families import (
+    apertus,
+    internlm2,
+    llama,
+    mistral,
+    mixtral,
+    olmoe,
+    phi,
+    qwen,
+    qwen_moe,
+)
 from checkpoints_convert.families.base import Family
 from galen import json_file
 from galen.errors import DataError, malformed
@@ -22,6 +32,10 @@ FAMILIES: dict[str, Family] = {
         internlm2.FAMILY,
         apertus.FAMILY,
         phi.FAMILY,
+        mixtral.FAMILY,
+        olmoe.FAMILY,
+        qwen_moe.QWEN2,
+        qwen_moe.QWEN3,
     )
 }
 """By `model_type` of the Hugging Face configuration."""

@@ -30,12 +30,34 @@ def yarns():
     )
 
 
+MOE = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+
+
+@st.composite
+def experts(draw, family):
+    """Return the fields of Architecture for experts, {} for a dense family."""
+    if family not in MOE:
+        return {}
+    fields = {
+        "num_moe_experts": draw(st.integers(2, 5)),
+        "moe_router_topk": draw(st.integers(1, 2)),
+    }
+    fields["moe_ffn_hidden_size"] = draw(st.integers(1, 7))
+    fields["moe_router_pre_softmax"] = family != "mixtral" and draw(st.booleans())
+    if family == "qwen2_moe":
+        fields["moe_shared_expert_intermediate_size"] = draw(st.integers(1, 7))
+        fields["moe_shared_expert_gate"] = True
+    return fields
+
+
 @st.composite
 def architectures(draw):
+    family = draw(st.sampled_from(sorted(FAMILIES)))
     llama3_factor = draw(st.sampled_from([None, 8.0, 32.0]))
     groups, size = draw(st.integers(1, 4)), draw(st.sampled_from([2, 4, 6]))
     return Architecture(
-        family=draw(st.sampled_from(sorted(FAMILIES))),
+        family=family,
+        **draw(experts(family)),
         num_layers=draw(st.integers(1, 3)),
         hidden_size=draw(st.integers(1, 12)),
         ffn_hidden_size=draw(st.integers(1, 9)),
@@ -110,8 +132,12 @@ def test_slices_cover_each_row_once(architecture, largest, tensor_parallel):
 @given(architectures(), st.sampled_from([None, 16]), st.booleans())
 def test_configurations_go_both_ways(architecture, window, neutral):
     name = architecture.family
-    own = {"add_qkv_bias": name == "qwen2", "qk_layernorm": name in ("qwen3", "apertus")}
-    if name in ("mistral", "qwen2", "qwen3", "phi3"):
+    own = {"add_qkv_bias": name in ("qwen2", "qwen2_moe")}
+    own["qk_layernorm"] = name in ("qwen3", "qwen3_moe", "apertus")
+    if name in ("mixtral", "olmoe"):
+        own["ffn_hidden_size"] = architecture.moe_ffn_hidden_size
+    own |= {"full_width_qk_norm": name == "olmoe"}
+    if name in ("mistral", "qwen2", "qwen3", "phi3", "mixtral", "qwen3_moe"):
         own["window_size"] = window
     if name == "apertus":
         own |= {"activation": "xielu", "gated_mlp": False}
