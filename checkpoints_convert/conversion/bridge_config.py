@@ -27,6 +27,7 @@ TARGET = InteropTarget(
         "add_qkv_bias": always,
         "qk_layernorm": always,
         "window_size": always,
+        "window_attn_skip_freq": always,
         "activation": always,
         "gated_mlp": always,
     },
@@ -80,6 +81,9 @@ def run_config(
     """
     core = architecture.core_arguments()
     window = core["window_size"]
+    layers = {}
+    if architecture.window_attn_skip_freq is not None:
+        layers["window_attn_skip_freq"] = core["window_attn_skip_freq"]
     return {
         "model": {
             "_target_": "megatron.bridge.models.gpt_provider.GPTModelProvider",
@@ -96,6 +100,7 @@ def run_config(
             "activation_func": {"_target_": core["activation_func"], "_call_": False},
             "add_bias_linear": core["add_bias_linear"],
             "window_size": None if window is None else list(window),
+            **layers,
             "hidden_dropout": core["hidden_dropout"],
             "attention_dropout": core["attention_dropout"],
             "tensor_model_parallel_size": 1,

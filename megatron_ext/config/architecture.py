@@ -94,8 +94,17 @@ class Architecture:
     """Whether query, key and value have a bias (Qwen2)."""
     qk_layernorm: bool = False
     """Whether query and key pass an RMSNorm over each head (Qwen3)."""
+    full_width_qk_norm: bool = False
+    """Whether all query heads together pass one RMSNorm, and all key heads another (OLMo 2)."""
     window_size: int | None = Field(default=None, gt=0, le=_MAX_SIZE)
     """Tokens that a token attends to, itself included (Mistral's sliding window); None for all."""
+    window_attn_skip_freq: tuple[Literal[0, 1], ...] | None = None
+    """By layer, 1 if it has the window (OLMo 3) and 0 if not; None for a window in all layers."""
+    local_rotary_base: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Rotary base of the layers with a window, which then have no scaling.
+
+    None if they share the rotary positions of the others.
+    """
     activation: ActivationName = "silu"
     """Activation function of the MLP."""
     gated_mlp: bool = True
@@ -145,6 +154,9 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Check what concerns several fields."""
+        if self.qk_layernorm and self.full_width_qk_norm:
+            raise ValueError("qk_layernorm and full_width_qk_norm exclude each other")
+        self._check_window_layers()
         self._check_experts()
         names = ("rope_scaling_factor", "yarn", "seq_len_interpolation_factor")
         scalings = [name for name in names if getattr(self, name) is not None]
@@ -160,6 +172,20 @@ class Architecture:
                 "glu_linear_offset and activation_func_clamp_value need gated_mlp and activation:"
                 " quick_gelu, as in Megatron Core"
             )
+
+    def _check_window_layers(self) -> None:
+        """Check the layers with a window, and their rotary base."""
+        layers = self.window_attn_skip_freq
+        if layers is None:
+            if self.local_rotary_base is not None:
+                raise ValueError("local_rotary_base needs window_attn_skip_freq")
+            return
+        if len(layers) != self.num_layers:
+            raise ValueError(
+                f"window_attn_skip_freq lists {len(layers)} layers, num_layers is {self.num_layers}"
+            )
+        if self.window_size is None and self.local_rotary_base is None:
+            raise ValueError("window_attn_skip_freq needs window_size or local_rotary_base")
 
     def _check_experts(self) -> None:
         if self.num_moe_experts is None:
@@ -206,6 +232,13 @@ class Architecture:
     def core_rotary_base(self) -> float:
         """The rotary base as Megatron writes it: an integer, unless it has a fraction."""
         return int(self.rotary_base) if self.rotary_base.is_integer() else self.rotary_base
+
+    @property
+    def num_window_layers(self) -> int:
+        """Layers in which a token attends to `window_size` tokens at most."""
+        if self.window_size is None:
+            return 0
+        return sum(self.window_attn_skip_freq or [1] * self.num_layers)
 
     @property
     def mlp_input_projections(self) -> int:
@@ -282,8 +315,10 @@ class Architecture:
 
     @property
     def layer_bias_parameters(self) -> int:
-        """Biases and sinks of a layer, which tensor parallelism divides like the matrices."""
+        """Biases, sinks and full-width norms of a layer, which tensor parallelism divides."""
         total = 0
+        if self.full_width_qk_norm:
+            total += self.query_size + self.key_value_size
         if self.add_qkv_bias:
             total += self.query_size + 2 * self.key_value_size
         if self.add_bias_linear and not self.is_moe:
@@ -308,7 +343,7 @@ class Architecture:
 
     @property
     def layer_norm_parameters(self) -> int:
-        """Weights of a layer's norms, which every tensor-parallel rank holds."""
+        """Weights of a layer's norms that every tensor-parallel rank holds."""
         head_norms = 2 * self.kv_channels if self.qk_layernorm else 0
         return self.num_norms_per_layer * self.hidden_size + head_norms
 
@@ -355,11 +390,12 @@ class Architecture:
         """Return the same model without a sliding window that no sequence exceeds.
 
         Attention without a window has faster kernels, and Transformer Engine's context parallelism
-        takes no window.
+        takes no window. The layers that had it keep their own rotary base.
         """
         if self.window_size is None or seq_length > self.window_size:
             return self
-        return dataclasses.replace(self, window_size=None)
+        layers = None if self.local_rotary_base is None else self.window_attn_skip_freq
+        return dataclasses.replace(self, window_size=None, window_attn_skip_freq=layers)
 
     def core_arguments(self) -> dict[str, Any]:
         """Return this model in the names of Megatron Core's TransformerConfig, as plain data.
@@ -387,6 +423,9 @@ class Architecture:
             "softmax_type": self.softmax_type,
             "qk_layernorm": self.qk_layernorm,
             "window_size": None if self.window_size is None else (self.window_size - 1, 0),
+            "window_attn_skip_freq": (
+                None if self.window_attn_skip_freq is None else list(self.window_attn_skip_freq)
+            ),
             # the core's default of 0.1 would inflate the loss of a continued model
             "hidden_dropout": 0.0,
             "attention_dropout": 0.0,
@@ -456,8 +495,10 @@ _LATER_PROPERTIES = frozenset(
         "activation",
         "activation_func_clamp_value",
         "add_bias_linear",
+        "full_width_qk_norm",
         "gated_mlp",
         "glu_linear_offset",
+        "local_rotary_base",
         "layernorm_zero_centered_gamma",
         "moe_ffn_hidden_size",
         "moe_router_pre_softmax",
@@ -470,6 +511,7 @@ _LATER_PROPERTIES = frozenset(
         "seq_len_interpolation_factor",
         "softmax_scale",
         "softmax_type",
+        "window_attn_skip_freq",
         "yarn",
     }
 )

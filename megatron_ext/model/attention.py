@@ -11,7 +11,10 @@ from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
-from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
+from megatron.core.transformer.utils import (
+    is_layer_window_attention,
+    make_sharded_tensors_for_checkpoint,
+)
 from torch import Tensor
 
 
@@ -37,9 +40,11 @@ class FusedCausalAttention(MegatronModule):
     ) -> None:
         super().__init__(config=config)
         assert attn_mask_type == AttnMaskType.causal and attention_type == "self"
+        layers = config.window_attn_skip_freq
+        windowed = is_layer_window_attention(config.window_size, layers, layer_number)
+        self.window = config.window_size[0] + 1 if windowed else None
         assert config.attention_dropout == 0.0
         self.scale = config.softmax_scale
-        self.window = None if config.window_size is None else config.window_size[0] + 1
         self.groups = config.num_query_groups != config.num_attention_heads
         self.context_parallel = config.context_parallel_size > 1
         self.softmax_offset = None

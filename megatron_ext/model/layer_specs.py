@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_local_spec,
     get_gpt_layer_with_transformer_engine_spec,
@@ -24,6 +25,7 @@ from torch import Tensor
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.model.attention import FusedCausalAttention
+from megatron_ext.model.self_attention import DecoderAttention
 
 
 class RMSNorm(torch.nn.RMSNorm):
@@ -98,6 +100,7 @@ def decoder_spec(
     """
     if platform.transformer_engine:
         layer = _engine_layer(architecture, config)
+        _set_self_attention(layer, architecture, config)
         if config.attention_backend is AttnBackend.local:
             layer.submodules.self_attention.submodules.core_attention = FusedCausalAttention
         return layer
@@ -109,12 +112,34 @@ def decoder_spec(
     layer.submodules.pre_mlp_layernorm = norm if architecture.norms_before else IdentityOp
     attention = layer.submodules.self_attention.submodules
     attention.core_attention = FusedCausalAttention
+    _set_self_attention(layer, architecture, config)
     if config.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = norm
     if architecture.norms_after:
         _add_norms_after(layer, norm)
     layers = get_num_layers_to_build(config, vp_stage=vp_stage)
     return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=norm)
+
+
+def _set_self_attention(
+    layer: ModuleSpec, architecture: Architecture, config: TransformerConfig
+) -> None:
+    """Give a layer Galen's self-attention if the model needs it."""
+    base = architecture.local_rotary_base
+    if base is None and not architecture.full_width_qk_norm:
+        return
+    local_rope = None
+    if base is not None:
+        local_rope = RotaryEmbedding(
+            kv_channels=architecture.kv_channels,
+            rotary_percent=1.0,
+            rotary_base=base,
+            use_cpu_initialization=config.use_cpu_initialization,
+        )
+    attention = layer.submodules.self_attention
+    attention.module = DecoderAttention
+    options = {"architecture": architecture, "local_rope": local_rope}
+    attention.params = {**attention.params, **options}
 
 
 def _engine_layer(architecture: Architecture, config: TransformerConfig) -> ModuleSpec:
