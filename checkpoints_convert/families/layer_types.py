@@ -64,7 +64,7 @@ class LayerRope(NamedTuple):
     """Rotary base of the layers with a window, which then have no scaling; None for the same."""
 
 
-def read_rope(parameters: Any) -> LayerRope:
+def read_rope(parameters: Any, default_base: float) -> LayerRope:
     """Return the rotary positions of `rope_parameters` with an entry for each layer type.
 
     Raises:
@@ -74,8 +74,9 @@ def read_rope(parameters: Any) -> LayerRope:
         raise ValueError(f"rope_parameters = {parameters!r} is not supported: it lacks {FULL}")
     if unknown := sorted(set(parameters) - {SLIDING, FULL}):
         raise ValueError(f"rope_parameters: {unknown[0]!r} is not supported")
-    full = {"rope_type": "default", **parameters[FULL]}
-    local = {"rope_type": "default", **(parameters.get(SLIDING) or full)}
+    defaults = {"rope_type": "default", "rope_theta": default_base}
+    full = {**defaults, **parameters[FULL]}
+    local = {**defaults, **(parameters.get(SLIDING) or {})}
     if local == full:
         return LayerRope(full, None)
     if set(local) != {"rope_type", "rope_theta"} or local["rope_type"] != "default":
