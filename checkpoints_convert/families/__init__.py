@@ -6,7 +6,7 @@ A new one is a file here and a line in `FAMILIES`.
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.families import gemma, internlm2, llama, mistral, olmo, qwen
+from checkpoints_convert.families import apertus, gemma, internlm2, llama, mistral, olmo, phi, qwen
 from checkpoints_convert.families.base import Family
 from galen import json_file
 from galen.errors import DataError, malformed
@@ -23,6 +23,8 @@ FAMILIES: dict[str, Family] = {
         olmo.OLMO2,
         olmo.OLMO3,
         gemma.TEXT,
+        apertus.FAMILY,
+        phi.FAMILY,
     )
 }
 """By `model_type` of the Hugging Face configuration."""

@@ -218,25 +218,30 @@ def config(
     }
 
 
-def with_rope(config: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
-    """Return a config.json with the rotary positions of `architecture`, in its version's fields.
+def with_rope(config: Mapping[str, Any], rope: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config.json with the rotary positions of `rope`, in its version's fields.
 
     transformers 5 writes `rope_parameters`, earlier versions `rope_theta` and `rope_scaling`.
+
+    Args:
+        config: the fields to change.
+        rope: a configuration with the other positions, as `Family.config` returns it.
     """
     changed = dict(config)
-    changed["max_position_embeddings"] = architecture.max_position_embeddings
-    scaling = _rope_scaling(architecture)
-    if config.get("rope_parameters") is None:
-        return changed | {"rope_theta": architecture.rotary_base, "rope_scaling": scaling}
+    changed["max_position_embeddings"] = rope["max_position_embeddings"]
+    if config.get("rope_parameters") is None and "rope_parameters" not in rope:
+        return changed | {name: rope[name] for name in ("rope_theta", "rope_scaling")}
     changed.pop("rope_theta", None)
     changed.pop("rope_scaling", None)
-    rope: dict[str, Any] = {
-        "rope_theta": architecture.rotary_base,
-        **(scaling or {"rope_type": "default"}),
+    if "rope_parameters" in rope:
+        return changed | {"rope_parameters": rope["rope_parameters"]}
+    parameters: dict[str, Any] = {
+        "rope_theta": rope["rope_theta"],
+        **(rope["rope_scaling"] or {"rope_type": "default"}),
     }
     if "full_attention" in config["rope_parameters"]:  # by type of layer
-        rope = {**config["rope_parameters"], "full_attention": rope}
-    changed["rope_parameters"] = rope
+        parameters = {**config["rope_parameters"], "full_attention": parameters}
+    changed["rope_parameters"] = parameters
     return changed
 
 

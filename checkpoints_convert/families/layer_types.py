@@ -67,6 +67,10 @@ class LayerRope(NamedTuple):
 def read_rope(parameters: Any, default_base: float) -> LayerRope:
     """Return the rotary positions of `rope_parameters` with an entry for each layer type.
 
+    Args:
+        parameters: the field of config.json.
+        default_base: `rope_theta` of an entry that has none.
+
     Raises:
         ValueError: an entry is missing, or the layers with a window have a scaling of their own.
     """

@@ -29,7 +29,10 @@ def olmo3_architecture(config: dict[str, Any]) -> Architecture:
         types = layer_types.every_nth_full(fields.pop_positive("num_hidden_layers"), 4)
     window = fields.pop_positive("sliding_window", 4096)
     parameters = fields.pop("rope_parameters", None)
-    rope = _older_rope(fields) if parameters is None else layer_types.read_rope(parameters)
+    if parameters is None:
+        rope = _older_rope(fields)
+    else:
+        rope = layer_types.read_rope(parameters, _OLMO3_BASE)
     windows = layer_types.window_fields(types, window, rope.local_base)
     return hf_config.architecture(fields, "olmo3", rope=rope.full, **windows, **_PROPERTIES)
 
@@ -67,9 +70,7 @@ def _older_rope(fields: hf_config.Fields) -> layer_types.LayerRope:
         )
     if not isinstance(scaling, dict | None):
         raise ValueError(f"rope_scaling = {scaling!r}: neither an object nor null")
-    plain = {"rope_type": "default", "rope_theta": base}
-    full = {"rope_theta": base, **(scaling or {"rope_type": "default"})}
-    return layer_types.read_rope({layer_types.FULL: full, layer_types.SLIDING: plain})
+    return layer_types.read_rope({layer_types.FULL: scaling or {}}, base)
 
 
 _PROPERTIES: dict[str, Any] = {"full_width_qk_norm": True, "norm_placement": "after"}
