@@ -4,7 +4,7 @@
 whose windowed layers have rotary positions of their own has an entry for either.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from megatron_ext.config.architecture import Architecture
@@ -78,9 +78,8 @@ def read_rope(parameters: Any, default_base: float) -> LayerRope:
         raise ValueError(f"rope_parameters = {parameters!r} is not supported: it lacks {FULL}")
     if unknown := sorted(set(parameters) - {SLIDING, FULL}):
         raise ValueError(f"rope_parameters: {unknown[0]!r} is not supported")
-    defaults = {"rope_type": "default", "rope_theta": default_base}
-    full = {**defaults, **parameters[FULL]}
-    local = {**defaults, **(parameters.get(SLIDING) or {})}
+    full = _rope_entry(parameters[FULL], default_base)
+    local = _rope_entry(parameters.get(SLIDING) or {}, default_base)
     if local == full:
         return LayerRope(full, None)
     if set(local) != {"rope_type", "rope_theta"} or local["rope_type"] != "default":
@@ -89,6 +88,14 @@ def read_rope(parameters: Any, default_base: float) -> LayerRope:
             f" {FULL}, or a rope_theta without scaling)"
         )
     return LayerRope(full, float(local["rope_theta"]))
+
+
+def _rope_entry(entry: Mapping[str, Any], default_base: float) -> dict[str, Any]:
+    """Return an entry of `rope_parameters` with its defaults and the name of transformers 5."""
+    complete = {"rope_type": "default", "rope_theta": default_base, **entry}
+    if "type" in complete:
+        complete["rope_type"] = complete.pop("type")
+    return complete
 
 
 def with_layer_rope(config: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
