@@ -58,6 +58,10 @@ FAMILIES = {
     ),
     "qwen2": ("qwen2", {}),
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
+    "qwen2-window": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+    ),
     "qwen3": ("qwen3", {"head_dim": 32}),
     "internlm2": ("internlm2", {}),
     "olmo2": ("olmo2", {"tie_word_embeddings": True}),

@@ -107,12 +107,17 @@ def test_slices_cover_each_row_once(architecture, largest, tensor_parallel):
 
 
 @settings(max_examples=100, deadline=None)
-@given(architectures(), st.sampled_from([None, 16]), st.booleans())
-def test_configurations_go_both_ways(architecture, window, neutral):
+@given(architectures(), st.sampled_from([None, 16]), st.sampled_from([None, 7e3]), st.booleans())
+def test_configurations_go_both_ways(architecture, window, local_base, neutral):
     name = architecture.family
     own = {"add_qkv_bias": name == "qwen2", "qk_layernorm": name in ("qwen3", "apertus")}
-    if name in ("mistral", "qwen2", "qwen3", "phi3"):
+    if name in ("mistral", "qwen2", "qwen3", "phi3", "olmo3"):
         own["window_size"] = window
+    if name in ("qwen2", "qwen3", "olmo3") and window and architecture.num_layers > 1:
+        own["window_attn_skip_freq"] = (0, 1, 0)[: architecture.num_layers]
+        own["local_rotary_base"] = local_base if name == "olmo3" else None
+    if name in ("olmo2", "olmo3"):
+        own |= {"full_width_qk_norm": True, "norm_placement": "after"}
     if name == "apertus":
         own |= {"activation": "xielu", "gated_mlp": False}
     if name == "phi3":
