@@ -74,7 +74,7 @@ def _window_fields(architecture: Architecture) -> dict[str, Any]:
     num_full = architecture.num_layers
     if layer_types.SLIDING in types:
         num_full = types.index(layer_types.SLIDING)
-    fields = {
+    fields: dict[str, Any] = {
         "use_sliding_window": architecture.window_size is not None,
         "sliding_window": architecture.window_size,
         "max_window_layers": num_full,
