@@ -16,7 +16,7 @@ def open_weights(folder: str | Path, family: Family, architecture: Architecture)
         DataError: the folder has no weights, or one is missing, damaged, or exists under both
             names.
     """
-    weights = Weights(folder)
+    weights = Weights(folder, family.text_tensor)
     for layer in range(architecture.num_layers):
         for old, new in family.renamed:
             name = old.format(layer=layer)
