@@ -168,6 +168,7 @@ def own_fields(architecture, window, local_base):
     if name == "gemma3_text":
         own["window_attn_skip_freq"] = (1,) * architecture.num_layers
         own["local_rotary_base"] = local_base or 1e4
+        own["softmax_scale"] = None if window else 168**-0.5
     if name == "internlm2":
         own["hidden_size"] = architecture.kv_channels * architecture.num_attention_heads
     return own
