@@ -126,6 +126,7 @@ def test_configurations_go_both_ways(architecture, window, local_base, neutral):
             "window_size": 16,
             "window_attn_skip_freq": (1,) * architecture.num_layers,
             "local_rotary_base": local_base or 1e4,
+            "softmax_scale": None if window else 168**-0.5,
         }
     if name in ("olmo2", "olmo3"):
         own |= {"full_width_qk_norm": True, "norm_placement": "after"}
