@@ -25,6 +25,7 @@ from torch import Tensor
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.model.attention import FusedCausalAttention
+from megatron_ext.model.router import BalancedRouter
 from megatron_ext.model.self_attention import DecoderAttention
 
 
@@ -106,8 +107,14 @@ def decoder_spec(
         return layer
     norm = ZeroCenteredRMSNorm if architecture.layernorm_zero_centered_gamma else RMSNorm
     layer = get_gpt_layer_local_spec(
-        normalization=config.normalization, qk_layernorm=config.qk_layernorm
+        num_experts=config.num_moe_experts,
+        normalization=config.normalization,
+        qk_layernorm=config.qk_layernorm,
     )
+    if architecture.is_moe:
+        _set_router(layer)
+        # the name that Transformer Engine's layers write: no linear layer of experts has a norm
+        del layer.submodules.sharded_state_dict_keys_map["pre_mlp_layernorm."]
     layer.submodules.input_layernorm = norm if architecture.norms_before else IdentityOp
     layer.submodules.pre_mlp_layernorm = norm if architecture.norms_before else IdentityOp
     attention = layer.submodules.self_attention.submodules
@@ -147,18 +154,43 @@ def _engine_layer(architecture: Architecture, config: TransformerConfig) -> Modu
 
     Their norms read `layernorm_zero_centered_gamma` from the configuration.
     """
-    layer = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+    layer = get_gpt_layer_with_transformer_engine_spec(
+        num_experts=config.num_moe_experts,
+        moe_grouped_gemm=config.moe_grouped_gemm,
+        qk_layernorm=config.qk_layernorm,
+    )
+    if architecture.is_moe:
+        _set_router(layer)
     if not architecture.norms_before:
         from megatron.core.extensions.transformer_engine import TEColumnParallelLinear
 
         # these have no norm on the input
         layer.submodules.self_attention.submodules.linear_qkv = TEColumnParallelLinear
-        layer.submodules.mlp.submodules.linear_fc1 = TEColumnParallelLinear
+        if architecture.is_moe:
+            layer.submodules.pre_mlp_layernorm = IdentityOp
+        else:
+            _mlp_submodules(layer).linear_fc1 = TEColumnParallelLinear
     if architecture.norms_after:
         from megatron.core.extensions.transformer_engine import TENorm
 
         _add_norms_after(layer, TENorm)
     return layer
+
+
+def _mlp_submodules(layer: ModuleSpec) -> Any:
+    """Return the submodules of a layer's MLP or experts.
+
+    Megatron Core 0.16 has a specification of the MLP, 0.19 a partial function.
+    """
+    mlp = layer.submodules.mlp
+    if isinstance(mlp, functools.partial):
+        return mlp.keywords["submodules"]
+    return mlp.submodules
+
+
+def _set_router(layer: ModuleSpec) -> None:
+    """Give a layer with experts Galen's router."""
+    _mlp_submodules(layer).router = BalancedRouter
 
 
 def _add_norms_after(layer: ModuleSpec, norm: type) -> None:
