@@ -104,6 +104,7 @@ def decoder_spec(
         _set_self_attention(layer, architecture, config)
         if config.attention_backend is AttnBackend.local:
             layer.submodules.self_attention.submodules.core_attention = FusedCausalAttention
+        _set_activation(layer, config)
         return layer
     norm = ZeroCenteredRMSNorm if architecture.layernorm_zero_centered_gamma else RMSNorm
     layer = get_gpt_layer_local_spec(
@@ -124,8 +125,15 @@ def decoder_spec(
         attention.q_layernorm = attention.k_layernorm = norm
     if architecture.norms_after:
         _add_norms_after(layer, norm)
+    _set_activation(layer, config)
     layers = get_num_layers_to_build(config, vp_stage=vp_stage)
     return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=norm)
+
+
+def _set_activation(layer: ModuleSpec, config: TransformerConfig) -> None:
+    """Give each MLP its own module for an activation with learned parameters."""
+    if config.use_te_activation_func:
+        _mlp_submodules(layer).activation_func = config.activation_func
 
 
 def _set_self_attention(

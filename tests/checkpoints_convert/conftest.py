@@ -53,6 +53,8 @@ FAMILIES = {
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
     "qwen3": ("qwen3", {"head_dim": 32}),
     "internlm2": ("internlm2", {}),
+    "apertus": ("apertus", {"head_dim": 32, "rope_parameters": LLAMA3 | {"factor": 8.0}}),
+    "phi-4": ("phi3", {"pad_token_id": 0}),
 }
 UNREGISTERED = {
     "arcee": ("arcee", {"hidden_act": "relu2"}),
@@ -79,7 +81,7 @@ def make_model(tmp_path_factory, tiny_tokenizer):
         )
         model = AutoModelForCausalLM.from_config(config)
         for parameter, weight in model.named_parameters():
-            if "norm" in parameter or "bias" in parameter:
+            if any(name in parameter for name in ("norm", "bias", "alpha")):
                 torch.nn.init.uniform_(weight, 0.5, 1.5)
         model.save_pretrained(folder)
         for file in ("tokenizer.json", "tokenizer_config.json"):
