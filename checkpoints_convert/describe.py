@@ -158,7 +158,7 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
     from checkpoints_convert.hf.weights import Weights
 
     family, architecture = families.find(folder / "config.json")
-    weights = Weights(folder)
+    weights = Weights(folder, family.text_tensor)
     description = {
         "format": "Hugging Face safetensors",
         "folder": folder,

@@ -107,12 +107,29 @@ def test_slices_cover_each_row_once(architecture, largest, tensor_parallel):
 
 
 @settings(max_examples=100, deadline=None)
-@given(architectures(), st.sampled_from([None, 16]), st.booleans())
-def test_configurations_go_both_ways(architecture, window, neutral):
+@given(architectures(), st.sampled_from([None, 16]), st.sampled_from([None, 7e3]), st.booleans())
+def test_configurations_go_both_ways(architecture, window, local_base, neutral):
     name = architecture.family
     own = {"add_qkv_bias": name == "qwen2", "qk_layernorm": name in ("qwen3", "apertus")}
-    if name in ("mistral", "qwen2", "qwen3", "phi3"):
+    if name in ("mistral", "qwen2", "qwen3", "phi3", "olmo3"):
         own["window_size"] = window
+    if name in ("qwen2", "qwen3", "olmo3") and window and architecture.num_layers > 1:
+        own["window_attn_skip_freq"] = (0, 1, 0)[: architecture.num_layers]
+        own["local_rotary_base"] = local_base if name == "olmo3" else None
+    if name == "gemma3_text":
+        own |= {
+            "activation": "gelu_pytorch_tanh",
+            "qk_layernorm": True,
+            "norm_placement": "both",
+            "layernorm_zero_centered_gamma": True,
+            "scale_embeddings": True,
+            "window_size": 16,
+            "window_attn_skip_freq": (1,) * architecture.num_layers,
+            "local_rotary_base": local_base or 1e4,
+            "softmax_scale": None if window else 168**-0.5,
+        }
+    if name in ("olmo2", "olmo3"):
+        own |= {"full_width_qk_norm": True, "norm_placement": "after"}
     if name == "apertus":
         own |= {"activation": "xielu", "gated_mlp": False}
     if name == "phi3":
@@ -135,6 +152,8 @@ def test_configurations_go_both_ways(architecture, window, neutral):
     assert FAMILIES[name].architecture(config) == architecture
     # the same in the fields of transformers 5, in place of others
     other = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 7.0, "factor": 2.0}}
+    if name == "gemma3_text":
+        other = {"rope_parameters": {"full_attention": other["rope_parameters"]}}
     other["max_position_embeddings"] = 7
     config = hf_config.with_rope(config | {"rope_scaling": None} | other, config)
     assert FAMILIES[name].architecture(config) == architecture
