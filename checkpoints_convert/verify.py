@@ -156,13 +156,13 @@ def _check_layout(arguments: argparse.Namespace) -> None:
 def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     """Compare all weights bit by bit and print those that differ, in value or precision."""
     from checkpoints_convert import families
+    from checkpoints_convert.conversion.hub_weights import open_weights
     from checkpoints_convert.conversion.validate import (
         check_complete,
         check_tensors,
         differences,
     )
     from checkpoints_convert.conversion.weight_tasks import all_tasks
-    from checkpoints_convert.hf.weights import Weights
     from checkpoints_convert.resumable_io.prefetch import Prefetcher
     from megatron_ext.checkpoint.checkpoint_folder import find_iteration
     from megatron_ext.checkpoint.torch_dist import TorchDist
@@ -174,7 +174,7 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     if dataclasses.replace(stored, family=family.name) != architecture:
         print(f"configuration: {hf} and {folder} differ: {differences(architecture, stored)}")
         return False
-    weights = Weights(hf)
+    weights = open_weights(hf, family, architecture)
     source = TorchDist(folder)
     check_complete(weights, family, architecture)
     check_tensors(source, family, architecture)
@@ -202,15 +202,15 @@ def _difference(
     from checkpoints_convert.conversion.validate import same_bits
     from checkpoints_convert.conversion.weight_tasks import megatron_slices
 
-    dtype = source.dtype(task.megatron, task.layer)
+    dtype = source.dtype(task.megatron, task.index)
     hf_dtype = weights.dtype(task.hf[0])
     slices = list(megatron_slices(task, architecture, weights, hf_dtype))
-    name = f"{task.megatron} (layer {task.layer})"
+    name = f"{task.megatron} ({task.label})"
     if dtype != hf_dtype:
         return f"{name}: {dtype} in the checkpoint, {hf_dtype} in {', '.join(task.hf)}"
     tensors = reader.read(slice_ for _, slice_ in slices)
     for (row, _), expected in zip(slices, tensors, strict=True):
-        actual = source.rows(task.megatron, task.layer, row, row + len(expected))
+        actual = source.rows(task.megatron, task.index, row, row + len(expected))
         if not same_bits(actual, expected):
             return f"{name} is not {', '.join(task.hf)}"
     return None

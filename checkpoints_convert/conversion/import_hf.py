@@ -12,13 +12,15 @@ import torch
 
 from checkpoints_convert import families
 from checkpoints_convert.conversion import bridge_config
+from checkpoints_convert.conversion.hub_weights import open_weights
 from checkpoints_convert.conversion.megatron_lm_args import common_state
+from checkpoints_convert.conversion.text_part import copy_text_companions, log_left_out
 from checkpoints_convert.conversion.validate import check_complete
 from checkpoints_convert.conversion.weight_tasks import (
     Source,
     WeightConversionTask,
     megatron_slices,
-    padded_shape,
+    stacked_shape,
     tasks_by_file,
 )
 from checkpoints_convert.families.base import Family
@@ -30,7 +32,6 @@ from checkpoints_convert.hf.folder import (
     copy_companions,
     seal_companions,
 )
-from checkpoints_convert.hf.weights import Weights
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import Prefetcher, TensorSlice
@@ -98,14 +99,11 @@ class WriteDistcp(Step):
         for (task, row, _), tensor in zip(
             slices, reader.read(slice_ for *_, slice_ in slices), strict=True
         ):
-            shape = padded_shape(task, self.architecture, self.tensor_parallel)
-            offset: tuple[int, ...] = (row, *(0 for _ in shape[1:]))
-            if task.layer is not None:
-                tensor = tensor[None]
-                offset = (task.layer, *offset)
-                shape = (self.architecture.num_layers, *shape)
+            offset = (*task.index, row, *(0 for _ in tensor.shape[1:]))
+            part = tensor.view(*(1 for _ in task.index), *tensor.shape)
+            shape = stacked_shape(task, self.architecture, self.tensor_parallel)
             entries.append(
-                torch_dist.write_entry(output, self.file, task.megatron, shape, offset, tensor)
+                torch_dist.write_entry(output, self.file, task.megatron, shape, offset, part)
             )
         return [dataclasses.asdict(entry) for entry in entries]
 
@@ -138,11 +136,12 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     """
     family, architecture = families.find(job.hf / "config.json")
     check_vocabulary(job.hf, architecture.vocab_size)
-    weights = Weights(job.hf)
+    weights = open_weights(job.hf, family, architecture)
     config = {"family": family.name, **job.options}
     if _is_complete(output, inputs.paths, config):
         return
     check_complete(weights, family, architecture)
+    log_left_out(weights)
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
         logger.warning(
             f"{job.hf} has no tokenizer, so an export will have none either; `galen verify`"
@@ -161,7 +160,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
             if mapping.megatron in VOCAB_TENSORS
         ]
         source = vocabulary.ExtendedWeights(weights, names, extension, job.new_rows, job.seed)
-    copy_companions(job.hf, output / checkpoint_folder.HF)
+    copy_text_companions(job.hf, output / checkpoint_folder.HF)
     if extension is not None:
         extension.write(output / checkpoint_folder.HF)
     seal_companions(output / checkpoint_folder.HF)

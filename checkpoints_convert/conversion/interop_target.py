@@ -1,14 +1,15 @@
 """The properties of a model that other programs' formats express; refuses all others.
 
-A target declares the properties that its format expresses. Any other property must have its
-default, so that a new one is refused by every target until that target declares it.
+A target declares the properties that its format expresses, and those that it refuses. A property
+that it does not declare must have its default, so that a new one is refused by every target; a test
+fails until each target declares it (`tests/checkpoints_convert/conversion/test_interop_target.py`).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from galen.errors import DataError
-from megatron_ext.config.architecture import Architecture, properties
+from megatron_ext.config.architecture import ACTIVATIONS, Architecture, properties
 
 Supports = Callable[[Architecture], bool]
 
@@ -16,6 +17,11 @@ Supports = Callable[[Architecture], bool]
 def always(architecture: Architecture) -> bool:
     """Return true: the target expresses every value of a property."""
     return True
+
+
+def is_function(architecture: Architecture) -> bool:
+    """Return whether the activation is a function of Megatron Core's, not a module of Galen's."""
+    return ACTIVATIONS[architecture.activation].parameters == 0
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,8 @@ class InteropTarget:
     """In messages."""
     supports: Mapping[str, Supports]
     """By property of Architecture: whether the format expresses this model's value."""
+    refuses: frozenset[str] = frozenset()
+    """Properties of which the format expresses the default only."""
 
     def refusal(self, architecture: Architecture) -> str | None:
         """Return which properties of a model the format cannot express, or None."""

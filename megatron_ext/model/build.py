@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from megatron.core import __version__ as core_version
 from megatron.core import parallel_state
+from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import layers
+from megatron.core.transformer.transformer_config import TransformerConfig
 from packaging.version import Version
 from torch import Tensor
 
@@ -26,8 +28,17 @@ class LanguageModel(GPTModel):
     probability, as in the Hugging Face model.
     """
 
-    def __init__(self, *, true_vocab_size: int, blockwise_loss: bool, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        true_vocab_size: int,
+        blockwise_loss: bool,
+        scale_embeddings: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
+        if scale_embeddings and self.pre_process:
+            self.embedding.register_forward_hook(_scale_embeddings)
         self.blockwise_loss = blockwise_loss
         rows = self.vocab_size // parallel_state.get_tensor_model_parallel_world_size()
         first = rows * parallel_state.get_tensor_model_parallel_rank()
@@ -51,6 +62,16 @@ class LanguageModel(GPTModel):
         return super().compute_language_model_loss(labels, logits)
 
 
+def _scale_embeddings(embedding: LanguageModelEmbedding, _: Any, embedded: Tensor) -> Tensor:
+    """Multiply embeddings by sqrt(hidden size), rounded to their weight's precision as in Gemma.
+
+    The weight itself remains as it is for a tied output layer.
+    """
+    weight = embedding.word_embeddings.weight
+    scale = torch.tensor(weight.size(1) ** 0.5).to(weight.dtype).item()
+    return embedded * scale
+
+
 def build_model(
     platform: Platform,
     architecture: Architecture,
@@ -69,6 +90,8 @@ def build_model(
             recompute.
     """
     architecture = architecture.without_idle_window(seq_length)
+    if architecture.is_moe:
+        options = platform.expert_options | options
     config = architecture.transformer_config(**platform.model_options, **options)
     if isinstance(config.cp_comm_type, list) and Version(core_version) < Version("0.17"):
         # which reads a layer's entry at its number, that begins at 1
@@ -78,6 +101,7 @@ def build_model(
         model = LanguageModel(
             true_vocab_size=architecture.vocab_size,
             blockwise_loss=platform.blockwise_loss,
+            scale_embeddings=architecture.scale_embeddings,
             config=config,
             transformer_layer_spec=decoder_spec(platform, architecture, config, vp_stage),
             vocab_size=architecture.padded_vocab_size(config.tensor_model_parallel_size),
@@ -87,13 +111,43 @@ def build_model(
             share_embeddings_and_output_weights=architecture.share_embeddings_and_output_weights,
             position_embedding_type="rope" if architecture.yarn is None else "yarn",
             rotary_base=architecture.rotary_base,
+            seq_len_interpolation_factor=architecture.seq_len_interpolation_factor,
             rope_scaling=architecture.rope_scaling_factor is not None,
             rope_scaling_factor=architecture.rope_scaling_factor or 8.0,
             vp_stage=vp_stage,
         )
     if not layers._grad_accum_fusion_available:
         _unfuse_core_layers(model)
-    return model.to(platform.device)
+    model.to(platform.device)
+    _mark_sinks(model)
+    _mark_expert_parameters(model, config)
+    return model
+
+
+def _mark_expert_parameters(model: LanguageModel, config: TransformerConfig) -> None:
+    """Mark the parameters of experts that expert parallelism divides among tensor-parallel ranks.
+
+    The core would count only the first rank's biases in the norm of the gradient, and add the
+    gradients of the biases of different experts.
+    """
+    if config.expert_tensor_parallel_size != 1:
+        return
+    for parameter in model.parameters():
+        if not getattr(parameter, "allreduce", True):
+            parameter.tensor_model_parallel = True  # type: ignore[attr-defined]
+            parameter.sequence_parallel = False  # type: ignore[attr-defined]
+
+
+def _mark_sinks(model: LanguageModel) -> None:
+    """Mark attention sinks as divided by tensor parallelism, which the core omits (up to 0.19.2).
+
+    Of an unmarked weight, the norm of the gradient counts only the first rank's.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith(".softmax_offset"):
+            layers.set_tensor_model_parallel_attributes(
+                tensor=parameter, is_parallel=True, dim=0, stride=1
+            )
 
 
 @contextlib.contextmanager
