@@ -1,9 +1,10 @@
 """How rows move between one Megatron tensor and the Hugging Face tensors that it is made of.
 
-Names of tensors in a layer contain `{layer}` on the Hugging Face side; Megatron stacks the layers
-of one name. A mapping says, in the order of Megatron's rows, which rows of which Hugging Face
-tensor they are. Both directions follow from that one list, by copying alone: the round trip is
-bit-identical, and any part can be converted without the rest.
+Names of tensors in a layer contain `{layer}` on the Hugging Face side, those of an expert also
+`{expert}`; Megatron stacks the layers and experts of one name. A mapping says, in the order of
+Megatron's rows, which rows of which Hugging Face tensor they are. Both directions follow from that
+one list, by copying alone: the round trip is bit-identical, and any part can be converted without
+the rest.
 """
 
 from collections.abc import Sequence
@@ -102,10 +103,8 @@ class GatedMLPMapping:
 
     def rows(self, architecture: Architecture) -> list[RowRange]:
         """Return the gate, then the up projection."""
-        return [
-            RowRange(0, 0, architecture.ffn_hidden_size),
-            RowRange(1, 0, architecture.ffn_hidden_size),
-        ]
+        size = shape(self.megatron, architecture)[0] // 2
+        return [RowRange(0, 0, size), RowRange(1, 0, size)]
 
 
 def num_rows(rows: Sequence[RowRange]) -> int:

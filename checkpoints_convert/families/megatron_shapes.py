@@ -32,12 +32,10 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
     "decoder.layers.pre_mlp_layernorm.weight": lambda a: (a.hidden_size,),
     "decoder.layers.mlp.router.weight": lambda a: (a.num_moe_experts or 0, a.hidden_size),
     "decoder.layers.mlp.experts.linear_fc1.weight": lambda a: (
-        a.num_moe_experts or 0,
         a.mlp_input_projections * (a.moe_ffn_hidden_size or 0),
         a.hidden_size,
     ),
     "decoder.layers.mlp.experts.linear_fc2.weight": lambda a: (
-        a.num_moe_experts or 0,
         a.hidden_size,
         a.moe_ffn_hidden_size or 0,
     ),
@@ -58,10 +56,24 @@ VOCAB_TENSORS = frozenset({"embedding.word_embeddings.weight", "output_layer.wei
 def shape(name: str, architecture: Architecture) -> tuple[int, ...]:
     """Return the size of a Megatron tensor, padded for one tensor-parallel rank.
 
-    For a tensor that every layer has, it is the size in one layer; for an expert's, the experts of
-    a layer are its first dimension, in the router's order.
+    For a tensor that every layer has, it is the size in one layer; for one of experts, that of one
+    expert.
     """
     return _SHAPES[name](architecture)
+
+
+def is_expert(name: str) -> bool:
+    """Return whether each expert has this tensor."""
+    return ".mlp.experts." in name
+
+
+def stack_sizes(name: str, architecture: Architecture) -> tuple[int, ...]:
+    """Return the number of layers and experts over which Megatron stacks a tensor."""
+    if not name.startswith("decoder.layers."):
+        return ()
+    if is_expert(name):
+        return (architecture.num_layers, architecture.num_moe_experts or 0)
+    return (architecture.num_layers,)
 
 
 def _qkv(architecture: Architecture) -> int:
