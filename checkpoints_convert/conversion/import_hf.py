@@ -30,7 +30,7 @@ from checkpoints_convert.hf.folder import (
     copy_companions,
     seal_companions,
 )
-from checkpoints_convert.hf.weights import Weights
+from checkpoints_convert.hf.fused_experts import is_quantized, open_weights
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import Prefetcher, TensorSlice
@@ -135,11 +135,13 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     """
     family, architecture = families.find(job.hf / "config.json")
     check_vocabulary(job.hf, architecture.vocab_size)
-    weights = Weights(job.hf)
+    weights = open_weights(job.hf, family.fused_experts)
     config = {"family": family.name, **job.options}
     if _is_complete(output, inputs.paths, config):
         return
     check_complete(weights, family, architecture)
+    if is_quantized(weights):
+        logger.info(f"{job.hf}: MXFP4 is decoded; the checkpoint has {job.dtype or 'bf16'} weights")
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
         logger.warning(
             f"{job.hf} has no tokenizer, so an export will have none either; `galen verify`"

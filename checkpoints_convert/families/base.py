@@ -27,6 +27,8 @@ class Family:
     """The output layer, absent where it is tied to the embedding."""
     layer: Sequence[ParamMapping]
     """Tensors of each layer, and of each expert in it."""
+    fused_experts: bool = False
+    """Whether the files have a layer's experts in one tensor (hf/fused_experts.py)."""
     reference: str = "transformers"
     """The code that computes the original's logits for verify.py.
 

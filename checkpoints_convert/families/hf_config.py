@@ -137,6 +137,7 @@ def architecture(
     fields: Fields,
     family: str,
     *,
+    hidden_act: str | None = None,
     num_query_groups: int | None = None,
     kv_channels: int | None = None,
     tied: bool = False,
@@ -149,6 +150,7 @@ def architecture(
     Args:
         fields: the configuration; the family has read its own fields already.
         family: name of the family.
+        hidden_act: the field's only value; None for the name of the activation.
         num_query_groups: default of the family's code; None for as many as heads.
         kv_channels: default size of a head; None for hidden size over heads.
         tied: default for tied embeddings.
@@ -158,7 +160,8 @@ def architecture(
         ValueError: a field has a value that Megatron's model does not support.
         KeyError: a field is missing.
     """
-    fields.require(hidden_act=own.get("activation", properties()["activation"]), **_ALWAYS)
+    hidden_act = hidden_act or own.get("activation", properties()["activation"])
+    fields.require(hidden_act=hidden_act, **_ALWAYS)
     heads = fields.pop_positive("num_attention_heads")
     hidden = fields.pop_positive("hidden_size")
     positions = fields.pop_positive("max_position_embeddings")

@@ -100,11 +100,6 @@ class ExpertWeights(Weights):
             if match is not None and match[4] != "_scales":
                 self._experts[match[1]] = self._check(match[1])
 
-    @property
-    def is_quantized(self) -> bool:
-        """Whether any tensor is in MXFP4."""
-        return any(f"{fused}_blocks" in self.tensors for fused in self._experts)
-
     def names(self) -> set[str]:
         """Return the names of all tensors."""
         names = {name for name in self.tensors if _FUSED.fullmatch(name) is None}
@@ -226,6 +221,18 @@ def _groups(stored: StoredTensor, one: _ExpertTensor, first: int, rows: int) -> 
     strides = (one.step * row, *(math.prod(inner[axis + 1 :]) for axis in range(len(inner))))
     offset = stored.offset + (one.expert * stored.shape[1] + first) * row
     return StoredTensor(stored.path, offset, stored.dtype, (rows, *inner), strides).read()
+
+
+def open_weights(folder: str | Path, fused_experts: bool) -> Weights:
+    """Open the weights of a Hugging Face folder, of a family with `fused_experts` or not."""
+    return ExpertWeights(folder) if fused_experts else Weights(folder)
+
+
+def is_quantized(weights: Weights) -> bool:
+    """Return whether weights are in MXFP4."""
+    return isinstance(weights, ExpertWeights) and any(
+        name.endswith("_blocks") for name in weights.tensors
+    )
 
 
 class FusedExperts:
