@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from checkpoints_convert.conversion.interop_target import InteropTarget, always
+from checkpoints_convert.conversion.interop_target import InteropTarget, always, is_function
 from galen.atomic import write_text
 from megatron_ext.config.architecture import VOCAB_MULTIPLE, Architecture
 
@@ -28,7 +28,7 @@ TARGET = InteropTarget(
         "qk_layernorm": always,
         "window_size": always,
         "window_attn_skip_freq": always,
-        "activation": always,
+        "activation": is_function,
         "gated_mlp": always,
     },
 )

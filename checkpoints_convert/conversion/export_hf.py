@@ -146,7 +146,7 @@ def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[s
             return FAMILIES[name], architecture, None
         old = families.read_config(path)
         if name == architecture.family:
-            config = hf_config.with_rope(old, architecture)
+            config = hf_config.with_rope(old, config)
         config |= {
             key: old[key]
             for key in ("bos_token_id", "eos_token_id", "pad_token_id", "initializer_range")

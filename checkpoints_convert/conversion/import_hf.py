@@ -12,6 +12,7 @@ import torch
 
 from checkpoints_convert import families
 from checkpoints_convert.conversion import bridge_config
+from checkpoints_convert.conversion.hub_weights import open_weights
 from checkpoints_convert.conversion.megatron_lm_args import common_state
 from checkpoints_convert.conversion.validate import check_complete
 from checkpoints_convert.conversion.weight_tasks import (
@@ -30,7 +31,7 @@ from checkpoints_convert.hf.folder import (
     copy_companions,
     seal_companions,
 )
-from checkpoints_convert.hf.fused_experts import is_quantized, open_weights
+from checkpoints_convert.hf.fused_experts import is_quantized
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import Prefetcher, TensorSlice
@@ -135,7 +136,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     """
     family, architecture = families.find(job.hf / "config.json")
     check_vocabulary(job.hf, architecture.vocab_size)
-    weights = open_weights(job.hf, family.fused_experts)
+    weights = open_weights(job.hf, family)
     config = {"family": family.name, **job.options}
     if _is_complete(output, inputs.paths, config):
         return

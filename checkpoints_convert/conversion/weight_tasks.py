@@ -162,7 +162,7 @@ def megatron_slices(
 
 def hf_slices(name: str, source: Source, dtype: torch.dtype) -> Iterator[TensorSlice]:
     """Yield a Hugging Face tensor in order, in slices of at most CHUNK_BYTES of this precision."""
-    rows, *width = source.shape(name)
+    rows, *width = source.shape(name) or (1,)  # a constant has no dimensions
     max_rows = _rows_at_once(width, dtype)
     for start in range(0, rows, max_rows):
         yield TensorSlice(

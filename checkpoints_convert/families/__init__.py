@@ -6,7 +6,7 @@ A new one is a file here and a line in `FAMILIES`.
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.families import gpt_oss, internlm2, llama, mistral, qwen
+from checkpoints_convert.families import apertus, gpt_oss, internlm2, llama, mistral, phi, qwen
 from checkpoints_convert.families.base import Family
 from galen import json_file
 from galen.errors import DataError, malformed
@@ -20,6 +20,8 @@ FAMILIES: dict[str, Family] = {
         qwen.QWEN2,
         qwen.QWEN3,
         internlm2.FAMILY,
+        apertus.FAMILY,
+        phi.FAMILY,
         gpt_oss.FAMILY,
     )
 }

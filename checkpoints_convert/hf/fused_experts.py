@@ -223,11 +223,6 @@ def _groups(stored: StoredTensor, one: _ExpertTensor, first: int, rows: int) -> 
     return StoredTensor(stored.path, offset, stored.dtype, (rows, *inner), strides).read()
 
 
-def open_weights(folder: str | Path, fused_experts: bool) -> Weights:
-    """Open the weights of a Hugging Face folder, of a family with `fused_experts` or not."""
-    return ExpertWeights(folder) if fused_experts else Weights(folder)
-
-
 def is_quantized(weights: Weights) -> bool:
     """Return whether weights are in MXFP4."""
     return isinstance(weights, ExpertWeights) and any(

@@ -32,7 +32,7 @@ _MAX_EXPERTS = 10_000
 """More than any model has; a damaged number would fill the memory with tensor names."""
 
 
-ActivationName = Literal["silu", "relu2", "gelu_pytorch_tanh", "quick_gelu"]
+ActivationName = Literal["silu", "relu2", "gelu_pytorch_tanh", "quick_gelu", "xielu"]
 NormPlacement = Literal["before", "after", "both"]
 SoftmaxType = Literal["vanilla", "learnable"]
 
@@ -41,9 +41,11 @@ class Activation(NamedTuple):
     """An activation function of the MLP."""
 
     function: str
-    """Dotted name of it in PyTorch or Megatron Core."""
+    """Dotted name of it in PyTorch, Megatron Core or Galen: a function, or a module's class."""
     fused_function: str | None
     """Name of the function for which Megatron Core fuses it with the gate, None if it does not."""
+    parameters: int = 0
+    """Learned parameters of each MLP's own module, which every tensor-parallel rank holds."""
 
 
 ACTIVATIONS: dict[ActivationName, Activation] = {
@@ -54,6 +56,7 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
         "megatron.core.activations.fast_gelu", "torch.nn.functional.gelu"
     ),
     "quick_gelu": Activation("megatron.core.activations.quick_gelu", None),
+    "xielu": Activation("megatron_ext.model.activations.Xielu", None, parameters=2),
 }
 """By the name that Hugging Face's `hidden_act` has for it."""
 
@@ -348,6 +351,11 @@ class Architecture:
         return self.num_norms_per_layer * self.hidden_size + head_norms
 
     @property
+    def layer_activation_parameters(self) -> int:
+        """Learned parameters of a layer's activation, which every tensor-parallel rank holds."""
+        return ACTIVATIONS[self.activation].parameters
+
+    @property
     def parameters(self) -> int:
         """Number of weights, tied ones counted once, padding not counted."""
         return self._count_parameters(self.layer_matrix_parameters, self.num_moe_experts or 0)
@@ -361,6 +369,7 @@ class Architecture:
         layer = layer_matrices + self.layer_bias_parameters + self.layer_output_bias_parameters
         layer += experts * self.expert_bias_parameters
         layer += self.layer_norm_parameters + self.layer_router_parameters
+        layer += self.layer_activation_parameters
         embeddings = self.vocab_size * self.hidden_size
         if not self.share_embeddings_and_output_weights:
             embeddings *= 2
@@ -461,6 +470,9 @@ class Architecture:
         if not self.fusible_rope:
             options["apply_rope_fusion"] = False
         config = TransformerConfig(**arguments, **options)
+        # the core then builds a module for each MLP; it accepts the option only for functions of
+        # Transformer Engine
+        config.use_te_activation_func = isinstance(function, type)
         if self.yarn is not None:
             for name, value in self.yarn.core_attributes().items():
                 setattr(config, name, value)

@@ -13,6 +13,7 @@ from megatron.core.models.gpt.gpt_layer_specs import (
 )
 from megatron.core.transformer.enums import AttnBackend
 from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.mlp import MLPSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import (
     TransformerBlockSubmodules,
@@ -103,6 +104,7 @@ def decoder_spec(
         _set_self_attention(layer, architecture, config)
         if config.attention_backend is AttnBackend.local:
             layer.submodules.self_attention.submodules.core_attention = FusedCausalAttention
+        _set_activation(layer, config)
         return layer
     norm = ZeroCenteredRMSNorm if architecture.layernorm_zero_centered_gamma else RMSNorm
     layer = get_gpt_layer_local_spec(
@@ -117,8 +119,27 @@ def decoder_spec(
         attention.q_layernorm = attention.k_layernorm = norm
     if architecture.norms_after:
         _add_norms_after(layer, norm)
+    _set_activation(layer, config)
     layers = get_num_layers_to_build(config, vp_stage=vp_stage)
     return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=norm)
+
+
+def _mlp_submodules(layer: ModuleSpec) -> MLPSubmodules:
+    """Return the modules of a layer's dense MLP.
+
+    Their field is a ModuleSpec in megatron-core 0.16, a partial function in 0.19.
+    """
+    mlp = layer.submodules.mlp
+    modules: MLPSubmodules = (
+        mlp.keywords["submodules"] if isinstance(mlp, functools.partial) else mlp.submodules
+    )
+    return modules
+
+
+def _set_activation(layer: ModuleSpec, config: TransformerConfig) -> None:
+    """Give each MLP its own module for an activation with learned parameters."""
+    if config.use_te_activation_func:
+        _mlp_submodules(layer).activation_func = config.activation_func
 
 
 def _set_self_attention(
@@ -153,7 +174,7 @@ def _engine_layer(architecture: Architecture, config: TransformerConfig) -> Modu
 
         # these have no norm on the input
         layer.submodules.self_attention.submodules.linear_qkv = TEColumnParallelLinear
-        layer.submodules.mlp.submodules.linear_fc1 = TEColumnParallelLinear
+        _mlp_submodules(layer).linear_fc1 = TEColumnParallelLinear
     if architecture.norms_after:
         from megatron.core.extensions.transformer_engine import TENorm
 

@@ -53,6 +53,28 @@ FAMILIES = {
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
     "qwen3": ("qwen3", {"head_dim": 32}),
     "internlm2": ("internlm2", {}),
+    "apertus": ("apertus", {"head_dim": 32, "rope_parameters": LLAMA3 | {"factor": 8.0}}),
+    "phi-4": ("phi3", {"pad_token_id": 0}),
+}
+EXPERTS = {
+    "gpt-oss": (
+        "gpt_oss",
+        {
+            "head_dim": 32,
+            "sliding_window": 16,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 150000.0,
+                "factor": 32.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "truncate": False,
+                "original_max_position_embeddings": 16,
+            },
+        },
+    ),
 }
 UNREGISTERED = {
     "arcee": ("arcee", {"hidden_act": "relu2"}),
@@ -63,7 +85,7 @@ UNREGISTERED = {
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory, tiny_tokenizer):
-    """Make a folder with a random model of a family of FAMILIES or UNREGISTERED.
+    """Make a folder with a random model of a family of FAMILIES, EXPERTS or UNREGISTERED.
 
     Its biases and norms are random too.
     """
@@ -71,7 +93,7 @@ def make_model(tmp_path_factory, tiny_tokenizer):
     def make(name: str, **options) -> Path:
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        model_type, own = (FAMILIES | UNREGISTERED)[name]
+        model_type, own = (FAMILIES | EXPERTS | UNREGISTERED)[name]
         folder = tmp_path_factory.mktemp(name)
         torch.manual_seed(0)
         config = AutoConfig.for_model(
@@ -79,7 +101,7 @@ def make_model(tmp_path_factory, tiny_tokenizer):
         )
         model = AutoModelForCausalLM.from_config(config)
         for parameter, weight in model.named_parameters():
-            if "norm" in parameter or "bias" in parameter:
+            if any(name in parameter for name in ("norm", "bias", "alpha")):
                 torch.nn.init.uniform_(weight, 0.5, 1.5)
         model.save_pretrained(folder)
         for file in ("tokenizer.json", "tokenizer_config.json"):

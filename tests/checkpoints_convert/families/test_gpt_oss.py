@@ -128,7 +128,11 @@ def encode(folder, source, damage=None):
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = CONFIG["quantization_config"]
     (folder / "config.json").write_text(json.dumps(config))
-    return {name: tensor for name, tensor in expected.items() if "_proj_" not in name or name.endswith("_bias")}
+    return {
+        name: tensor
+        for name, tensor in expected.items()
+        if "_proj_" not in name or name.endswith("_bias")
+    }
 
 
 @pytest.mark.parametrize("chunk_bytes", [2**25, 700])

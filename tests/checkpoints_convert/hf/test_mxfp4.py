@@ -16,9 +16,7 @@ def test_numbers_equal_those_of_transformers_bit_for_bit():
     blocks = random_bytes(2, 300, 3, 16)
     scales = random_bytes(2, 300, 3, high=255)  # every scale but NaN
     expected = convert_moe_packed_tensors(blocks, scales)
-    actual = torch.stack(
-        [mxfp4.decode(*expert) for expert in zip(blocks, scales, strict=True)]
-    )
+    actual = torch.stack([mxfp4.decode(*expert) for expert in zip(blocks, scales, strict=True)])
     assert actual.mT.contiguous().view(torch.int16).equal(expected.view(torch.int16))
 
 
