@@ -101,7 +101,7 @@ def make_model(tmp_path_factory, tiny_tokenizer):
         )
         model = AutoModelForCausalLM.from_config(config)
         for parameter, weight in model.named_parameters():
-            if any(name in parameter for name in ("norm", "bias", "alpha")):
+            if any(name in parameter for name in ("norm", "bias", "alpha", "sinks")):
                 torch.nn.init.uniform_(weight, 0.5, 1.5)
         model.save_pretrained(folder)
         for file in ("tokenizer.json", "tokenizer_config.json"):

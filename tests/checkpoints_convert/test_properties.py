@@ -18,6 +18,8 @@ from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.rope import Yarn
 from tests.checkpoints_convert.in_memory import to_hf, to_megatron
 
+EXPERTS = {"num_moe_experts": 3, "moe_router_topk": 2, "moe_ffn_hidden_size": 4}
+
 
 def yarns():
     return st.builds(
@@ -33,9 +35,11 @@ def yarns():
 @st.composite
 def architectures(draw):
     llama3_factor = draw(st.sampled_from([None, 8.0, 32.0]))
+    family = draw(st.sampled_from(sorted(FAMILIES)))
+    experts = EXPERTS if family == "gpt_oss" else {}
     groups, size = draw(st.integers(1, 4)), draw(st.sampled_from([2, 4, 6]))
     return Architecture(
-        family=draw(st.sampled_from(sorted(FAMILIES))),
+        family=family,
         num_layers=draw(st.integers(1, 3)),
         hidden_size=draw(st.integers(1, 12)),
         ffn_hidden_size=draw(st.integers(1, 9)),
@@ -49,6 +53,7 @@ def architectures(draw):
         yarn=draw(st.none() | yarns()) if llama3_factor is None else None,
         layernorm_epsilon=draw(st.sampled_from([1e-5, 1e-6])),
         share_embeddings_and_output_weights=draw(st.booleans()),
+        **experts,
     )
 
 
@@ -117,6 +122,19 @@ def test_configurations_go_both_ways(architecture, window, neutral):
         own |= {"activation": "xielu", "gated_mlp": False}
     if name == "phi3":
         own |= {"rope_scaling_factor": None, "yarn": None}
+    if name == "gpt_oss":
+        own |= {
+            "add_qkv_bias": True,
+            "add_bias_linear": True,
+            "softmax_type": "learnable",
+            "activation": "quick_gelu",
+            "glu_linear_offset": 1.0,
+            "activation_func_clamp_value": 7.0,
+            "moe_ffn_hidden_size": architecture.ffn_hidden_size,
+            "window_size": window,
+        }
+        if window is not None and architecture.num_layers > 1:
+            own["window_attn_skip_freq"] = (0, 1, 0)[: architecture.num_layers]
     if name == "internlm2":
         own |= {
             "hidden_size": architecture.kv_channels * architecture.num_attention_heads,
