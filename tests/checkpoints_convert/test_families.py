@@ -3,7 +3,6 @@
 These are supported or refused.
 """
 
-import dataclasses
 import json
 import re
 import shutil
@@ -14,11 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from checkpoints_convert import families, hf_to_megatron, megatron_to_hf
-from checkpoints_convert.conversion import bridge_config, megatron_lm_args
 from checkpoints_convert.families import internlm2_reference
-from checkpoints_convert.interop import nemo_config
 from galen.errors import DataError
-from megatron_ext.config.rope import Yarn
 from tests.checkpoints_convert.conftest import FAMILIES
 from tests.conftest import ROOT, run
 
@@ -221,15 +217,6 @@ def test_llama3_scaling_has_the_constants_of_megatron(tmp_path, models):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match=r"high_freq_factor = 8\.0 is not supported"):
         families.find(tmp_path / "config.json")
-
-
-def test_other_programs_formats_refuse_yarn(models):
-    _, architecture = families.find(models["llama-3"] / "config.json")
-    yarn = Yarn(factor=2.0, original_max_position_embeddings=512)
-    scaled = dataclasses.replace(architecture, yarn=yarn)
-    for target in (bridge_config.TARGET, megatron_lm_args.TARGET, nemo_config.TARGET):
-        with pytest.raises(DataError, match=rf"{target.name} cannot express yarn = Yarn\(factor=2"):
-            target.check(scaled)
 
 
 @pytest.mark.slow
