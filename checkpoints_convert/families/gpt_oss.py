@@ -63,7 +63,7 @@ def config(architecture: Architecture) -> dict[str, Any]:
     if windowed is None:
         windowed = [int(architecture.window_size is not None)] * architecture.num_layers
     names = list(_LAYER_TYPES)
-    return hf_config.config(
+    result = hf_config.config(
         architecture,
         "gpt_oss",
         ["GptOssForCausalLM"],
@@ -75,6 +75,9 @@ def config(architecture: Architecture) -> dict[str, Any]:
         num_experts_per_tok=architecture.moe_router_topk,
         swiglu_limit=architecture.activation_func_clamp_value,
     )
+    if result["rope_scaling"] is None:
+        result["rope_scaling"] = {"rope_type": "default"}  # null is transformers' default, YaRN
+    return result
 
 
 def _same(fields: hf_config.Fields, default: int, *names: str) -> int:

@@ -222,6 +222,7 @@ def with_rope(config: Mapping[str, Any], rope: Mapping[str, Any]) -> dict[str, A
     """
     changed = dict(config)
     changed["max_position_embeddings"] = rope["max_position_embeddings"]
+    changed.pop("initial_context_length", None)  # gpt-oss' copy of a field of its scaling
     if config.get("rope_parameters") is None:
         return changed | {name: rope[name] for name in ("rope_theta", "rope_scaling")}
     changed.pop("rope_theta", None)
