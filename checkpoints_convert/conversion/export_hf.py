@@ -14,6 +14,7 @@ import torch
 from checkpoints_convert import families
 from checkpoints_convert.conversion.import_hf import DTYPES
 from checkpoints_convert.conversion.stored_model import StoredModel
+from checkpoints_convert.conversion.text_part import copy_text_companions
 from checkpoints_convert.conversion.validate import check_tensors, differences
 from checkpoints_convert.conversion.weight_tasks import (
     Source,
@@ -28,7 +29,6 @@ from checkpoints_convert.hf.folder import (
     INDEX,
     check_companions,
     check_vocabulary,
-    copy_companions,
 )
 from checkpoints_convert.hf.fused_experts import FusedExperts, fused_name
 from checkpoints_convert.hf.weights import header
@@ -119,7 +119,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     folder = run.partial
     run.resume(identity)
     _, hashes = run_steps("export", folder, steps, workers, inputs)
-    written = copy_companions(companions, folder) if companions.is_dir() else []
+    written = copy_text_companions(companions, folder) if companions.is_dir() else []
     dtype = DTYPES.get(job.dtype or "") or source.dtype(family.shared[0].hf[0])
     written += _write_config(folder, config, dtype)
     written += _write_index(folder, steps)
@@ -144,7 +144,7 @@ def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[s
         is_same = _compare_config(job, path, architecture)
         if is_same and name == architecture.family:
             return FAMILIES[name], architecture, None
-        old = families.read_config(path)
+        old = families.text_config(path) or families.read_config(path)
         if name == architecture.family:
             config = hf_config.with_rope(old, config)
         config |= {

@@ -8,9 +8,12 @@ from checkpoints_convert.hf.weights import Weights
 
 
 def open_weights(folder: str | Path, family: Family) -> Weights:
-    """Return a folder's weights; tensors of all experts of a layer appear expert by expert.
+    """Return a folder's weights, of a multimodal folder those of the text model.
+
+    Tensors of all experts of a layer appear expert by expert.
 
     Raises:
         DataError: the folder has no weights, or one is missing or damaged.
     """
-    return ExpertWeights(folder) if family.fused_experts else Weights(folder)
+    weights = ExpertWeights if family.fused_experts else Weights
+    return weights(folder, family.text_tensor)

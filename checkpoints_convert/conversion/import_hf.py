@@ -14,6 +14,7 @@ from checkpoints_convert import families
 from checkpoints_convert.conversion import bridge_config
 from checkpoints_convert.conversion.hub_weights import open_weights
 from checkpoints_convert.conversion.megatron_lm_args import common_state
+from checkpoints_convert.conversion.text_part import copy_text_companions, log_left_out
 from checkpoints_convert.conversion.validate import check_complete
 from checkpoints_convert.conversion.weight_tasks import (
     Source,
@@ -141,6 +142,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     if _is_complete(output, inputs.paths, config):
         return
     check_complete(weights, family, architecture)
+    log_left_out(weights)
     if is_quantized(weights):
         logger.info(f"{job.hf}: MXFP4 is decoded; the checkpoint has {job.dtype or 'bf16'} weights")
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
@@ -161,7 +163,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
             if mapping.megatron in VOCAB_TENSORS
         ]
         source = vocabulary.ExtendedWeights(weights, names, extension, job.new_rows, job.seed)
-    copy_companions(job.hf, output / checkpoint_folder.HF)
+    copy_text_companions(job.hf, output / checkpoint_folder.HF)
     if extension is not None:
         extension.write(output / checkpoint_folder.HF)
     seal_companions(output / checkpoint_folder.HF)

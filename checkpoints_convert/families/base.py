@@ -34,6 +34,13 @@ class Family:
 
     Either transformers, or a module with `logits(folder, tokens, dtype)`.
     """
+    text_config: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    """Returns the text model's config.json from that of a multimodal folder.
+
+    None for a text folder. Raises ValueError as `architecture` does.
+    """
+    text_tensor: Callable[[str], str | None] | None = None
+    """Returns a text folder's name of a tensor in a multimodal folder; None if it has none."""
 
     def mappings(self, architecture: Architecture) -> list[ParamMapping]:
         """Return the mappings of the tensors that exist once, for this model."""

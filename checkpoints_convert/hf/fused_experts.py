@@ -11,7 +11,7 @@ read: `….gate_up_proj_blocks` [experts, outputs, groups, 16] and `….gate_up_
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -87,12 +87,18 @@ def _expert_names(fused: str, experts: int) -> list[list[str]]:
 class ExpertWeights(Weights):
     """The tensors of a folder, those of experts apart and decoded.
 
+    Args:
+        folder: a Hugging Face folder.
+        rename: as of Weights.
+
     Raises:
         DataError: as of Weights, or a fused tensor has another number of axes or type.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__(folder)
+    def __init__(
+        self, folder: str | Path, rename: Callable[[str], str | None] | None = None
+    ) -> None:
+        super().__init__(folder, rename)
         self._experts: dict[str, int] = {}
         """Number of experts by name of the fused tensor."""
         for name in self.tensors:

@@ -32,6 +32,13 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 64,
+    "attention_factor": 1.2,
+}
 FAMILIES = {
     "llama-2": ("llama", {"num_key_value_heads": 4}),
     "llama-3": ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}),
@@ -51,8 +58,20 @@ FAMILIES = {
     ),
     "qwen2": ("qwen2", {}),
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
+    "qwen2-window": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+    ),
     "qwen3": ("qwen3", {"head_dim": 32}),
     "internlm2": ("internlm2", {}),
+    "olmo2": ("olmo2", {"tie_word_embeddings": True}),
+    "olmo3": (
+        "olmo3",
+        {
+            "sliding_window": 16,
+            "rope_parameters": {"full_attention": YARN, "sliding_attention": {"rope_theta": 1e4}},
+        },
+    ),
     "apertus": ("apertus", {"head_dim": 32, "rope_parameters": LLAMA3 | {"factor": 8.0}}),
     "phi-4": ("phi3", {"pad_token_id": 0}),
 }

@@ -111,36 +111,57 @@ def test_slices_cover_each_row_once(architecture, largest, tensor_parallel):
         )
 
 
-@settings(max_examples=100, deadline=None)
-@given(architectures(), st.sampled_from([None, 16]), st.booleans())
-def test_configurations_go_both_ways(architecture, window, neutral):
+OWN = {
+    "qwen2": {"add_qkv_bias": True},
+    "qwen3": {"qk_layernorm": True},
+    "apertus": {"qk_layernorm": True, "activation": "xielu", "gated_mlp": False},
+    "phi3": {"rope_scaling_factor": None, "yarn": None},
+    "internlm2": {"rope_scaling_factor": None, "yarn": None},
+    "olmo2": {"full_width_qk_norm": True, "norm_placement": "after"},
+    "olmo3": {"full_width_qk_norm": True, "norm_placement": "after"},
+    "gemma3_text": {
+        "activation": "gelu_pytorch_tanh",
+        "qk_layernorm": True,
+        "norm_placement": "both",
+        "layernorm_zero_centered_gamma": True,
+        "scale_embeddings": True,
+        "window_size": 16,
+    },
+    "gpt_oss": {
+        "add_qkv_bias": True,
+        "add_bias_linear": True,
+        "softmax_type": "learnable",
+        "activation": "quick_gelu",
+        "glu_linear_offset": 1.0,
+        "activation_func_clamp_value": 7.0,
+    },
+}
+"""Properties by family."""
+
+
+def own_fields(architecture, window, local_base):
     name = architecture.family
-    own = {"add_qkv_bias": name == "qwen2", "qk_layernorm": name in ("qwen3", "apertus")}
-    if name in ("mistral", "qwen2", "qwen3", "phi3"):
+    own = dict(OWN.get(name, {}))
+    if name in ("mistral", "qwen2", "qwen3", "phi3", "olmo3", "gpt_oss"):
         own["window_size"] = window
-    if name == "apertus":
-        own |= {"activation": "xielu", "gated_mlp": False}
-    if name == "phi3":
-        own |= {"rope_scaling_factor": None, "yarn": None}
+    if name in ("qwen2", "qwen3", "olmo3", "gpt_oss") and window and architecture.num_layers > 1:
+        own["window_attn_skip_freq"] = (0, 1, 0)[: architecture.num_layers]
+        own["local_rotary_base"] = local_base if name == "olmo3" else None
+    if name == "gemma3_text":
+        own["window_attn_skip_freq"] = (1,) * architecture.num_layers
+        own["local_rotary_base"] = local_base or 1e4
     if name == "gpt_oss":
-        own |= {
-            "add_qkv_bias": True,
-            "add_bias_linear": True,
-            "softmax_type": "learnable",
-            "activation": "quick_gelu",
-            "glu_linear_offset": 1.0,
-            "activation_func_clamp_value": 7.0,
-            "moe_ffn_hidden_size": architecture.ffn_hidden_size,
-            "window_size": window,
-        }
-        if window is not None and architecture.num_layers > 1:
-            own["window_attn_skip_freq"] = (0, 1, 0)[: architecture.num_layers]
+        own["moe_ffn_hidden_size"] = architecture.ffn_hidden_size
     if name == "internlm2":
-        own |= {
-            "hidden_size": architecture.kv_channels * architecture.num_attention_heads,
-            "rope_scaling_factor": None,
-            "yarn": None,
-        }
+        own["hidden_size"] = architecture.kv_channels * architecture.num_attention_heads
+    return own
+
+
+@settings(max_examples=100, deadline=None)
+@given(architectures(), st.sampled_from([None, 16]), st.sampled_from([None, 7e3]), st.booleans())
+def test_configurations_go_both_ways(architecture, window, local_base, neutral):
+    name = architecture.family
+    own = own_fields(architecture, window, local_base)
     architecture = dataclasses.replace(architecture, **own)
     config = FAMILIES[name].config(architecture)
     if neutral:
@@ -153,6 +174,8 @@ def test_configurations_go_both_ways(architecture, window, neutral):
     assert FAMILIES[name].architecture(config) == architecture
     # the same in the fields of transformers 5, in place of others
     other = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 7.0, "factor": 2.0}}
+    if name == "gemma3_text":
+        other = {"rope_parameters": {"full_attention": other["rope_parameters"]}}
     other["max_position_embeddings"] = 7
     config = hf_config.with_rope(config | {"rope_scaling": None} | other, config)
     assert FAMILIES[name].architecture(config) == architecture
