@@ -191,7 +191,10 @@ def _training_state(path: Path) -> dict[str, Any]:
     description = {
         name.replace("_", " "): value for name, value in progress.items() if name not in hidden
     }
-    return {"saved from": "TP{} x PP{}, DP x CP = {}".format(*layout), **description}
+    sizes = "TP{} x PP{}, DP x CP = {}".format(*layout)
+    if len(layout) == 5:
+        sizes += ", EP{} x ETP{}".format(*layout[3:])
+    return {"saved from": sizes, **description}
 
 
 if __name__ == "__main__":

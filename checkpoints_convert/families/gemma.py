@@ -7,15 +7,15 @@ layers have a sliding window and a rotary base of their own.
 import dataclasses
 from typing import Any
 
-from checkpoints_convert.families import hf_config, llama
+from checkpoints_convert.families import hf_config, layer_types, llama
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.families.mappings import DirectMapping
 from megatron_ext.config.architecture import Architecture
 
 _ROTARY_BASE = 1_000_000.0
 _LOCAL_ROTARY_BASE = 10_000.0
-_PATTERN = 6
-"""By default one layer of six has no window: the last."""
+_PERIOD = 6
+"""By default every sixth layer has no window."""
 _DEFAULTS: dict[str, Any] = {
     "vocab_size": 262_208,
     "hidden_size": 2304,
@@ -32,9 +32,11 @@ _DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 """Of transformers; the text configuration of a multimodal folder has only what differs."""
-_OF_TEXT = ("bos_token_id", "eos_token_id", "pad_token_id", "initializer_range")
-_LOCAL = "sliding_attention"
-_GLOBAL = "full_attention"
+_COMMON = (
+    *("bos_token_id", "eos_token_id", "pad_token_id"),
+    *("dtype", "torch_dtype", "transformers_version"),
+)
+"""Fields of a multimodal config.json that hold for its text model, above those of text_config."""
 
 
 def architecture(config: dict[str, Any]) -> Architecture:
@@ -47,17 +49,20 @@ def architecture(config: dict[str, Any]) -> Architecture:
         use_bidirectional_attention=None,
     )
     fields.pop("cache_implementation", None)
-    local_layers = _local_layers(fields)
-    window = fields.pop_positive("sliding_window")
-    if window is None and any(local_layers):
-        raise ValueError("sliding_window is null, but layers have sliding attention")
-    rope, local_base = _rope(fields)
+    period = fields.pop_positive("sliding_window_pattern", None) or _PERIOD
+    types = fields.pop("layer_types", None)
+    if types is None:
+        types = layer_types.every_nth_full(fields.pop_positive("num_hidden_layers"), period)
+    rope = _rope(fields)
+    windows = layer_types.window_fields(
+        types, fields.pop_positive("sliding_window"), rope.local_base
+    )
     scalar = fields.pop_positive("query_pre_attn_scalar")
     return hf_config.architecture(
         fields,
         "gemma3_text",
         activation_field="hidden_activation",
-        rope=rope,
+        rope=rope.full,
         linear_scaling=True,
         activation="gelu_pytorch_tanh",
         qk_layernorm=True,
@@ -65,17 +70,19 @@ def architecture(config: dict[str, Any]) -> Architecture:
         layernorm_zero_centered_gamma=True,
         scale_embeddings=True,
         softmax_scale=None if scalar == fields.pop("head_dim") else scalar**-0.5,
-        **(_windows(window, local_layers, local_base) if any(local_layers) else {}),
+        **windows,
     )
 
 
 def config(architecture: Architecture) -> dict[str, Any]:
     """Return a Gemma 3 text config.json.
 
-    The fields are those of transformers before version 5, which also reads them.
+    The rotary fields are those of transformers 4, which ignores `rope_parameters`; 5 reads both.
     """
-    local_layers = architecture.window_attn_skip_freq or (0,) * architecture.num_layers
-    pattern = {"sliding_window_pattern": _PATTERN} if _is_default(local_layers) else {}
+    types = layer_types.from_architecture(architecture)
+    own: dict[str, Any] = {}
+    if types == layer_types.every_nth_full(architecture.num_layers, _PERIOD):
+        own["sliding_window_pattern"] = _PERIOD
     fields = hf_config.config(
         architecture,
         "gemma3_text",
@@ -85,10 +92,10 @@ def config(architecture: Architecture) -> dict[str, Any]:
         attn_logit_softcapping=None,
         final_logit_softcapping=None,
         sliding_window=architecture.window_size,
-        layer_types=[_LOCAL if is_local else _GLOBAL for is_local in local_layers],
-        rope_local_base_freq=architecture.local_rotary_base or _LOCAL_ROTARY_BASE,
+        layer_types=types,
+        rope_local_base_freq=architecture.local_rotary_base or architecture.rotary_base,
         query_pre_attn_scalar=_scalar(architecture),
-        **pattern,
+        **own,
     )
     del fields["hidden_act"]
     return fields
@@ -112,12 +119,10 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
     # that of the text configuration has no effect in transformers
     tied = fields.pop("tie_word_embeddings", True)
     fields.reject_unknown()
-    precision = ("dtype", "torch_dtype", "transformers_version")
-    own = {name: config[name] for name in (*_OF_TEXT, *precision) if name in config}
     return {
         **_DEFAULTS,
-        **{name: text[name] for name in text if name not in precision},
-        **own,
+        **text,
+        **{name: config[name] for name in _COMMON if name in config},
         "tie_word_embeddings": tied,
         "model_type": "gemma3_text",
         "architectures": ["Gemma3ForCausalLM"],
@@ -146,53 +151,29 @@ def text_tensor(name: str) -> str | None:
     return None if name.startswith(_OTHER_PREFIXES) else name
 
 
-def _local_layers(fields: hf_config.Fields) -> tuple[int, ...]:
-    """Return 1 for each layer with a sliding window, 0 for each without."""
-    layers = fields.pop_positive("num_hidden_layers")
-    pattern = fields.pop_positive("sliding_window_pattern", None) or _PATTERN
-    types = fields.pop("layer_types", None)
-    if types is None:
-        return tuple(int((number + 1) % pattern > 0) for number in range(layers))
-    if not isinstance(types, list) or len(types) != layers or not {*types} <= {_LOCAL, _GLOBAL}:
-        raise ValueError(
-            f"layer_types = {types!r} is not supported (only {_LOCAL!r} or {_GLOBAL!r} for each of"
-            f" {layers} layers)"
-        )
-    return tuple(int(name == _LOCAL) for name in types)
-
-
-def _is_default(local_layers: tuple[int, ...]) -> bool:
-    return all(local == ((number + 1) % _PATTERN > 0) for number, local in enumerate(local_layers))
-
-
-def _windows(window: int | None, local_layers: tuple[int, ...], base: float) -> dict[str, Any]:
-    return {
-        "window_size": window,
-        "window_attn_skip_freq": local_layers,
-        "local_rotary_base": base,
-    }
-
-
-def _rope(fields: hf_config.Fields) -> tuple[dict[str, Any], float]:
-    """Return the rotary positions of layers without a window, and the base of those with one.
+def _rope(fields: hf_config.Fields) -> layer_types.LayerRope:
+    """Return the rotary positions.
 
     transformers 5 writes `rope_parameters` by type of layer, earlier ones three other fields.
     """
     by_type = fields.pop("rope_parameters", None) or {}
     scaling = fields.pop("rope_scaling", None) or {}
-    full = {"rope_theta": fields.pop("rope_theta", _ROTARY_BASE)}
-    local = {"rope_theta": fields.pop("rope_local_base_freq", _LOCAL_ROTARY_BASE)}
-    if not isinstance(by_type, dict) or not {*by_type} <= {_LOCAL, _GLOBAL}:
+    base = fields.pop("rope_theta", _ROTARY_BASE)
+    local_base = fields.pop("rope_local_base_freq", _LOCAL_ROTARY_BASE)
+    if not isinstance(by_type, dict) or not isinstance(scaling, dict):
         raise ValueError(
-            f"rope_parameters = {by_type!r} is not supported (only {_GLOBAL!r} and {_LOCAL!r})"
+            f"rope_parameters = {by_type!r}, rope_scaling = {scaling!r}: neither an object nor null"
         )
-    full |= (by_type.get(_GLOBAL) or {}) | scaling
-    local |= by_type.get(_LOCAL) or {}
-    if local.get("rope_type", "default") != "default" or {*local} - {"rope_theta", "rope_type"}:
+    full = {"rope_theta": base, **(by_type.get(layer_types.FULL) or {}), **scaling}
+    local = {"rope_theta": local_base, **(by_type.get(layer_types.SLIDING) or {})}
+    rope = layer_types.read_rope(
+        by_type | {layer_types.FULL: full, layer_types.SLIDING: local}, base
+    )
+    if rope.local_base is None and rope.full["rope_type"] != "default":
         raise ValueError(
-            f"rope_parameters = {local!r} of {_LOCAL} layers is not supported (only rope_theta)"
+            f"rope_parameters: {layer_types.SLIDING} = {local!r} is not supported (only rope_theta)"
         )
-    return full, float(local["rope_theta"])
+    return rope
 
 
 def _scalar(architecture: Architecture) -> int:

@@ -151,16 +151,18 @@ _ROUTER: tuple[ParamMapping, ...] = (
 )
 _EXPERTS: tuple[ParamMapping, ...] = (
     GatedMLPMapping(
-        "decoder.layers.mlp.experts.linear_fc1.weight",
+        "decoder.layers.mlp.experts.experts.linear_fc1.weight",
         _experts("gate_up_proj[{expert},gate]", "gate_up_proj[{expert},up]"),
     ),
     GatedMLPMapping(
-        "decoder.layers.mlp.experts.linear_fc1.bias",
+        "decoder.layers.mlp.experts.experts.linear_fc1.bias",
         _experts("gate_up_proj_bias[{expert},gate]", "gate_up_proj_bias[{expert},up]"),
     ),
-    DirectMapping("decoder.layers.mlp.experts.linear_fc2.weight", _experts("down_proj[{expert}]")),
     DirectMapping(
-        "decoder.layers.mlp.experts.linear_fc2.bias", _experts("down_proj_bias[{expert}]")
+        "decoder.layers.mlp.experts.experts.linear_fc2.weight", _experts("down_proj[{expert}]")
+    ),
+    DirectMapping(
+        "decoder.layers.mlp.experts.experts.linear_fc2.bias", _experts("down_proj_bias[{expert}]")
     ),
 )
 FAMILY = Family(

@@ -201,6 +201,10 @@ class Architecture:
             raise ValueError("num_moe_experts needs moe_ffn_hidden_size")
         if self.moe_router_topk > self.num_moe_experts:
             raise ValueError("moe_router_topk is larger than num_moe_experts")
+        if self.moe_router_topk == 1 and not self.moe_router_pre_softmax:
+            raise ValueError(
+                "moe_router_topk = 1 needs moe_router_pre_softmax, as in Megatron Core"
+            )
         if self.moe_shared_expert_gate and self.moe_shared_expert_intermediate_size is None:
             raise ValueError("moe_shared_expert_gate needs moe_shared_expert_intermediate_size")
 

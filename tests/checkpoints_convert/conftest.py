@@ -72,6 +72,20 @@ FAMILIES = {
             "rope_parameters": {"full_attention": YARN, "sliding_attention": {"rope_theta": 1e4}},
         },
     ),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "tie_word_embeddings": True,
+            "head_dim": 32,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+    ),
     "apertus": ("apertus", {"head_dim": 32, "rope_parameters": LLAMA3 | {"factor": 8.0}}),
     "phi-4": ("phi3", {"pad_token_id": 0}),
 }

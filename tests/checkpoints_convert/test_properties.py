@@ -150,6 +150,7 @@ def own_fields(architecture, window, local_base):
     if name == "gemma3_text":
         own["window_attn_skip_freq"] = (1,) * architecture.num_layers
         own["local_rotary_base"] = local_base or 1e4
+        own["softmax_scale"] = None if window else 168**-0.5
     if name == "gpt_oss":
         own["moe_ffn_hidden_size"] = architecture.ffn_hidden_size
     if name == "internlm2":
