@@ -158,7 +158,7 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
     from checkpoints_convert.hf.folder import check_vocabulary
 
     family, architecture = families.find(folder / "config.json")
-    weights = open_weights(folder, family)
+    weights = open_weights(folder, family, architecture)
     description = {
         "format": "Hugging Face safetensors",
         "folder": folder,

@@ -174,7 +174,7 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     if dataclasses.replace(stored, family=family.name) != architecture:
         print(f"configuration: {hf} and {folder} differ: {differences(architecture, stored)}")
         return False
-    weights = open_weights(hf, family)
+    weights = open_weights(hf, family, architecture)
     source = TorchDist(folder)
     check_complete(weights, family, architecture)
     check_tensors(source, family, architecture)

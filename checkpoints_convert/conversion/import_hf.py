@@ -137,7 +137,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     """
     family, architecture = families.find(job.hf / "config.json")
     check_vocabulary(job.hf, architecture.vocab_size)
-    weights = open_weights(job.hf, family)
+    weights = open_weights(job.hf, family, architecture)
     config = {"family": family.name, **job.options}
     if _is_complete(output, inputs.paths, config):
         return

@@ -13,9 +13,12 @@ from checkpoints_convert.families import (
     internlm2,
     llama,
     mistral,
+    mixtral,
     olmo,
+    olmoe,
     phi,
     qwen,
+    qwen_moe,
 )
 from checkpoints_convert.families.base import Family
 from galen import json_file
@@ -36,6 +39,10 @@ FAMILIES: dict[str, Family] = {
         apertus.FAMILY,
         phi.FAMILY,
         gpt_oss.FAMILY,
+        mixtral.FAMILY,
+        olmoe.FAMILY,
+        qwen_moe.QWEN2,
+        qwen_moe.QWEN3,
     )
 }
 """By `model_type` of the Hugging Face configuration."""

@@ -89,14 +89,13 @@ FAMILIES = {
     "apertus": ("apertus", {"head_dim": 32, "rope_parameters": LLAMA3 | {"factor": 8.0}}),
     "phi-4": ("phi3", {"pad_token_id": 0}),
 }
-EXPERTS = {
+MOE = {
     "gpt-oss": (
         "gpt_oss",
         {
             "head_dim": 32,
             "sliding_window": 16,
             "num_local_experts": 4,
-            "num_experts_per_tok": 2,
             "rope_parameters": {
                 "rope_type": "yarn",
                 "rope_theta": 150000.0,
@@ -108,7 +107,20 @@ EXPERTS = {
             },
         },
     ),
+    "qwen3-moe": (
+        "qwen3_moe",
+        {"head_dim": 32, "num_experts": 4, "moe_intermediate_size": 48, "norm_topk_prob": True},
+    ),
+    "mixtral": ("mixtral", {"num_local_experts": 4}),
+    "olmoe": ("olmoe", {"num_experts": 4, "num_key_value_heads": 4}),
+    "qwen2-moe": (
+        "qwen2_moe",
+        {"num_experts": 4, "moe_intermediate_size": 48, "shared_expert_intermediate_size": 80},
+    ),
 }
+"""Mixtures of experts."""
+for _, own in MOE.values():
+    own["num_experts_per_tok"] = 2
 UNREGISTERED = {
     "arcee": ("arcee", {"hidden_act": "relu2"}),
     "exaone4": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 4}),
@@ -126,7 +138,7 @@ def make_model(tmp_path_factory, tiny_tokenizer):
     def make(name: str, **options) -> Path:
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        model_type, own = (FAMILIES | EXPERTS | UNREGISTERED)[name]
+        model_type, own = (FAMILIES | MOE | UNREGISTERED)[name]
         folder = tmp_path_factory.mktemp(name)
         torch.manual_seed(0)
         config = AutoConfig.for_model(

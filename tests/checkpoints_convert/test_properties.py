@@ -18,8 +18,6 @@ from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.rope import Yarn
 from tests.checkpoints_convert.in_memory import to_hf, to_megatron
 
-EXPERTS = {"num_moe_experts": 3, "moe_router_topk": 2, "moe_ffn_hidden_size": 4}
-
 
 def yarns():
     return st.builds(
@@ -32,14 +30,35 @@ def yarns():
     )
 
 
+MOE = ("gpt_oss", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+
+
+@st.composite
+def experts(draw, family):
+    """Return the fields of Architecture for experts, {} for a dense family."""
+    if family not in MOE:
+        return {}
+    pre_softmax = family not in ("gpt_oss", "mixtral") and draw(st.booleans())
+    fields = {
+        "num_moe_experts": draw(st.integers(2, 5)),
+        "moe_router_pre_softmax": pre_softmax,
+        "moe_router_topk": draw(st.integers(1 if pre_softmax else 2, 2)),
+    }
+    fields["moe_ffn_hidden_size"] = draw(st.integers(1, 7))
+    if family == "qwen2_moe":
+        fields["moe_shared_expert_intermediate_size"] = draw(st.integers(1, 7))
+        fields["moe_shared_expert_gate"] = True
+    return fields
+
+
 @st.composite
 def architectures(draw):
-    llama3_factor = draw(st.sampled_from([None, 8.0, 32.0]))
     family = draw(st.sampled_from(sorted(FAMILIES)))
-    experts = EXPERTS if family == "gpt_oss" else {}
+    llama3_factor = draw(st.sampled_from([None, 8.0, 32.0]))
     groups, size = draw(st.integers(1, 4)), draw(st.sampled_from([2, 4, 6]))
     return Architecture(
         family=family,
+        **draw(experts(family)),
         num_layers=draw(st.integers(1, 3)),
         hidden_size=draw(st.integers(1, 12)),
         ffn_hidden_size=draw(st.integers(1, 9)),
@@ -53,7 +72,6 @@ def architectures(draw):
         yarn=draw(st.none() | yarns()) if llama3_factor is None else None,
         layernorm_epsilon=draw(st.sampled_from([1e-5, 1e-6])),
         share_embeddings_and_output_weights=draw(st.booleans()),
-        **experts,
     )
 
 
@@ -111,14 +129,18 @@ def test_slices_cover_each_row_once(architecture, largest, tensor_parallel):
         )
 
 
+NO_SCALING = {"rope_scaling_factor": None, "yarn": None}
 OWN = {
     "qwen2": {"add_qkv_bias": True},
+    "qwen2_moe": {"add_qkv_bias": True},
     "qwen3": {"qk_layernorm": True},
-    "apertus": {"qk_layernorm": True, "activation": "xielu", "gated_mlp": False},
-    "phi3": {"rope_scaling_factor": None, "yarn": None},
-    "internlm2": {"rope_scaling_factor": None, "yarn": None},
+    "qwen3_moe": {"qk_layernorm": True},
     "olmo2": {"full_width_qk_norm": True, "norm_placement": "after"},
     "olmo3": {"full_width_qk_norm": True, "norm_placement": "after"},
+    "olmoe": {"full_width_qk_norm": True},
+    "apertus": {"qk_layernorm": True, "activation": "xielu", "gated_mlp": False},
+    "phi3": NO_SCALING,
+    "internlm2": NO_SCALING,
     "gemma3_text": {
         "activation": "gelu_pytorch_tanh",
         "qk_layernorm": True,
@@ -136,13 +158,18 @@ OWN = {
         "activation_func_clamp_value": 7.0,
     },
 }
-"""Properties by family."""
+"""Properties that all models of a family have."""
+WINDOW = ("mistral", "qwen2", "qwen3", "phi3", "olmo3", "gpt_oss", "mixtral", "qwen3_moe")
+"""Families whose models may have a window in all layers."""
 
 
 def own_fields(architecture, window, local_base):
+    """Return the fields of Architecture that a model of the family has."""
     name = architecture.family
     own = dict(OWN.get(name, {}))
-    if name in ("mistral", "qwen2", "qwen3", "phi3", "olmo3", "gpt_oss"):
+    if name in ("gpt_oss", "mixtral", "olmoe"):  # these have no other width
+        own["ffn_hidden_size"] = architecture.moe_ffn_hidden_size
+    if name in WINDOW:
         own["window_size"] = window
     if name in ("qwen2", "qwen3", "olmo3", "gpt_oss") and window and architecture.num_layers > 1:
         own["window_attn_skip_freq"] = (0, 1, 0)[: architecture.num_layers]
@@ -151,8 +178,6 @@ def own_fields(architecture, window, local_base):
         own["window_attn_skip_freq"] = (1,) * architecture.num_layers
         own["local_rotary_base"] = local_base or 1e4
         own["softmax_scale"] = None if window else 168**-0.5
-    if name == "gpt_oss":
-        own["moe_ffn_hidden_size"] = architecture.ffn_hidden_size
     if name == "internlm2":
         own["hidden_size"] = architecture.kv_channels * architecture.num_attention_heads
     return own
