@@ -79,7 +79,7 @@ def test_stacked_experts_are_the_same_model(tmp_path, models, checkpoints, name)
 def test_experts_are_stacked_in_the_routers_order(models, checkpoints):
     original = load_file(models["qwen3-moe"] / "model.safetensors")
     stored = TorchDist(checkpoints["qwen3-moe"] / "iter_0000000")
-    fc1 = "decoder.layers.mlp.experts.linear_fc1.weight"
+    fc1 = "decoder.layers.mlp.experts.experts.linear_fc1.weight"
     assert tuple(stored.tensors[fc1].size) == (2, 4, 96, 64)
     for expert in range(4):
         prefix = f"model.layers.1.mlp.experts.{expert}"
