@@ -61,7 +61,7 @@ class LayerRope(NamedTuple):
     full: dict[str, Any]
     """Of the layers without a window, as an entry of `rope_parameters`."""
     local_base: float | None
-    """Rotary base of the layers with a window, which then have no scaling; None for the same."""
+    """Rotary base of the layers with a window if they have no scaling, else None for the same."""
 
 
 def read_rope(parameters: Any, default_base: float) -> LayerRope:
@@ -80,14 +80,14 @@ def read_rope(parameters: Any, default_base: float) -> LayerRope:
         raise ValueError(f"rope_parameters: {unknown[0]!r} is not supported")
     full = _rope_entry(parameters[FULL], default_base)
     local = _rope_entry(parameters.get(SLIDING) or {}, default_base)
+    if set(local) == {"rope_type", "rope_theta"} and local["rope_type"] == "default":
+        return LayerRope(full, float(local["rope_theta"]))
     if local == full:
         return LayerRope(full, None)
-    if set(local) != {"rope_type", "rope_theta"} or local["rope_type"] != "default":
-        raise ValueError(
-            f"rope_parameters: {SLIDING} = {parameters[SLIDING]!r} is not supported (only that of"
-            f" {FULL}, or a rope_theta without scaling)"
-        )
-    return LayerRope(full, float(local["rope_theta"]))
+    raise ValueError(
+        f"rope_parameters: {SLIDING} = {local!r} is not supported (only that of {FULL}, or a"
+        " rope_theta without scaling)"
+    )
 
 
 def _rope_entry(entry: Mapping[str, Any], default_base: float) -> dict[str, Any]:

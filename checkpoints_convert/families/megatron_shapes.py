@@ -21,6 +21,10 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
         a.hidden_size,
         a.num_attention_heads * a.kv_channels,
     ),
+    "decoder.layers.self_attention.linear_proj.bias": lambda a: (a.hidden_size,),
+    "decoder.layers.self_attention.core_attention.softmax_offset": lambda a: (
+        a.num_attention_heads,
+    ),
     "decoder.layers.mlp.linear_fc1.layer_norm_weight": lambda a: (a.hidden_size,),
     "decoder.layers.self_attention.linear_proj.post_layernorm.weight": lambda a: (a.hidden_size,),
     "decoder.layers.mlp.linear_fc1.weight": lambda a: (
@@ -35,14 +39,19 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
     "decoder.layers.mlp.linear_fc2.post_layernorm.weight": lambda a: (a.hidden_size,),
     "decoder.layers.pre_mlp_layernorm.weight": lambda a: (a.hidden_size,),
     "decoder.layers.mlp.router.weight": lambda a: (a.num_moe_experts or 0, a.hidden_size),
-    "decoder.layers.mlp.experts.linear_fc1.weight": lambda a: (
+    "decoder.layers.mlp.router.bias": lambda a: (a.num_moe_experts or 0,),
+    "decoder.layers.mlp.experts.experts.linear_fc1.weight": lambda a: (
         a.mlp_input_projections * (a.moe_ffn_hidden_size or 0),
         a.hidden_size,
     ),
-    "decoder.layers.mlp.experts.linear_fc2.weight": lambda a: (
+    "decoder.layers.mlp.experts.experts.linear_fc2.weight": lambda a: (
         a.hidden_size,
         a.moe_ffn_hidden_size or 0,
     ),
+    "decoder.layers.mlp.experts.experts.linear_fc1.bias": lambda a: (
+        a.mlp_input_projections * (a.moe_ffn_hidden_size or 0),
+    ),
+    "decoder.layers.mlp.experts.experts.linear_fc2.bias": lambda a: (a.hidden_size,),
     "decoder.layers.mlp.shared_experts.gate_weight": lambda a: (1, a.hidden_size),
     "decoder.layers.mlp.shared_experts.linear_fc1.weight": lambda a: (
         a.mlp_input_projections * (a.moe_shared_expert_intermediate_size or 0),
@@ -118,7 +127,7 @@ def _expert_extra_states(architecture: Architecture) -> list[str]:
     layers = architecture.num_layers
     experts = architecture.num_moe_experts or 0
     return [
-        f"decoder.layers.mlp.experts.{module}._extra_state"
+        f"decoder.layers.mlp.experts.experts.{module}._extra_state"
         f"/shard_{layer}.{expert}_{layers}.{experts}"
         for module in ("linear_fc1", "linear_fc2")
         for layer in range(layers)
