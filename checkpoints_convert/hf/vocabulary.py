@@ -112,7 +112,8 @@ class ExtendedWeights:
     A new row is the mean of the rows that had an id before, or a sample of a normal distribution
     with the mean and the deviation of each of their columns, from a generator seeded with `seed`
     and the tensor's name. Rows that the model has beyond its tokenizer's ids and that no new token
-    takes stay as they are. Ids of the tokenizer without a row (placeholders of images) get new ones.
+    takes stay as they are. Ids of the tokenizer without a row (placeholders of images) get a new
+    one.
     """
 
     def __init__(
