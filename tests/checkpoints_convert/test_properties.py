@@ -40,7 +40,7 @@ def experts(draw, family):
         return {}
     fields = {
         "num_moe_experts": draw(st.integers(2, 5)),
-        "moe_router_topk": draw(st.integers(1, 2)),
+        "moe_router_topk": 2,
     }
     fields["moe_ffn_hidden_size"] = draw(st.integers(1, 7))
     fields["moe_router_pre_softmax"] = family != "mixtral" and draw(st.booleans())
