@@ -153,12 +153,12 @@ _ARGUMENTS |= {
 
 def _hugging_face(folder: Path) -> dict[str, Any]:
     from checkpoints_convert import families
+    from checkpoints_convert.conversion.hub_weights import open_weights
     from checkpoints_convert.conversion.validate import check_complete
     from checkpoints_convert.hf.folder import check_vocabulary
-    from checkpoints_convert.hf.weights import Weights
 
     family, architecture = families.find(folder / "config.json")
-    weights = Weights(folder, family.text_tensor)
+    weights = open_weights(folder, family, architecture)
     description = {
         "format": "Hugging Face safetensors",
         "folder": folder,
@@ -166,11 +166,11 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
     }
     description |= {
         "parameters": architecture.parameters,
-        "tensors": len(weights.names()),
+        "tensors": len(weights.tensors),
         "files": len(weights.files),
     }
     description["dtype"] = ", ".join(
-        sorted({str(weights.dtype(name)).removeprefix("torch.") for name in weights.names()})
+        sorted({str(one.dtype).removeprefix("torch.") for one in weights.tensors.values()})
     )
     try:
         check_complete(weights, family, architecture)

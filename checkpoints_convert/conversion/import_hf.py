@@ -12,6 +12,7 @@ import torch
 
 from checkpoints_convert import families
 from checkpoints_convert.conversion import bridge_config
+from checkpoints_convert.conversion.hub_weights import open_weights
 from checkpoints_convert.conversion.megatron_lm_args import common_state
 from checkpoints_convert.conversion.text_part import copy_text_companions, log_left_out
 from checkpoints_convert.conversion.validate import check_complete
@@ -31,7 +32,7 @@ from checkpoints_convert.hf.folder import (
     copy_companions,
     seal_companions,
 )
-from checkpoints_convert.hf.weights import Weights
+from checkpoints_convert.hf.fused_experts import is_quantized
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import Prefetcher, TensorSlice
@@ -136,12 +137,14 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     """
     family, architecture = families.find(job.hf / "config.json")
     check_vocabulary(job.hf, architecture.vocab_size)
-    weights = Weights(job.hf, family.text_tensor)
+    weights = open_weights(job.hf, family, architecture)
     config = {"family": family.name, **job.options}
     if _is_complete(output, inputs.paths, config):
         return
     check_complete(weights, family, architecture)
     log_left_out(weights)
+    if is_quantized(weights):
+        logger.info(f"{job.hf}: MXFP4 is decoded; the checkpoint has {job.dtype or 'bf16'} weights")
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
         logger.warning(
             f"{job.hf} has no tokenizer, so an export will have none either; `galen verify`"

@@ -6,7 +6,20 @@ A new one is a file here and a line in `FAMILIES`.
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.families import apertus, gemma, internlm2, llama, mistral, olmo, phi, qwen
+from checkpoints_convert.families import (
+    apertus,
+    gemma,
+    gpt_oss,
+    internlm2,
+    llama,
+    mistral,
+    mixtral,
+    olmo,
+    olmoe,
+    phi,
+    qwen,
+    qwen_moe,
+)
 from checkpoints_convert.families.base import Family
 from galen import json_file
 from galen.errors import DataError, malformed
@@ -25,6 +38,11 @@ FAMILIES: dict[str, Family] = {
         gemma.TEXT,
         apertus.FAMILY,
         phi.FAMILY,
+        gpt_oss.FAMILY,
+        mixtral.FAMILY,
+        olmoe.FAMILY,
+        qwen_moe.QWEN2,
+        qwen_moe.QWEN3,
     )
 }
 """By `model_type` of the Hugging Face configuration."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from checkpoints_convert.families.mappings import ParamMapping
+from checkpoints_convert.families.stacked_experts import StackedExperts
 from megatron_ext.config.architecture import Architecture
 
 
@@ -27,6 +28,12 @@ class Family:
     """The output layer, absent where it is tied to the embedding."""
     layer: Sequence[ParamMapping]
     """Tensors of each layer, and of each expert in it."""
+    fused_experts: bool = False
+    """Whether the files have a layer's experts in one tensor (hf/fused_experts.py)."""
+    stacked: Sequence[StackedExperts] = ()
+    """Hub tensors of all experts of a layer, which a folder may have instead of single ones."""
+    renamed: Sequence[tuple[str, str]] = ()
+    """Other names of tensors that a folder may have, each with the name in `layer`."""
     reference: str = "transformers"
     """The code that computes the original's logits for verify.py.
 

@@ -89,6 +89,38 @@ FAMILIES = {
     "apertus": ("apertus", {"head_dim": 32, "rope_parameters": LLAMA3 | {"factor": 8.0}}),
     "phi-4": ("phi3", {"pad_token_id": 0}),
 }
+MOE = {
+    "gpt-oss": (
+        "gpt_oss",
+        {
+            "head_dim": 32,
+            "sliding_window": 16,
+            "num_local_experts": 4,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 150000.0,
+                "factor": 32.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "truncate": False,
+                "original_max_position_embeddings": 16,
+            },
+        },
+    ),
+    "qwen3-moe": (
+        "qwen3_moe",
+        {"head_dim": 32, "num_experts": 4, "moe_intermediate_size": 48, "norm_topk_prob": True},
+    ),
+    "mixtral": ("mixtral", {"num_local_experts": 4}),
+    "olmoe": ("olmoe", {"num_experts": 4, "num_key_value_heads": 4}),
+    "qwen2-moe": (
+        "qwen2_moe",
+        {"num_experts": 4, "moe_intermediate_size": 48, "shared_expert_intermediate_size": 80},
+    ),
+}
+"""Mixtures of experts."""
+for _, own in MOE.values():
+    own["num_experts_per_tok"] = 2
 UNREGISTERED = {
     "arcee": ("arcee", {"hidden_act": "relu2"}),
     "exaone4": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 4}),
@@ -98,7 +130,7 @@ UNREGISTERED = {
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory, tiny_tokenizer):
-    """Make a folder with a random model of a family of FAMILIES or UNREGISTERED.
+    """Make a folder with a random model of a family of FAMILIES, EXPERTS or UNREGISTERED.
 
     Its biases and norms are random too.
     """
@@ -106,7 +138,7 @@ def make_model(tmp_path_factory, tiny_tokenizer):
     def make(name: str, **options) -> Path:
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        model_type, own = (FAMILIES | UNREGISTERED)[name]
+        model_type, own = (FAMILIES | MOE | UNREGISTERED)[name]
         folder = tmp_path_factory.mktemp(name)
         torch.manual_seed(0)
         config = AutoConfig.for_model(
@@ -114,7 +146,7 @@ def make_model(tmp_path_factory, tiny_tokenizer):
         )
         model = AutoModelForCausalLM.from_config(config)
         for parameter, weight in model.named_parameters():
-            if any(name in parameter for name in ("norm", "bias", "alpha")):
+            if any(name in parameter for name in ("norm", "bias", "alpha", "sinks")):
                 torch.nn.init.uniform_(weight, 0.5, 1.5)
         model.save_pretrained(folder)
         for file in ("tokenizer.json", "tokenizer_config.json"):
