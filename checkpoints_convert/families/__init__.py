@@ -17,6 +17,8 @@ FAMILIES: dict[str, Family] = {
     for family in (
         llama.FAMILY,
         mistral.FAMILY,
+        mistral.MINISTRAL,
+        mistral.MINISTRAL3,
         qwen.QWEN2,
         qwen.QWEN3,
         internlm2.FAMILY,

@@ -111,12 +111,15 @@ def test_slices_cover_each_row_once(architecture, largest, tensor_parallel):
 def test_configurations_go_both_ways(architecture, window, neutral):
     name = architecture.family
     own = {"add_qkv_bias": name == "qwen2", "qk_layernorm": name in ("qwen3", "apertus")}
-    if name in ("mistral", "qwen2", "qwen3", "phi3"):
+    if name in ("mistral", "ministral", "ministral3", "qwen2", "qwen3", "phi3"):
         own["window_size"] = window
     if name == "apertus":
         own |= {"activation": "xielu", "gated_mlp": False}
     if name == "phi3":
         own |= {"rope_scaling_factor": None, "yarn": None}
+    if name == "ministral3":
+        yarn = architecture.yarn or Yarn(factor=4.0, original_max_position_embeddings=16)
+        own |= {"rope_scaling_factor": None, "yarn": yarn, "llama_4_scaling_beta": 0.1}
     if name == "internlm2":
         own |= {
             "hidden_size": architecture.kv_channels * architecture.num_attention_heads,
