@@ -3,12 +3,21 @@
 import dataclasses
 from typing import Any
 
-from checkpoints_convert.families import hf_config, llama
+from checkpoints_convert.families import hf_config, layer_types, llama
+from checkpoints_convert.families.multimodal import text_tensor
 from megatron_ext.config.architecture import Architecture
 
 _BETA = "llama_4_scaling_beta"
-_WINDOWED = "sliding_attention"
-_FULL = "full_attention"
+_OF_IMAGES = (
+    "image_token_id",
+    "image_token_index",
+    "multimodal_projector_bias",
+    "projector_hidden_act",
+    "spatial_merge_size",
+    "vision_config",
+    "vision_feature_layer",
+)
+_COMMON = ("dtype", "torch_dtype", "transformers_version")
 
 
 def architecture(config: dict[str, Any]) -> Architecture:
@@ -32,40 +41,19 @@ def ministral_architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a Ministral config.json: a Mistral with a window by layer."""
     fields = hf_config.Fields(config)
     window = fields.pop("sliding_window", 4096)
-    layers = fields.pop_positive("num_hidden_layers")
     types = fields.pop("layer_types", None)
-    windows: tuple[Any, ...] | None = None
-    if types is not None:
-        if not isinstance(types, list) or not {*types} <= {_WINDOWED, _FULL}:
-            raise ValueError(
-                f"layer_types = {types!r} is not supported (only {_WINDOWED!r} and {_FULL!r})"
-            )
-        windows = tuple(int(name == _WINDOWED) for name in types)
-        if window is None and any(windows):
-            raise ValueError(f"layer_types has {_WINDOWED!r}, sliding_window is null")
-        if len(windows) != layers:
-            raise ValueError(f"layer_types has {len(windows)} entries for {layers} layers")
-        window = window if any(windows) else None
-        windows = None if all(windows) or not any(windows) else windows
-    return hf_config.architecture(
-        fields,
-        "ministral",
-        num_query_groups=8,
-        window_size=window,
-        window_attn_skip_freq=windows,
-    )
+    windows = layer_types.window_fields(types, window)
+    return hf_config.architecture(fields, "ministral", num_query_groups=8, **windows)
 
 
 def ministral_config(architecture: Architecture) -> dict[str, Any]:
     """Return a Ministral config.json."""
-    everywhere = (int(architecture.window_size is not None),) * architecture.num_layers
-    windows = architecture.window_attn_skip_freq or everywhere
     return hf_config.config(
         architecture,
         "ministral",
         ["MinistralForCausalLM"],
         sliding_window=architecture.window_size,
-        layer_types=[_WINDOWED if windowed else _FULL for windowed in windows],
+        layer_types=layer_types.from_architecture(architecture),
     )
 
 
@@ -108,6 +96,40 @@ def ministral3_config(architecture: Architecture) -> dict[str, Any]:
     return {**common, "rope_scaling": {**scaling, _BETA: architecture.llama_4_scaling_beta}}
 
 
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config.json of the text model in a folder of Mistral Small 3.1 or Ministral 3.
+
+    Raises:
+        ValueError: a field is unknown, or the text model is not supported.
+    """
+    fields = hf_config.Fields(config)
+    if config.get("quantization_config") is not None:
+        raise ValueError(
+            "quantization_config: FP8 weights are not supported; take the model's folder in bf16"
+            " (its name ends in -BF16 or -Base-2512)"
+        )
+    text = fields.pop("text_config", None)
+    name = text.get("model_type", FAMILY.name) if isinstance(text, dict) else None
+    if name not in (FAMILY.name, MINISTRAL3.name):
+        raise ValueError(
+            f"text_config = {text!r} is not supported (only model_type {FAMILY.name!r} and"
+            f" {MINISTRAL3.name!r})"
+        )
+    for field in _OF_IMAGES:
+        fields.pop(field, None)
+    # transformers 4 reads it in the text configuration, 5 beside that
+    tied = fields.pop("tie_word_embeddings", text.get("tie_word_embeddings", False))
+    fields.reject_unknown()
+    architectures = ["MistralForCausalLM" if name == "mistral" else "Ministral3ForCausalLM"]
+    return {
+        **text,
+        **{name: config[name] for name in _COMMON if name in config},
+        "tie_word_embeddings": tied,
+        "model_type": name,
+        "architectures": architectures,
+    }
+
+
 FAMILY = dataclasses.replace(llama.FAMILY, name="mistral", architecture=architecture, config=config)
 MINISTRAL = dataclasses.replace(
     llama.FAMILY,
@@ -121,3 +143,5 @@ MINISTRAL3 = dataclasses.replace(
     architecture=ministral3_architecture,
     config=ministral3_config,
 )
+MULTIMODAL = dataclasses.replace(FAMILY, text_config=text_config, text_tensor=text_tensor)
+"""Of `model_type: mistral3`, whose text model is a Mistral or a Ministral 3."""

@@ -60,8 +60,8 @@ def test_parameters_are_the_published_number(tmp_path, name):
         ),
         (
             "Ministral-8B-Instruct-2410",
-            {"model_type": "ministral", "layer_types": ["full_attention"]},
-            "layer_types has 1 entries for 36 layers",
+            {"model_type": "ministral", "layer_types": ["full_attention", "sliding_attention"]},
+            "window_attn_skip_freq lists 2 layers, num_layers is 36",
         ),
         (
             "Ministral-3-8B text",
@@ -87,3 +87,45 @@ def test_ministral_has_a_window_by_layer(tmp_path):
         assert architecture.window_attn_skip_freq is None
         assert architecture.window_size == (32768 if one == "sliding_attention" else None)
         assert find(tmp_path, family.config(architecture)) == (family, architecture)
+
+
+def mistral3(text, **others):
+    """Return the config.json of a multimodal folder with the fields of a published text model."""
+    return {
+        "architectures": ["Mistral3ForConditionalGeneration"],
+        "image_token_index": 10,
+        "model_type": "mistral3",
+        "multimodal_projector_bias": False,
+        "projector_hidden_act": "gelu",
+        "spatial_merge_size": 2,
+        "text_config": {name: value for name, value in text.items() if name != "architectures"},
+        "torch_dtype": "bfloat16",
+        "vision_config": {"model_type": "pixtral", "hidden_size": 1024},
+        "vision_feature_layer": -1,
+        **others,
+    }
+
+
+@pytest.mark.parametrize("name", ["Mistral-Small-24B-Base-2501", "Ministral-3-3B text"])
+def test_the_text_model_of_a_multimodal_folder(tmp_path, name):
+    text = MODELS[name]["config"]
+    family, expected = find(tmp_path, text)
+    multimodal, architecture = find(tmp_path, mistral3(text))
+    assert (multimodal.name, architecture) == (family.name, expected)
+    written = families.text_config(tmp_path / "config.json")
+    assert written["model_type"] == family.name
+    assert find(tmp_path, written) == (family, expected)
+    assert multimodal.text_tensor("language_model.model.norm.weight") == "model.norm.weight"
+    assert multimodal.text_tensor("vision_tower.ln_pre.weight") is None
+
+
+def test_a_multimodal_folder_is_refused_by_name(tmp_path):
+    text = MODELS["Ministral-3-8B text"]["config"]
+    with pytest.raises(
+        DataError, match="FP8 weights are not supported; take the model's folder in"
+    ):
+        find(tmp_path, mistral3(text, quantization_config={"quant_method": "fp8"}))
+    with pytest.raises(DataError, match="only model_type 'mistral' and 'ministral3'"):
+        find(tmp_path, mistral3({"model_type": "mistral4"}))
+    with pytest.raises(DataError, match="audio_config = "):
+        find(tmp_path, mistral3(text, audio_config={"hidden_size": 1}))

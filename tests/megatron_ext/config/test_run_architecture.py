@@ -123,14 +123,11 @@ def test_scaled_queries_limit_the_sequence_length(tmp_path):
         SHAPE, yarn=YARN, llama_4_scaling_beta=0.1, max_position_embeddings=65536
     )
     recipe = load_rope(tmp_path)
-    with pytest.raises(UsageError, match="sequences of 65536 tokens .* use at most 8192"):
+    with pytest.raises(UsageError, match=r"65536 tokens .* use at most 8192"):
         check_layout(recipe, ministral, 1)
-    check_layout(
-        dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, seq_length=8192)),
-        ministral,
-        1,
-    )
-    with pytest.raises(UsageError, match="model.rope.rope_scaling is not supported for this model"):
+    data = dataclasses.replace(recipe.data, seq_length=8192)
+    check_layout(dataclasses.replace(recipe, data=data), ministral, 1)
+    with pytest.raises(UsageError, match=r"model\.rope\.rope_scaling is not supported"):
         with_rope(ministral, Rope(rope_scaling=RopeScaling(rope_type="yarn", factor=16)))
     with pytest.raises(ValueError, match="llama_4_scaling_beta needs yarn"):
         dataclasses.replace(ministral, yarn=None)
