@@ -8,6 +8,7 @@ import torch
 from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.transformer.identity_op import IdentityOp
 
+from megatron_ext.model import layer_specs
 from megatron_ext.model.activations import Xielu
 from megatron_ext.model.layer_specs import NormAfterLayer, _mlp_submodules, decoder_spec
 from tests.megatron_ext.config.test_recipe import SHAPE
@@ -57,7 +58,10 @@ def test_fused_geglu_is_selected_by_the_function_that_the_core_knows():
 
 
 @pytest.mark.parametrize("platform", ["transformer_engine", "torch"])
-def test_each_mlp_has_its_own_module_for_a_learned_activation(transformer_engine, platform):
+def test_each_mlp_has_its_own_module_for_a_learned_activation(
+    transformer_engine, monkeypatch, platform
+):
+    monkeypatch.setattr(layer_specs, "get_num_layers_to_build", lambda *_, **__: 1)
     architecture = dataclasses.replace(SHAPE, activation="xielu", gated_mlp=False)
     config = architecture.transformer_config(bias_activation_fusion=True)
     assert not config.bias_activation_fusion
