@@ -168,10 +168,10 @@ def test_an_interrupted_run_resumes(data, runs, server, tmp_path):
     options = endpoint(server, tmp_path / "judge", "--concurrency", "1")
     with pytest.raises(DataError, match="400"):
         score(data, runs[:1], *options)
-    lines = (tmp_path / "judge" / "verdicts.jsonl").read_text().splitlines()
+    lines = (tmp_path / "judge" / "replies.jsonl").read_text().splitlines()
     assert len(lines) == 5
     # half a line, as a kill leaves it
-    (tmp_path / "judge" / "verdicts.jsonl").write_text("\n".join(lines[:4]) + "\n" + lines[4][:9])
+    (tmp_path / "judge" / "replies.jsonl").write_text("\n".join(lines[:4]) + "\n" + lines[4][:9])
     server.reply = lambda message: reply(True)
     server.asked.clear()
     score(data, runs[:1], *options)
@@ -216,7 +216,7 @@ def test_the_folder_belongs_to_one_judge(data, runs, server, tmp_path):
 def test_a_local_judge_compares_yes_and_no(data, runs, model, tmp_path):
     options = ["--output", str(tmp_path / "judge"), "--model", str(model), "--device", "cpu"]
     score(data, runs[:1], *options, "--chat-template", "none")
-    lines = (tmp_path / "judge" / "verdicts.jsonl").read_text().splitlines()
+    lines = (tmp_path / "judge" / "replies.jsonl").read_text().splitlines()
     known = [json.loads(line)["reply"] for line in lines]
     assert all("log-likelihood of Yes" in verdict["explanation"] for verdict in known)
     assert scores(tmp_path / "judge", "base")["samples"] == 6
