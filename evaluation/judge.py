@@ -48,11 +48,9 @@ def main(argv: list[str] | None = None) -> None:
     if not isinstance(specification, RubricTask):
         raise UsageError(f"--task {parsed.task} has no rubrics; healthbench, for example, has")
     conversations = specification.conversations(parsed.data)
-    files = specification.files(parsed.data)
-    runs = [answers.read(folder, name, specification, conversations) for folder in parsed.run]
-    _check_names(runs)
-    for run in runs:
-        answers.check_files(run, name, files)
+    if not conversations[0].rubric:
+        raise UsageError(f"--task {parsed.task} has no rubrics; see `galen judge-pairs`")
+    runs = answers.read_all(parsed.run, name, specification, conversations, parsed.data)
     with lock.hold(settings.recipe.output):
         settings.bind()
         judge = settings.load()
@@ -66,13 +64,6 @@ def main(argv: list[str] | None = None) -> None:
         entries = _write(judged, name, specification, conversations, settings)
     agreement = agreement_file.read(settings.recipe.output)
     print(judged_table.table(entries, agreement_file.sentence(settings.name, agreement)))
-
-
-def _check_names(runs: Sequence[AnsweredRun]) -> None:
-    names = [run.name for run in runs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"two runs are of a model named {name}; see --name of galen evaluate")
 
 
 def _judged(

@@ -153,8 +153,12 @@ def add_options(parser: argparse.ArgumentParser, needs_output: bool = True) -> N
     backend_options.add_endpoint_options(parser)
 
 
-def settings(options: argparse.Namespace) -> JudgeSettings:
+def settings(options: argparse.Namespace, asks_pairs: bool = False) -> JudgeSettings:
     """Return the judge that a command line selects.
+
+    Args:
+        options: parsed.
+        asks_pairs: whether it compares answers, for which it must generate.
 
     Raises:
         UsageError: it selects none, or an option is wrong.
@@ -165,10 +169,13 @@ def settings(options: argparse.Namespace) -> JudgeSettings:
         raise UsageError("a judge runs in one process: leave out --processes")
     if options.verdict == "yes_no" and options.backend == "openai":
         raise UsageError("--verdict yes_no needs the likelihoods of a local model: give json")
+    if asks_pairs and (options.verdict == "yes_no" or options.judge_prompt is not None):
+        raise UsageError("--verdict yes_no and --judge-prompt are for criteria, not for pairs")
     names = Recipe.__dataclass_fields__.keys() & vars(options).keys() - set(_OWN)
     values = {name: getattr(options, name) for name in names - {"model"}}
     model = [] if options.model is None else [options.model]
-    is_generated = (options.verdict or _default_verdict(options.backend)) == "json"
+    verdict = "json" if asks_pairs else options.verdict or _default_verdict(options.backend)
+    is_generated = verdict == "json"
     recipe = Recipe(
         model=model,
         tasks=[],
