@@ -67,6 +67,7 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             f"data.seq_length = {length} is longer than the {positions} positions of the model;"
             " shorten it, or set model.rope to train at a longer context"
         )
+    architecture.check_seq_length(length)
     return replicas
 
 
