@@ -55,7 +55,10 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
     "gelu_pytorch_tanh": Activation(
         "megatron.core.activations.fast_gelu", "torch.nn.functional.gelu"
     ),
-    "quick_gelu": Activation("megatron.core.activations.quick_gelu", None),
+    "quick_gelu": Activation(
+        "megatron.core.activations.quick_gelu",
+        "megatron.core.fusions.fused_bias_geglu.quick_gelu",
+    ),
     "xielu": Activation("megatron_ext.model.activations.Xielu", None, parameters=2),
 }
 """By the name that Hugging Face's `hidden_act` has for it."""
@@ -498,7 +501,7 @@ class Architecture:
 
         arguments = self.core_arguments()
         fused = options.pop("bias_activation_fusion", False)
-        fused_function = ACTIVATIONS[self.activation].fused_function if self.gated_mlp else None
+        fused_function = self._fused_function(options.get("moe_grouped_gemm", False))
         options["bias_activation_fusion"] = fused and fused_function is not None
         if fused and fused_function is not None:
             arguments["activation_func"] = fused_function
@@ -516,6 +519,14 @@ class Architecture:
             for name, value in self.yarn.core_attributes().items():
                 setattr(config, name, value)
         return config
+
+    def _fused_function(self, moe_grouped_gemm: bool) -> str | None:
+        """Return the function for which the core fuses activation and gate, None for none."""
+        if not self.gated_mlp:
+            return None
+        if self.activation == "quick_gelu" and not moe_grouped_gemm:
+            return None  # the core's kernel for other MLPs adds the bias after it clamps
+        return ACTIVATIONS[self.activation].fused_function
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as `architecture.json` has them.
