@@ -1,0 +1,187 @@
+"""A tiny random model of each family: an entry of FAMILIES is all that its tests need."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from checkpoints_convert import families
+
+TINY = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "initializer_range": 0.1,
+    "tie_word_embeddings": False,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyModel:
+    """A configuration of transformers with random weights."""
+
+    model_type: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields of its config.json besides TINY."""
+    seed: int = 0
+    experts: bool = False
+    """Whether its layouts include expert parallelism."""
+    same_function: str | None = None
+    """Another entry with the same architecture up to names and the rotary base.
+
+    In the family matrix, this one is computed by one process only.
+    """
+
+
+FAMILIES = {
+    "llama-2": TinyModel("llama", {"num_key_value_heads": 4}),
+    "llama-3": TinyModel(
+        "llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}
+    ),
+    "llama-3.2": TinyModel(
+        "llama",
+        {
+            "tie_word_embeddings": True,
+            "max_position_embeddings": 131072,
+            "head_dim": 32,
+            "rope_parameters": LLAMA3,
+        },
+    ),
+    "mistral-v0.1": TinyModel("mistral", {"sliding_window": 16}),
+    "mistral-v0.3": TinyModel(
+        "mistral",
+        {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+        same_function="llama-3",
+    ),
+    "qwen2": TinyModel("qwen2"),
+    "qwen2-tied": TinyModel("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
+    "qwen3": TinyModel("qwen3", {"head_dim": 32}),
+    "internlm2": TinyModel("internlm2", same_function="llama-3"),
+}
+UNREGISTERED = {
+    "arcee": TinyModel("arcee", {"hidden_act": "relu2", "head_dim": 32}),
+    "exaone4": TinyModel(
+        "exaone4",
+        {"sliding_window": None, "layer_types": ["full_attention"] * 4, "head_dim": 32},
+    ),
+}
+"""Of tests/checkpoints_convert/unregistered_families.py."""
+
+
+def make(folder: Path, name: str, tokenizer: Path, **options) -> None:
+    """Write a random model of FAMILIES or UNREGISTERED, and a tokenizer, into a folder.
+
+    Norms, biases and all other vectors are random too: at their initial values, a norm at a wrong
+    place or a lost bias would change nothing.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tiny = (FAMILIES | UNREGISTERED)[name]
+    torch.manual_seed(tiny.seed)
+    config = AutoConfig.for_model(
+        "llama" if tiny.model_type == "internlm2" else tiny.model_type,
+        **(TINY | tiny.options | options),
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    for parameter, weight in model.named_parameters():
+        if weight.ndim == 1 or "bias" in parameter:
+            torch.nn.init.uniform_(weight, 0.5, 1.5)
+    model.save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tokenizer / file, folder / file)
+    if tiny.model_type == "internlm2":
+        llama = folder.with_name(f"{folder.name}-llama")
+        shutil.copytree(folder, llama)
+        as_internlm2(folder)
+        (folder / "llama").symlink_to(llama)
+
+
+def logits(hf: Path, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the logits of the family's own code in fp32, with eager attention.
+
+    Args:
+        hf: folder of a model.
+        tokens: ids [batch, sequence].
+    """
+    from transformers import AutoModelForCausalLM
+
+    from checkpoints_convert.families import internlm2_reference
+
+    if (hf / "llama").is_symlink():
+        return internlm2_reference.logits(hf, tokens)
+    with torch.no_grad():
+        return AutoModelForCausalLM.from_pretrained(hf, attn_implementation="eager")(tokens).logits
+
+
+def register(patch) -> None:
+    """Register the families of UNREGISTERED in a MonkeyPatch."""
+    from tests.checkpoints_convert.unregistered_families import ARCEE, EXAONE4
+
+    for family in (ARCEE, EXAONE4):
+        patch.setitem(families.FAMILIES, family.name, family)
+
+
+def as_internlm2(folder: Path) -> None:
+    """Rewrite a Llama folder under InternLM2's names, fusing heads one by one.
+
+    It is slow, and unlike the converter.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    size = config["hidden_size"] // heads
+    old, new = load_file(folder / "model.safetensors"), {}
+    new["model.tok_embeddings.weight"] = old["model.embed_tokens.weight"]
+    new["model.norm.weight"] = old["model.norm.weight"]
+    new["output.weight"] = old["lm_head.weight"]
+    for layer in range(config["num_hidden_layers"]):
+        name = f"model.layers.{layer}"
+        attention = {part: old[f"{name}.self_attn.{part}_proj.weight"] for part in "qkvo"}
+        fused = []
+        for group in range(groups):
+            fused += [
+                attention["q"][head * size : (head + 1) * size]
+                for head in range(heads)
+                if head // (heads // groups) == group
+            ]
+            fused += [attention[part][group * size : (group + 1) * size] for part in "kv"]
+        new[f"{name}.attention.wqkv.weight"] = torch.cat(fused)
+        new[f"{name}.attention.wo.weight"] = attention["o"]
+        for theirs, ours in (("w1", "gate"), ("w3", "up"), ("w2", "down")):
+            new[f"{name}.feed_forward.{theirs}.weight"] = old[f"{name}.mlp.{ours}_proj.weight"]
+        new[f"{name}.attention_norm.weight"] = old[f"{name}.input_layernorm.weight"]
+        new[f"{name}.ffn_norm.weight"] = old[f"{name}.post_attention_layernorm.weight"]
+    save_file(new, folder / "model.safetensors", metadata={"format": "pt"})
+    config_fields = {
+        key: value
+        for key, value in config.items()
+        if key not in ("attention_bias", "mlp_bias", "rope_parameters", "head_dim")
+    }
+    config_fields |= {
+        "model_type": "internlm2",
+        "architectures": ["InternLM2ForCausalLM"],
+        "bias": False,
+    }
+    config_fields |= {
+        "rope_theta": 10000.0,
+        "rope_scaling": {"type": "dynamic", "factor": 2.0},
+        "attn_implementation": "eager",
+    }
+    (folder / "config.json").write_text(json.dumps(config_fields))
