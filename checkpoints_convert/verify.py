@@ -202,15 +202,15 @@ def _difference(
     from checkpoints_convert.conversion.validate import same_bits
     from checkpoints_convert.conversion.weight_tasks import megatron_slices
 
-    dtype = source.dtype(task.megatron, task.layer)
+    dtype = source.dtype(task.megatron, task.index)
     hf_dtype = weights.dtype(task.hf[0])
     slices = list(megatron_slices(task, architecture, weights, hf_dtype))
-    name = f"{task.megatron} (layer {task.layer})"
+    name = f"{task.megatron} ({task.label})"
     if dtype != hf_dtype:
         return f"{name}: {dtype} in the checkpoint, {hf_dtype} in {', '.join(task.hf)}"
     tensors = reader.read(slice_ for _, slice_ in slices)
     for (row, _), expected in zip(slices, tensors, strict=True):
-        actual = source.rows(task.megatron, task.layer, row, row + len(expected))
+        actual = source.rows(task.megatron, task.index, row, row + len(expected))
         if not same_bits(actual, expected):
             return f"{name} is not {', '.join(task.hf)}"
     return None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from checkpoints_convert.conversion.interop_target import InteropTarget, always
+from checkpoints_convert.conversion.interop_target import InteropTarget, always, is_function
 from galen.atomic import write_text
 from megatron_ext.config.architecture import VOCAB_MULTIPLE, Architecture
 
@@ -27,7 +27,8 @@ TARGET = InteropTarget(
         "add_qkv_bias": always,
         "qk_layernorm": always,
         "window_size": always,
-        "activation": always,
+        "window_attn_skip_freq": always,
+        "activation": is_function,
         "gated_mlp": always,
     },
 )
@@ -80,6 +81,9 @@ def run_config(
     """
     core = architecture.core_arguments()
     window = core["window_size"]
+    layers = {}
+    if architecture.window_attn_skip_freq is not None:
+        layers["window_attn_skip_freq"] = core["window_attn_skip_freq"]
     return {
         "model": {
             "_target_": "megatron.bridge.models.gpt_provider.GPTModelProvider",
@@ -96,6 +100,7 @@ def run_config(
             "activation_func": {"_target_": core["activation_func"], "_call_": False},
             "add_bias_linear": core["add_bias_linear"],
             "window_size": None if window is None else list(window),
+            **layers,
             "hidden_dropout": core["hidden_dropout"],
             "attention_dropout": core["attention_dropout"],
             "tensor_model_parallel_size": 1,

@@ -137,7 +137,7 @@ def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[s
             return FAMILIES[name], architecture, None
         old = families.read_config(path)
         if name == architecture.family:
-            config = hf_config.with_rope(old, architecture)
+            config = hf_config.with_rope(old, config)
         config |= {
             key: old[key]
             for key in ("bos_token_id", "eos_token_id", "pad_token_id", "initializer_range")
@@ -186,6 +186,7 @@ def _without_rope(architecture: Architecture) -> Architecture:
         rotary_base=1.0,
         rope_scaling_factor=None,
         yarn=None,
+        seq_len_interpolation_factor=None,
     )
 
 

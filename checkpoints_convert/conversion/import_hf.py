@@ -18,7 +18,7 @@ from checkpoints_convert.conversion.weight_tasks import (
     Source,
     WeightConversionTask,
     megatron_slices,
-    padded_shape,
+    stacked_shape,
     tasks_by_file,
 )
 from checkpoints_convert.families.base import Family
@@ -98,14 +98,11 @@ class WriteDistcp(Step):
         for (task, row, _), tensor in zip(
             slices, reader.read(slice_ for *_, slice_ in slices), strict=True
         ):
-            shape = padded_shape(task, self.architecture, self.tensor_parallel)
-            offset: tuple[int, ...] = (row, *(0 for _ in shape[1:]))
-            if task.layer is not None:
-                tensor = tensor[None]
-                offset = (task.layer, *offset)
-                shape = (self.architecture.num_layers, *shape)
+            offset = (*task.index, row, *(0 for _ in tensor.shape[1:]))
+            part = tensor.view(*(1 for _ in task.index), *tensor.shape)
+            shape = stacked_shape(task, self.architecture, self.tensor_parallel)
             entries.append(
-                torch_dist.write_entry(output, self.file, task.megatron, shape, offset, tensor)
+                torch_dist.write_entry(output, self.file, task.megatron, shape, offset, part)
             )
         return [dataclasses.asdict(entry) for entry in entries]
 

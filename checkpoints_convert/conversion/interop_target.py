@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from galen.errors import DataError
-from megatron_ext.config.architecture import Architecture, properties
+from megatron_ext.config.architecture import ACTIVATIONS, Architecture, properties
 
 Supports = Callable[[Architecture], bool]
 
@@ -16,6 +16,11 @@ Supports = Callable[[Architecture], bool]
 def always(architecture: Architecture) -> bool:
     """Return true: the target expresses every value of a property."""
     return True
+
+
+def is_function(architecture: Architecture) -> bool:
+    """Return whether the activation is a function of Megatron Core's, not a module of Galen's."""
+    return ACTIVATIONS[architecture.activation].parameters == 0
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ TARGET = InteropTarget(
         "add_qkv_bias": always,
         "qk_layernorm": always,
         "window_size": always,
+        "window_attn_skip_freq": always,
         "activation": _has_mlp_flags,
         "gated_mlp": _has_mlp_flags,
     },
@@ -68,6 +69,9 @@ def common_state(
         logger.warning(f"{refusal}: its arguments are not written")
         return torch_dist.common_without_arguments()
     core = architecture.core_arguments()
+    layers = {}
+    if architecture.window_attn_skip_freq is not None:
+        layers["window_attn_skip_freq"] = core["window_attn_skip_freq"]
     swiglu, squared_relu = _MLP_FLAGS[architecture.activation, architecture.gated_mlp]
     return torch_dist.megatron_arguments(
         num_layers=architecture.num_layers,
@@ -100,6 +104,7 @@ def common_state(
         consumed_train_samples=0,
         consumed_valid_samples=0,
         ckpt_format="torch_dist",
+        **layers,
         **(_BRIDGE_READS | {"squared_relu": squared_relu}),
         params_dtype=dtype,
         bf16=dtype == torch.bfloat16,

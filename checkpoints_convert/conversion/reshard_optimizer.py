@@ -124,11 +124,11 @@ class _Fill:
     def __call__(self, target: Tensor) -> None:
         chunk = self.chunk
         if chunk.bucket is not None:
-            self.source.read_into(target.view(-1), chunk.bucket, None, chunk.start)
+            self.source.read_into(target.view(-1), chunk.bucket, (), chunk.start)
         elif len(chunk.size) > 2 and torch_dist.LAYERS in chunk.key:  # layers are stacked
-            self.source.read_into(target[0], chunk.key, chunk.offset[0], chunk.offset[1])
+            self.source.read_into(target[0], chunk.key, chunk.offset[:1], chunk.offset[1])
         else:
-            self.source.read_into(target, chunk.key, None, chunk.offset[0])
+            self.source.read_into(target, chunk.key, (), chunk.offset[0])
 
 
 def input_files(folder: Path) -> list[Path]:
@@ -233,7 +233,7 @@ def _steps(source: TorchDist, model_space: ModelSpace) -> list[WriteShards]:
 def _weights(source: TorchDist) -> Iterator[Shard]:
     """Yield the tensors that are in no bucket; of stacked layers, each layer."""
     names = [name for name in source.tensors if not name.startswith(optimizer_buckets.PREFIX)]
-    for name in sorted(names, key=lambda name: source.location(name, None)):
+    for name in sorted(names, key=lambda name: source.location(name, ())):
         tensor = source.tensors[name]
         shape = tuple(tensor.size)
         dtype = tensor.properties.dtype

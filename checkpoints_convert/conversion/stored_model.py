@@ -37,7 +37,7 @@ class StoredModel:
             KeyError: the name is unknown.
         """
         task, _ = self._tensors[name]
-        return self._stored.location(task.megatron, task.layer)
+        return self._stored.location(task.megatron, task.index)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the size of a tensor; KeyError for an unknown name."""
@@ -47,7 +47,7 @@ class StoredModel:
     def dtype(self, name: str) -> torch.dtype:
         """Return the precision of a tensor; KeyError for an unknown name."""
         task, _ = self._tensors[name]
-        return self._stored.dtype(task.megatron, task.layer)
+        return self._stored.dtype(task.megatron, task.index)
 
     def read_into(self, target: Tensor, name: str, start: int) -> None:
         """Fill `target` with the rows from `start` on, in the precision of `target`.
@@ -65,7 +65,7 @@ class StoredModel:
                 self._stored.read_into(
                     target[first - start : last - start],
                     task.megatron,
-                    task.layer,
+                    task.index,
                     row + first - run.start,
                 )
             row += run.stop - run.start

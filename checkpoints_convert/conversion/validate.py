@@ -10,7 +10,7 @@ from checkpoints_convert.conversion.weight_tasks import (
     Source,
     WeightConversionTask,
     all_tasks,
-    padded_shape,
+    stacked_shape,
 )
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.families.mappings import hf_shapes
@@ -87,12 +87,12 @@ def check_tensors(stored: TorchDist, family: Family, architecture: Architecture)
     """
     tasks = all_tasks(family, architecture)
     if missing := sorted(
-        {task.megatron for task in tasks if not stored.holds(task.megatron, task.layer)}
+        {task.megatron for task in tasks if not stored.holds(task.megatron, task.index)}
     ):
         raise DataError(
             f"{stored.folder} lacks {', '.join(missing)}: it is not a {family.name} model"
         )
-    known = {stored.key(task.megatron, task.layer) for task in tasks}
+    known = {stored.key(task.megatron, task.index) for task in tasks}
     model = {
         name
         for name in stored.tensors
@@ -104,8 +104,11 @@ def check_tensors(stored: TorchDist, family: Family, architecture: Architecture)
             f" {_some(surplus)}"
         )
     for task in tasks:
-        actual = stored.shape(task.megatron, task.layer)
-        expected = padded_shape(task, architecture, 1)
+        key = stored.key(task.megatron, task.index)
+        actual = tuple(stored.tensors[key].size)
+        expected = stacked_shape(task, architecture, 1)
+        if key != task.megatron:  # the layers are numbered
+            expected = expected[1:]
         hint = ""
         if task.megatron in VOCAB_TENSORS:
             if actual[0] >= architecture.vocab_size:

@@ -1,7 +1,7 @@
 """The work of a conversion, divided into slices of bounded size."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -18,7 +18,12 @@ from checkpoints_convert.families.mappings import (
     hf_shapes,
     num_rows,
 )
-from checkpoints_convert.families.megatron_shapes import VOCAB_TENSORS, shape
+from checkpoints_convert.families.megatron_shapes import (
+    VOCAB_TENSORS,
+    is_expert,
+    shape,
+    stack_sizes,
+)
 from checkpoints_convert.resumable_io.prefetch import TensorSlice
 from megatron_ext.config.architecture import Architecture
 
@@ -44,21 +49,35 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class WeightConversionTask:
-    """One mapping in one layer: the Megatron tensor of that layer and its Hugging Face tensors."""
+    """One mapping in one layer and expert: a Megatron tensor and its Hugging Face tensors."""
 
     mapping: ParamMapping
-    layer: int | None
+    layer: int | None = None
     """None for a tensor that exists once."""
+    expert: int | None = None
+    """None for a tensor that is not an expert's."""
 
     @property
     def hf(self) -> list[str]:
         """Names of the Hugging Face tensors."""
-        return [name.format(layer=self.layer) for name in self.mapping.hf]
+        return [name.format(layer=self.layer, expert=self.expert) for name in self.mapping.hf]
 
     @property
     def megatron(self) -> str:
-        """Name of the Megatron tensor; all layers share it."""
+        """Name of the Megatron tensor; all layers and experts share it."""
         return self.mapping.megatron
+
+    @property
+    def index(self) -> tuple[int, ...]:
+        """Layer and expert, where it has them: indices in the stacked Megatron tensor."""
+        return tuple(number for number in (self.layer, self.expert) if number is not None)
+
+    @property
+    def label(self) -> str:
+        """Layer and expert for messages."""
+        if self.expert is not None:
+            return f"layer {self.layer}, expert {self.expert}"
+        return f"layer {self.layer}"
 
     def nbytes(self, architecture: Architecture, dtype: torch.dtype) -> int:
         """Return the size of the Hugging Face tensors in bytes."""
@@ -70,11 +89,21 @@ class WeightConversionTask:
 def tasks_by_file(family: Family, architecture: Architecture) -> list[list[WeightConversionTask]]:
     """Return a model's tensors grouped into files: before the layers, each layer, after them."""
     shared = [WeightConversionTask(mapping, None) for mapping in family.mappings(architecture)]
-    layers = [
-        [WeightConversionTask(mapping, layer) for mapping in family.layer]
-        for layer in range(architecture.num_layers)
-    ]
+    layers = [_layer_tasks(family, architecture, layer) for layer in range(architecture.num_layers)]
     return [shared[:1], *layers, shared[1:]]
+
+
+def _layer_tasks(
+    family: Family, architecture: Architecture, layer: int
+) -> list[WeightConversionTask]:
+    """Return the tensors of one layer, a task per expert for those of experts."""
+    tasks = []
+    for mapping in family.layer:
+        experts: Iterable[int | None] = [None]
+        if is_expert(mapping.megatron):
+            experts = range(architecture.num_moe_experts or 0)
+        tasks += [WeightConversionTask(mapping, layer, expert) for expert in experts]
+    return tasks
 
 
 def all_tasks(family: Family, architecture: Architecture) -> list[WeightConversionTask]:
@@ -92,6 +121,14 @@ def padded_shape(
         if task.megatron in VOCAB_TENSORS
         else size
     )
+
+
+def stacked_shape(
+    task: WeightConversionTask, architecture: Architecture, tensor_parallel: int
+) -> tuple[int, ...]:
+    """Return the size of a task's Megatron tensor with the axes over all layers and experts."""
+    size = padded_shape(task, architecture, tensor_parallel)
+    return stack_sizes(task.megatron, architecture) + size
 
 
 def megatron_slices(
@@ -125,7 +162,7 @@ def megatron_slices(
 
 def hf_slices(name: str, source: Source, dtype: torch.dtype) -> Iterator[TensorSlice]:
     """Yield a Hugging Face tensor in order, in slices of at most CHUNK_BYTES of this precision."""
-    rows, *width = source.shape(name)
+    rows, *width = source.shape(name) or (1,)  # a constant has no dimensions
     max_rows = _rows_at_once(width, dtype)
     for start in range(0, rows, max_rows):
         yield TensorSlice(

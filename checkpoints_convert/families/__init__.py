@@ -6,7 +6,7 @@ A new one is a file here and a line in `FAMILIES`.
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.families import internlm2, llama, mistral, qwen
+from checkpoints_convert.families import apertus, internlm2, llama, mistral, phi, qwen
 from checkpoints_convert.families.base import Family
 from galen import json_file
 from galen.errors import DataError, malformed
@@ -14,7 +14,15 @@ from megatron_ext.config.architecture import Architecture
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (llama.FAMILY, mistral.FAMILY, qwen.QWEN2, qwen.QWEN3, internlm2.FAMILY)
+    for family in (
+        llama.FAMILY,
+        mistral.FAMILY,
+        qwen.QWEN2,
+        qwen.QWEN3,
+        internlm2.FAMILY,
+        apertus.FAMILY,
+        phi.FAMILY,
+    )
 }
 """By `model_type` of the Hugging Face configuration."""
 

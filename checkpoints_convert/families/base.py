@@ -26,7 +26,7 @@ class Family:
     output: ParamMapping
     """The output layer, absent where it is tied to the embedding."""
     layer: Sequence[ParamMapping]
-    """Tensors of each layer."""
+    """Tensors of each layer, and of each expert in it."""
     reference: str = "transformers"
     """The code that computes the original's logits for verify.py.
 

@@ -208,21 +208,24 @@ def config(
     }
 
 
-def with_rope(config: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
-    """Return a config.json with the rotary positions of `architecture`, in its version's fields.
+def with_rope(config: Mapping[str, Any], rope: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config.json with the rotary positions of `rope`, in its version's fields.
 
     transformers 5 writes `rope_parameters`, earlier versions `rope_theta` and `rope_scaling`.
+
+    Args:
+        config: the fields to change.
+        rope: a configuration with the other positions, as `Family.config` returns it.
     """
     changed = dict(config)
-    changed["max_position_embeddings"] = architecture.max_position_embeddings
-    scaling = _rope_scaling(architecture)
+    changed["max_position_embeddings"] = rope["max_position_embeddings"]
     if config.get("rope_parameters") is None:
-        return changed | {"rope_theta": architecture.rotary_base, "rope_scaling": scaling}
+        return changed | {name: rope[name] for name in ("rope_theta", "rope_scaling")}
     changed.pop("rope_theta", None)
     changed.pop("rope_scaling", None)
     changed["rope_parameters"] = {
-        "rope_theta": architecture.rotary_base,
-        **(scaling or {"rope_type": "default"}),
+        "rope_theta": rope["rope_theta"],
+        **(rope["rope_scaling"] or {"rope_type": "default"}),
     }
     return changed
 

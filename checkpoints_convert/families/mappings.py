@@ -1,11 +1,13 @@
 """How rows move between one Megatron tensor and the Hugging Face tensors that it is made of.
 
-Names of tensors in a layer contain `{layer}` on the Hugging Face side; Megatron stacks the layers
-of one name. A mapping says, in the order of Megatron's rows, which rows of which Hugging Face
-tensor they are. Both directions follow from that one list, by copying alone: the round trip is
-bit-identical, and any part can be converted without the rest.
+Names of tensors in a layer contain `{layer}` on the Hugging Face side, those of an expert also
+`{expert}`; Megatron stacks the layers and experts of one name. A mapping says, in the order of
+Megatron's rows, which rows of which Hugging Face tensor they are. Both directions follow from that
+one list, by copying alone: the round trip is bit-identical, and any part can be converted without
+the rest.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -102,10 +104,45 @@ class GatedMLPMapping:
 
     def rows(self, architecture: Architecture) -> list[RowRange]:
         """Return the gate, then the up projection."""
+        size = shape(self.megatron, architecture)[0] // 2
+        return [RowRange(0, 0, size), RowRange(1, 0, size)]
+
+
+@dataclass(frozen=True)
+class FusedMapping:
+    """One Hugging Face tensor that holds the tensors of another mapping below each other."""
+
+    parts: ParamMapping
+    hf: tuple[str]
+
+    @property
+    def megatron(self) -> str:
+        """Name of the Megatron tensor."""
+        return self.parts.megatron
+
+    def rows(self, architecture: Architecture) -> list[RowRange]:
+        """Return the rows of the parts, counted from the beginning of the fused tensor."""
+        heights = [size[0] for size in hf_shapes(self.parts, architecture)]
+        starts = list(itertools.accumulate(heights, initial=0))
         return [
-            RowRange(0, 0, architecture.ffn_hidden_size),
-            RowRange(1, 0, architecture.ffn_hidden_size),
+            RowRange(0, starts[run.tensor] + run.start, starts[run.tensor] + run.stop)
+            for run in self.parts.rows(architecture)
         ]
+
+
+@dataclass(frozen=True)
+class ConstantMapping:
+    """A constant that Hugging Face saves with the weights, without dimensions.
+
+    Megatron's tensor has one row.
+    """
+
+    megatron: str
+    hf: tuple[str]
+
+    def rows(self, architecture: Architecture) -> list[RowRange]:
+        """Return the only row."""
+        return [RowRange(0, 0, 1)]
 
 
 def num_rows(rows: Sequence[RowRange]) -> int:
@@ -115,6 +152,8 @@ def num_rows(rows: Sequence[RowRange]) -> int:
 
 def hf_shapes(mapping: ParamMapping, architecture: Architecture) -> list[tuple[int, ...]]:
     """Return the sizes of the Hugging Face tensors."""
+    if isinstance(mapping, ConstantMapping):
+        return [()]
     width = shape(mapping.megatron, architecture)[1:]
     rows = mapping.rows(architecture)
     return [

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints_convert.conversion import bridge_config
-from checkpoints_convert.conversion.interop_target import InteropTarget, always
+from checkpoints_convert.conversion.interop_target import InteropTarget, always, is_function
 from checkpoints_convert.conversion.validate import differences
 from checkpoints_convert.families import FAMILIES, architecture_of
 from galen import yaml_text
@@ -57,7 +57,7 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "heterogeneous_block_specs": (False,),
     "mtp_num_layers": (None, 0),
 }
-_FUNCTIONS = {known.function: name for name, known in ACTIVATIONS.items()}
+_FUNCTIONS = {known.function: name for name, known in ACTIVATIONS.items() if not known.parameters}
 
 
 def _is_mistral(architecture: Architecture) -> bool:
@@ -75,7 +75,7 @@ TARGET = InteropTarget(
         "add_qkv_bias": always,
         "qk_layernorm": always,
         "window_size": _is_mistral,
-        "activation": always,
+        "activation": is_function,
         "gated_mlp": always,
     },
 )

@@ -173,7 +173,7 @@ class ModelSpace:
         axis = next((axis for axis, size in enumerate(one.size) if size > 1), 0)
         row = math.prod(one.size[axis + 1 :])
         start = one.start + begin[axis] * row
-        flat = self.source.rows(stored, None, start, start + lengths[axis] * row)
+        flat = self.source.rows(stored, (), start, start + lengths[axis] * row)
         part = flat.view(*one.size[:axis], lengths[axis], *one.size[axis + 1 :])
         for later in range(axis + 1, len(one.size)):
             part = part.narrow(later, begin[later], lengths[later])

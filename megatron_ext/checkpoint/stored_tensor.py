@@ -1,7 +1,7 @@
 """A tensor in a file, of which any rows can be read without the rest."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -53,6 +53,20 @@ class StoredTensor:
             self._read(
                 target, self.offset + start * math.prod(self.shape[1:]) * self.dtype.itemsize
             )
+
+    def at(self, leading: tuple[int, ...]) -> "StoredTensor":
+        """Return the part of a tensor at these indices along its leading axes."""
+        if not leading:
+            return self
+        axes = len(leading)
+        stride = self.stride or contiguous(self.shape)
+        begin = sum(at * step for at, step in zip(leading, stride, strict=False))
+        return replace(
+            self,
+            offset=self.offset + begin * self.dtype.itemsize,
+            shape=self.shape[axes:],
+            stride=None if self.stride is None else self.stride[axes:],
+        )
 
     def read(self) -> Tensor:
         """Read the entire tensor."""

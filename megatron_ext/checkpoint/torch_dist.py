@@ -6,7 +6,6 @@ process group and no complete tensor; the result is that of `dist_checkpointing.
 """
 
 import json
-import math
 import pickle
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,8 @@ BACKEND = {
     "common_backend_version": 1,
 }
 LAYERS = "decoder.layers."
+Index = tuple[int, ...]
+"""Of a tensor along its leading axes: its layer; layer and expert; () if it exists once."""
 COMMON_STATE = "common_state/shard_0_1"
 """Where megatron-core 0.19 stores the state that belongs to no tensor."""
 _EXTRA_STATES = "__extra_states.distcp"
@@ -189,7 +190,7 @@ class TorchDist:
             metadata = safe_pickle.read_metadata(self.folder)
         self._metadata = metadata
         self._parts: dict[str, list[tuple[tuple[int, ...], Any]]] = {}
-        self._by_layer: dict[tuple[str, int | None], list[tuple[tuple[int, ...], Any]]] = {}
+        self._by_index: dict[tuple[str, Index], list[tuple[tuple[int, ...], Any]]] = {}
         self._archives: dict[tuple[Path, int], Any] = {}
         self._sizes: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
         self._is_tiled: dict[str, bool] = {}
@@ -208,54 +209,53 @@ class TorchDist:
             else:
                 self.objects[key] = info
 
-    def key(self, name: str, layer: int | None) -> str:
+    def key(self, name: str, index: Index) -> str:
         """Return the stored name of a tensor.
 
         Layers are stacked under one name, or numbered if they differ.
         """
-        numbered = name.replace(LAYERS, f"{LAYERS}{layer}.", 1)
-        return numbered if layer is not None and name not in self.tensors else name
+        return self._locate(name, index)[0]
 
-    def holds(self, name: str, layer: int | None) -> bool:
+    def holds(self, name: str, index: Index) -> bool:
         """Return whether the checkpoint has the tensor."""
-        return self.key(name, layer) in self.tensors
+        return self.key(name, index) in self.tensors
 
-    def shape(self, name: str, layer: int | None) -> tuple[int, ...]:
-        """Return the size of a tensor, of one layer."""
-        key = self.key(name, layer)
-        size = tuple(self.tensors[key].size)
-        return size[1:] if layer is not None and key == name else size
+    def shape(self, name: str, index: Index) -> tuple[int, ...]:
+        """Return the size of a tensor, of one layer and expert."""
+        key, leading = self._locate(name, index)
+        return tuple(self.tensors[key].size)[len(leading) :]
 
-    def dtype(self, name: str, layer: int | None) -> torch.dtype:
+    def dtype(self, name: str, index: Index) -> torch.dtype:
         """Return the precision of a tensor."""
-        return self.tensors[self.key(name, layer)].properties.dtype
+        return self.tensors[self.key(name, index)].properties.dtype
 
-    def location(self, name: str, layer: int | None) -> tuple[str, int]:
-        """Return the first file with rows of a tensor, of one layer, and their offset."""
-        key = self.key(name, layer)
-        parts = self._parts_of(key, layer if layer is not None and key == name else None)
+    def location(self, name: str, index: Index) -> tuple[str, int]:
+        """Return the first file with rows of a tensor, of one layer and expert, and the offset."""
+        key, leading = self._locate(name, index)
+        parts = self._parts_of(key, leading)
         return min(((info.relative_path, info.offset) for _, info in parts), default=("", 0))
 
-    def rows(self, name: str, layer: int | None, start: int, stop: int) -> Tensor:
-        """Read some rows of a tensor, of one layer, from the parts it was saved in.
+    def rows(self, name: str, index: Index, start: int, stop: int) -> Tensor:
+        """Read some rows of a tensor, of one layer and expert, from the parts it was saved in.
 
         Raises:
             DataError: the parts do not cover it, or a file is missing or damaged.
         """
         target = torch.empty(
-            (stop - start, *self.shape(name, layer)[1:]), dtype=self.dtype(name, layer)
+            (stop - start, *self.shape(name, index)[1:]), dtype=self.dtype(name, index)
         )
-        self.read_into(target, name, layer, start)
+        self.read_into(target, name, index, start)
         return target
 
-    def read_into(self, target: Tensor, name: str, layer: int | None, start: int) -> None:
-        """Fill the contiguous `target` with rows of a tensor, of one layer, from `start` on.
+    def read_into(self, target: Tensor, name: str, index: Index, start: int) -> None:
+        """Fill the contiguous `target` with rows of a tensor, of one layer and expert.
+
+        `start` is the first row.
 
         Raises:
             DataError: the parts do not cover it, or a file is missing or damaged.
         """
-        key = self.key(name, layer)
-        stacked = layer is not None and key == name
+        key, leading = self._locate(name, index)
         if key not in self._is_tiled:
             self._is_tiled[key] = tiling.is_tiled(self.tensors[key])
         if not self._is_tiled[key]:
@@ -264,16 +264,17 @@ class TorchDist:
             )
         stop = start + len(target)
         filled = 0
-        for offset, info in self._parts_of(key, layer if stacked else None):
+        axes = len(leading)
+        for offset, info in self._parts_of(key, leading):
             size = self._sizes[key, offset]
-            first = layer - offset[0] if stacked and layer is not None else 0
-            begins = offset[1:] if stacked else offset
-            extent = size[1:] if stacked else size
+            begins = offset[axes:]
+            extent = size[axes:]
             low = max(start, begins[0])
             high = min(stop, begins[0] + extent[0])
             if low >= high:
                 continue
-            stored = self._stored(info, key, size, first if stacked else None)
+            first = tuple(at - begin for at, begin in zip(leading, offset, strict=False))
+            stored = self._stored(info, key, size, first)
             slices = [slice(low - start, high - start)]
             slices += [
                 slice(begin, begin + length)
@@ -291,23 +292,27 @@ class TorchDist:
                 f" of {target.numel():,} numbers"
             )
 
-    def _parts_of(self, key: str, layer: int | None) -> list[tuple[tuple[int, ...], Any]]:
-        """Return the parts of a tensor; of a stack of layers, those that hold the layer."""
-        if (key, layer) not in self._by_layer:
-            parts = self._parts.get(key, [])
-            if layer is not None:
-                parts = [
-                    (offset, info)
-                    for offset, info in parts
-                    if 0 <= layer - offset[0] < self._sizes[key, offset][0]
-                ]
-            self._by_layer[key, layer] = parts
-        return self._by_layer[key, layer]
+    def _locate(self, name: str, index: Index) -> tuple[str, Index]:
+        """Return the stored name of a tensor and its indices along the leading axes there."""
+        if index and name not in self.tensors:
+            return name.replace(LAYERS, f"{LAYERS}{index[0]}.", 1), index[1:]
+        return name, index
 
-    def _stored(
-        self, info: Any, key: str, size: tuple[int, ...], layer: int | None
-    ) -> StoredTensor:
-        """Return the location of a part; of a stack of layers, that of its layer `layer`."""
+    def _parts_of(self, key: str, leading: Index) -> list[tuple[tuple[int, ...], Any]]:
+        """Return the parts of a tensor that hold these indices along its leading axes."""
+        if not leading:
+            return self._parts.get(key, [])
+        if (key, leading) not in self._by_index:
+            axis = len(leading) - 1
+            self._by_index[key, leading] = [
+                (offset, info)
+                for offset, info in self._parts_of(key, leading[:-1])
+                if 0 <= leading[axis] - offset[axis] < self._sizes[key, offset][axis]
+            ]
+        return self._by_index[key, leading]
+
+    def _stored(self, info: Any, key: str, size: tuple[int, ...], leading: Index) -> StoredTensor:
+        """Return the location of a part, or of what it holds at these indices of leading axes."""
         path = self.folder / info.relative_path
         if not path.is_file():
             raise DataError(f"{self.folder} is incomplete: {info.relative_path} is missing")
@@ -321,16 +326,7 @@ class TorchDist:
             raise DataError(
                 f"{path} differs from .metadata: {key} should have {list(size)} of {dtype}"
             )
-        if layer is None:
-            return stored
-        stride = stored.stride or (math.prod(size[1:]),)
-        return StoredTensor(
-            stored.path,
-            stored.offset + layer * stride[0] * stored.dtype.itemsize,
-            stored.dtype,
-            size[1:],
-            stride[1:] or None,
-        )
+        return stored.at(leading)
 
     def file_ends(self) -> Iterator[tuple[str, int]]:
         """Yield the file and the last byte of everything that is stored."""

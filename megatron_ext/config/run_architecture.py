@@ -73,7 +73,11 @@ def _check_same(
 
 def _scaling_fields(scaling: RopeScaling, architecture: Architecture) -> dict[str, Any]:
     """Return the fields of the architecture that a scaling sets."""
-    fields: dict[str, Any] = {"rope_scaling_factor": None, "yarn": None}
+    fields: dict[str, Any] = {
+        "rope_scaling_factor": None,
+        "yarn": None,
+        "seq_len_interpolation_factor": None,
+    }
     if scaling.rope_type == "llama3":
         fields["rope_scaling_factor"] = scaling.factor
     elif scaling.rope_type == "yarn":

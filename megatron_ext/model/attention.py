@@ -11,16 +11,24 @@ from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.utils import (
+    is_layer_window_attention,
+    make_sharded_tensors_for_checkpoint,
+)
 from torch import Tensor
 
 
 class FusedCausalAttention(MegatronModule):
-    """`softmax(q k^T / sqrt(d), causal) v` by scaled_dot_product_attention.
+    """`softmax(scale q k^T, causal) v` by scaled_dot_product_attention.
 
-    With grouped key/value heads, sliding window, documents packed in a sequence, and context
-    parallelism, for which each process gathers the keys and values of the entire sequence (as in
-    Llama 3, arXiv 2407.21783, section 3.3.2).
+    The scale is 1 / sqrt(head size) or the model's own. With grouped key/value heads, sliding
+    window, attention sinks, documents packed in a sequence, and context parallelism, for which each
+    process gathers the keys and values of the entire sequence (as in Llama 3, arXiv 2407.21783,
+    section 3.3.2).
     """
+
+    softmax_offset: torch.nn.Parameter | None
+    """Logit of each head's attention sink, named as in Megatron Core and Transformer Engine."""
 
     def __init__(
         self,
@@ -32,10 +40,18 @@ class FusedCausalAttention(MegatronModule):
     ) -> None:
         super().__init__(config=config)
         assert attn_mask_type == AttnMaskType.causal and attention_type == "self"
-        assert config.attention_dropout == 0.0 and config.softmax_scale is None
-        self.window = None if config.window_size is None else config.window_size[0] + 1
+        layers = config.window_attn_skip_freq
+        windowed = is_layer_window_attention(config.window_size, layers, layer_number)
+        self.window = config.window_size[0] + 1 if windowed else None
+        assert config.attention_dropout == 0.0
+        self.scale = config.softmax_scale
         self.groups = config.num_query_groups != config.num_attention_heads
         self.context_parallel = config.context_parallel_size > 1
+        self.softmax_offset = None
+        if config.softmax_type == "learnable":
+            heads = config.num_attention_heads // config.tensor_model_parallel_size
+            self.softmax_offset = torch.nn.Parameter(torch.zeros(heads, dtype=config.params_dtype))
+            self.scale = self.scale or config.kv_channels**-0.5
 
     def forward(
         self,
@@ -102,15 +118,67 @@ class FusedCausalAttention(MegatronModule):
         length = query.size(2)
         if mask is None and self.window is not None and length > self.window:
             mask = _window_mask(length, self.window, query.device)
-        context_bhsd = torch.nn.functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=mask is None,
+        attend = functools.partial(
+            torch.nn.functional.scaled_dot_product_attention,
+            scale=self.scale,
             enable_gqa=self.groups,
         )
+        if self.softmax_offset is None:
+            context_bhsd = attend(query, key, value, attn_mask=mask, is_causal=mask is None)
+        else:
+            context_bhsd = _attend_with_sinks(attend, query, key, value, mask, self.softmax_offset)
         return context_bhsd.permute(2, 0, 1, 3).flatten(2)
+
+    def sharded_state_dict(
+        self,
+        prefix: str = "",
+        sharded_offsets: tuple[tuple[int, int, int], ...] = (),
+        metadata: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return the sinks for a distributed checkpoint, divided like the heads."""
+        state: dict[str, Any] = make_sharded_tensors_for_checkpoint(
+            self.state_dict(prefix="", keep_vars=True),
+            prefix,
+            {"softmax_offset": 0},
+            sharded_offsets,
+            tp_group=parallel_state.get_tensor_model_parallel_group(),
+            dp_cp_group=parallel_state.get_data_parallel_group(with_context_parallel=True),
+        )
+        return state
+
+
+def _attend_with_sinks(
+    attend: functools.partial[Tensor],
+    query_bhsd: Tensor,
+    key_bhsd: Tensor,
+    value_bhsd: Tensor,
+    mask: Tensor | None,
+    sinks: Tensor,
+) -> Tensor:
+    """Return attention whose softmax has one more logit per head, which takes no value.
+
+    The sink is a key before all others, with a channel of its own: there the queries hold the
+    logit, the other keys 0. So the fused kernel computes it, and its gradient.
+
+    Args:
+        attend: scaled_dot_product_attention with its scale.
+        query_bhsd: [batch, heads, queries, head size].
+        key_bhsd: [batch, key/value heads, keys, head size].
+        value_bhsd: like the keys.
+        mask: [queries, keys], true where a query may attend; None for a causal mask.
+        sinks: logits, [heads].
+    """
+    pad = torch.nn.functional.pad
+    scale = attend.keywords["scale"]
+    logits = (sinks / scale).to(query_bhsd.dtype).view(1, -1, 1, 1)
+    query = torch.cat([query_bhsd, logits.expand(*query_bhsd.shape[:3], 1)], dim=3)
+    key = pad(key_bhsd, (0, 1, 1, 0))
+    key[:, :, 0, -1] = 1
+    value = pad(value_bhsd, (0, 1, 1, 0))
+    if mask is not None:
+        return attend(query, key, value, attn_mask=pad(mask, (1, 0), value=True))[..., :-1]
+    # a query before all others keeps the mask causal
+    return attend(pad(query, (0, 0, 1, 0)), key, value, is_causal=True)[:, :, 1:, :-1]
 
 
 @functools.lru_cache(maxsize=2)

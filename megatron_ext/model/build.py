@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from megatron.core import __version__ as core_version
 from megatron.core import parallel_state
+from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import layers
 from packaging.version import Version
@@ -26,8 +27,17 @@ class LanguageModel(GPTModel):
     probability, as in the Hugging Face model.
     """
 
-    def __init__(self, *, true_vocab_size: int, blockwise_loss: bool, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        true_vocab_size: int,
+        blockwise_loss: bool,
+        scale_embeddings: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
+        if scale_embeddings and self.pre_process:
+            self.embedding.register_forward_hook(_scale_embeddings)
         self.blockwise_loss = blockwise_loss
         rows = self.vocab_size // parallel_state.get_tensor_model_parallel_world_size()
         first = rows * parallel_state.get_tensor_model_parallel_rank()
@@ -49,6 +59,16 @@ class LanguageModel(GPTModel):
             padding = torch.arange(logits.size(-1), device=logits.device) >= self.true_rows
             logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
         return super().compute_language_model_loss(labels, logits)
+
+
+def _scale_embeddings(embedding: LanguageModelEmbedding, _: Any, embedded: Tensor) -> Tensor:
+    """Multiply embeddings by sqrt(hidden size), rounded to their weight's precision as in Gemma.
+
+    The weight itself remains as it is for a tied output layer.
+    """
+    weight = embedding.word_embeddings.weight
+    scale = torch.tensor(weight.size(1) ** 0.5).to(weight.dtype).item()
+    return embedded * scale
 
 
 def build_model(
@@ -78,6 +98,7 @@ def build_model(
         model = LanguageModel(
             true_vocab_size=architecture.vocab_size,
             blockwise_loss=platform.blockwise_loss,
+            scale_embeddings=architecture.scale_embeddings,
             config=config,
             transformer_layer_spec=decoder_spec(platform, architecture, config, vp_stage),
             vocab_size=architecture.padded_vocab_size(config.tensor_model_parallel_size),
@@ -87,13 +108,28 @@ def build_model(
             share_embeddings_and_output_weights=architecture.share_embeddings_and_output_weights,
             position_embedding_type="rope" if architecture.yarn is None else "yarn",
             rotary_base=architecture.rotary_base,
+            seq_len_interpolation_factor=architecture.seq_len_interpolation_factor,
             rope_scaling=architecture.rope_scaling_factor is not None,
             rope_scaling_factor=architecture.rope_scaling_factor or 8.0,
             vp_stage=vp_stage,
         )
     if not layers._grad_accum_fusion_available:
         _unfuse_core_layers(model)
-    return model.to(platform.device)
+    model.to(platform.device)
+    _mark_sinks(model)
+    return model
+
+
+def _mark_sinks(model: LanguageModel) -> None:
+    """Mark attention sinks as divided by tensor parallelism, which the core omits (up to 0.19.2).
+
+    Of an unmarked weight, the norm of the gradient counts only the first rank's.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith(".softmax_offset"):
+            layers.set_tensor_model_parallel_attributes(
+                tensor=parameter, is_parallel=True, dim=0, stride=1
+            )
 
 
 @contextlib.contextmanager

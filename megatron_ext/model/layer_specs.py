@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_local_spec,
     get_gpt_layer_with_transformer_engine_spec,
 )
 from megatron.core.transformer.enums import AttnBackend
 from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.mlp import MLPSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import (
     TransformerBlockSubmodules,
@@ -24,6 +26,7 @@ from torch import Tensor
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.model.attention import FusedCausalAttention
+from megatron_ext.model.self_attention import DecoderAttention
 
 
 class RMSNorm(torch.nn.RMSNorm):
@@ -37,6 +40,20 @@ class RMSNorm(torch.nn.RMSNorm):
     ) -> None:
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+
+class ZeroCenteredRMSNorm(RMSNorm):
+    """RMSNorm that multiplies by 1 + weight, computed in float32 as in Gemma."""
+
+    def reset_parameters(self) -> None:
+        """Let the norm multiply by 1."""
+        torch.nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized `x`, in its precision."""
+        weight = 1.0 + self.weight.float()
+        normalized = torch.nn.functional.rms_norm(x.float(), weight.shape, weight, self.eps)
+        return normalized.type_as(x)
 
 
 class NormAfterLayer(TransformerLayer):
@@ -83,42 +100,97 @@ def decoder_spec(
     The layers are Transformer Engine's or PyTorch's.
     """
     if platform.transformer_engine:
-        layer = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
-        if architecture.norms_after:
-            from megatron.core.extensions.transformer_engine import TEColumnParallelLinear, TENorm
-
-            # these have no norm on the input
-            layer.submodules.self_attention.submodules.linear_qkv = TEColumnParallelLinear
-            layer.submodules.mlp.submodules.linear_fc1 = TEColumnParallelLinear
-            _move_norms_after(layer, TENorm)
+        layer = _engine_layer(architecture, config)
+        _set_self_attention(layer, architecture, config)
         if config.attention_backend is AttnBackend.local:
             layer.submodules.self_attention.submodules.core_attention = FusedCausalAttention
+        _set_activation(layer, config)
         return layer
+    norm = ZeroCenteredRMSNorm if architecture.layernorm_zero_centered_gamma else RMSNorm
     layer = get_gpt_layer_local_spec(
         normalization=config.normalization, qk_layernorm=config.qk_layernorm
     )
-    layer.submodules.input_layernorm = RMSNorm
-    layer.submodules.pre_mlp_layernorm = RMSNorm
+    layer.submodules.input_layernorm = norm if architecture.norms_before else IdentityOp
+    layer.submodules.pre_mlp_layernorm = norm if architecture.norms_before else IdentityOp
     attention = layer.submodules.self_attention.submodules
     attention.core_attention = FusedCausalAttention
+    _set_self_attention(layer, architecture, config)
     if config.qk_layernorm:
-        attention.q_layernorm = attention.k_layernorm = RMSNorm
+        attention.q_layernorm = attention.k_layernorm = norm
     if architecture.norms_after:
-        _move_norms_after(layer, RMSNorm)
+        _add_norms_after(layer, norm)
+    _set_activation(layer, config)
     layers = get_num_layers_to_build(config, vp_stage=vp_stage)
-    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=RMSNorm)
+    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=norm)
 
 
-def _move_norms_after(layer: ModuleSpec, norm: type) -> None:
-    """Give a layer norms on the outputs of attention and MLP, and none on their inputs.
+def _mlp_submodules(layer: ModuleSpec) -> MLPSubmodules:
+    """Return the modules of a layer's dense MLP.
+
+    Their field is a ModuleSpec in megatron-core 0.16, a partial function in 0.19.
+    """
+    mlp = layer.submodules.mlp
+    modules: MLPSubmodules = (
+        mlp.keywords["submodules"] if isinstance(mlp, functools.partial) else mlp.submodules
+    )
+    return modules
+
+
+def _set_activation(layer: ModuleSpec, config: TransformerConfig) -> None:
+    """Give each MLP its own module for an activation with learned parameters."""
+    if config.use_te_activation_func:
+        _mlp_submodules(layer).activation_func = config.activation_func
+
+
+def _set_self_attention(
+    layer: ModuleSpec, architecture: Architecture, config: TransformerConfig
+) -> None:
+    """Give a layer Galen's self-attention if the model needs it."""
+    base = architecture.local_rotary_base
+    if base is None and not architecture.full_width_qk_norm:
+        return
+    local_rope = None
+    if base is not None:
+        local_rope = RotaryEmbedding(
+            kv_channels=architecture.kv_channels,
+            rotary_percent=1.0,
+            rotary_base=base,
+            use_cpu_initialization=config.use_cpu_initialization,
+        )
+    attention = layer.submodules.self_attention
+    attention.module = DecoderAttention
+    options = {"architecture": architecture, "local_rope": local_rope}
+    attention.params = {**attention.params, **options}
+
+
+def _engine_layer(architecture: Architecture, config: TransformerConfig) -> ModuleSpec:
+    """Return the specification of a layer of Transformer Engine's modules.
+
+    Their norms read `layernorm_zero_centered_gamma` from the configuration.
+    """
+    layer = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+    if not architecture.norms_before:
+        from megatron.core.extensions.transformer_engine import TEColumnParallelLinear
+
+        # these have no norm on the input
+        layer.submodules.self_attention.submodules.linear_qkv = TEColumnParallelLinear
+        _mlp_submodules(layer).linear_fc1 = TEColumnParallelLinear
+    if architecture.norms_after:
+        from megatron.core.extensions.transformer_engine import TENorm
+
+        _add_norms_after(layer, TENorm)
+    return layer
+
+
+def _add_norms_after(layer: ModuleSpec, norm: type) -> None:
+    """Give a layer norms on the outputs of attention and MLP.
 
     In checkpoints they have the names that Megatron-Bridge has for such norms.
     """
     layer.module = NormAfterLayer
     layer.params = {**layer.params, "norm": norm}
-    layer.submodules.input_layernorm = IdentityOp
-    layer.submodules.pre_mlp_layernorm = IdentityOp
     layer.submodules.sharded_state_dict_keys_map = {
+        **layer.submodules.sharded_state_dict_keys_map,
         "post_attention_layernorm.": "self_attention.linear_proj.post_layernorm.",
         "post_mlp_layernorm.": "mlp.linear_fc2.post_layernorm.",
     }

@@ -25,7 +25,8 @@ def stage_parameters(architecture: Architecture, recipe: Recipe, stage: int) -> 
     stages = recipe.parallel.pipeline_model_parallel_size
     layer = architecture.layer_matrix_parameters // tensor
     layer += architecture.layer_bias_parameters // tensor
-    layer += architecture.layer_norm_parameters
+    layer += architecture.layer_output_bias_parameters + architecture.layer_norm_parameters
+    layer += architecture.layer_activation_parameters
     embedding = architecture.padded_vocab_size(tensor) * architecture.hidden_size // tensor
     total = stage_layers(recipe, architecture.num_layers)[stage] * layer
     if stage == 0:

@@ -38,7 +38,7 @@ def with_optimizer(checkpoint, target):
         for name, shape in shapes.items()
     }
     slices = [one for rank in range(2) for one in _slices(rank, shapes)]
-    weights = {name: source.rows(name, None, 0, shape[0]) for name, shape in shapes.items()}
+    weights = {name: source.rows(name, (), 0, shape[0]) for name, shape in shapes.items()}
     _write(folder, weights, expected, slices)
     optimizer_buckets.write(folder, slices)
     (folder / "training_state.json").write_text(json.dumps({"layout": [2, 1, 1], "progress": {}}))

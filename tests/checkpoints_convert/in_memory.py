@@ -11,7 +11,7 @@ class Tensors(dict):
     """Hugging Face tensors by name, as a source of rows."""
 
     def read_into(self, target, name, start):
-        target.copy_(self[name][start : start + len(target)])
+        target.copy_(torch.atleast_1d(self[name])[start : start + len(target)])
 
 
 class Stored:

@@ -4,6 +4,7 @@ The round trip is the identity, every row occurs once, slices cover all.
 """
 
 import dataclasses
+import math
 
 import torch
 from hypothesis import given, settings
@@ -67,7 +68,8 @@ def test_round_trip_is_the_identity(architecture):
         tensors = random_tensors(task.mapping, architecture)
         megatron_tensor = to_megatron(task, tensors, architecture)
         assert megatron_tensor.shape == shape(task.megatron, architecture)
-        assert torch.cat(to_hf(task, megatron_tensor, architecture)).equal(torch.cat(tensors))
+        expected = torch.cat([torch.atleast_1d(tensor) for tensor in tensors])
+        assert torch.cat(to_hf(task, megatron_tensor, architecture)).equal(expected)
         assert not names & set(task.hf)
         names |= set(task.hf)
     assert len(names) >= 9 * architecture.num_layers // 2
@@ -93,7 +95,7 @@ def test_slices_cover_each_row_once(architecture, largest, tensor_parallel):
         assert (
             len(set(rows))
             == len(rows)
-            == sum(size[0] for size in hf_shapes(task.mapping, architecture))
+            == sum(math.prod(size[:1]) for size in hf_shapes(task.mapping, architecture))
         )
         slices = weight_tasks.megatron_slices(
             task, architecture, None, torch.float32, tensor_parallel
@@ -108,9 +110,13 @@ def test_slices_cover_each_row_once(architecture, largest, tensor_parallel):
 @given(architectures(), st.sampled_from([None, 16]), st.booleans())
 def test_configurations_go_both_ways(architecture, window, neutral):
     name = architecture.family
-    own = {"add_qkv_bias": name == "qwen2", "qk_layernorm": name == "qwen3"}
-    if name in ("mistral", "qwen2", "qwen3"):
+    own = {"add_qkv_bias": name == "qwen2", "qk_layernorm": name in ("qwen3", "apertus")}
+    if name in ("mistral", "qwen2", "qwen3", "phi3"):
         own["window_size"] = window
+    if name == "apertus":
+        own |= {"activation": "xielu", "gated_mlp": False}
+    if name == "phi3":
+        own |= {"rope_scaling_factor": None, "yarn": None}
     if name == "internlm2":
         own |= {
             "hidden_size": architecture.kv_channels * architecture.num_attention_heads,
@@ -130,6 +136,5 @@ def test_configurations_go_both_ways(architecture, window, neutral):
     # the same in the fields of transformers 5, in place of others
     other = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 7.0, "factor": 2.0}}
     other["max_position_embeddings"] = 7
-    config = {name: value for name, value in config.items() if name != "rope_scaling"}
-    config = hf_config.with_rope(config | other, architecture)
+    config = hf_config.with_rope(config | {"rope_scaling": None} | other, config)
     assert FAMILIES[name].architecture(config) == architecture

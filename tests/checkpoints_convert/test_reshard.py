@@ -41,10 +41,10 @@ def test_all_values_stay_the_same(tmp_path, made, monkeypatch, caplog):
     weights = [name for name in before.tensors if not name.startswith("optimizer.")]
     assert after.tensors.keys() == {*weights, *expected}
     for name in weights:
-        expected_rows = before.rows(name, None, 0, before.shape(name, None)[0])
-        assert after.rows(name, None, 0, len(expected_rows)).equal(expected_rows), name
+        expected_rows = before.rows(name, (), 0, before.shape(name, ())[0])
+        assert after.rows(name, (), 0, len(expected_rows)).equal(expected_rows), name
     for name, tensor in expected.items():
-        assert after.rows(name, None, 0, len(tensor)).equal(tensor), name
+        assert after.rows(name, (), 0, len(tensor)).equal(tensor), name
     common = after.common()
     assert common["iteration"] == 5
     groups = common["optimizer"]["optimizer"]["param_groups"]

@@ -75,6 +75,8 @@ FAMILIES = {
     "qwen2-tied": TinyModel("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
     "qwen3": TinyModel("qwen3", {"head_dim": 32}),
     "internlm2": TinyModel("internlm2", same_function="llama-3"),
+    "apertus": TinyModel("apertus", {"head_dim": 32, "rope_parameters": LLAMA3 | {"factor": 8.0}}),
+    "phi-4": TinyModel("phi3", {"pad_token_id": 0}),
 }
 UNREGISTERED = {
     "arcee": TinyModel("arcee", {"hidden_act": "relu2", "head_dim": 32}),

@@ -527,7 +527,7 @@ def test_a_tensor_of_another_type_than_metadata_says_is_refused(tmp_path, checkp
     with pytest.raises(
         DataError, match=r"final_layernorm\.weight should have \[64\] of torch\.float32"
     ):
-        torch_dist.TorchDist(inside).rows("decoder.final_layernorm.weight", None, 0, 64)
+        torch_dist.TorchDist(inside).rows("decoder.final_layernorm.weight", (), 0, 64)
 
 
 def test_parts_that_leave_a_gap_are_refused(tmp_path, checkpoint):
@@ -554,7 +554,7 @@ def test_parts_that_leave_a_gap_are_refused(tmp_path, checkpoint):
         DataError,
         match=r"the parts of decoder\.final_layernorm\.weight in \.metadata do not cover it",
     ):
-        torch_dist.TorchDist(inside).rows(key, None, 0, 60)
+        torch_dist.TorchDist(inside).rows(key, (), 0, 60)
 
 
 def test_few_bytes_of_metadata_do_not_stand_for_millions_of_parts(tmp_path):

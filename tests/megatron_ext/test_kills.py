@@ -112,7 +112,7 @@ def assert_lost_steps(output, starts):
 def tensors(output):
     """Return all that the newest checkpoint holds: weights, and the optimizer's state."""
     saved = TorchDist(checkpoint_folder.newest(output / "checkpoints"))
-    return {name: saved.rows(name, None, 0, saved.shape(name, None)[0]) for name in saved.tensors}
+    return {name: saved.rows(name, (), 0, saved.shape(name, ())[0]) for name in saved.tensors}
 
 
 def existing(pids):

@@ -4,6 +4,7 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
+import torch
 from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.transformer.identity_op import IdentityOp
 
@@ -22,7 +23,7 @@ def transformer_engine(monkeypatch):
     return transformer_engine
 
 
-@pytest.mark.parametrize("norm_placement", ["before", "after"])
+@pytest.mark.parametrize("norm_placement", ["before", "after", "both"])
 def test_norm_placement_with_transformer_engine(transformer_engine, norm_placement):
     architecture = dataclasses.replace(SHAPE, norm_placement=norm_placement)
     platform = SimpleNamespace(transformer_engine=True)
@@ -34,5 +35,21 @@ def test_norm_placement_with_transformer_engine(transformer_engine, norm_placeme
         return
     assert layer.module is NormAfterLayer
     assert layer.params == {"norm": transformer_engine.TENorm}
+    if norm_placement == "both":
+        assert first == {transformer_engine.TELayerNormColumnParallelLinear}
+        return
     assert first == {transformer_engine.TEColumnParallelLinear}
     assert modules.input_layernorm is modules.pre_mlp_layernorm is IdentityOp
+
+
+def test_fused_geglu_is_selected_by_the_function_that_the_core_knows():
+    """Megatron Core's fused GeGLU is the tanh approximation, its unfused GELU is not."""
+    geglu = dataclasses.replace(SHAPE, activation="gelu_pytorch_tanh")
+    fused = geglu.transformer_config(bias_activation_fusion=True)
+    assert fused.bias_activation_fusion and fused.activation_func is torch.nn.functional.gelu
+    unfused = geglu.transformer_config()
+    values = torch.linspace(-5, 5, 101)
+    expected = torch.nn.functional.gelu(values, approximate="tanh")
+    torch.testing.assert_close(unfused.activation_func(values), expected)
+    ungated = dataclasses.replace(geglu, gated_mlp=False)
+    assert not ungated.transformer_config(bias_activation_fusion=True).bias_activation_fusion

@@ -43,7 +43,7 @@ def test_its_weights_are_those_of_the_optimizer(tmp_path, pretrain_forked):
         assert len(names) == 9
         for name in names:
             weight, copy = (
-                saved.rows(key, None, 0, saved.shape(key, None)[0])
+                saved.rows(key, (), 0, saved.shape(key, ())[0])
                 for key in (name, f"optimizer.state.param.{name}")
             )
             assert torch.equal(weight, copy), (iteration, name)
@@ -68,8 +68,8 @@ def test_asynchronous_checkpoints_are_the_same(tmp_path, pretrain_forked):
     actual = TorchDist(tmp_path / "reshard" / "iter_0000004")
     assert actual.tensors.keys() == expected.tensors.keys()
     for name in expected.tensors:
-        rows = expected.shape(name, None)[0]
-        assert actual.rows(name, None, 0, rows).equal(expected.rows(name, None, 0, rows)), name
+        rows = expected.shape(name, ())[0]
+        assert actual.rows(name, (), 0, rows).equal(expected.rows(name, (), 0, rows)), name
     assert actual.common()["optimizer"] == expected.common()["optimizer"]
     assert [record["step"] for record in log(at_once, "checkpoint")] == [2, 4]
     assert [record["step"] for record in log(aside, "checkpoint_published")] == [2, 4]
