@@ -21,6 +21,7 @@ TINY = {
     "max_position_embeddings": 512,
     "bos_token_id": 0,
     "eos_token_id": 0,
+    "pad_token_id": None,  # its embedding would be zero and have no gradient
     "initializer_range": 0.1,
     "tie_word_embeddings": False,
 }
@@ -75,8 +76,14 @@ FAMILIES = {
     "qwen2-tied": TinyModel("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
     "qwen3": TinyModel("qwen3", {"head_dim": 32}),
     "internlm2": TinyModel("internlm2", same_function="llama-3"),
-    "apertus": TinyModel("apertus", {"head_dim": 32, "rope_parameters": LLAMA3 | {"factor": 8.0}}),
-    "phi-4": TinyModel("phi3", {"pad_token_id": 0}),
+    "apertus": TinyModel(
+        "apertus",
+        {
+            "head_dim": 32,
+            "rope_parameters": LLAMA3 | {"factor": 8.0},
+        },
+    ),
+    "phi-4": TinyModel("phi3"),
 }
 UNREGISTERED = {
     "arcee": TinyModel("arcee", {"hidden_act": "relu2", "head_dim": 32}),
@@ -116,21 +123,51 @@ def make(folder: Path, name: str, tokenizer: Path, **options) -> None:
         (folder / "llama").symlink_to(llama)
 
 
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What the family's own code computes in fp32, with eager attention."""
+
+    logits: torch.Tensor
+    """[batch, sequence, vocabulary]."""
+    loss: float
+    """Mean over the tokens."""
+    grad_norm: float | None
+    """Of the loss; None where that code is for inference only."""
+
+
 def logits(hf: Path, tokens: torch.Tensor) -> torch.Tensor:
-    """Return the logits of the family's own code in fp32, with eager attention.
-
-    Args:
-        hf: folder of a model.
-        tokens: ids [batch, sequence].
-    """
-    from transformers import AutoModelForCausalLM
-
+    """Return the logits of token ids [batch, sequence] by the family's own code."""
     from checkpoints_convert.families import internlm2_reference
 
     if (hf / "llama").is_symlink():
         return internlm2_reference.logits(hf, tokens)
     with torch.no_grad():
-        return AutoModelForCausalLM.from_pretrained(hf, attn_implementation="eager")(tokens).logits
+        return _load(hf)(tokens).logits
+
+
+def reference(hf: Path, tokens: torch.Tensor) -> Reference:
+    """Return what the family's own code computes for ids [batch, sequence + 1].
+
+    The last id of a sequence is a label only.
+    """
+    inputs = tokens[:, :-1]
+    labels = tokens[:, 1:].flatten()
+    if (hf / "llama").is_symlink():
+        computed = logits(hf, inputs)
+        loss = torch.nn.functional.cross_entropy(computed.flatten(0, 1), labels)
+        return Reference(computed, float(loss), None)
+    model = _load(hf)
+    computed = model(inputs).logits
+    loss = torch.nn.functional.cross_entropy(computed.flatten(0, 1), labels)
+    loss.backward()
+    grad_norm = torch.nn.utils.get_total_norm([weight.grad for weight in model.parameters()])
+    return Reference(computed.detach(), float(loss), float(grad_norm))
+
+
+def _load(hf: Path) -> torch.nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(hf, attn_implementation="eager")
 
 
 def register(patch) -> None:
