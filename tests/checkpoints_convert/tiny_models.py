@@ -82,6 +82,8 @@ FAMILIES = {
             "head_dim": 32,
             "rope_parameters": LLAMA3 | {"factor": 8.0},
         },
+        # with seed 0, rounding moves an input of xIELU over its edge at -1e-6
+        seed=1,
     ),
     "phi-4": TinyModel("phi3"),
 }
@@ -161,7 +163,7 @@ def reference(hf: Path, tokens: torch.Tensor) -> Reference:
     loss = torch.nn.functional.cross_entropy(computed.flatten(0, 1), labels)
     loss.backward()
     grad_norm = torch.nn.utils.get_total_norm([weight.grad for weight in model.parameters()])
-    return Reference(computed.detach(), float(loss), float(grad_norm))
+    return Reference(computed.detach(), loss.item(), float(grad_norm))
 
 
 def _load(hf: Path) -> torch.nn.Module:
