@@ -13,25 +13,55 @@ import yaml
 
 from checkpoints_convert.conversion.interop_target import InteropTarget, always, is_function
 from galen.atomic import write_text
-from megatron_ext.config.architecture import VOCAB_MULTIPLE, Architecture
+from megatron_ext.config.architecture import VOCAB_MULTIPLE, Architecture, properties
 
 logger = logging.getLogger(__name__)
 
 NAME = "run_config.yaml"
 
 
+_CORE_PROPERTIES = (
+    "layernorm_zero_centered_gamma",
+    "softmax_scale",
+    "softmax_type",
+    "glu_linear_offset",
+    "activation_func_clamp_value",
+    "num_moe_experts",
+    "moe_router_topk",
+    "moe_ffn_hidden_size",
+    "moe_router_pre_softmax",
+    "moe_shared_expert_intermediate_size",
+    "moe_shared_expert_gate",
+)
+"""Properties with Megatron Core's names and defaults, which are written unless they have these."""
+_OF_ALL_MODELS = (
+    "rope_scaling_factor",
+    "yarn",
+    "seq_len_interpolation_factor",
+    "add_bias_linear",
+    "add_qkv_bias",
+    "qk_layernorm",
+    "window_size",
+    "window_attn_skip_freq",
+    "gated_mlp",
+)
 TARGET = InteropTarget(
     "Megatron-Bridge",
-    {
-        "rope_scaling_factor": always,
-        "add_qkv_bias": always,
-        "qk_layernorm": always,
-        "window_size": always,
-        "window_attn_skip_freq": always,
+    supports={
+        **dict.fromkeys((*_OF_ALL_MODELS, *_CORE_PROPERTIES), always),
         "activation": is_function,
-        "gated_mlp": always,
     },
+    refuses=frozenset(
+        {"full_width_qk_norm", "local_rotary_base", "norm_placement", "scale_embeddings"}
+    ),
 )
+_MOE_TRAINING = {
+    "moe_grouped_gemm": True,
+    "moe_token_dispatcher_type": "alltoall",
+    "moe_router_load_balancing_type": "aux_loss",
+    "moe_aux_loss_coeff": 1e-3,
+}
+"""What Megatron-Bridge's own import of a Qwen3 mixture of experts sets."""
 
 
 def write(
@@ -71,6 +101,21 @@ def provider_arguments(architecture: Architecture) -> dict[str, Any]:
     }
 
 
+def _property_arguments(architecture: Architecture) -> dict[str, Any]:
+    """Return the arguments of properties that few models have."""
+    defaults = properties()
+    arguments: dict[str, Any] = {}
+    for name in (*_CORE_PROPERTIES, "seq_len_interpolation_factor"):
+        value = getattr(architecture, name)
+        if value != defaults[name]:
+            arguments[name] = value
+    if architecture.is_moe:
+        arguments |= _MOE_TRAINING
+    if architecture.yarn is not None:
+        arguments |= architecture.yarn.core_attributes()
+    return arguments
+
+
 def run_config(
     architecture: Architecture, tensor_parallel: int, dtype: torch.dtype
 ) -> dict[str, Any]:
@@ -88,10 +133,11 @@ def run_config(
         "model": {
             "_target_": "megatron.bridge.models.gpt_provider.GPTModelProvider",
             **provider_arguments(architecture),
+            **_property_arguments(architecture),
             "should_pad_vocab": True,
             # gives the padding of the checkpoint on one rank
             "make_vocab_size_divisible_by": VOCAB_MULTIPLE * tensor_parallel,
-            "position_embedding_type": "rope",
+            "position_embedding_type": "rope" if architecture.yarn is None else "yarn",
             "rotary_base": architecture.core_rotary_base,
             "rotary_percent": 1.0,
             "rope_scaling": architecture.rope_scaling_factor is not None,

@@ -1,7 +1,8 @@
 """The properties of a model that other programs' formats express; refuses all others.
 
-A target declares the properties that its format expresses. Any other property must have its
-default, so that a new one is refused by every target until that target declares it.
+A target declares the properties that its format expresses, and those that it refuses. A property
+that it does not declare must have its default, so that a new one is refused by every target; a test
+fails until each target declares it (`tests/checkpoints_convert/conversion/test_interop_target.py`).
 """
 
 from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ class InteropTarget:
     """In messages."""
     supports: Mapping[str, Supports]
     """By property of Architecture: whether the format expresses this model's value."""
+    refuses: frozenset[str] = frozenset()
+    """Properties of which the format expresses the default only."""
 
     def refusal(self, architecture: Architecture) -> str | None:
         """Return which properties of a model the format cannot express, or None."""

@@ -43,17 +43,46 @@ def _has_mlp_flags(architecture: Architecture) -> bool:
     return (architecture.activation, architecture.gated_mlp) in _MLP_FLAGS
 
 
+_MOE = (
+    "moe_router_topk",
+    "moe_ffn_hidden_size",
+    "moe_router_pre_softmax",
+    "moe_shared_expert_intermediate_size",
+)
+"""Properties of experts that Megatron-LM restores from a checkpoint under the same name."""
+_OF_ALL_MODELS = (
+    "rope_scaling_factor",
+    "add_bias_linear",
+    "add_qkv_bias",
+    "qk_layernorm",
+    "window_size",
+    "window_attn_skip_freq",
+    "layernorm_zero_centered_gamma",
+    "num_moe_experts",
+)
 TARGET = InteropTarget(
     "Megatron-LM",
-    {
-        "rope_scaling_factor": always,
-        "add_qkv_bias": always,
-        "qk_layernorm": always,
-        "window_size": always,
-        "window_attn_skip_freq": always,
+    supports={
+        **dict.fromkeys((*_OF_ALL_MODELS, *_MOE), always),
         "activation": _has_mlp_flags,
         "gated_mlp": _has_mlp_flags,
     },
+    # --use-checkpoint-args does not restore these
+    refuses=frozenset(
+        {
+            "activation_func_clamp_value",
+            "full_width_qk_norm",
+            "glu_linear_offset",
+            "local_rotary_base",
+            "moe_shared_expert_gate",
+            "norm_placement",
+            "scale_embeddings",
+            "seq_len_interpolation_factor",
+            "softmax_scale",
+            "softmax_type",
+            "yarn",
+        }
+    ),
 )
 
 
@@ -105,8 +134,25 @@ def common_state(
         consumed_valid_samples=0,
         ckpt_format="torch_dist",
         **layers,
-        **(_BRIDGE_READS | {"squared_relu": squared_relu}),
+        **(_BRIDGE_READS | {"squared_relu": squared_relu} | _property_arguments(architecture)),
         params_dtype=dtype,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
     )
+
+
+def _property_arguments(architecture: Architecture) -> dict[str, Any]:
+    """Return the arguments of properties that few models have."""
+    arguments: dict[str, Any] = {}
+    if architecture.layernorm_zero_centered_gamma:
+        arguments["apply_layernorm_1p"] = True
+    if architecture.is_moe:
+        arguments |= {name: getattr(architecture, name) for name in _MOE}
+        arguments |= {
+            "num_experts": architecture.num_moe_experts,
+            "moe_layer_freq": 1,
+            "moe_grouped_gemm": True,
+            "moe_token_dispatcher_type": "alltoall",
+            "expert_model_parallel_size": 1,
+        }
+    return arguments

@@ -53,6 +53,8 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "qk_l2_norm": (False,),
     "window_attn_skip_freq": (None,),
     "softmax_scale": (None,),
+    "softmax_type": ("vanilla",),
+    "glu_linear_offset": (0.0,),
     "apply_residual_connection_post_layernorm": (False,),
     "heterogeneous_block_specs": (False,),
     "mtp_num_layers": (None, 0),
@@ -70,7 +72,7 @@ def _is_llama(architecture: Architecture) -> bool:
 
 TARGET = InteropTarget(
     "NeMo",
-    {
+    supports={
         "rope_scaling_factor": _is_llama,
         "add_qkv_bias": always,
         "qk_layernorm": always,
@@ -78,6 +80,30 @@ TARGET = InteropTarget(
         "activation": is_function,
         "gated_mlp": always,
     },
+    # of families that NeMo has and `MODELS` does not, or of none that it has
+    refuses=frozenset(
+        {
+            "activation_func_clamp_value",
+            "add_bias_linear",
+            "full_width_qk_norm",
+            "glu_linear_offset",
+            "layernorm_zero_centered_gamma",
+            "local_rotary_base",
+            "moe_ffn_hidden_size",
+            "moe_router_pre_softmax",
+            "moe_router_topk",
+            "moe_shared_expert_gate",
+            "moe_shared_expert_intermediate_size",
+            "norm_placement",
+            "num_moe_experts",
+            "scale_embeddings",
+            "seq_len_interpolation_factor",
+            "softmax_scale",
+            "softmax_type",
+            "window_attn_skip_freq",
+            "yarn",
+        }
+    ),
 )
 
 
@@ -197,12 +223,12 @@ def arguments(architecture: Architecture) -> tuple[str, dict[str, Any]]:
     Dtype and kernels are left out.
 
     Raises:
-        DataError: NeMo has no such family, or cannot express one of its properties.
+        DataError: the family is not supported, or NeMo cannot express one of its properties.
     """
     if architecture.family not in MODELS:
         raise DataError(
-            f"NeMo has no {architecture.family} models (it has {', '.join(MODELS)}); export an"
-            " InternLM2 with --as-family llama"
+            f"{architecture.family} models are not supported as checkpoints of NeMo (only"
+            f" {', '.join(MODELS)}); export an InternLM2 with --as-family llama"
         )
     TARGET.check(architecture)
     made = {

@@ -9,6 +9,7 @@ from galen.errors import UsageError
 from megatron_ext.config import pipeline_layout
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.batch_rampup import BatchSchedule
+from megatron_ext.config.expert_checks import check_experts, expert_tensor_parallel_size
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Parallel
 
@@ -48,6 +49,7 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             f" {possible} (galen pretrain --nproc-per-node, galen plan --gpus), or change"
             f" {_parallel_keys(parallel)}"
         )
+    check_experts(recipe, architecture, world_size)
     _check_profiled_ranks(recipe, world_size)
     replicas = world_size // model
     if parallel.use_sharp and replicas * context == 1:
@@ -245,7 +247,7 @@ def _check_fp8_dimensions(recipe: Recipe, architecture: Architecture) -> None:
         "hidden_size": architecture.hidden_size,
         f"size of all query heads / {tensor}": architecture.query_size // tensor,
         f"size of all query, key and value heads / {tensor}": qkv_size // tensor,
-        f"ffn_hidden_size / {tensor}": architecture.ffn_hidden_size // tensor,
+        **_mlp_dimensions(recipe.parallel, architecture),
         "number of tokens in a micro-batch of one rank": tokens,
     }
     for dimension, size in dimensions.items():
@@ -254,6 +256,20 @@ def _check_fp8_dimensions(recipe: Recipe, architecture: Architecture) -> None:
                 f"training.fp8_format needs multiples of {multiple}: the {dimension} is {size};"
                 " change the layout, or set fp8_format to null"
             )
+
+
+def _mlp_dimensions(parallel: Parallel, architecture: Architecture) -> dict[str, int]:
+    """Return the columns of one rank's MLP, expert and shared expert by name."""
+    tensor = parallel.tensor_model_parallel_size
+    if not architecture.is_moe:
+        return {f"ffn_hidden_size / {tensor}": architecture.ffn_hidden_size // tensor}
+    expert_tensor = expert_tensor_parallel_size(parallel)
+    columns = (architecture.moe_ffn_hidden_size or 0) // expert_tensor
+    dimensions = {f"moe_ffn_hidden_size / {expert_tensor}": columns}
+    shared = architecture.moe_shared_expert_intermediate_size
+    if shared is not None:
+        dimensions[f"moe_shared_expert_intermediate_size / {tensor}"] = shared // tensor
+    return dimensions
 
 
 def check_division(architecture: Architecture, tensor: int, pipeline: int) -> None:
@@ -282,8 +298,12 @@ def _check_tensor_parallel(architecture: Architecture, size: int, name: str) -> 
     dimensions = {
         "attention heads": architecture.num_attention_heads,
         "key/value heads": architecture.num_query_groups,
-        "columns of the MLP": architecture.ffn_hidden_size,
     }
+    if not architecture.is_moe:
+        dimensions["columns of the MLP"] = architecture.ffn_hidden_size
+    if architecture.moe_shared_expert_intermediate_size is not None:
+        columns = architecture.moe_shared_expert_intermediate_size
+        dimensions["columns of the shared expert"] = columns
     for dimension, number in dimensions.items():
         if number % size:
             raise UsageError(

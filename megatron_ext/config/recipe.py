@@ -24,6 +24,7 @@ from megatron_ext.config.checks import (
     check_schedule,
     chunks_per_document,
 )
+from megatron_ext.config.moe_section import Moe
 from megatron_ext.config.offload_checks import check_offloading
 from megatron_ext.config.run_sections import Profile, Resilience, Wandb
 from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
@@ -45,6 +46,8 @@ class Recipe:
     """AdamW and its schedule."""
     parallel: ResumeMayChange[Parallel] = dataclasses.field(default_factory=Parallel)
     """Parallelism."""
+    moe: Moe = dataclasses.field(default_factory=Moe)
+    """Training of a mixture of experts: losses of the router, and capacity."""
     resilience: Resilience = dataclasses.field(default_factory=Resilience)
     """Preemption, hangs, stragglers, failed steps."""
     profile: ResumeMayChange[Profile | None] = None

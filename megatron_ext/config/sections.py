@@ -13,6 +13,7 @@ from megatron_ext.config.rope import Rope
 
 DType = Literal["fp32", "bf16", "fp16", "fp8"]
 AttentionBackend = Literal["flash", "fused", "unfused", "local", "auto"]
+RecomputeModule = Literal["core_attn", "mlp", "moe", "moe_act", "shared_experts"]
 OffloadModule = Literal["core_attn", "attn_proj", "qkv_linear"]
 CommunicationType = Literal["p2p", "all_gather", "a2a", "a2a+p2p"]
 
@@ -42,7 +43,10 @@ class Model:
 
 @dataclass(kw_only=True, config=STRICT)
 class Parallel:
-    """Parallelism; DP = world_size / (TP x PP x CP)."""
+    """Parallelism; DP = world_size / (TP x PP x CP).
+
+    For experts, EDP = world_size / (ETP x EP x PP) processes hold copies of the same weights.
+    """
 
     tensor_model_parallel_size: int = Field(default=1, ge=1)
     """Processes among which each layer is divided."""
@@ -76,6 +80,15 @@ class Parallel:
     """
     hierarchical_context_parallel_sizes: tuple[int, int] | None = None
     """[exchange, ring] sizes of cp_comm_type: a2a+p2p; their product is context_parallel_size."""
+    expert_model_parallel_size: int = Field(default=1, ge=1)
+    """Processes among which the experts of a layer are divided, out of TP x CP x DP."""
+    expert_tensor_parallel_size: int | None = Field(default=None, ge=1)
+    """Processes among which each expert is divided: 1, or tensor_model_parallel_size (default)."""
+    moe_token_dispatcher_type: Literal["alltoall", "allgather"] = "alltoall"
+    """How tokens reach their experts: each is sent to its experts' processes, or to all.
+
+    allgather is faster only for few experts, with as many of them per token.
+    """
     overlap_grad_reduce: bool = False
     """Reduce gradients during the backward pass."""
     ddp_bucket_size: int | None = Field(default=None, ge=1)
@@ -252,8 +265,11 @@ class Training:
     """
     recompute_granularity: ResumeMayChange[Literal["selective", "full"] | None] = None
     """Recompute activations in the backward pass: some modules (selective) or layers (full)."""
-    recompute_modules: ResumeMayChange[list[Literal["core_attn", "mlp"]] | None] = None
+    recompute_modules: ResumeMayChange[list[RecomputeModule] | None] = None
     """Modules of selective recompute.
+
+    Of a mixture of experts: moe (router and experts), shared_experts, or moe_act (the activation
+    alone, under Transformer Engine) in place of mlp.
 
     core_attn saves little memory, since fused attention keeps no scores. Megatron's layernorm would
     save none: Transformer Engine fuses the norms with the GEMMs after them.

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from megatron.core.distributed import param_and_grad_buffer
 from megatron.core.tensor_parallel import random as megatron_random
+from megatron.core.transformer.moe import moe_utils, token_dispatcher
 from torch.overrides import TorchFunctionMode
 
 _CPU = torch.device("cpu")
@@ -66,18 +67,6 @@ class CpuRngStatesTracker(megatron_random.CudaRNGStatesTracker):
             torch.set_rng_state(outside)
 
 
-class _Stream:
-    """A stream of a device that does one thing after another."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def wait_stream(self, _: Any) -> None:
-        """Return at once: all work is done when a call returns."""
-
-    wait_event = record_event = synchronize = wait_stream
-
-
 class HostEvent:
     """A mark in the work of a device that does one thing after another: the process's own clock."""
 
@@ -95,6 +84,28 @@ class HostEvent:
     def elapsed_time(self, later: "HostEvent") -> float:
         """Return the milliseconds from this mark to a later one."""
         return 1000 * (later.time - self.time)
+
+
+class _Stream:
+    """A stream of a device that does one thing after another."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        """Return at once: all work is done when a call returns."""
+
+    def wait_stream(self, stream: Any) -> None:
+        """Return at once."""
+
+    def wait_event(self, event: Any) -> None:
+        """Return at once."""
+
+    def record_event(self, event: HostEvent | None = None) -> HostEvent:
+        """Return an event, or `event`, recorded now."""
+        event = event or HostEvent()
+        event.record()
+        return event
 
 
 def install() -> None:
@@ -124,11 +135,23 @@ def install() -> None:
     megatron_random.initialize_rng_tracker = lambda *_, **__: None
     for name in ("dist_all_gather_func", "dist_reduce_scatter_func"):
         setattr(param_and_grad_buffer, name, _unless_alone(getattr(param_and_grad_buffer, name)))
+    # Transformer Engine's, which the router of experts looks up; None: PyTorch's product
+    if not hasattr(moe_utils, "te_general_gemm"):
+        moe_utils.te_general_gemm = None
+    token_dispatcher.maybe_move_tensor_to_cpu = _as_numpy
     CudaOnCpu().__enter__()
 
 
 def _new_no_op() -> Callable[..., None]:
     return lambda *_, **__: None
+
+
+def _as_numpy(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -> Any:
+    """Return a tensor, as the array of NumPy that the collectives take for split sizes.
+
+    Megatron's function only converts what it moves from a GPU.
+    """
+    return tensor.numpy() if as_numpy and torch.is_tensor(tensor) else tensor
 
 
 def _is_cuda(device: Any) -> bool:

@@ -32,6 +32,8 @@ def initialize(parallel: Parallel, seed: int, timeout_minutes: float = 10) -> No
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_model_parallel_size,
         context_parallel_size=parallel.context_parallel_size,
+        expert_model_parallel_size=parallel.expert_model_parallel_size,
+        expert_tensor_parallel_size=parallel.expert_tensor_parallel_size,
         hierarchical_context_parallel_sizes=None if sizes is None else list(sizes),
         nccl_communicator_config_path=parallel.nccl_communicator_config_path,
         use_sharp=parallel.use_sharp,
@@ -56,14 +58,33 @@ def parallel_sizes() -> list[int]:
     ]
 
 
+def saved_layout() -> list[int]:
+    """Return the layout that a checkpoint names: its random states belong to no other.
+
+    That is `parallel_sizes`, and expert and expert tensor parallel sizes where experts are divided.
+    """
+    expert = parallel_state.get_expert_model_parallel_world_size()
+    if expert == 1:
+        return parallel_sizes()
+    return [*parallel_sizes(), expert, parallel_state.get_expert_tensor_parallel_world_size()]
+
+
 def describe_layout() -> str:
-    """Return the tensor, pipeline, context and data parallel sizes, such as TP2 PP1 CP1 DP4."""
+    """Return the parallel sizes, such as TP2 PP1 CP1 DP4.
+
+    They are those of tensor, pipeline, context and data parallelism, and of expert and expert
+    tensor parallelism where experts are divided.
+    """
     sizes = {
         "TP": parallel_state.get_tensor_model_parallel_world_size(),
         "PP": parallel_state.get_pipeline_model_parallel_world_size(),
         "CP": parallel_state.get_context_parallel_world_size(),
         "DP": parallel_state.get_data_parallel_world_size(),
     }
+    expert = parallel_state.get_expert_model_parallel_world_size()
+    if expert > 1:
+        sizes["EP"] = expert
+        sizes["ETP"] = parallel_state.get_expert_tensor_parallel_world_size()
     return " ".join(f"{name}{size}" for name, size in sizes.items())
 
 
@@ -81,7 +102,7 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
     parallel = recipe.parallel
     training = recipe.training
     dtype = _DTYPES[training.precision]
-    options: dict[str, Any] = dataclasses.asdict(parallel)
+    options: dict[str, Any] = dataclasses.asdict(parallel) | dataclasses.asdict(recipe.moe)
     for name in _NOT_OF_THE_MODEL:
         del options[name]
     options |= {

@@ -73,6 +73,16 @@ class Platform:
         }
 
     @property
+    def expert_options(self) -> dict[str, Any]:
+        """Fields of Megatron's TransformerConfig for a mixture of experts."""
+        return {
+            # else the experts are computed one by one
+            "moe_grouped_gemm": self.transformer_engine,
+            "moe_permute_fusion": self.transformer_engine,
+            "moe_router_dtype": "fp32",
+        }
+
+    @property
     def blockwise_loss(self) -> bool:
         """Whether the loss is computed a block of rows at a time.
 
@@ -186,6 +196,7 @@ class Platform:
             f"training.attention_backend: {training.attention_backend}": (
                 training.attention_backend not in ("auto", "local")
             ),
+            "training.recompute_modules: moe_act": "moe_act" in (training.recompute_modules or []),
             "training.cpu_offloading_num_layers": training.cpu_offloading_num_layers > 0,
             "training.fine_grained_activation_offloading": (
                 training.fine_grained_activation_offloading

@@ -10,6 +10,7 @@ from megatron.core import parallel_state
 from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import layers
+from megatron.core.transformer.transformer_config import TransformerConfig
 from packaging.version import Version
 from torch import Tensor
 
@@ -89,6 +90,8 @@ def build_model(
             recompute.
     """
     architecture = architecture.without_idle_window(seq_length)
+    if architecture.is_moe:
+        options = platform.expert_options | options
     config = architecture.transformer_config(**platform.model_options, **options)
     if isinstance(config.cp_comm_type, list) and Version(core_version) < Version("0.17"):
         # which reads a layer's entry at its number, that begins at 1
@@ -117,7 +120,22 @@ def build_model(
         _unfuse_core_layers(model)
     model.to(platform.device)
     _mark_sinks(model)
+    _mark_expert_parameters(model, config)
     return model
+
+
+def _mark_expert_parameters(model: LanguageModel, config: TransformerConfig) -> None:
+    """Mark the parameters of experts that expert parallelism divides among tensor-parallel ranks.
+
+    The core would count only the first rank's biases in the norm of the gradient, and add the
+    gradients of the biases of different experts.
+    """
+    if config.expert_tensor_parallel_size != 1:
+        return
+    for parameter in model.parameters():
+        if not getattr(parameter, "allreduce", True):
+            parameter.tensor_model_parallel = True  # type: ignore[attr-defined]
+            parameter.sequence_parallel = False  # type: ignore[attr-defined]
 
 
 def _mark_sinks(model: LanguageModel) -> None:

@@ -13,7 +13,6 @@ from megatron.core.models.gpt.gpt_layer_specs import (
 )
 from megatron.core.transformer.enums import AttnBackend
 from megatron.core.transformer.identity_op import IdentityOp
-from megatron.core.transformer.mlp import MLPSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import (
     TransformerBlockSubmodules,
@@ -26,6 +25,7 @@ from torch import Tensor
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.model.attention import FusedCausalAttention
+from megatron_ext.model.router import BalancedRouter
 from megatron_ext.model.self_attention import DecoderAttention
 
 
@@ -108,8 +108,14 @@ def decoder_spec(
         return layer
     norm = ZeroCenteredRMSNorm if architecture.layernorm_zero_centered_gamma else RMSNorm
     layer = get_gpt_layer_local_spec(
-        normalization=config.normalization, qk_layernorm=config.qk_layernorm
+        num_experts=config.num_moe_experts,
+        normalization=config.normalization,
+        qk_layernorm=config.qk_layernorm,
     )
+    if architecture.is_moe:
+        _set_router(layer)
+        # the name that Transformer Engine's layers write: no linear layer of experts has a norm
+        del layer.submodules.sharded_state_dict_keys_map["pre_mlp_layernorm."]
     layer.submodules.input_layernorm = norm if architecture.norms_before else IdentityOp
     layer.submodules.pre_mlp_layernorm = norm if architecture.norms_before else IdentityOp
     attention = layer.submodules.self_attention.submodules
@@ -122,18 +128,6 @@ def decoder_spec(
     _set_activation(layer, config)
     layers = get_num_layers_to_build(config, vp_stage=vp_stage)
     return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=norm)
-
-
-def _mlp_submodules(layer: ModuleSpec) -> MLPSubmodules:
-    """Return the modules of a layer's dense MLP.
-
-    Their field is a ModuleSpec in megatron-core 0.16, a partial function in 0.19.
-    """
-    mlp = layer.submodules.mlp
-    modules: MLPSubmodules = (
-        mlp.keywords["submodules"] if isinstance(mlp, functools.partial) else mlp.submodules
-    )
-    return modules
 
 
 def _set_activation(layer: ModuleSpec, config: TransformerConfig) -> None:
@@ -168,18 +162,43 @@ def _engine_layer(architecture: Architecture, config: TransformerConfig) -> Modu
 
     Their norms read `layernorm_zero_centered_gamma` from the configuration.
     """
-    layer = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm)
+    layer = get_gpt_layer_with_transformer_engine_spec(
+        num_experts=config.num_moe_experts,
+        moe_grouped_gemm=config.moe_grouped_gemm,
+        qk_layernorm=config.qk_layernorm,
+    )
+    if architecture.is_moe:
+        _set_router(layer)
     if not architecture.norms_before:
         from megatron.core.extensions.transformer_engine import TEColumnParallelLinear
 
         # these have no norm on the input
         layer.submodules.self_attention.submodules.linear_qkv = TEColumnParallelLinear
-        _mlp_submodules(layer).linear_fc1 = TEColumnParallelLinear
+        if architecture.is_moe:
+            layer.submodules.pre_mlp_layernorm = IdentityOp
+        else:
+            _mlp_submodules(layer).linear_fc1 = TEColumnParallelLinear
     if architecture.norms_after:
         from megatron.core.extensions.transformer_engine import TENorm
 
         _add_norms_after(layer, TENorm)
     return layer
+
+
+def _mlp_submodules(layer: ModuleSpec) -> Any:
+    """Return the submodules of a layer's MLP or experts.
+
+    Megatron Core 0.16 has a specification of the MLP, 0.19 a partial function.
+    """
+    mlp = layer.submodules.mlp
+    if isinstance(mlp, functools.partial):
+        return mlp.keywords["submodules"]
+    return mlp.submodules
+
+
+def _set_router(layer: ModuleSpec) -> None:
+    """Give a layer with experts Galen's router."""
+    _mlp_submodules(layer).router = BalancedRouter
 
 
 def _add_norms_after(layer: ModuleSpec, norm: type) -> None:

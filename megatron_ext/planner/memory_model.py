@@ -117,6 +117,10 @@ def layer_activations(
         "MLP gate and up": architecture.mlp_input_projections * size * mlp_entries,
         "MLP product": gemm_input_size * mlp_entries,
     }
+    if architecture.qk_layernorm or architecture.full_width_qk_norm:
+        # in PyTorch in float32, and once more normalized
+        norm_size = size if fused else 8
+        activations["query and key norms"] = norm_size * tokens * (queries + keys) / tensor
     if not fused or not architecture.fusible_rope:
         rotary_tokens = tokens / training.micro_batch_size
         activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels

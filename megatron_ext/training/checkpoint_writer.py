@@ -166,7 +166,7 @@ class CheckpointWriter:
         content = {
             "progress": dataclasses.asdict(progress),
             "scheduler": train_state.scheduler.state_dict(),
-            "layout": parallel_groups.parallel_sizes(),
+            "layout": parallel_groups.saved_layout(),
         }
         write_text(folder / training_state.STATE, json.dumps(content, indent=1) + "\n")
 
@@ -189,7 +189,7 @@ class CheckpointWriter:
     def _publish(self, iteration: int) -> None:
         folder = checkpoint_folder.partial_folder(self.checkpoint, iteration, self._attempt)
         torch.distributed.barrier()
-        integrity.seal(folder, iteration, parallel_groups.parallel_sizes())
+        integrity.seal(folder, iteration, parallel_groups.saved_layout())
         torch.distributed.barrier()
         if self.is_first_rank:
             checkpoint_folder.publish(self.checkpoint, iteration, self._attempt)

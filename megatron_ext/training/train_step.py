@@ -19,6 +19,7 @@ from galen.errors import DataError
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.data.batches import context_parallel_slice, pack_documents
 from megatron_ext.hardware.platforms import Platform
+from megatron_ext.model.router import BalancedRouter
 from megatron_ext.observability.step_timers import StepTimers
 
 Batches = Iterator[dict[str, Tensor]]
@@ -67,6 +68,7 @@ class TrainStep:
             finalize = chunk.config.finalize_model_grads_func
             if finalize is not None:
                 chunk.config.finalize_model_grads_func = self.timers.wrap(finalize, "gradient_sync")
+        self._is_moe = model[0].config.num_moe_experts is not None
         self._forward_backward = get_forward_backward_func()
 
     def run(
@@ -88,6 +90,8 @@ class TrainStep:
             DataError: no token of the batch counts; or `check_for_nan_in_grad` found a non-finite
                 gradient.
         """
+        if self._is_moe and not forward_only:
+            batches = self._set_loss_fraction(batches, micro_batches)
         chunks = len(self.model)
         rows = self.micro_batch_size if self.packed else 1  # packed into one row
         phase = "validation" if forward_only else "forward_backward"
@@ -118,6 +122,23 @@ class TrainStep:
             stop_flags=summed_flags,
             losses=[report["losses"] for report in reports],
         )
+
+    def _set_loss_fraction(self, batches: Batches, micro_batches: int) -> Batches:
+        """Count the tokens in the loss before the routers need their fraction; return the batches.
+
+        The gradient is divided by the number of these tokens, and the routers' losses are means
+        over all tokens.
+        """
+        read = list(itertools.islice(batches, micro_batches))
+        counts = torch.zeros(2, dtype=torch.float64)
+        for batch in read:
+            counts[0] += batch["loss_mask"].sum()
+            counts[1] += batch["loss_mask"].numel()
+        counts = counts.to(self.platform.device)
+        torch.distributed.all_reduce(counts)
+        in_loss, tokens = counts.tolist()
+        BalancedRouter.loss_fraction = in_loss / tokens
+        return iter(read)
 
     def _sum_over_processes(
         self, reports: list[dict[str, Tensor]], stop_flags: list[float]

@@ -85,7 +85,7 @@ class Trainer:
             limit=60 * recipe.resilience.distributed_timeout_minutes,
         )
         self.timers = self.train_step.timers
-        self.step_logger = StepLogger(log, recipe, architecture, platform, self.timers)
+        self.step_logger = StepLogger(log, recipe, architecture, platform, self.timers, state.model)
         self.profiler = StepProfiler(
             recipe.profile, Path(recipe.output) / step_profiler.FOLDER, self.rank, self.timers
         )

@@ -106,7 +106,7 @@ def load(folder: Path, train_state: TrainState) -> Progress:
         DataError: the checkpoint is incomplete or was written by no training run.
     """
     saved = _saved(folder)
-    same_layout = saved["layout"] == parallel_groups.parallel_sizes()
+    same_layout = saved["layout"] == parallel_groups.saved_layout()
     slices = stored_slices(folder)
     optimizer_format = DP_RESHARDABLE
     if slices is None or slices != find_slices(train_state):
@@ -190,7 +190,7 @@ def gather_weights(model: Sequence[DistributedDataParallel]) -> None:
     """
     for chunk in model:
         if chunk.ddp_config.overlap_param_gather:
-            for group in chunk.bucket_groups:
+            for group in chunk.bucket_groups + chunk.expert_parallel_bucket_groups:
                 group.finish_param_sync(skip_next_bucket_dispatch=True)
 
 

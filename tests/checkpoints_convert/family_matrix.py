@@ -25,6 +25,7 @@ from checkpoints_convert.conversion import megatron_logits
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.architecture import read_architecture
 from megatron_ext.config.layout_checks import check_layout
+from megatron_ext.config.moe_section import Moe
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Data, Model, Optimizer, Training
 from megatron_ext.hardware import parallel_groups, platforms
@@ -159,6 +160,7 @@ class Group:
             ),
             optimizer=Optimizer(lr=1e-4, adam_eps=1e-4),
             parallel=dataclasses.replace(self.layout.parallel),
+            moe=Moe(moe_aux_loss_coeff=self.layout.aux_loss_coeff),
         )
 
 

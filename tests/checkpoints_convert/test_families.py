@@ -3,7 +3,6 @@
 These are supported or refused.
 """
 
-import dataclasses
 import json
 import re
 import shutil
@@ -13,11 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from checkpoints_convert import families, megatron_to_hf
-from checkpoints_convert.conversion import bridge_config, megatron_lm_args
 from checkpoints_convert.families import internlm2_reference
-from checkpoints_convert.interop import nemo_config
 from galen.errors import DataError
-from megatron_ext.config.rope import Yarn
 from tests.checkpoints_convert import tiny_models
 from tests.checkpoints_convert.tiny_models import FAMILIES
 from tests.conftest import ROOT, run
@@ -150,11 +146,16 @@ REFUSED = {
         {
             "use_sliding_window": True,
             "sliding_window": 8,
-            "max_window_layers": 2,
-            "layer_types": None,
+            "layer_types": ["chunked_attention"] * 4,
         }
     ],
     "qwen3": [{"attention_bias": True}],
+    "olmo2": [{"attention_bias": True}, {"clip_qkv": 8.0}],
+    "olmo3": [
+        {"layer_types": None, "sliding_window": 0},
+        {"rope_parameters": {"full_attention": {"rope_type": "longrope", "factor": 2.0}}},
+        {"rope_parameters": None, "rope_theta": 1e6},
+    ],
     "internlm2": [
         {"bias": True},
         {"rope_scaling": {"type": "linear", "factor": 2.0}},
@@ -170,11 +171,12 @@ def test_unsupported_fields_are_refused_by_name(tmp_path, models, name):
         if "rope_scaling" in change:
             config.pop("rope_parameters", None)
         (tmp_path / "config.json").write_text(json.dumps(config | change))
-        field = re.escape(next(name for name in change if name != "layer_types"))
+        known = ("layer_types", "rope_parameters") if len(change) > 1 else ()
+        field = re.escape(next(name for name in change if name not in known))
         field = {
             "rope_parameters": "longrope",
             "rope_scaling": "linear",
-            "use_sliding_window": "max_window_layers",
+            "use_sliding_window": "chunked_attention",
         }.get(field, field)
         with pytest.raises(DataError, match=field):
             families.find(tmp_path / "config.json")
@@ -186,15 +188,6 @@ def test_llama3_scaling_has_the_constants_of_megatron(tmp_path, models):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match=r"high_freq_factor = 8\.0 is not supported"):
         families.find(tmp_path / "config.json")
-
-
-def test_other_programs_formats_refuse_yarn(models):
-    _, architecture = families.find(models["llama-3"] / "config.json")
-    yarn = Yarn(factor=2.0, original_max_position_embeddings=512)
-    scaled = dataclasses.replace(architecture, yarn=yarn)
-    for target in (bridge_config.TARGET, megatron_lm_args.TARGET, nemo_config.TARGET):
-        with pytest.raises(DataError, match=rf"{target.name} cannot express yarn = Yarn\(factor=2"):
-            target.check(scaled)
 
 
 @pytest.mark.slow

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from megatron_ext.config.architecture import read_architecture
 from tests.checkpoints_convert import tiny_models
-from tests.checkpoints_convert.layouts import LAYOUTS, PROCESSES, SINGLE
-from tests.checkpoints_convert.tiny_models import FAMILIES, UNREGISTERED, Reference
+from tests.checkpoints_convert.layouts import LAYOUTS, PLAIN_LOSS, PROCESSES, SINGLE
+from tests.checkpoints_convert.tiny_models import FAMILIES, MOE, UNREGISTERED, Reference
 
 pytestmark = pytest.mark.multiprocess
 
-MODELS = FAMILIES | UNREGISTERED
+MODELS = FAMILIES | MOE | UNREGISTERED
 STEPS = 10
 SEQUENCES = 2
 LENGTH = 48
@@ -30,10 +30,9 @@ TRAINING_BOUND = 1e-6
 
 
 def layouts_of(name: str) -> list[str]:
-    model = MODELS[name]
-    if model.same_function:
+    if MODELS[name].same_function:
         return [SINGLE.name]
-    return [layout.name for layout in LAYOUTS.values() if model.experts or not layout.experts]
+    return [layout.name for layout in LAYOUTS.values() if name in MOE or not layout.experts]
 
 
 CASES = [(name, layout) for name in MODELS for layout in layouts_of(name)]
@@ -61,7 +60,7 @@ def computed(tmp_path_factory, checkpoints, selected, tokens, megatron_side) -> 
         name: {
             "checkpoint": str(checkpoints[name]),
             # the auxiliary loss of experts depends on how a batch is divided
-            "micro_batch_size": 1 if MODELS[name].experts else SEQUENCES,
+            "micro_batch_size": 1 if name in MOE else SEQUENCES,
             "layouts": layouts_of(name),
         }
         for name in selected
@@ -101,14 +100,16 @@ def test_logits_are_those_of_transformers(computed, references, name, layout):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_first_step_is_that_of_transformers(computed, references, name):
-    actual = result(computed, name, SINGLE.name)
+    actual = result(computed, name, (PLAIN_LOSS if name in MOE else SINGLE).name)
     expected = references[name]
     assert_close(actual["losses"][:1], [expected.loss], TRAINING_BOUND)
     if expected.grad_norm is not None:
         assert_close(actual["grad_norms"][:1], [expected.grad_norm], TRAINING_BOUND)
 
 
-@pytest.mark.parametrize(("name", "layout"), [case for case in CASES if case[1] != SINGLE.name])
+@pytest.mark.parametrize(
+    ("name", "layout"), [case for case in CASES if case[1] not in (SINGLE.name, PLAIN_LOSS.name)]
+)
 def test_training_is_that_of_one_process(computed, name, layout):
     expected = result(computed, name, SINGLE.name)
     actual = result(computed, name, layout)

@@ -116,7 +116,7 @@ def test_described(nemo, capsys):
 
 def test_an_internlm2_is_exported_as_a_llama(tmp_path, make_model):
     hf = make_model("internlm2")
-    with pytest.raises(DataError, match=r"NeMo has no internlm2 models.*--as-family llama"):
+    with pytest.raises(DataError, match=r"internlm2 models are not supported.*--as-family llama"):
         as_nemo(hf, tmp_path)
     shutil.rmtree(tmp_path / "megatron")
     assert same_weights(

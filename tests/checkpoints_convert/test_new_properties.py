@@ -68,7 +68,7 @@ def test_an_ungated_squared_relu_is_expressed(tmp_path, checkpoints):
     assert model["activation_func"]["_target_"] == "megatron.core.activations.squared_relu"
     arguments = TorchDist(folder).common()["args"]
     assert (arguments.swiglu, arguments.squared_relu) == (False, True)
-    with pytest.raises(DataError, match="NeMo has no arcee models"):
+    with pytest.raises(DataError, match="arcee models are not supported as checkpoints of NeMo"):
         megatron_to_nemo.main(
             ["--megatron", str(checkpoints["arcee"]), "--output", str(tmp_path / "nemo")]
         )

@@ -43,8 +43,6 @@ class TinyModel:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of its config.json besides TINY."""
     seed: int = 0
-    experts: bool = False
-    """Whether its layouts include expert parallelism."""
     same_function: str | None = None
     """Another entry with the same architecture up to names and the rotary base.
 
@@ -52,8 +50,16 @@ class TinyModel:
     """
 
 
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 64,
+    "attention_factor": 1.2,
+}
+TWO_LAYERS = {"num_hidden_layers": 2}
 FAMILIES = {
-    "llama-2": TinyModel("llama", {"num_key_value_heads": 4}),
+    "llama-2": TinyModel("llama", TWO_LAYERS | {"num_key_value_heads": 4}),
     "llama-3": TinyModel(
         "llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}
     ),
@@ -74,38 +80,88 @@ FAMILIES = {
     ),
     "qwen2": TinyModel("qwen2"),
     "qwen2-tied": TinyModel("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
-    "qwen3": TinyModel("qwen3", {"head_dim": 32}),
+    "qwen3": TinyModel("qwen3", TWO_LAYERS | {"head_dim": 32}),
+    "qwen2-window": TinyModel(
+        "qwen2",
+        TWO_LAYERS | {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+    ),
     "internlm2": TinyModel("internlm2", same_function="llama-3"),
+    "olmo2": TinyModel("olmo2", TWO_LAYERS | {"tie_word_embeddings": True}),
+    "olmo3": TinyModel(
+        "olmo3",
+        {
+            "sliding_window": 16,
+            "rope_parameters": {"full_attention": YARN, "sliding_attention": {"rope_theta": 1e4}},
+        },
+    ),
+    "gemma3": TinyModel(
+        "gemma3_text",
+        TWO_LAYERS
+        | {
+            "tie_word_embeddings": True,
+            "head_dim": 32,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+    ),
     "apertus": TinyModel(
         "apertus",
-        {
-            "head_dim": 32,
-            "rope_parameters": LLAMA3 | {"factor": 8.0},
-        },
+        TWO_LAYERS | {"head_dim": 32, "rope_parameters": LLAMA3 | {"factor": 8.0}},
         # with seed 0, rounding moves an input of xIELU over its edge at -1e-6
         seed=1,
     ),
-    "phi-4": TinyModel("phi3"),
+    "phi-4": TinyModel("phi3", TWO_LAYERS),
 }
+EXPERTS = TWO_LAYERS | {"num_experts_per_tok": 2}
+MOE = {
+    "qwen3-moe": TinyModel(
+        "qwen3_moe",
+        EXPERTS
+        | {
+            "head_dim": 32,
+            "num_experts": 4,
+            "moe_intermediate_size": 48,
+            "norm_topk_prob": True,
+        },
+    ),
+    "mixtral": TinyModel("mixtral", EXPERTS | {"num_local_experts": 4}),
+    "olmoe": TinyModel("olmoe", EXPERTS | {"num_experts": 4, "num_key_value_heads": 4}),
+    "qwen2-moe": TinyModel(
+        "qwen2_moe",
+        EXPERTS
+        | {
+            "num_experts": 4,
+            "moe_intermediate_size": 48,
+            "shared_expert_intermediate_size": 80,
+        },
+    ),
+}
+"""Mixtures of experts."""
 UNREGISTERED = {
-    "arcee": TinyModel("arcee", {"hidden_act": "relu2", "head_dim": 32}),
+    "arcee": TinyModel("arcee", TWO_LAYERS | {"hidden_act": "relu2", "head_dim": 32}),
     "exaone4": TinyModel(
         "exaone4",
-        {"sliding_window": None, "layer_types": ["full_attention"] * 4, "head_dim": 32},
+        TWO_LAYERS
+        | {"sliding_window": None, "layer_types": ["full_attention"] * 2, "head_dim": 32},
     ),
 }
 """Of tests/checkpoints_convert/unregistered_families.py."""
 
 
 def make(folder: Path, name: str, tokenizer: Path, **options) -> None:
-    """Write a random model of FAMILIES or UNREGISTERED, and a tokenizer, into a folder.
+    """Write a random model, and a tokenizer, into a folder.
 
-    Norms, biases and all other vectors are random too: at their initial values, a norm at a wrong
-    place or a lost bias would change nothing.
+    Norms, biases and all other vectors get random differences from their initial values, with which
+    a norm at a wrong place or a lost bias would change nothing.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    tiny = (FAMILIES | UNREGISTERED)[name]
+    tiny = (FAMILIES | MOE | UNREGISTERED)[name]
     torch.manual_seed(tiny.seed)
     config = AutoConfig.for_model(
         "llama" if tiny.model_type == "internlm2" else tiny.model_type,
@@ -114,7 +170,7 @@ def make(folder: Path, name: str, tokenizer: Path, **options) -> None:
     model = AutoModelForCausalLM.from_config(config)
     for parameter, weight in model.named_parameters():
         if weight.ndim == 1 or "bias" in parameter:
-            torch.nn.init.uniform_(weight, 0.5, 1.5)
+            weight.data += torch.empty_like(weight).uniform_(-0.5, 0.5)
     model.save_pretrained(folder)
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tokenizer / file, folder / file)
