@@ -119,6 +119,24 @@ FAMILIES = {
 }
 EXPERTS = TWO_LAYERS | {"num_experts_per_tok": 2}
 MOE = {
+    "gpt-oss": TinyModel(
+        "gpt_oss",
+        EXPERTS
+        | {
+            "head_dim": 32,
+            "sliding_window": 16,
+            "num_local_experts": 4,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 150000.0,
+                "factor": 32.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "truncate": False,
+                "original_max_position_embeddings": 16,
+            },
+        },
+    ),
     "qwen3-moe": TinyModel(
         "qwen3_moe",
         EXPERTS
