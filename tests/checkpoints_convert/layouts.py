@@ -42,7 +42,7 @@ def _layout(
 
 
 SINGLE = _layout("TP1")
-PLAIN_LOSS = dataclasses.replace(SINGLE, name="plain-loss", experts=True, aux_loss_coeff=0.0)
+PLAIN_LOSS = dataclasses.replace(SINGLE, name="plain", experts=True, aux_loss_coeff=0.0)
 """As transformers computes it."""
 LAYOUTS = {
     layout.name: layout
