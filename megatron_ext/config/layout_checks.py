@@ -12,6 +12,7 @@ from megatron_ext.config.batch_rampup import BatchSchedule
 from megatron_ext.config.expert_checks import check_experts, expert_tensor_parallel_size
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Parallel
+from megatron_ext.config.sink_checks import check_sinks
 
 
 def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) -> int:
@@ -50,6 +51,7 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             f" {_parallel_keys(parallel)}"
         )
     check_experts(recipe, architecture, world_size)
+    check_sinks(recipe, architecture)
     _check_profiled_ranks(recipe, world_size)
     replicas = world_size // model
     if parallel.use_sharp and replicas * context == 1:
@@ -65,6 +67,7 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             f"data.seq_length = {length} is longer than the {positions} positions of the model;"
             " shorten it, or set model.rope to train at a longer context"
         )
+    architecture.check_seq_length(length)
     return replicas
 
 
@@ -148,13 +151,22 @@ def _check_context_parallel(recipe: Recipe, architecture: Architecture) -> None:
         )
     _check_exchanged_heads(parallel, architecture)
     window = architecture.window_size
-    rings = (parallel.communication_types or {"p2p"}) & {"p2p", "a2a+p2p"}
+    rings = _window_communication(parallel, architecture) & {"p2p", "a2a+p2p"}
     if rings and window is not None and recipe.data.seq_length > window:
         raise UsageError(
             f"the model's sliding window of {window} tokens is incompatible with"
             f" parallel.cp_comm_type: {sorted(rings)[0]} (p2p is the default); use all_gather or"
             " a2a, parallel.context_parallel_size = 1, or data.seq_length of at most the window"
         )
+
+
+def _window_communication(parallel: Parallel, architecture: Architecture) -> set[str]:
+    """Return the communication types of the layers with a sliding window."""
+    types = parallel.cp_comm_type
+    if not isinstance(types, list):
+        return {types or "p2p"}
+    windows = architecture.window_attn_skip_freq or (1,) * architecture.num_layers
+    return {layer_type for layer_type, window in zip(types, windows, strict=True) if window}
 
 
 def _check_yarn(parallel: Parallel, architecture: Architecture) -> None:

@@ -116,6 +116,30 @@ FAMILIES = {
         seed=1,
     ),
     "phi-4": TinyModel("phi3", TWO_LAYERS),
+    "ministral-8b": TinyModel(
+        "ministral",
+        TWO_LAYERS
+        | {
+            "head_dim": 16,
+            "sliding_window": 16,
+            "layer_types": ["full_attention", "sliding_attention"],
+        },
+    ),
+    "ministral-3": TinyModel(
+        "ministral3",
+        TWO_LAYERS
+        | {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e6,
+                "factor": 4.0,
+                "original_max_position_embeddings": 64,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "llama_4_scaling_beta": 0.1,
+            },
+        },
+    ),
 }
 EXPERTS = TWO_LAYERS | {"num_experts_per_tok": 2}
 MOE = {

@@ -7,8 +7,12 @@ import pytest
 import torch
 from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.utils import is_layer_window_attention
 
-from megatron_ext.model.layer_specs import NormAfterLayer, decoder_spec
+from megatron_ext.model import layer_specs
+from megatron_ext.model.activations import Xielu
+from megatron_ext.model.layer_specs import NormAfterLayer, _mlp_submodules, decoder_spec
+from megatron_ext.model.self_attention import DecoderAttention
 from tests.megatron_ext.config.test_recipe import SHAPE
 
 
@@ -53,3 +57,42 @@ def test_fused_geglu_is_selected_by_the_function_that_the_core_knows():
     torch.testing.assert_close(unfused.activation_func(values), expected)
     ungated = dataclasses.replace(geglu, gated_mlp=False)
     assert not ungated.transformer_config(bias_activation_fusion=True).bias_activation_fusion
+
+
+@pytest.mark.parametrize("platform", ["transformer_engine", "torch"])
+def test_each_mlp_has_its_own_module_for_a_learned_activation(
+    transformer_engine, monkeypatch, platform
+):
+    monkeypatch.setattr(layer_specs, "get_num_layers_to_build", lambda *_, **__: 1)
+    architecture = dataclasses.replace(SHAPE, activation="xielu", gated_mlp=False)
+    config = architecture.transformer_config(bias_activation_fusion=True)
+    assert not config.bias_activation_fusion
+    engine = platform == "transformer_engine"
+    spec = decoder_spec(SimpleNamespace(transformer_engine=engine), architecture, config)
+    layer = spec if engine else spec.layer_specs[0]
+    assert _mlp_submodules(layer).activation_func is Xielu
+    assert config.use_te_activation_func  # makes the core build the module, in both versions
+
+
+def test_layers_with_a_window_have_rotary_positions_of_their_own(transformer_engine):
+    architecture = dataclasses.replace(
+        SHAPE,
+        full_width_qk_norm=True,
+        window_size=8,
+        window_attn_skip_freq=(1, 1, 0) * 10,
+        local_rotary_base=5e3,
+    )
+    config = architecture.transformer_config(use_cpu_initialization=True)
+    # the core asks it layer by layer
+    layers = [
+        is_layer_window_attention(config.window_size, config.window_attn_skip_freq, number)
+        for number in range(1, 31)
+    ]
+    assert layers == [True, True, False] * 10
+    layer = decoder_spec(SimpleNamespace(transformer_engine=True), architecture, config)
+    attention = layer.submodules.self_attention
+    assert attention.module is DecoderAttention
+    frequencies = attention.params["local_rope"].inv_freq
+    size = architecture.kv_channels
+    expected = 5e3 ** -(torch.arange(0, size, 2, dtype=torch.float32) / size)
+    torch.testing.assert_close(frequencies, expected)
