@@ -64,12 +64,32 @@ OTHER_SHAPE = dataclasses.replace(
 )
 UNGATED = dataclasses.replace(SHAPE, activation="relu2", gated_mlp=False)
 NORM_AFTER = dataclasses.replace(SHAPE, norm_placement="after")
-SHAPES = {"other shape": OTHER_SHAPE, "ungated": UNGATED, "norm after": NORM_AFTER}
+GEMMA = dataclasses.replace(
+    SHAPE,
+    activation="gelu_pytorch_tanh",
+    layernorm_zero_centered_gamma=True,
+    norm_placement="both",
+    qk_layernorm=True,
+    scale_embeddings=True,
+    softmax_scale=0.2,
+    share_embeddings_and_output_weights=True,
+)
+SHAPES = {
+    "other shape": OTHER_SHAPE,
+    "ungated": UNGATED,
+    "norm after": NORM_AFTER,
+    "gemma": GEMMA,
+}
 HELD_OUT = {
     "ungated": {},
     "ungated, TP2 SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
     "norm after": {},
     "norm after, TP2 SP bf16": {
+        "tensor_model_parallel_size": 2,
+        "sequence_parallel": True,
+        "precision": "bf16",
+    },
+    "gemma, TP2 SP bf16": {
         "tensor_model_parallel_size": 2,
         "sequence_parallel": True,
         "precision": "bf16",
