@@ -153,12 +153,12 @@ _ARGUMENTS |= {
 
 def _hugging_face(folder: Path) -> dict[str, Any]:
     from checkpoints_convert import families
+    from checkpoints_convert.conversion.hub_weights import open_weights
     from checkpoints_convert.conversion.validate import check_complete
     from checkpoints_convert.hf.folder import check_vocabulary
-    from checkpoints_convert.hf.weights import Weights
 
     family, architecture = families.find(folder / "config.json")
-    weights = Weights(folder)
+    weights = open_weights(folder, family, architecture)
     description = {
         "format": "Hugging Face safetensors",
         "folder": folder,

@@ -156,13 +156,13 @@ def _check_layout(arguments: argparse.Namespace) -> None:
 def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     """Compare all weights bit by bit and print those that differ, in value or precision."""
     from checkpoints_convert import families
+    from checkpoints_convert.conversion.hub_weights import open_weights
     from checkpoints_convert.conversion.validate import (
         check_complete,
         check_tensors,
         differences,
     )
     from checkpoints_convert.conversion.weight_tasks import all_tasks
-    from checkpoints_convert.hf.weights import Weights
     from checkpoints_convert.resumable_io.prefetch import Prefetcher
     from megatron_ext.checkpoint.checkpoint_folder import find_iteration
     from megatron_ext.checkpoint.torch_dist import TorchDist
@@ -174,7 +174,7 @@ def compare_weights(hf: Path, megatron: Path, iteration: int | None) -> bool:
     if dataclasses.replace(stored, family=family.name) != architecture:
         print(f"configuration: {hf} and {folder} differ: {differences(architecture, stored)}")
         return False
-    weights = Weights(hf)
+    weights = open_weights(hf, family, architecture)
     source = TorchDist(folder)
     check_complete(weights, family, architecture)
     check_tensors(source, family, architecture)

@@ -12,6 +12,7 @@ import torch
 from checkpoints_convert import families
 from checkpoints_convert.conversion.import_hf import DTYPES
 from checkpoints_convert.conversion.stored_model import StoredModel
+from checkpoints_convert.conversion.text_part import copy_text_companions
 from checkpoints_convert.conversion.validate import check_tensors, differences
 from checkpoints_convert.conversion.weight_tasks import all_tasks, hf_slices, tasks_by_file
 from checkpoints_convert.families import FAMILIES, hf_config
@@ -20,7 +21,6 @@ from checkpoints_convert.hf.folder import (
     INDEX,
     check_companions,
     check_vocabulary,
-    copy_companions,
 )
 from checkpoints_convert.hf.weights import header
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
@@ -110,7 +110,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
     folder = run.partial
     run.resume(identity)
     _, hashes = run_steps("export", folder, steps, workers, inputs)
-    written = copy_companions(companions, folder) if companions.is_dir() else []
+    written = copy_text_companions(companions, folder) if companions.is_dir() else []
     dtype = DTYPES.get(job.dtype or "") or source.dtype(family.shared[0].hf[0])
     written += _write_config(folder, config, dtype)
     written += _write_index(folder, steps)
@@ -135,7 +135,7 @@ def _target(job: Export, companions: Path) -> tuple[Family, Architecture, dict[s
         is_same = _compare_config(job, path, architecture)
         if is_same and name == architecture.family:
             return FAMILIES[name], architecture, None
-        old = families.read_config(path)
+        old = families.text_config(path) or families.read_config(path)
         if name == architecture.family:
             config = hf_config.with_rope(old, config)
         config |= {

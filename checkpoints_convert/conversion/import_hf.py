@@ -12,7 +12,9 @@ import torch
 
 from checkpoints_convert import families
 from checkpoints_convert.conversion import bridge_config
+from checkpoints_convert.conversion.hub_weights import open_weights
 from checkpoints_convert.conversion.megatron_lm_args import common_state
+from checkpoints_convert.conversion.text_part import copy_text_companions, log_left_out
 from checkpoints_convert.conversion.validate import check_complete
 from checkpoints_convert.conversion.weight_tasks import (
     Source,
@@ -30,7 +32,6 @@ from checkpoints_convert.hf.folder import (
     copy_companions,
     seal_companions,
 )
-from checkpoints_convert.hf.weights import Weights
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import Prefetcher, TensorSlice
@@ -135,11 +136,12 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
     """
     family, architecture = families.find(job.hf / "config.json")
     check_vocabulary(job.hf, architecture.vocab_size)
-    weights = Weights(job.hf)
+    weights = open_weights(job.hf, family, architecture)
     config = {"family": family.name, **job.options}
     if _is_complete(output, inputs.paths, config):
         return
     check_complete(weights, family, architecture)
+    log_left_out(weights)
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
         logger.warning(
             f"{job.hf} has no tokenizer, so an export will have none either; `galen verify`"
@@ -158,7 +160,7 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
             if mapping.megatron in VOCAB_TENSORS
         ]
         source = vocabulary.ExtendedWeights(weights, names, extension, job.new_rows, job.seed)
-    copy_companions(job.hf, output / checkpoint_folder.HF)
+    copy_text_companions(job.hf, output / checkpoint_folder.HF)
     if extension is not None:
         extension.write(output / checkpoint_folder.HF)
     seal_companions(output / checkpoint_folder.HF)

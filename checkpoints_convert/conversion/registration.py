@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from checkpoints_convert.conversion.text_part import copy_text_companions
 from checkpoints_convert.conversion.validate import check_tensors, differences, missing
 from checkpoints_convert.families.base import Family
-from checkpoints_convert.hf.folder import copy_companions, seal_companions
+from checkpoints_convert.hf.folder import seal_companions
 from galen import manifest
 from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder
@@ -60,7 +61,7 @@ def _copy_companions(hf: Path, target: Path) -> None:
     A command killed in between leaves no companions that do not match.
     """
     (target / manifest.NAME).unlink(missing_ok=True)
-    copy_companions(hf, target)
+    copy_text_companions(hf, target)
     seal_companions(target)
 
 

@@ -6,7 +6,19 @@ A new one is a file here and a line in `FAMILIES`.
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.families import apertus, internlm2, llama, mistral, phi, qwen
+from checkpoints_convert.families import (
+    apertus,
+    gemma,
+    internlm2,
+    llama,
+    mistral,
+    mixtral,
+    olmo,
+    olmoe,
+    phi,
+    qwen,
+    qwen_moe,
+)
 from checkpoints_convert.families.base import Family
 from galen import json_file
 from galen.errors import DataError, malformed
@@ -20,11 +32,24 @@ FAMILIES: dict[str, Family] = {
         qwen.QWEN2,
         qwen.QWEN3,
         internlm2.FAMILY,
+        olmo.OLMO2,
+        olmo.OLMO3,
+        gemma.TEXT,
         apertus.FAMILY,
         phi.FAMILY,
+        mixtral.FAMILY,
+        olmoe.FAMILY,
+        qwen_moe.QWEN2,
+        qwen_moe.QWEN3,
     )
 }
 """By `model_type` of the Hugging Face configuration."""
+
+MULTIMODAL: dict[str, Family] = {"gemma3": gemma.TEXT_OF_MULTIMODAL}
+"""Families whose text model is read from a multimodal folder, by the folder's `model_type`.
+
+A text folder is written.
+"""
 
 
 def find(config_path: str | Path) -> tuple[Family, Architecture]:
@@ -36,12 +61,27 @@ def find(config_path: str | Path) -> tuple[Family, Architecture]:
     """
     config = read_config(config_path)
     name = config.get("model_type")
-    if not isinstance(name, str) or name not in FAMILIES:
+    known = FAMILIES | MULTIMODAL
+    if not isinstance(name, str) or name not in known:
         raise DataError(
             f"{config_path}: model_type {name!r} cannot be converted; known:"
-            f" {', '.join(sorted(FAMILIES))}"
+            f" {', '.join(sorted(known))}"
         )
-    return FAMILIES[name], architecture_of(FAMILIES[name], config, config_path)
+    return known[name], architecture_of(known[name], config, config_path)
+
+
+def text_config(config_path: str | Path) -> dict[str, Any] | None:
+    """Return the text model's config.json if a folder is multimodal, else None.
+
+    Raises:
+        DataError: the file is missing or damaged, or a field is not supported.
+    """
+    config = read_config(config_path)
+    family = MULTIMODAL.get(str(config.get("model_type")))
+    if family is None or family.text_config is None:
+        return None
+    with malformed(config_path):
+        return family.text_config(config)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -66,4 +106,6 @@ def architecture_of(family: Family, config: dict[str, Any], path: str | Path) ->
         DataError: a field is missing or is not supported.
     """
     with malformed(path):
+        if family.text_config is not None:
+            config = family.text_config(config)
         return family.architecture(config)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from checkpoints_convert.families.mappings import ParamMapping
+from checkpoints_convert.families.stacked_experts import StackedExperts
 from megatron_ext.config.architecture import Architecture
 
 
@@ -27,11 +28,22 @@ class Family:
     """The output layer, absent where it is tied to the embedding."""
     layer: Sequence[ParamMapping]
     """Tensors of each layer, and of each expert in it."""
+    stacked: Sequence[StackedExperts] = ()
+    """Hub tensors of all experts of a layer, which a folder may have instead of single ones."""
+    renamed: Sequence[tuple[str, str]] = ()
+    """Other names of tensors that a folder may have, each with the name in `layer`."""
     reference: str = "transformers"
     """The code that computes the original's logits for verify.py.
 
     Either transformers, or a module with `logits(folder, tokens, dtype)`.
     """
+    text_config: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    """Returns the text model's config.json from that of a multimodal folder.
+
+    None for a text folder. Raises ValueError as `architecture` does.
+    """
+    text_tensor: Callable[[str], str | None] | None = None
+    """Returns a text folder's name of a tensor in a multimodal folder; None if it has none."""
 
     def mappings(self, architecture: Architecture) -> list[ParamMapping]:
         """Return the mappings of the tensors that exist once, for this model."""

@@ -140,6 +140,9 @@ def architecture(
     num_query_groups: int | None = None,
     kv_channels: int | None = None,
     tied: bool = False,
+    activation_field: str = "hidden_act",
+    rope: Mapping[str, Any] | None = None,
+    linear_scaling: bool = False,
     **own: Any,
 ) -> Architecture:
     """Return the architecture that the common fields describe.
@@ -152,17 +155,24 @@ def architecture(
         num_query_groups: default of the family's code; None for as many as heads.
         kv_channels: default size of a head; None for hidden size over heads.
         tied: default for tied embeddings.
+        activation_field: name of the activation's field.
+        rope: rotary positions as in `rope_parameters`, which the family has read itself; None to
+            read the common fields.
+        linear_scaling: whether the family has linear rotary scaling.
         own: further fields of Architecture, the family's properties among them.
 
     Raises:
         ValueError: a field has a value that Megatron's model does not support.
         KeyError: a field is missing.
     """
-    fields.require(hidden_act=own.get("activation", properties()["activation"]), **_ALWAYS)
+    activation = own.get("activation", properties()["activation"])
+    fields.require(**{activation_field: activation}, **_ALWAYS)
     heads = fields.pop_positive("num_attention_heads")
     hidden = fields.pop_positive("hidden_size")
     positions = fields.pop_positive("max_position_embeddings")
-    rope = _rope(fields, positions)
+    if rope is None:
+        rope = _rope_parameters(fields)
+    rotary_fields = _rotary_fields(rope, positions, linear_scaling)
     result = Architecture(
         family=family,
         num_layers=fields.pop_positive("num_hidden_layers"),
@@ -175,7 +185,7 @@ def architecture(
         kv_channels=fields.pop_positive("head_dim", None) or kv_channels or hidden // heads,
         vocab_size=fields.pop_positive("vocab_size"),
         max_position_embeddings=positions,
-        **rope,
+        **rotary_fields,
         layernorm_epsilon=fields.pop("rms_norm_eps"),
         share_embeddings_and_output_weights=fields.pop("tie_word_embeddings", tied),
         **own,
@@ -219,14 +229,19 @@ def with_rope(config: Mapping[str, Any], rope: Mapping[str, Any]) -> dict[str, A
     """
     changed = dict(config)
     changed["max_position_embeddings"] = rope["max_position_embeddings"]
-    if config.get("rope_parameters") is None:
+    if config.get("rope_parameters") is None and "rope_parameters" not in rope:
         return changed | {name: rope[name] for name in ("rope_theta", "rope_scaling")}
     changed.pop("rope_theta", None)
     changed.pop("rope_scaling", None)
-    changed["rope_parameters"] = {
+    if "rope_parameters" in rope:
+        return changed | {"rope_parameters": rope["rope_parameters"]}
+    parameters: dict[str, Any] = {
         "rope_theta": rope["rope_theta"],
         **(rope["rope_scaling"] or {"rope_type": "default"}),
     }
+    if "full_attention" in config["rope_parameters"]:  # by type of layer
+        parameters = {**config["rope_parameters"], "full_attention": parameters}
+    changed["rope_parameters"] = parameters
     return changed
 
 
@@ -243,11 +258,13 @@ def _rope_scaling(architecture: Architecture) -> dict[str, Any] | None:
         if options["attention_factor"] is None:
             del options["attention_factor"]
         return {"rope_type": "yarn", **options}
+    if architecture.seq_len_interpolation_factor is not None:
+        return {"rope_type": "linear", "factor": architecture.seq_len_interpolation_factor}
     return None
 
 
-def _rope(fields: Fields, positions: int) -> dict[str, Any]:
-    """Return the fields of Architecture for the rotary base and scaling of a config.json."""
+def _rope_parameters(fields: Fields) -> dict[str, Any]:
+    """Return the rotary base and scaling of a config.json as transformers 5 writes them."""
     new = fields.pop("rope_parameters", None)
     old = fields.pop("rope_scaling", None)
     base = fields.pop("rope_theta", 10000.0)
@@ -256,7 +273,17 @@ def _rope(fields: Fields, positions: int) -> dict[str, Any]:
             f"rope_parameters = {new!r}, rope_scaling = {old!r}: neither an object nor null"
         )
     # transformers 5 writes rope_parameters, earlier ones the other two
-    rope = new or {"rope_theta": base, **(old or {})}
+    return {"rope_theta": base, **(new or old or {})}
+
+
+def _rotary_fields(rope: Mapping[str, Any], positions: int, linear_scaling: bool) -> dict[str, Any]:
+    """Return the fields of Architecture for the rotary base and scaling of `rope_parameters`.
+
+    Args:
+        rope: the rotary base and scaling.
+        positions: `max_position_embeddings`.
+        linear_scaling: whether the family has linear scaling.
+    """
     rope_type = rope.get("rope_type") or rope.get("type") or "default"
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError(
@@ -266,20 +293,23 @@ def _rope(fields: Fields, positions: int) -> dict[str, Any]:
     # "dynamic" scales only beyond max_position_embeddings, which no run here exceeds; the field
     # stays in the exported config.json
     known = {"default": {"factor"}, "dynamic": {"factor"}, "llama3": _LLAMA3, "yarn": _YARN}
+    if linear_scaling:
+        known["linear"] = {"factor"}
     if rope_type not in known:
-        raise ValueError(
-            f"rotary scaling {rope_type!r} is not supported (only 'llama3' and 'yarn')"
-        )
+        supported = ", ".join(sorted({*known} - {"default", "dynamic"}))
+        raise ValueError(f"rotary scaling {rope_type!r} is not supported (only {supported})")
     common = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
     if unknown := sorted(set(rope) - known[rope_type] - common):
         raise ValueError(
             f"rotary scaling {unknown[0]} = {rope[unknown[0]]!r} is not known and is not supported"
         )
-    result: dict[str, Any] = {"rotary_base": float(rope.get("rope_theta", base))}
+    result: dict[str, Any] = {"rotary_base": float(rope["rope_theta"])}
     if rope_type == "llama3":
         result["rope_scaling_factor"] = _llama3_factor(rope)
     elif rope_type == "yarn":
         result["yarn"] = _yarn(rope, positions)
+    elif rope_type == "linear":
+        result["seq_len_interpolation_factor"] = float(rope["factor"])
     return result
 
 

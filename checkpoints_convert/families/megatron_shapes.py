@@ -35,11 +35,11 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
     "decoder.layers.mlp.linear_fc2.post_layernorm.weight": lambda a: (a.hidden_size,),
     "decoder.layers.pre_mlp_layernorm.weight": lambda a: (a.hidden_size,),
     "decoder.layers.mlp.router.weight": lambda a: (a.num_moe_experts or 0, a.hidden_size),
-    "decoder.layers.mlp.experts.linear_fc1.weight": lambda a: (
+    "decoder.layers.mlp.experts.experts.linear_fc1.weight": lambda a: (
         a.mlp_input_projections * (a.moe_ffn_hidden_size or 0),
         a.hidden_size,
     ),
-    "decoder.layers.mlp.experts.linear_fc2.weight": lambda a: (
+    "decoder.layers.mlp.experts.experts.linear_fc2.weight": lambda a: (
         a.hidden_size,
         a.moe_ffn_hidden_size or 0,
     ),
@@ -118,7 +118,7 @@ def _expert_extra_states(architecture: Architecture) -> list[str]:
     layers = architecture.num_layers
     experts = architecture.num_moe_experts or 0
     return [
-        f"decoder.layers.mlp.experts.{module}._extra_state"
+        f"decoder.layers.mlp.experts.experts.{module}._extra_state"
         f"/shard_{layer}.{expert}_{layers}.{experts}"
         for module in ("linear_fc1", "linear_fc2")
         for layer in range(layers)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from checkpoints_convert.families import hf_config, llama
+from checkpoints_convert.families import hf_config, layer_types, llama
 from megatron_ext.config.architecture import Architecture
 
 
@@ -11,7 +11,7 @@ def qwen2_architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a Qwen2 or Qwen2.5 config.json."""
     fields = hf_config.Fields(config)
     return hf_config.architecture(
-        fields, "qwen2", add_qkv_bias=True, num_query_groups=32, window_size=_window(fields)
+        fields, "qwen2", add_qkv_bias=True, num_query_groups=32, **_windows(fields)
     )
 
 
@@ -25,7 +25,7 @@ def qwen3_architecture(config: dict[str, Any]) -> Architecture:
         qk_layernorm=True,
         num_query_groups=32,
         kv_channels=128,
-        window_size=_window(fields),
+        **_windows(fields),
     )
 
 
@@ -47,40 +47,41 @@ def qwen3_config(architecture: Architecture) -> dict[str, Any]:
     )
 
 
-def _window(fields: hf_config.Fields) -> int | None:
-    """Return the sliding window.
+def _windows(fields: hf_config.Fields) -> dict[str, Any]:
+    """Return the fields of Architecture for the sliding window.
 
-    Megatron's model has it in all layers or in none, Qwen's from `max_window_layers` on.
+    The layers from `max_window_layers` on have it, unless `layer_types` says otherwise.
     """
     used = fields.pop("use_sliding_window", False)
-    window = fields.pop("sliding_window", None)
-    full = fields.pop("max_window_layers", 28)
-    layer_types = fields.pop("layer_types", None)
+    window = fields.pop_positive("sliding_window", None)
+    num_full = fields.pop("max_window_layers", 28)
+    types = fields.pop("layer_types", None)
     if not used or window is None:
-        if layer_types and set(layer_types) != {"full_attention"}:
+        if types and set(types) != {layer_types.FULL}:
             raise ValueError(
-                f"layer_types = {sorted(set(layer_types))!r} contradicts use_sliding_window ="
-                f" {used!r}"
+                f"layer_types = {sorted(set(types))!r} contradicts use_sliding_window = {used!r}"
             )
-        return None
-    layers = fields.pop("num_hidden_layers")
-    windowed = max(layers - full, 0)
-    if layer_types:
-        windowed = sum(layer_type == "sliding_attention" for layer_type in layer_types)
-    if windowed not in (0, layers):
-        raise ValueError(
-            f"max_window_layers = {full!r} is not supported: {windowed} of {layers} layers"
-            " have a window (only all or none)"
-        )
-    return window if windowed else None
+        return {}
+    if types is None:
+        layers = range(fields.pop_positive("num_hidden_layers"))
+        types = [layer_types.SLIDING if n >= num_full else layer_types.FULL for n in layers]
+    return layer_types.window_fields(types, window)
 
 
 def _window_fields(architecture: Architecture) -> dict[str, Any]:
-    return {
+    """Return the fields of config.json for the sliding window."""
+    types = layer_types.from_architecture(architecture)
+    num_full = architecture.num_layers
+    if layer_types.SLIDING in types:
+        num_full = types.index(layer_types.SLIDING)
+    fields: dict[str, Any] = {
         "use_sliding_window": architecture.window_size is not None,
         "sliding_window": architecture.window_size,
-        "max_window_layers": 0 if architecture.window_size is not None else architecture.num_layers,
+        "max_window_layers": num_full,
     }
+    if layer_types.FULL in types[num_full:]:
+        fields["layer_types"] = types
+    return fields
 
 
 QWEN2 = dataclasses.replace(

@@ -3,6 +3,7 @@
 No torch here.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,17 @@ def weight_files(folder: str | Path) -> list[Path]:
     return files
 
 
-def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
+def copy_companions(
+    source: str | Path, target: str | Path, left_out: Collection[str] = ()
+) -> list[Path]:
     """Copy all but the weights and return the files written.
 
     These are configuration, tokenizer, chat template and license.
+
+    Args:
+        source: a Hugging Face folder.
+        target: the folder to copy to.
+        left_out: names of files that are not copied.
 
     Raises:
         DataError: one is a symbolic link that leads out of the folder, or nowhere, or is damaged.
@@ -66,7 +74,8 @@ def copy_companions(source: str | Path, target: str | Path) -> list[Path]:
     if target.is_symlink():
         target.unlink()
     target.mkdir(parents=True, exist_ok=True)
-    return links.copy_files(_companions(source), Path(source), target)
+    paths = [path for path in _companions(source) if path.name not in left_out]
+    return links.copy_files(paths, Path(source), target)
 
 
 def check_companions(source: str | Path) -> None:

@@ -5,6 +5,7 @@ Finds their bytes, and makes the header of a new file.
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,11 +40,17 @@ _POINTER = b"version https://git-lfs"
 class Weights:
     """The tensors of a folder's safetensors files, of which any rows can be read.
 
+    Args:
+        folder: a Hugging Face folder.
+        rename: returns the name under which a tensor is known, None for one to leave out.
+
     Raises:
         DataError: the folder has none, or one is missing or damaged.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self, folder: str | Path, rename: Callable[[str], str | None] | None = None
+    ) -> None:
         self.files = weight_files(folder)
         if not self.files:
             raise DataError(
@@ -51,8 +58,10 @@ class Weights:
                 " save_pretrained(safe_serialization=True) first"
             )
         self.tensors: dict[str, StoredTensor] = {}
+        self.left_out: list[str] = []
+        """Names of the tensors that are left out."""
         for path in self.files:
-            tensors = read_header(path)
+            tensors = self._rename(path, read_header(path), rename)
             if duplicates := tensors.keys() & self.tensors.keys():
                 name = min(duplicates)
                 raise DataError(
@@ -60,6 +69,25 @@ class Weights:
                     " that is not the model's"
                 )
             self.tensors |= tensors
+
+    def _rename(
+        self,
+        path: Path,
+        tensors: dict[str, StoredTensor],
+        rename: Callable[[str], str | None] | None,
+    ) -> dict[str, StoredTensor]:
+        if rename is None:
+            return tensors
+        renamed: dict[str, StoredTensor] = {}
+        for original, tensor in tensors.items():
+            name = rename(original)
+            if name is None:
+                self.left_out.append(original)
+                continue
+            if name in renamed:
+                raise DataError(f"{path} holds {name} twice, once as {original}")
+            renamed[name] = tensor
+        return renamed
 
     def names(self) -> set[str]:
         """Return the names of all tensors."""

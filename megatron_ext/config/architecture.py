@@ -380,12 +380,18 @@ class Architecture:
         return self.num_layers * layer + embeddings + self.hidden_size
 
     def attention_flops_per_token(self, seq_length: float) -> float:
-        """Return a layer's FLOPs of causal attention for one token, forward and backward.
+        """Return the mean FLOPs of a layer's causal attention for one token, forward and backward.
 
-        6 x heads x head size x sequence (Narayanan et al. 2021, arXiv 2104.04473, halved because
-        half of the scores are masked).
+        12 x heads x head size x the tokens that a token attends to (Narayanan et al. 2021, arXiv
+        2104.04473): half of the sequence s on average, and w - w^2 / 2s with a window of w, as the
+        first w tokens attend to half as many.
         """
-        return 6 * self.query_size * seq_length
+        attended = seq_length / 2
+        window = self.window_size
+        if window is not None and seq_length > window:
+            in_window = window - window**2 / (2 * seq_length)
+            attended += self.num_window_layers / self.num_layers * (in_window - attended)
+        return 12 * self.query_size * attended
 
     def flops_per_token(self, seq_length: float) -> float:
         """Return model FLOPs for one token, forward and backward, attention included.

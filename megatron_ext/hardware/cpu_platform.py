@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from megatron.core.distributed import param_and_grad_buffer
 from megatron.core.tensor_parallel import random as megatron_random
-from megatron.core.transformer.moe import moe_utils
+from megatron.core.transformer.moe import moe_utils, token_dispatcher
 from torch.overrides import TorchFunctionMode
 
 _CPU = torch.device("cpu")
@@ -138,11 +138,20 @@ def install() -> None:
     # Transformer Engine's, which the router of experts looks up; None: PyTorch's product
     if not hasattr(moe_utils, "te_general_gemm"):
         moe_utils.te_general_gemm = None
+    token_dispatcher.maybe_move_tensor_to_cpu = _as_numpy
     CudaOnCpu().__enter__()
 
 
 def _new_no_op() -> Callable[..., None]:
     return lambda *_, **__: None
+
+
+def _as_numpy(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -> Any:
+    """Return a tensor, as the array of NumPy that the collectives take for split sizes.
+
+    Megatron's function only converts what it moves from a GPU.
+    """
+    return tensor.numpy() if as_numpy and torch.is_tensor(tensor) else tensor
 
 
 def _is_cuda(device: Any) -> bool:

@@ -121,8 +121,9 @@ def layer_activations(
         **_mlp_activations(architecture, recipe, fused),
     }
     if architecture.qk_layernorm or architecture.full_width_qk_norm:
-        # before the norms, within the output of their product
-        activations["QK norm inputs"] = size * tokens * (queries + keys) / tensor
+        # in PyTorch in float32, and once more normalized
+        norm_size = size if fused else 8
+        activations["query and key norms"] = norm_size * tokens * (queries + keys) / tensor
     if not fused or not architecture.fusible_rope:
         rotary_tokens = tokens / training.micro_batch_size
         activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels

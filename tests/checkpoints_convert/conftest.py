@@ -32,6 +32,13 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 64,
+    "attention_factor": 1.2,
+}
 FAMILIES = {
     "llama-2": ("llama", {"num_key_value_heads": 4}),
     "llama-3": ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}),
@@ -51,11 +58,52 @@ FAMILIES = {
     ),
     "qwen2": ("qwen2", {}),
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
+    "qwen2-window": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+    ),
     "qwen3": ("qwen3", {"head_dim": 32}),
     "internlm2": ("internlm2", {}),
+    "olmo2": ("olmo2", {"tie_word_embeddings": True}),
+    "olmo3": (
+        "olmo3",
+        {
+            "sliding_window": 16,
+            "rope_parameters": {"full_attention": YARN, "sliding_attention": {"rope_theta": 1e4}},
+        },
+    ),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "tie_word_embeddings": True,
+            "head_dim": 32,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+    ),
     "apertus": ("apertus", {"head_dim": 32, "rope_parameters": LLAMA3 | {"factor": 8.0}}),
     "phi-4": ("phi3", {"pad_token_id": 0}),
 }
+MOE = {
+    "qwen3-moe": (
+        "qwen3_moe",
+        {"head_dim": 32, "num_experts": 4, "moe_intermediate_size": 48, "norm_topk_prob": True},
+    ),
+    "mixtral": ("mixtral", {"num_local_experts": 4}),
+    "olmoe": ("olmoe", {"num_experts": 4, "num_key_value_heads": 4}),
+    "qwen2-moe": (
+        "qwen2_moe",
+        {"num_experts": 4, "moe_intermediate_size": 48, "shared_expert_intermediate_size": 80},
+    ),
+}
+"""Mixtures of experts."""
+for _, own in MOE.values():
+    own["num_experts_per_tok"] = 2
 UNREGISTERED = {
     "arcee": ("arcee", {"hidden_act": "relu2"}),
     "exaone4": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 4}),
@@ -73,7 +121,7 @@ def make_model(tmp_path_factory, tiny_tokenizer):
     def make(name: str, **options) -> Path:
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        model_type, own = (FAMILIES | UNREGISTERED)[name]
+        model_type, own = (FAMILIES | MOE | UNREGISTERED)[name]
         folder = tmp_path_factory.mktemp(name)
         torch.manual_seed(0)
         config = AutoConfig.for_model(

@@ -181,11 +181,16 @@ REFUSED = {
         {
             "use_sliding_window": True,
             "sliding_window": 8,
-            "max_window_layers": 2,
-            "layer_types": None,
+            "layer_types": ["chunked_attention"] * 4,
         }
     ],
     "qwen3": [{"attention_bias": True}],
+    "olmo2": [{"attention_bias": True}, {"clip_qkv": 8.0}],
+    "olmo3": [
+        {"layer_types": None, "sliding_window": 0},
+        {"rope_parameters": {"full_attention": {"rope_type": "longrope", "factor": 2.0}}},
+        {"rope_parameters": None, "rope_theta": 1e6},
+    ],
     "internlm2": [
         {"bias": True},
         {"rope_scaling": {"type": "linear", "factor": 2.0}},
@@ -201,11 +206,12 @@ def test_unsupported_fields_are_refused_by_name(tmp_path, models, name):
         if "rope_scaling" in change:
             config.pop("rope_parameters", None)
         (tmp_path / "config.json").write_text(json.dumps(config | change))
-        field = re.escape(next(name for name in change if name != "layer_types"))
+        known = ("layer_types", "rope_parameters") if len(change) > 1 else ()
+        field = re.escape(next(name for name in change if name not in known))
         field = {
             "rope_parameters": "longrope",
             "rope_scaling": "linear",
-            "use_sliding_window": "max_window_layers",
+            "use_sliding_window": "chunked_attention",
         }.get(field, field)
         with pytest.raises(DataError, match=field):
             families.find(tmp_path / "config.json")

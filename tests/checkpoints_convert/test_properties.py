@@ -30,12 +30,34 @@ def yarns():
     )
 
 
+MOE = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+
+
+@st.composite
+def experts(draw, family):
+    """Return the fields of Architecture for experts, {} for a dense family."""
+    if family not in MOE:
+        return {}
+    fields = {
+        "num_moe_experts": draw(st.integers(2, 5)),
+        "moe_router_topk": draw(st.integers(1, 2)),
+    }
+    fields["moe_ffn_hidden_size"] = draw(st.integers(1, 7))
+    fields["moe_router_pre_softmax"] = family != "mixtral" and draw(st.booleans())
+    if family == "qwen2_moe":
+        fields["moe_shared_expert_intermediate_size"] = draw(st.integers(1, 7))
+        fields["moe_shared_expert_gate"] = True
+    return fields
+
+
 @st.composite
 def architectures(draw):
+    family = draw(st.sampled_from(sorted(FAMILIES)))
     llama3_factor = draw(st.sampled_from([None, 8.0, 32.0]))
     groups, size = draw(st.integers(1, 4)), draw(st.sampled_from([2, 4, 6]))
     return Architecture(
-        family=draw(st.sampled_from(sorted(FAMILIES))),
+        family=family,
+        **draw(experts(family)),
         num_layers=draw(st.integers(1, 3)),
         hidden_size=draw(st.integers(1, 12)),
         ffn_hidden_size=draw(st.integers(1, 9)),
@@ -106,23 +128,57 @@ def test_slices_cover_each_row_once(architecture, largest, tensor_parallel):
         )
 
 
-@settings(max_examples=100, deadline=None)
-@given(architectures(), st.sampled_from([None, 16]), st.booleans())
-def test_configurations_go_both_ways(architecture, window, neutral):
+NO_SCALING = {"rope_scaling_factor": None, "yarn": None}
+OWN = {
+    "qwen2": {"add_qkv_bias": True},
+    "qwen2_moe": {"add_qkv_bias": True},
+    "qwen3": {"qk_layernorm": True},
+    "qwen3_moe": {"qk_layernorm": True},
+    "olmo2": {"full_width_qk_norm": True, "norm_placement": "after"},
+    "olmo3": {"full_width_qk_norm": True, "norm_placement": "after"},
+    "olmoe": {"full_width_qk_norm": True},
+    "apertus": {"qk_layernorm": True, "activation": "xielu", "gated_mlp": False},
+    "phi3": NO_SCALING,
+    "internlm2": NO_SCALING,
+    "gemma3_text": {
+        "activation": "gelu_pytorch_tanh",
+        "qk_layernorm": True,
+        "norm_placement": "both",
+        "layernorm_zero_centered_gamma": True,
+        "scale_embeddings": True,
+        "window_size": 16,
+    },
+}
+"""Properties that all models of a family have."""
+WINDOW = ("mistral", "qwen2", "qwen3", "phi3", "olmo3", "mixtral", "qwen3_moe")
+"""Families whose models may have a window in all layers."""
+
+
+def own_fields(architecture, window, local_base):
+    """Return the fields of Architecture that a model of the family has."""
     name = architecture.family
-    own = {"add_qkv_bias": name == "qwen2", "qk_layernorm": name in ("qwen3", "apertus")}
-    if name in ("mistral", "qwen2", "qwen3", "phi3"):
+    own = dict(OWN.get(name, {}))
+    if name in ("mixtral", "olmoe"):  # these have no other width
+        own["ffn_hidden_size"] = architecture.moe_ffn_hidden_size
+    if name in WINDOW:
         own["window_size"] = window
-    if name == "apertus":
-        own |= {"activation": "xielu", "gated_mlp": False}
-    if name == "phi3":
-        own |= {"rope_scaling_factor": None, "yarn": None}
+    if name in ("qwen2", "qwen3", "olmo3") and window and architecture.num_layers > 1:
+        own["window_attn_skip_freq"] = (0, 1, 0)[: architecture.num_layers]
+        own["local_rotary_base"] = local_base if name == "olmo3" else None
+    if name == "gemma3_text":
+        own["window_attn_skip_freq"] = (1,) * architecture.num_layers
+        own["local_rotary_base"] = local_base or 1e4
+        own["softmax_scale"] = None if window else 168**-0.5
     if name == "internlm2":
-        own |= {
-            "hidden_size": architecture.kv_channels * architecture.num_attention_heads,
-            "rope_scaling_factor": None,
-            "yarn": None,
-        }
+        own["hidden_size"] = architecture.kv_channels * architecture.num_attention_heads
+    return own
+
+
+@settings(max_examples=100, deadline=None)
+@given(architectures(), st.sampled_from([None, 16]), st.sampled_from([None, 7e3]), st.booleans())
+def test_configurations_go_both_ways(architecture, window, local_base, neutral):
+    name = architecture.family
+    own = own_fields(architecture, window, local_base)
     architecture = dataclasses.replace(architecture, **own)
     config = FAMILIES[name].config(architecture)
     if neutral:
@@ -135,6 +191,8 @@ def test_configurations_go_both_ways(architecture, window, neutral):
     assert FAMILIES[name].architecture(config) == architecture
     # the same in the fields of transformers 5, in place of others
     other = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 7.0, "factor": 2.0}}
+    if name == "gemma3_text":
+        other = {"rope_parameters": {"full_attention": other["rope_parameters"]}}
     other["max_position_embeddings"] = 7
     config = hf_config.with_rope(config | {"rope_scaling": None} | other, config)
     assert FAMILIES[name].architecture(config) == architecture

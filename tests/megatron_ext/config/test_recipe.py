@@ -313,6 +313,40 @@ def test_a_window_that_no_sequence_exceeds_is_left_out():
     assert windowed.without_idle_window(4096) == SHAPE
     assert windowed.without_idle_window(4097) == windowed
     assert SHAPE.without_idle_window(4096) == SHAPE
+    pattern = dataclasses.replace(windowed, window_attn_skip_freq=(1, 0) * 15)
+    assert pattern.without_idle_window(4096) == SHAPE
+    assert pattern.without_idle_window(4097) == pattern
+    # the layers with a window keep their rotary base
+    local = dataclasses.replace(pattern, local_rotary_base=1e3)
+    idle = dataclasses.replace(local, window_size=None)
+    assert local.without_idle_window(4096) == idle
+    assert idle.num_window_layers == 0
+
+
+def test_attention_flops_count_the_tokens_in_the_window():
+    length, window = 64, 16
+    attended = sum(min(position, window) for position in range(length))
+    windowed = dataclasses.replace(SHAPE, window_size=window)
+    flops = windowed.attention_flops_per_token(length)
+    assert flops == pytest.approx(12 * SHAPE.query_size * attended / length, rel=0.02)
+    full = SHAPE.attention_flops_per_token(length)
+    pattern = dataclasses.replace(windowed, window_attn_skip_freq=(1, 1, 0) * 10)
+    assert pattern.attention_flops_per_token(length) == pytest.approx((2 * flops + full) / 3)
+    assert windowed.attention_flops_per_token(window) == SHAPE.attention_flops_per_token(window)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window_attn_skip_freq": (1, 0)}, "lists 2 layers, num_layers is 30"),
+        ({"window_attn_skip_freq": (1, 0) * 15}, "needs window_size or local_rotary_base"),
+        ({"local_rotary_base": 1e4}, "local_rotary_base needs window_attn_skip_freq"),
+        ({"qk_layernorm": True, "full_width_qk_norm": True}, "exclude each other"),
+    ],
+)
+def test_properties_that_contradict_each_other_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SHAPE, **changes)
 
 
 OFFLOAD = "training.fine_grained_activation_offloading=true training.offload_modules"
