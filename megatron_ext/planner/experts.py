@@ -7,7 +7,6 @@ whose experts get most. A dense model has no experts: all sizes are 0.
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.expert_checks import expert_tensor_parallel_size
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.planner.gpus import GpuSpec
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
 """Of a number of each type."""
@@ -17,8 +16,6 @@ IMBALANCE = 1.25
 Assumed: published runs with and without forced balance differ by 8 to 24% of a step (Qwen3-235B
 on 256 H100, Megatron-MoE-ModelZoo).
 """
-_DISPATCHES = 4
-"""Exchanges of tokens in a layer: to the experts and back, forward and backward."""
 _FLIGHT_COPIES = 3
 """Copies of dispatched tokens while a layer exchanges them, beside those kept for the backward
 pass: in the order of sending, as received, and the gradient."""
@@ -123,52 +120,11 @@ def flight_bytes(architecture: Architecture, recipe: Recipe) -> float:
     parallel = recipe.parallel
     if architecture.is_moe and parallel.moe_token_dispatcher_type == "allgather":
         tokens = routed_tokens(architecture, recipe) / architecture.moe_router_topk
-        copies += tokens * _exchanging_ranks(recipe)
+        copies += tokens * exchanging_ranks(recipe)
     return size * copies * architecture.hidden_size
 
 
-def _exchanging_ranks(recipe: Recipe) -> int:
+def exchanging_ranks(recipe: Recipe) -> int:
+    """Return the ranks among which a layer's tokens are exchanged."""
     parallel = recipe.parallel
     return parallel.expert_model_parallel_size * expert_tensor_parallel_size(parallel)
-
-
-def dispatch_bytes(architecture: Architecture, recipe: Recipe) -> float:
-    """Return the bytes that one rank sends for the experts of a layer, forward and backward.
-
-    alltoall sends a copy of a token to each of its experts; allgather sends it to all ranks and
-    scatters the sums. The ranks that divide an expert gather and scatter their tokens as well.
-    """
-    size = BYTES[recipe.training.precision]
-    ranks = _exchanging_ranks(recipe)
-    routed = routed_tokens(architecture, recipe)
-    if recipe.parallel.moe_token_dispatcher_type == "allgather":
-        sent = routed / max(architecture.moe_router_topk, 1) * (ranks - 1)
-    else:
-        expert = recipe.parallel.expert_model_parallel_size
-        tensor = expert_tensor_parallel_size(recipe.parallel)
-        sent = routed * (expert - 1) / expert + routed * (tensor - 1)
-    return _DISPATCHES * size * sent * architecture.hidden_size
-
-
-def dispatch_seconds(
-    architecture: Architecture, recipe: Recipe, gpu: GpuSpec, bandwidth_fraction: float
-) -> float:
-    """Return the seconds in which a layer's tokens reach their experts and return, both passes.
-
-    Ranks that exchange tokens are neighbors: within a node on NVLink. Beyond, a fraction goes over
-    the network, at the same time.
-
-    Args:
-        architecture: the model.
-        recipe: its layout.
-        gpu: GPU type, with its links.
-        bandwidth_fraction: of the links' peak.
-    """
-    ranks = _exchanging_ranks(recipe)
-    sent = dispatch_bytes(architecture, recipe)
-    if ranks <= gpu.per_node:
-        return sent / (bandwidth_fraction * gpu.nvlink)
-    outside = (ranks - gpu.per_node) / (ranks - 1)
-    on_network = outside * sent / (bandwidth_fraction * gpu.network)
-    within = (1 - outside) * sent / (bandwidth_fraction * gpu.nvlink)
-    return max(on_network, within)

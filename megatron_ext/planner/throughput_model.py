@@ -12,8 +12,10 @@ import dataclasses
 
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.planner import experts, memory_model, model_state
+from megatron_ext.planner import dispatch, experts, memory_model, model_state
+from megatron_ext.planner.dispatch import FP8_CAST_BYTES
 from megatron_ext.planner.gpus import GpuSpec
+from megatron_ext.planner.passes import layer_passes
 
 _NORM_PASSES = 5
 """Reads and writes of hidden states in a norm: 2 forward, 3 backward."""
@@ -23,10 +25,6 @@ _ROTARY_PASSES = 4
 """Of queries and keys in rotary positions: 2 forward, 2 backward."""
 _SCORE_PASSES = 10
 """Of scores or probabilities in unfused attention: 4 forward, 6 backward."""
-_PERMUTE_PASSES = 16
-"""Of dispatched tokens: sorted by rank and by expert, and back; 8 forward, 8 backward."""
-_FP8_CAST_BYTES = 6
-"""For a number cast to FP8: read for the maximum and for the cast, written by rows and columns."""
 _OPTIMIZER_BYTES = 30
 """For a weight and step: read and write weight, two averages, gradient in float32, write bf16."""
 _MEMORY_BANDWIDTH = 0.8
@@ -169,12 +167,14 @@ def _stage_time(
     tensor = recipe.parallel.tensor_model_parallel_size
     tokens = memory_model.micro_batch_tokens(recipe)
     layers = model_state.stage_layers(recipe, architecture.num_layers)[stage]
-    passes = _layer_passes(recipe, layers)
+    passes = layer_passes(recipe, layers)
     attention_flops = architecture.attention_flops_per_token(recipe.data.seq_length) * tokens
     attention_rate = efficiencies.attention * gpu.bf16_flops
     gemm = _gemm_seconds(architecture, recipe, gpu, stage, efficiencies)
     traffic = passes * _layer_traffic(architecture, recipe)
-    traffic += _expert_passes(recipe, layers) * _expert_traffic(architecture, recipe, efficiencies)
+    traffic += dispatch.expert_passes(recipe, layers) * dispatch.traffic_bytes(
+        architecture, recipe, efficiencies.imbalance
+    )
     if stage == recipe.parallel.pipeline_model_parallel_size - 1:
         rows = architecture.padded_vocab_size(tensor) / tensor
         output_flops = 6 * rows * architecture.hidden_size * tokens
@@ -187,12 +187,14 @@ def _stage_time(
         attention=attention_passes * attention_flops / tensor / attention_rate,
         memory=traffic / (_MEMORY_BANDWIDTH * gpu.memory_bandwidth),
         communication=passes * _layer_communication(architecture, recipe, gpu, efficiencies),
-        dispatch=_dispatches(recipe, layers)
-        * experts.dispatch_seconds(architecture, recipe, gpu, _LINK_BANDWIDTH)
+        dispatch=dispatch.dispatches(recipe, layers)
+        * dispatch.dispatch_seconds(architecture, recipe, gpu, _LINK_BANDWIDTH)
         * (1 - efficiencies.dispatch_overlap_fraction)
         * efficiencies.imbalance,
         overhead=passes * efficiencies.layer_overhead
-        + architecture.is_moe * _expert_passes(recipe, layers) * efficiencies.router_overhead,
+        + architecture.is_moe
+        * dispatch.expert_passes(recipe, layers)
+        * efficiencies.router_overhead,
     )
 
 
@@ -207,7 +209,7 @@ def _gemm_seconds(
     tensor = recipe.parallel.tensor_model_parallel_size
     tokens = memory_model.micro_batch_tokens(recipe)
     layers = model_state.stage_layers(recipe, architecture.num_layers)[stage]
-    passes = _layer_passes(recipe, layers)
+    passes = layer_passes(recipe, layers)
     dense = architecture.layer_dense_matrix_parameters
     if "mlp" in (recipe.training.recompute_modules or []):
         mlp = architecture.mlp_num_projections * architecture.ffn_hidden_size
@@ -217,7 +219,7 @@ def _gemm_seconds(
     computed = efficiencies.imbalance * experts.dispatched_tokens(architecture, recipe)
     columns = experts.expert_columns(architecture, recipe)
     expert_weights = architecture.mlp_num_projections * architecture.hidden_size * columns
-    flops += _expert_passes(recipe, layers) * 6 * expert_weights * computed
+    flops += dispatch.expert_passes(recipe, layers) * 6 * expert_weights * computed
     bf16_seconds = flops / (efficiencies.gemm_bf16 * gpu.bf16_flops)
     if gpu.fp8_flops is None:
         return bf16_seconds
@@ -256,61 +258,7 @@ def _layer_traffic(architecture: Architecture, recipe: Recipe) -> float:
     # inputs of four products and gradients of their outputs
     inputs = 2 * hidden + tokens * architecture.query_size / tensor + mlp
     gradients = queries_and_keys + values + architecture.mlp_input_projections * mlp + 2 * hidden
-    return size * elements + _FP8_CAST_BYTES * (inputs + gradients)
-
-
-def _expert_traffic(
-    architecture: Architecture, recipe: Recipe, efficiencies: Efficiencies
-) -> float:
-    """Return the bytes that activation, permutations and casts of a layer's experts move.
-
-    Of one micro-batch, forward and backward. As few tokens share an expert's weights, so do these
-    and their gradients, which each micro-batch reads and writes.
-    """
-    size = model_state.BYTES[recipe.training.precision]
-    tokens = efficiencies.imbalance * experts.dispatched_tokens(architecture, recipe)
-    product = tokens * experts.expert_columns(architecture, recipe)
-    hidden = tokens * architecture.hidden_size
-    activation_passes = 3 * architecture.mlp_input_projections + 2
-    traffic = size * (_PERMUTE_PASSES * hidden + activation_passes * product)
-    gradients = 2 * model_state.gradient_bytes(recipe)
-    traffic += gradients * experts.layer_parameters(architecture, recipe)
-    if recipe.training.fp8_format is None:
-        return traffic
-    inputs = hidden + product
-    output_gradients = architecture.mlp_input_projections * product + hidden
-    return traffic + _FP8_CAST_BYTES * (inputs + output_gradients)
-
-
-def _expert_passes(recipe: Recipe, layers: int) -> float:
-    """Return the passes through the experts of a stage's layers, as `_layer_passes` does."""
-    if "moe" in (recipe.training.recompute_modules or []):
-        return layers * 4 / 3
-    return _layer_passes(recipe, layers)
-
-
-def _dispatches(recipe: Recipe, layers: int) -> float:
-    """Return how often a stage's layers dispatch tokens; a forward pass is half of the way."""
-    return layers + (_expert_passes(recipe, layers) - layers) * 3 / 2
-
-
-def _layer_passes(recipe: Recipe, layers: int) -> float:
-    """Return the forward and backward passes through a stage's layers for one micro-batch.
-
-    Full recompute adds a second forward pass, a third of the work.
-    """
-    return layers + _fully_recomputed_layers(recipe, layers) / 3
-
-
-def _fully_recomputed_layers(recipe: Recipe, layers: int) -> int:
-    """Return how many of a stage's layers are recomputed: in blocks, the first of each chunk."""
-    training = recipe.training
-    if training.recompute_granularity != "full":
-        return 0
-    if training.recompute_method != "block":
-        return layers
-    chunks = recipe.parallel.virtual_pipeline_model_parallel_size or 1
-    return min(chunks * (training.recompute_num_layers or 1), layers)
+    return size * elements + FP8_CAST_BYTES * (inputs + gradients)
 
 
 def _layer_communication(
@@ -377,13 +325,13 @@ def comm_volume(architecture: Architecture, recipe: Recipe, gpus: int) -> CommVo
         parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
     )
     hidden_states = size * tokens * architecture.hidden_size
-    layer_dispatch = experts.dispatch_bytes(architecture, recipe)
+    layer_dispatch = dispatch.dispatch_bytes(architecture, recipe)
     return CommVolume(
         tensor=batches * layers * layer.tensor,
         context=batches * layers * layer.context,
         pipeline=2 * batches * chunks * hidden_states if stages > 1 else 0.0,
         data=_data_parallel_bytes(architecture, recipe, gpus),
-        expert=batches * _dispatches(recipe, layers) * layer_dispatch,
+        expert=batches * dispatch.dispatches(recipe, layers) * layer_dispatch,
     )
 
 
