@@ -166,11 +166,11 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
     }
     description |= {
         "parameters": architecture.parameters,
-        "tensors": len(weights.names()),
+        "tensors": len(weights.tensors),
         "files": len(weights.files),
     }
     description["dtype"] = ", ".join(
-        sorted({str(weights.dtype(name)).removeprefix("torch.") for name in weights.names()})
+        sorted({str(one.dtype).removeprefix("torch.") for one in weights.tensors.values()})
     )
     try:
         check_complete(weights, family, architecture)

@@ -302,6 +302,33 @@ def report(results: str | Path | Sequence[str | Path], output: str | Path, **opt
     return Path(output)
 
 
+def judge(
+    runs: str | Path | Sequence[str | Path],
+    task: str,
+    data: str | Path,
+    output: str | Path,
+    **options: Any,
+) -> dict[str, dict[str, Any]]:
+    """Score answers against rubrics, see `galen judge --help`.
+
+    Returns:
+        The scores of each model, as in its file below OUTPUT/scores.
+    """
+    folders = [runs] if isinstance(runs, str | Path) else words("runs", runs)
+    run_command("judge", folders, {"task": task, "data": data, "output": output, **options})
+    return api_results.read_judged(Path(output), Path(task).stem)
+
+
+def judge_agreement(meta_eval: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
+    """Measure a judge against physicians, see `galen judge-agreement --help`.
+
+    Returns:
+        The content of OUTPUT/agreement.json.
+    """
+    run_command("judge-agreement", [], {"meta_eval": meta_eval, "output": output, **options})
+    return json_file.read_object(Path(output) / "agreement.json")
+
+
 def rationales(run: str | Path, task: str, output: str | Path, **options: Any) -> Rationales:
     """Score the rationales of a scored model, see `galen rationales --help`."""
     run_command("rationales", [run], {"task": task, "output": output, **options})

@@ -215,6 +215,13 @@ def read_rationales(path: Path) -> Rationales:
     return Rationales(path, len(records), means)
 
 
+def read_judged(folder: Path, task: str) -> dict[str, dict[str, Any]]:
+    """Return the scores that a judge's folder has of a task, by model."""
+    files = sorted((folder / "scores").glob(f"*.{task}.json"))
+    entries = [json_file.read_object(path) for path in files]
+    return {entry["model"]: entry for entry in entries}
+
+
 def read_quantization(folder: Path, model: Path, methods: list[str]) -> Quantization:
     """Return the result of `galen quantize`."""
     original = _quantized_model(model, folder / "original.json")

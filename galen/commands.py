@@ -107,6 +107,10 @@ STAGES = (
         {
             "evaluate": Verb("evaluation.run", "score models on medical benchmarks"),
             "report": Verb("evaluation.report", "write the HTML report of scores and runs"),
+            "judge": Verb("evaluation.judge", "score answers against rubrics with a judge"),
+            "judge-agreement": Verb(
+                "evaluation.judge_agreement", "measure a judge against physicians"
+            ),
             "rationales": Verb("evaluation.rationales", "score the rationales of a model"),
             "agreement": Verb("evaluation.agreement", "rank metrics by agreement with judges"),
             "build-benchmark": Verb("evaluation.build", "write rationales, translate questions"),

@@ -12,6 +12,11 @@ from typing import Any
 from galen import json_file
 from galen.errors import DataError, MissingInputError, as_data_error, one_line
 
+PLACEHOLDER_TOKENS = frozenset({"<image_soft_token>"})
+"""Tokens that stand for an image's embeddings.
+
+A text model's tokenizer may have them without a row in the embedding (Gemma 3 1B, MedGemma 27B).
+"""
 _OWN_FOLDERS = ("models", "runs", "data")
 """Where recipes keep what is local: no names of owners on a hub."""
 _WEIGHTS_PER_BYTE = 16

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,13 @@ from checkpoints_convert.conversion.import_hf import DTYPES
 from checkpoints_convert.conversion.stored_model import StoredModel
 from checkpoints_convert.conversion.text_part import copy_text_companions
 from checkpoints_convert.conversion.validate import check_tensors, differences
-from checkpoints_convert.conversion.weight_tasks import all_tasks, hf_slices, tasks_by_file
+from checkpoints_convert.conversion.weight_tasks import (
+    Source,
+    WeightConversionTask,
+    all_tasks,
+    hf_slices,
+    tasks_by_file,
+)
 from checkpoints_convert.families import FAMILIES, hf_config
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.hf.folder import (
@@ -22,6 +30,7 @@ from checkpoints_convert.hf.folder import (
     check_companions,
     check_vocabulary,
 )
+from checkpoints_convert.hf.fused_experts import FusedExperts, fused_name
 from checkpoints_convert.hf.weights import header
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
@@ -58,7 +67,7 @@ class Export:
 class WriteShard(Step):
     """Writes some tensors into one safetensors file."""
 
-    source: StoredModel
+    source: Source
     names: tuple[str, ...]
     dtype: torch.dtype | None
     """None for each tensor's own."""
@@ -105,7 +114,7 @@ def convert(job: Export, output: Path, inputs: InputHashes, workers: int = 1) ->
         return
     stored = TorchDist(job.folder)
     check_tensors(stored, family, architecture)
-    source = StoredModel(stored, all_tasks(family, architecture), architecture)
+    source = _source(stored, family, architecture)
     steps = _shards(job, source, family, architecture)
     folder = run.partial
     run.resume(identity)
@@ -190,20 +199,29 @@ def _without_rope(architecture: Architecture) -> Architecture:
     )
 
 
+def _source(stored: TorchDist, family: Family, architecture: Architecture) -> Source:
+    """Return the tensors of a Megatron checkpoint as a Hugging Face file has them."""
+    tasks = all_tasks(family, architecture)
+    source = StoredModel(stored, tasks, architecture)
+    if not family.fused_experts:
+        return source
+    return FusedExperts(source, (name for task in tasks for name in task.hf))
+
+
 def _shards(
-    job: Export, source: StoredModel, family: Family, architecture: Architecture
+    job: Export, source: Source, family: Family, architecture: Architecture
 ) -> list[WriteShard]:
     """Divide the tensors among files of at most `shard_bytes`, in the order of the layers."""
     dtype = DTYPES.get(job.dtype or "")
     shards: list[list[str]] = [[]]
     sizes = [0]
     for part in tasks_by_file(family, architecture):
-        for task in sorted(part, key=lambda task: source.location(task.hf[0])):
-            nbytes = task.nbytes(architecture, dtype or source.dtype(task.hf[0]))
+        for names in _groups(part, source, family):
+            nbytes = sum(_nbytes(source, name, dtype) for name in names)
             if sizes[-1] and sizes[-1] + nbytes > job.shard_bytes:
                 shards.append([])
                 sizes.append(0)
-            shards[-1] += task.hf
+            shards[-1] += names
             sizes[-1] += nbytes
     count = len(shards)
     files = (
@@ -217,15 +235,33 @@ def _shards(
     ]
 
 
+def _groups(
+    tasks: Sequence[WeightConversionTask], source: Source, family: Family
+) -> list[list[str]]:
+    """Return the Hugging Face tensors of some tasks, those of one Megatron tensor together."""
+    groups = [task.hf for task in tasks]
+    if family.fused_experts:
+        names = dict.fromkeys(fused_name(name) for group in groups for name in group)
+        groups = [[name] for name in names]
+    return sorted(groups, key=lambda names: source.location(names[0]))
+
+
+def _nbytes(source: Source, name: str, dtype: torch.dtype | None) -> int:
+    return math.prod(source.shape(name)) * (dtype or source.dtype(name)).itemsize
+
+
 def _write_config(folder: Path, new: dict[str, Any] | None, dtype: torch.dtype) -> list[Path]:
     """Write config.json where it is new or names another precision than the weights have.
 
-    An equal file stays as it was copied.
+    An equal file stays as it was copied. Quantized weights were decoded when they were imported.
     """
     path = folder / "config.json"
     name = str(dtype).removeprefix("torch.")
     config = families.read_config(path) if new is None else new
     field = "dtype" if "dtype" in config else "torch_dtype"
+    if config.pop("quantization_config", None) is not None:
+        logger.info(f"{name} weights are written; quantization_config is removed from config.json")
+        new = config
     if new is not None or config.get(field) != name:
         write_text(path, json.dumps({**config, field: name}, indent=2, ensure_ascii=False) + "\n")
     return [path]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from checkpoints_convert.families.base import Family
+from checkpoints_convert.hf.fused_experts import ExpertWeights
 from checkpoints_convert.hf.weights import Weights
 from galen.errors import DataError
 from megatron_ext.checkpoint.stored_tensor import StoredTensor
@@ -16,7 +17,8 @@ def open_weights(folder: str | Path, family: Family, architecture: Architecture)
         DataError: the folder has no weights, or one is missing, damaged, or exists under both
             names.
     """
-    weights = Weights(folder, family.text_tensor)
+    open_folder = ExpertWeights if family.fused_experts else Weights
+    weights = open_folder(folder, family.text_tensor)
     for layer in range(architecture.num_layers):
         for old, new in family.renamed:
             name = old.format(layer=layer)

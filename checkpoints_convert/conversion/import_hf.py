@@ -32,6 +32,7 @@ from checkpoints_convert.hf.folder import (
     copy_companions,
     seal_companions,
 )
+from checkpoints_convert.hf.fused_experts import is_quantized
 from checkpoints_convert.resumable_io.input_hashes import InputHashes
 from checkpoints_convert.resumable_io.output_file import OutputFile
 from checkpoints_convert.resumable_io.prefetch import Prefetcher, TensorSlice
@@ -142,6 +143,8 @@ def convert(job: Import, output: Path, inputs: InputHashes, workers: int = 1) ->
         return
     check_complete(weights, family, architecture)
     log_left_out(weights)
+    if is_quantized(weights):
+        logger.info(f"{job.hf}: MXFP4 is decoded; the checkpoint has {job.dtype or 'bf16'} weights")
     if not any((job.hf / name).is_file() for name in TOKENIZERS):
         logger.warning(
             f"{job.hf} has no tokenizer, so an export will have none either; `galen verify`"

@@ -9,6 +9,7 @@ from typing import Any
 from checkpoints_convert.families import (
     apertus,
     gemma,
+    gpt_oss,
     internlm2,
     llama,
     mistral,
@@ -37,6 +38,7 @@ FAMILIES: dict[str, Family] = {
         gemma.TEXT,
         apertus.FAMILY,
         phi.FAMILY,
+        gpt_oss.FAMILY,
         mixtral.FAMILY,
         olmoe.FAMILY,
         qwen_moe.QWEN2,

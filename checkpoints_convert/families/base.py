@@ -28,6 +28,8 @@ class Family:
     """The output layer, absent where it is tied to the embedding."""
     layer: Sequence[ParamMapping]
     """Tensors of each layer, and of each expert in it."""
+    fused_experts: bool = False
+    """Whether the files have a layer's experts in one tensor (hf/fused_experts.py)."""
     stacked: Sequence[StackedExperts] = ()
     """Hub tensors of all experts of a layer, which a folder may have instead of single ones."""
     renamed: Sequence[tuple[str, str]] = ()

@@ -137,6 +137,7 @@ def architecture(
     fields: Fields,
     family: str,
     *,
+    hidden_act: str | None = None,
     num_query_groups: int | None = None,
     kv_channels: int | None = None,
     tied: bool = False,
@@ -152,6 +153,7 @@ def architecture(
     Args:
         fields: the configuration; the family has read its own fields already.
         family: name of the family.
+        hidden_act: the field's only value; None for the name of the activation.
         num_query_groups: default of the family's code; None for as many as heads.
         kv_channels: default size of a head; None for hidden size over heads.
         tied: default for tied embeddings.
@@ -165,7 +167,7 @@ def architecture(
         ValueError: a field has a value that Megatron's model does not support.
         KeyError: a field is missing.
     """
-    activation = own.get("activation", properties()["activation"])
+    activation = hidden_act or own.get("activation", properties()["activation"])
     fields.require(**{activation_field: activation}, **_ALWAYS)
     heads = fields.pop_positive("num_attention_heads")
     hidden = fields.pop_positive("hidden_size")
@@ -229,6 +231,7 @@ def with_rope(config: Mapping[str, Any], rope: Mapping[str, Any]) -> dict[str, A
     """
     changed = dict(config)
     changed["max_position_embeddings"] = rope["max_position_embeddings"]
+    changed.pop("initial_context_length", None)  # gpt-oss' copy of a field of its scaling
     if config.get("rope_parameters") is None and "rope_parameters" not in rope:
         return changed | {name: rope[name] for name in ("rope_theta", "rope_scaling")}
     changed.pop("rope_theta", None)

@@ -21,6 +21,10 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
         a.hidden_size,
         a.num_attention_heads * a.kv_channels,
     ),
+    "decoder.layers.self_attention.linear_proj.bias": lambda a: (a.hidden_size,),
+    "decoder.layers.self_attention.core_attention.softmax_offset": lambda a: (
+        a.num_attention_heads,
+    ),
     "decoder.layers.mlp.linear_fc1.layer_norm_weight": lambda a: (a.hidden_size,),
     "decoder.layers.self_attention.linear_proj.post_layernorm.weight": lambda a: (a.hidden_size,),
     "decoder.layers.mlp.linear_fc1.weight": lambda a: (
@@ -35,6 +39,7 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
     "decoder.layers.mlp.linear_fc2.post_layernorm.weight": lambda a: (a.hidden_size,),
     "decoder.layers.pre_mlp_layernorm.weight": lambda a: (a.hidden_size,),
     "decoder.layers.mlp.router.weight": lambda a: (a.num_moe_experts or 0, a.hidden_size),
+    "decoder.layers.mlp.router.bias": lambda a: (a.num_moe_experts or 0,),
     "decoder.layers.mlp.experts.experts.linear_fc1.weight": lambda a: (
         a.mlp_input_projections * (a.moe_ffn_hidden_size or 0),
         a.hidden_size,
@@ -43,6 +48,10 @@ _SHAPES: dict[str, Callable[[Architecture], tuple[int, ...]]] = {
         a.hidden_size,
         a.moe_ffn_hidden_size or 0,
     ),
+    "decoder.layers.mlp.experts.experts.linear_fc1.bias": lambda a: (
+        a.mlp_input_projections * (a.moe_ffn_hidden_size or 0),
+    ),
+    "decoder.layers.mlp.experts.experts.linear_fc2.bias": lambda a: (a.hidden_size,),
     "decoder.layers.mlp.shared_experts.gate_weight": lambda a: (1, a.hidden_size),
     "decoder.layers.mlp.shared_experts.linear_fc1.weight": lambda a: (
         a.mlp_input_projections * (a.moe_shared_expert_intermediate_size or 0),

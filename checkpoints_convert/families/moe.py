@@ -81,10 +81,12 @@ def layer(
         ),
         DirectMapping("decoder.layers.mlp.router.weight", (f"{_LAYER}{mlp}.gate.weight",)),
         GatedMLPMapping(
-            "decoder.layers.mlp.experts.linear_fc1.weight",
+            "decoder.layers.mlp.experts.experts.linear_fc1.weight",
             (f"{expert}.{gate}.weight", f"{expert}.{up}.weight"),
         ),
-        DirectMapping("decoder.layers.mlp.experts.linear_fc2.weight", (f"{expert}.{down}.weight",)),
+        DirectMapping(
+            "decoder.layers.mlp.experts.experts.linear_fc2.weight", (f"{expert}.{down}.weight",)
+        ),
     )
 
 
@@ -119,10 +121,10 @@ def stacked(layer: Sequence[ParamMapping]) -> tuple[StackedExperts, ...]:
     return (
         StackedExperts(
             f"{_LAYER}mlp.experts.gate_up_proj",
-            names["decoder.layers.mlp.experts.linear_fc1.weight"],
+            names["decoder.layers.mlp.experts.experts.linear_fc1.weight"],
         ),
         StackedExperts(
             f"{_LAYER}mlp.experts.down_proj",
-            names["decoder.layers.mlp.experts.linear_fc2.weight"],
+            names["decoder.layers.mlp.experts.experts.linear_fc2.weight"],
         ),
     )

@@ -135,10 +135,12 @@ def verify_companions(folder: Path, no_verify: bool) -> None:
 def check_vocabulary(folder: str | Path, rows: int) -> None:
     """Check that every id that the folder's tokenizer can give has a row in the embedding.
 
+    Placeholders of images need none.
+
     Raises:
         DataError: it has not; names both numbers and what to run.
     """
-    path, largest = _largest_id(Path(folder))
+    path, largest = _largest_id(Path(folder), pretrained.PLACEHOLDER_TOKENS)
     if largest >= rows:
         raise DataError(
             f"{path} gives ids up to {largest}, but the model has {rows} embedding rows (vocab_size"
@@ -166,20 +168,20 @@ def read_tokenizer(path: Path) -> Any:
         return Tokenizer.from_file(str(path))
 
 
-def _largest_id(folder: Path) -> tuple[Path, int]:
-    """Return the file that determines the token ids and the largest id.
+def _largest_id(folder: Path, ignored: Collection[str] = ()) -> tuple[Path, int]:
+    """Return the file that determines the token ids and the largest id but those of `ignored`.
 
     The id is -1 for a folder without tokenizer.
     """
     if (path := folder / "tokenizer.json").is_file():
-        return path, max(
-            read_tokenizer(path).get_vocab(with_added_tokens=True).values(), default=-1
-        )
+        vocabulary = read_tokenizer(path).get_vocab(with_added_tokens=True)
+        return path, max((vocabulary[token] for token in vocabulary.keys() - ignored), default=-1)
     if (path := folder / "tokenizer.model").is_file():
         from sentencepiece import SentencePieceProcessor
 
         added = folder / "added_tokens.json"
-        ids = list(json_file.read_object(added).values()) if added.is_file() else []
+        tokens = json_file.read_object(added) if added.is_file() else {}
+        ids = [tokens[token] for token in tokens.keys() - ignored]
         if not all(isinstance(id, int) for id in ids):
             raise DataError(f"{added} should name an id for each token")
         with pretrained.reading(path):

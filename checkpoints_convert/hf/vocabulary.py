@@ -112,7 +112,8 @@ class ExtendedWeights:
     A new row is the mean of the rows that had an id before, or a sample of a normal distribution
     with the mean and the deviation of each of their columns, from a generator seeded with `seed`
     and the tensor's name. Rows that the model has beyond its tokenizer's ids and that no new token
-    takes stay as they are.
+    takes stay as they are. Ids of the tokenizer without a row (placeholders of images) get a new
+    one.
     """
 
     def __init__(
@@ -144,9 +145,9 @@ class ExtendedWeights:
         """Return some rows, new ones at their ids."""
         if name not in self._new:
             return self.weights.rows(name, start, stop)
-        first = self.extension.first
         new = self._new[name]
         old = self.weights.shape(name)[0]
+        first = min(self.extension.first, old)
         end = first + len(new)
         parts = [
             self._old(name, start, min(stop, first)),
@@ -180,11 +181,12 @@ class ExtendedWeights:
             total += rows.sum(0)
             squares += rows.pow(2).sum(0)
         mean = total / count
-        new = mean.expand(len(self.extension.tokens), width)
+        num_new = self.extension.first - count + len(self.extension.tokens)
+        new = mean.expand(num_new, width)
         if initialization == "normal":
             deviation = (squares / count - mean.pow(2)).clamp(min=0).sqrt()
             generator = torch.Generator().manual_seed(seed * 1_000_003 + sum(name.encode()))
             new = mean + deviation * torch.randn(
-                len(self.extension.tokens), width, generator=generator, dtype=torch.float64
+                num_new, width, generator=generator, dtype=torch.float64
             )
         return new.to(self.weights.dtype(name))

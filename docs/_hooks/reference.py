@@ -115,6 +115,7 @@ def task_keys() -> str:
     from evaluation.prompts.task_prompt import TaskPrompt
     from evaluation.question_sets.fields import Fields, ReferenceFields
     from evaluation.tasks.generation import GenerationTask, Tolerance
+    from evaluation.tasks.rubric import LengthAdjustment, RubricTask
     from evaluation.tasks.task import LmEvalTask, MultipleChoiceTask, PerplexityTask
 
     lines = ["### multiple_choice", "", *_fields_table(MultipleChoiceTask, ("fields", "prompt"))]
@@ -125,6 +126,8 @@ def task_keys() -> str:
     lines += ["### fields of generation", "", *_fields_table(ReferenceFields)]
     lines += ["### prompt of generation", "", *_fields_table(ReferencePrompt)]
     lines += ["### tolerance", "", *_fields_table(Tolerance)]
+    lines += ["### rubric", "", *_fields_table(RubricTask, ("length_adjustment",))]
+    lines += ["### length_adjustment", "", *_fields_table(LengthAdjustment)]
     lines += ["### perplexity", "", *_fields_table(PerplexityTask)]
     lines += ["### lm_eval", "", *_fields_table(LmEvalTask)]
     return "\n".join(lines)

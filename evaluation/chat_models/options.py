@@ -9,14 +9,7 @@ from evaluation.prompts.chat import FORMATS
 
 def add_chat_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of chat template and thinking."""
-    parser.add_argument(
-        "--chat-template",
-        metavar="auto|none|FILE",
-        help=(
-            "the tokenizer's own, if it has one; plain text; or a Jinja file (default: auto for the"
-            " protocols chat, chat_cot and reasoning, none for the published ones)"
-        ),
-    )
+    add_template_options(parser)
     parser.add_argument(
         "--system-prompt",
         metavar="TEXT|@FILE",
@@ -26,12 +19,6 @@ def add_chat_options(parser: argparse.ArgumentParser) -> None:
         "--fewshot-as-multiturn",
         action=argparse.BooleanOptionalAction,
         help="few-shot examples as turns of the conversation, or all in one message",
-    )
-    parser.add_argument(
-        "--chat-template-kwargs",
-        type=_json_object,
-        metavar="JSON",
-        help="variables of the chat template, for example '{\"enable_thinking\": false}'",
     )
     parser.add_argument(
         "--answer-format",
@@ -59,6 +46,24 @@ def add_chat_options(parser: argparse.ArgumentParser) -> None:
         "--budget-forcing",
         action=argparse.BooleanOptionalAction,
         help="close thinking that exceeds its budget, and ask for the answer",
+    )
+
+
+def add_template_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the chat template."""
+    parser.add_argument(
+        "--chat-template",
+        metavar="auto|none|FILE",
+        help=(
+            "the tokenizer's own, if it has one; plain text; or a Jinja file (default: auto for the"
+            " protocols chat, chat_cot and reasoning, none for the published ones)"
+        ),
+    )
+    parser.add_argument(
+        "--chat-template-kwargs",
+        type=_json_object,
+        metavar="JSON",
+        help="variables of the chat template, for example '{\"enable_thinking\": false}'",
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.backends import request_log
+from evaluation.backends import backend_loading, request_log
 from evaluation.backends.base import Backend, Batching
 from evaluation.backends.endpoint import Endpoint
 from evaluation.backends.openai_backend import OpenAIBackend
@@ -226,15 +226,16 @@ def _log_estimate(
 
 
 def _backend(plan: Plan) -> Backend:
-    if plan.backend == "vllm":
-        from evaluation.backends.vllm_backend import VllmBackend
-
-        return VllmBackend(plan.model, plan.adapter, plan.dtype, plan.tensor_parallel)
-    if plan.endpoint is not None:
-        return OpenAIBackend(plan.endpoint, plan.output)
-    from evaluation.backends.transformers_backend import TransformersBackend
-
-    return TransformersBackend(plan.model, plan.adapter, plan.dtype, plan.device)
+    return backend_loading.load(
+        plan.backend,
+        plan.model,
+        folder=plan.output,
+        endpoint=plan.endpoint,
+        adapter=plan.adapter,
+        dtype=plan.dtype,
+        device=plan.device,
+        tensor_parallel=plan.tensor_parallel,
+    )
 
 
 def _wait_for_others(plan: Plan, samples: dict[str, list[Any]], check: Callable[[], None]) -> None:

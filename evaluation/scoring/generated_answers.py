@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 def job(
     name: str,
-    questions: list[Question],
+    questions: Sequence[Any],
     prompts: list[Prompt],
     protocol: Protocol,
     run: int,
@@ -37,7 +37,15 @@ def job(
 ) -> Job:
     """Return the job that generates an answer to each question, or several.
 
-    `to_sample` has the signature of `generation_sample`, its default.
+    Args:
+        name: of the task.
+        questions: what is asked, each with an `id`.
+        prompts: of the questions.
+        protocol: sampling, length, thinking.
+        run: seed of the sampling.
+        backend: the model.
+        conversation: how it is asked.
+        to_sample: with the signature of `generation_sample`, its default.
     """
     to_sample = to_sample or generation_sample
     requests, truncated = _requests(name, questions, prompts, protocol, run, backend, conversation)
@@ -159,7 +167,7 @@ def _final_answer(text: str) -> str:
 
 def _requests(
     name: str,
-    questions: list[Question],
+    questions: Sequence[Any],
     prompts: list[Prompt],
     protocol: Protocol,
     run: int,

@@ -236,10 +236,10 @@ def _exported(options: Recipe, model: ModelSource, rank: int) -> Path:
     )
 
 
-def _model_identity(
+def model_identity(
     options: Recipe, endpoint: Endpoint | None, model: Path, name: str
 ) -> dict[str, Any]:
-    """Return which model is scored: a folder with its hashes, or an endpoint."""
+    """Return which model is asked: a folder with its hashes, or an endpoint."""
     if endpoint is None:
         hashes = model_folder.hashes(model, options.verify_checksums)
         return {"name": name, "path": str(model.resolve()), "files": hashes}
@@ -263,7 +263,7 @@ def _configuration(
         hashes = _hashes(prepared.files[task_name])
         tasks[task_name] = {**recipe.to_dict(specification), **identity, "files": hashes}
     return {
-        "model": _model_identity(options, prepared.endpoint, model, name),
+        "model": model_identity(options, prepared.endpoint, model, name),
         "adapter": adapter,
         "protocol": options.protocol,
         "settings": asdict(prepared.protocol),

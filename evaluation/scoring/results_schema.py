@@ -13,11 +13,13 @@ Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f/\u2028]+$", max_length=200)]
 """A name that may be part of a file's name."""
 
 
-class _Checked(BaseModel):
+class Checked(BaseModel):
+    """A strict schema that ignores further keys."""
+
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
-class Interval(_Checked):
+class Interval(Checked):
     """A value with its interval."""
 
     value: Number
@@ -25,14 +27,14 @@ class Interval(_Checked):
     high: Number
 
 
-class Bin(_Checked):
+class Bin(Checked):
     """One bin of a reliability diagram."""
 
     confidence: Number
     accuracy: Number
 
 
-class Calibration(_Checked):
+class Calibration(Checked):
     """A task's calibration."""
 
     ece: Number | None
@@ -41,7 +43,7 @@ class Calibration(_Checked):
     bins: list[Bin]
 
 
-class Position(_Checked):
+class Position(Checked):
     """A position of the options."""
 
     position: Count
@@ -50,7 +52,7 @@ class Position(_Checked):
     accuracy: Interval | None
 
 
-class OrderBias(_Checked):
+class OrderBias(Checked):
     """A task's order bias; without questions it has no metrics."""
 
     questions: Annotated[int, Field(ge=0)]
@@ -70,7 +72,7 @@ class Subset(Interval):
     samples: Count
 
 
-class Summary(_Checked):
+class Summary(Checked):
     """A task's entry."""
 
     kind: str
@@ -92,7 +94,7 @@ class Summary(_Checked):
     order_bias: OrderBias | None = None
 
 
-class Model(_Checked):
+class Model(Checked):
     """Which model was scored."""
 
     name: str
@@ -100,7 +102,7 @@ class Model(_Checked):
     adapter: str | None = None
 
 
-class Results(_Checked):
+class Results(Checked):
     """`results.json`."""
 
     tasks: dict[Line, Summary]
@@ -110,7 +112,7 @@ class Results(_Checked):
     versions: dict[str, str]
 
 
-class ScoredDocument(_Checked):
+class ScoredDocument(Checked):
     """A sample of a perplexity task."""
 
     id: str
@@ -118,7 +120,7 @@ class ScoredDocument(_Checked):
     tokens: Count
 
 
-class ScoredQuestion(_Checked):
+class ScoredQuestion(Checked):
     """A sample of a multiple-choice task."""
 
     id: str
@@ -131,7 +133,7 @@ class ScoredQuestion(_Checked):
     outputs: list[str] = []
 
 
-class ScoredHarnessDocument(_Checked):
+class ScoredHarnessDocument(Checked):
     """A sample of a task of lm-evaluation-harness."""
 
     id: str
@@ -141,7 +143,15 @@ class ScoredHarnessDocument(_Checked):
     metrics: dict[str, Number] = {}
 
 
-class ScoredRationale(_Checked):
+class AnsweredConversation(Checked):
+    """A sample of a task whose answers a judge scores."""
+
+    id: str
+    answers: list[str]
+    answered: Annotated[Number, Field(ge=0, le=1)]
+
+
+class ScoredRationale(Checked):
     """A sample with a checked reference rationale."""
 
     id: str
@@ -150,21 +160,21 @@ class ScoredRationale(_Checked):
     language: str = "en"
 
 
-class RationaleScores(_Checked):
+class RationaleScores(Checked):
     """A sample's metrics, in a file of evaluation/rationales.py."""
 
     id: str
     metrics: Annotated[dict[Line, Number], Field(min_length=1)]
 
 
-class RationaleLanguage(_Checked):
+class RationaleLanguage(Checked):
     """The metrics of the rationales in one language."""
 
     rationales: Count
     metrics: dict[Line, dict[str, Number]]
 
 
-class RationaleSummary(_Checked):
+class RationaleSummary(Checked):
     """A file OUTPUT.summary.json of evaluation/rationales.py."""
 
     model: str
@@ -176,7 +186,7 @@ class RationaleSummary(_Checked):
     languages: dict[str, RationaleLanguage]
 
 
-class CorpusCounts(_Checked):
+class CorpusCounts(Checked):
     """Counts in the manifest of a corpus."""
 
     read: Annotated[int, Field(ge=0)]
@@ -185,7 +195,7 @@ class CorpusCounts(_Checked):
     splits: dict[str, int] = {}
 
 
-class LogLine(_Checked):
+class LogLine(Checked):
     """A step or a validation in the log of a training run."""
 
     step: Annotated[int, Field(ge=0, le=10**15)]
@@ -193,7 +203,7 @@ class LogLine(_Checked):
     tokens: int | float | None = None
 
 
-class StageTime(_Checked):
+class StageTime(Checked):
     """How long a stage took."""
 
     title: str

@@ -10,6 +10,7 @@ from evaluation.harness import task_index
 from evaluation.scoring.recipe import Recipe, protocol_generates
 from evaluation.tasks import task
 from evaluation.tasks.generation import GenerationTask
+from evaluation.tasks.rubric import RubricTask
 from evaluation.tasks.task import LmEvalTask, MultipleChoiceTask, Task
 from galen.errors import MissingInputError, UsageError
 
@@ -55,7 +56,9 @@ def _check_options(options: Recipe, tasks: dict[str, Task]) -> None:
         raise MissingInputError(f"--fewshot-examples: there is no file {options.fewshot_examples}")
     if not tasks:
         raise UsageError("--tasks names no task")
-    generate = any(isinstance(item, LmEvalTask | GenerationTask) for item in tasks.values())
+    generate = any(
+        isinstance(item, LmEvalTask | GenerationTask | RubricTask) for item in tasks.values()
+    )
     if options.max_new_tokens is not None and not generate and not protocol_generates(options):
         raise UsageError(
             f"--max-new-tokens is for answers that are generated; those to {', '.join(tasks)} under"
@@ -107,6 +110,8 @@ def _named(reference: str, options: Recipe) -> Iterator[tuple[str, Task]]:
         yield name, _overridden(specification, options.fewshot_examples, options.num_fewshot)
     elif isinstance(specification, GenerationTask):
         yield name, _overridden_generation(name, specification, options)
+    elif isinstance(specification, RubricTask) and options.max_new_tokens is not None:
+        yield name, replace(specification, max_new_tokens=options.max_new_tokens)
     else:
         yield name, specification
 

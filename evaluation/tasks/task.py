@@ -16,6 +16,7 @@ from evaluation.question_sets.fields import Fields
 from evaluation.question_sets.question import Question, sample_options
 from evaluation.question_sets.reader import Reader
 from evaluation.tasks.generation import GenerationTask
+from evaluation.tasks.rubric import RubricTask
 from galen import recipe, shipped, yaml_text
 from galen.errors import DataError, UsageError, closest, did_you_mean
 
@@ -180,10 +181,11 @@ class LmEvalTask:
     """Settings that override the task's own of this name, such as max_gen_toks."""
 
 
-Task = MultipleChoiceTask | GenerationTask | PerplexityTask | LmEvalTask
+Task = MultipleChoiceTask | GenerationTask | RubricTask | PerplexityTask | LmEvalTask
 _KINDS: dict[str, Any] = {
     "multiple_choice": MultipleChoiceTask,
     "generation": GenerationTask,
+    "rubric": RubricTask,
     "perplexity": PerplexityTask,
     "lm_eval": LmEvalTask,
 }

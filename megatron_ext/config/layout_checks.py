@@ -148,13 +148,22 @@ def _check_context_parallel(recipe: Recipe, architecture: Architecture) -> None:
         )
     _check_exchanged_heads(parallel, architecture)
     window = architecture.window_size
-    rings = (parallel.communication_types or {"p2p"}) & {"p2p", "a2a+p2p"}
+    rings = _window_communication(parallel, architecture) & {"p2p", "a2a+p2p"}
     if rings and window is not None and recipe.data.seq_length > window:
         raise UsageError(
             f"the model's sliding window of {window} tokens is incompatible with"
             f" parallel.cp_comm_type: {sorted(rings)[0]} (p2p is the default); use all_gather or"
             " a2a, parallel.context_parallel_size = 1, or data.seq_length of at most the window"
         )
+
+
+def _window_communication(parallel: Parallel, architecture: Architecture) -> set[str]:
+    """Return the communication types of the layers with a sliding window."""
+    types = parallel.cp_comm_type
+    if not isinstance(types, list):
+        return {types or "p2p"}
+    windows = architecture.window_attn_skip_freq or (1,) * architecture.num_layers
+    return {layer_type for layer_type, window in zip(types, windows, strict=True) if window}
 
 
 def _check_yarn(parallel: Parallel, architecture: Architecture) -> None:

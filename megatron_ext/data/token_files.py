@@ -3,14 +3,17 @@
 A wrong path, tokenizer or vocabulary is reported before the run's processes start.
 """
 
+import base64
+import binascii
 import dataclasses
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-from galen import manifest
+from galen import json_file, manifest, pretrained
 from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.architecture import Architecture
@@ -160,8 +163,9 @@ def _check_pair(prefix: str, architecture: Architecture, tokenizer: Path, read_i
             _check_index(index, path, made)
         try:
             _check_tokenizer(made["tokenizer"], path, architecture, tokenizer)
+            _check_used_ids(made, path, architecture)
             return made["tokenizer"]["eod"]["id"] if made["config"]["append_eod"] else _NO_EOD
-        except (LookupError, TypeError):
+        except (LookupError, TypeError, binascii.Error, zlib.error):
             raise DataError(
                 f"{path} lacks what this version of Galen records of a tokenizer; tokenize again"
             ) from None
@@ -231,14 +235,47 @@ def _check_structure(index: Path, sequences: int, boundaries: int, itemsize: int
 def _check_tokenizer(
     made_with: dict[str, Any], described: Path, architecture: Architecture, tokenizer: Path
 ) -> None:
-    if made_with["vocab_size"] > architecture.vocab_size:
+    is_own = tokenizer.is_file() and manifest.sha256(tokenizer) == made_with["sha256"]
+    size = made_with["vocab_size"]
+    if is_own and size > architecture.vocab_size:
+        size = _without_placeholders(tokenizer, size)
+    if size > architecture.vocab_size:
         raise DataError(
             f"{described}: tokenized with {made_with['path']}, which has"
-            f" {made_with['vocab_size']} ids; the model has {architecture.vocab_size} embedding"
+            f" {size} ids; the model has {architecture.vocab_size} embedding"
             " rows"
         )
-    if tokenizer.is_file() and manifest.sha256(tokenizer) != made_with["sha256"]:
+    if tokenizer.is_file() and not is_own:
         raise DataError(
             f"{described}: tokenized with {made_with['path']}, which differs from the model's own"
             f" {tokenizer}; tokenize again with that one"
         )
+
+
+def _without_placeholders(tokenizer: Path, size: int) -> int:
+    """Return the ids of a tokenizer.json without the placeholders of images at their end."""
+    added = json_file.read_object(tokenizer).get("added_tokens") or []
+    names = {token["id"]: token["content"] for token in added}
+    while names.get(size - 1) in pretrained.PLACEHOLDER_TOKENS:
+        size -= 1
+    return size
+
+
+def _check_used_ids(made: dict[str, Any], described: Path, architecture: Architecture) -> None:
+    """Check that files of a tokenizer with more ids than the model has rows do not use these.
+
+    Raises:
+        DataError: they do.
+    """
+    size = made["tokenizer"]["vocab_size"]
+    if size <= architecture.vocab_size:
+        return
+    for name, counts in made["counts"]["outputs"].items():
+        compressed = base64.b64decode(counts["ids_used"])
+        bits = zlib.decompressobj().decompress(compressed, size // 8 + 1)
+        used = numpy.unpackbits(numpy.frombuffer(bits, numpy.uint8), bitorder="little")
+        if used[architecture.vocab_size :].any():
+            raise DataError(
+                f"{described}: {name} holds an id from {architecture.vocab_size} on, for which the"
+                " model has no embedding row: the text contains the placeholder of an image"
+            )

@@ -90,6 +90,23 @@ FAMILIES = {
     "phi-4": ("phi3", {"pad_token_id": 0}),
 }
 MOE = {
+    "gpt-oss": (
+        "gpt_oss",
+        {
+            "head_dim": 32,
+            "sliding_window": 16,
+            "num_local_experts": 4,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 150000.0,
+                "factor": 32.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "truncate": False,
+                "original_max_position_embeddings": 16,
+            },
+        },
+    ),
     "qwen3-moe": (
         "qwen3_moe",
         {"head_dim": 32, "num_experts": 4, "moe_intermediate_size": 48, "norm_topk_prob": True},
@@ -113,7 +130,7 @@ UNREGISTERED = {
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory, tiny_tokenizer):
-    """Make a folder with a random model of a family of FAMILIES or UNREGISTERED.
+    """Make a folder with a random model of a family of FAMILIES, EXPERTS or UNREGISTERED.
 
     Its biases and norms are random too.
     """
@@ -129,7 +146,7 @@ def make_model(tmp_path_factory, tiny_tokenizer):
         )
         model = AutoModelForCausalLM.from_config(config)
         for parameter, weight in model.named_parameters():
-            if any(name in parameter for name in ("norm", "bias", "alpha")):
+            if any(name in parameter for name in ("norm", "bias", "alpha", "sinks")):
                 torch.nn.init.uniform_(weight, 0.5, 1.5)
         model.save_pretrained(folder)
         for file in ("tokenizer.json", "tokenizer_config.json"):

@@ -79,7 +79,7 @@ def test_stacked_experts_are_the_same_model(tmp_path, models, checkpoints, name)
 def test_experts_are_stacked_in_the_routers_order(models, checkpoints):
     original = load_file(models["qwen3-moe"] / "model.safetensors")
     stored = TorchDist(checkpoints["qwen3-moe"] / "iter_0000000")
-    fc1 = "decoder.layers.mlp.experts.linear_fc1.weight"
+    fc1 = "decoder.layers.mlp.experts.experts.linear_fc1.weight"
     assert tuple(stored.tensors[fc1].size) == (2, 4, 96, 64)
     for expert in range(4):
         prefix = f"model.layers.1.mlp.experts.{expert}"
@@ -172,3 +172,12 @@ def test_other_functions_are_refused_by_name(tmp_path, models, name, change, mes
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(DataError, match=message):
         families.find(tmp_path / "config.json")
+
+
+def test_a_stacked_tensor_of_another_size_is_named(tmp_path, models):
+    tensors = load_file(models["olmoe"] / "model.safetensors")
+    tensors["model.layers.0.mlp.experts.gate_up_proj"] = torch.zeros(4, 191, 64)
+    folder = with_weights(models["olmoe"], tmp_path / "odd", tensors)
+    message = r"gate_up_proj: the size \[4, 191, 64\] is not \[experts, 2 x rows, columns\]"
+    with pytest.raises(DataError, match=message):
+        import_model(folder, tmp_path / "megatron")

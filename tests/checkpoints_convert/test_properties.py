@@ -30,7 +30,7 @@ def yarns():
     )
 
 
-MOE = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+MOE = ("gpt_oss", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 
 
 @st.composite
@@ -38,12 +38,13 @@ def experts(draw, family):
     """Return the fields of Architecture for experts, {} for a dense family."""
     if family not in MOE:
         return {}
+    pre_softmax = family not in ("gpt_oss", "mixtral") and draw(st.booleans())
     fields = {
         "num_moe_experts": draw(st.integers(2, 5)),
-        "moe_router_topk": draw(st.integers(1, 2)),
+        "moe_router_pre_softmax": pre_softmax,
+        "moe_router_topk": draw(st.integers(1 if pre_softmax else 2, 2)),
     }
     fields["moe_ffn_hidden_size"] = draw(st.integers(1, 7))
-    fields["moe_router_pre_softmax"] = family != "mixtral" and draw(st.booleans())
     if family == "qwen2_moe":
         fields["moe_shared_expert_intermediate_size"] = draw(st.integers(1, 7))
         fields["moe_shared_expert_gate"] = True
@@ -148,9 +149,17 @@ OWN = {
         "scale_embeddings": True,
         "window_size": 16,
     },
+    "gpt_oss": {
+        "add_qkv_bias": True,
+        "add_bias_linear": True,
+        "softmax_type": "learnable",
+        "activation": "quick_gelu",
+        "glu_linear_offset": 1.0,
+        "activation_func_clamp_value": 7.0,
+    },
 }
 """Properties that all models of a family have."""
-WINDOW = ("mistral", "qwen2", "qwen3", "phi3", "olmo3", "mixtral", "qwen3_moe")
+WINDOW = ("mistral", "qwen2", "qwen3", "phi3", "olmo3", "gpt_oss", "mixtral", "qwen3_moe")
 """Families whose models may have a window in all layers."""
 
 
@@ -158,11 +167,11 @@ def own_fields(architecture, window, local_base):
     """Return the fields of Architecture that a model of the family has."""
     name = architecture.family
     own = dict(OWN.get(name, {}))
-    if name in ("mixtral", "olmoe"):  # these have no other width
+    if name in ("gpt_oss", "mixtral", "olmoe"):  # these have no other width
         own["ffn_hidden_size"] = architecture.moe_ffn_hidden_size
     if name in WINDOW:
         own["window_size"] = window
-    if name in ("qwen2", "qwen3", "olmo3") and window and architecture.num_layers > 1:
+    if name in ("qwen2", "qwen3", "olmo3", "gpt_oss") and window and architecture.num_layers > 1:
         own["window_attn_skip_freq"] = (0, 1, 0)[: architecture.num_layers]
         own["local_rotary_base"] = local_base if name == "olmo3" else None
     if name == "gemma3_text":

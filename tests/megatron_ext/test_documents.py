@@ -3,14 +3,15 @@
 import itertools
 import json
 import math
+import shutil
 
 import numpy
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Olmo3Config
 
-from tests.conftest import run
+from tests.conftest import import_model, run
 from tests.megatron_ext.conftest import build_datasets, log
 
 TEXT = "zqxjkvw"
@@ -174,21 +175,49 @@ def test_context_parallelism_divides_each_document(pretrain_forked, one_process,
                 assert actual["padding_fraction"] == expected["padding_fraction"]
 
 
+@pytest.fixture(scope="module")
+def olmo3(tmp_path_factory, tiny_tokenizer):
+    """A tiny OLMo 3, as a folder and as a Megatron checkpoint."""
+    folder = tmp_path_factory.mktemp("olmo3")
+    torch.manual_seed(0)
+    config = Olmo3Config(
+        vocab_size=300,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=16,
+        sliding_window=8,
+        initializer_range=0.2,
+        eos_token_id=0,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_tokenizer / file, folder / file)
+    return folder, import_model(folder, tmp_path_factory.mktemp("olmo3") / "checkpoint")
+
+
 @pytest.mark.multiprocess
-def test_yarn_scales_the_attention_of_packed_documents(
-    tmp_path, checkpoint, untied_llama, various, pretrain_forked
+def test_yarn_scales_the_full_attention_of_packed_documents(
+    tmp_path, olmo3, various, pretrain_forked
 ):
-    """Best-fit packing and YaRN under context parallelism, against transformers."""
+    """Best-fit packing, YaRN and windows under context parallelism, against transformers."""
+    folder, checkpoint = olmo3
     scaling = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}
-    rope = {"rope_theta": 10000.0, **scaling}
+    plain = {"rope_type": "default", "rope_theta": 500000.0}
     model = AutoModelForCausalLM.from_pretrained(
-        untied_llama, rope_parameters=rope, max_position_embeddings=32
+        folder,
+        rope_parameters={"full_attention": plain | scaling, "sliding_attention": plain},
+        max_position_embeddings=32,
     )
     options = [*PADDED, "data.pad_documents_to_multiple_of=4", "data.packing_strategy=bfd"]
     options.append(f"model.rope.rope_scaling={json.dumps(scaling)}")
     loss, norm, tokens, padding = of_each_alone(tmp_path, checkpoint, various, model, *options)
     files = [f"data.train=[{various}]", f"data.validation=[{various}]"]
-    output = pretrain_forked(2, *files, *options, "parallel.context_parallel_size=2")
+    context = ["parallel.context_parallel_size=2", "parallel.cp_comm_type=all_gather"]
+    model_option = f"model.checkpoint={checkpoint}"
+    output = pretrain_forked(2, model_option, *files, *options, *context)
     first = log(output, "train")[0]
     assert first["loss"] == pytest.approx(loss, rel=1e-6)
     assert first["grad_norm"] == pytest.approx(norm, rel=1e-5)

@@ -108,6 +108,25 @@ def test_rows_that_the_model_has_to_spare_are_used(tmp_path, make_model):
     torch.testing.assert_close(new[300:317], old[:300].mean(0).expand(17, -1))
 
 
+def test_the_placeholder_of_images_needs_no_row(tmp_path, make_model):
+    """The tokenizers of Gemma 3 1B and MedGemma 27B text have one id more than the model rows."""
+    hf = tmp_path / "hf"
+    shutil.copytree(make_model("gemma3"), hf)
+    tokenizer = Tokenizer.from_file(str(hf / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<image_soft_token>"])
+    tokenizer.save(str(hf / "tokenizer.json"))
+    old = load_file(hf / "model.safetensors")["model.embed_tokens.weight"]
+    plain = convert(hf, tmp_path / "plain")
+    assert load_file(plain / "model.safetensors")["model.embed_tokens.weight"].equal(old)
+    # with further tokens it gets a row, since theirs follow
+    back = convert(hf, tmp_path / "extended", "--add-special-tokens", MEDITRON)
+    new = load_file(back / "model.safetensors")["model.embed_tokens.weight"]
+    extended = Tokenizer.from_file(str(back / "tokenizer.json"))
+    assert [extended.token_to_id(token) for token in TOKENS] == list(range(301, 318))
+    assert new[:300].equal(old)
+    torch.testing.assert_close(new[300:], old.mean(0).expand(18, -1))
+
+
 def tokens_file(tmp_path, text):
     (tmp_path / "tokens.txt").write_text(text)
     return tmp_path / "tokens.txt"

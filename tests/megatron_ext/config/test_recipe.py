@@ -275,6 +275,14 @@ def test_a_sliding_window_excludes_rings(recipe, comm_type, refused):
         assert check_layout(run, shape, 2) == 1
 
 
+def test_layers_without_a_window_may_exchange_in_rings(recipe):
+    changes = {"window_size": 256, "num_attention_heads": 8, "num_query_groups": 2}
+    comm_type = "[" + 29 * "a2a," + "p2p]"
+    run = recipe("parallel.context_parallel_size=2", f"parallel.cp_comm_type={comm_type}")
+    pattern = dataclasses.replace(SHAPE, **changes, window_attn_skip_freq=(1,) * 29 + (0,))
+    assert check_layout(run, pattern, 2) == 1
+
+
 @pytest.mark.parametrize(
     ("overrides", "multiple"),
     [

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy
 import pytest
+from tokenizers import AddedToken, Tokenizer
 
+from data_prep import preprocess
 from galen import manifest
 from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder
@@ -92,6 +94,27 @@ def test_a_larger_vocabulary_is_refused(tmp_path, tokenized, shape, tiny_tokeniz
     path.write_text(json.dumps(made))
     with pytest.raises(DataError, match="has 301 ids; the model has 300 embedding rows"):
         check([tokenized], shape, tiny_tokenizer / "tokenizer.json")
+
+
+@pytest.mark.parametrize("text", ["one", "one <image_soft_token>"])
+def test_a_placeholder_without_a_row_is_accepted_where_no_text_has_it(
+    tmp_path, shape, tiny_tokenizer, text
+):
+    """As the tokenizers of Gemma 3 1B and MedGemma 27B text have it."""
+    tokenizer = Tokenizer.from_file(str(tiny_tokenizer / "tokenizer.json"))
+    tokenizer.add_special_tokens([AddedToken("<image_soft_token>", special=True)])
+    assert tokenizer.token_to_id("<image_soft_token>") == shape.vocab_size
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    options = {"--input": "in.jsonl", "--output-prefix": "d", "--tokenizer-model": "tokenizer.json"}
+    words = [word for name, file in options.items() for word in (name, tmp_path / file)]
+    preprocess.main([str(word) for word in words])
+    prefix = f"{tmp_path}/d_text_document"
+    if text == "one":
+        assert check([prefix], shape, tmp_path / "tokenizer.json").vocab_size == 300
+        return
+    with pytest.raises(DataError, match="text holds an id from 300 on"):
+        check([prefix], shape, tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize("section", ["config", "tokenizer"])

@@ -7,8 +7,10 @@ import pytest
 import torch
 from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.utils import is_layer_window_attention
 
 from megatron_ext.model.layer_specs import NormAfterLayer, decoder_spec
+from megatron_ext.model.self_attention import DecoderAttention
 from tests.megatron_ext.config.test_recipe import SHAPE
 
 
@@ -53,3 +55,29 @@ def test_fused_geglu_is_selected_by_the_function_that_the_core_knows():
     torch.testing.assert_close(unfused.activation_func(values), expected)
     ungated = dataclasses.replace(geglu, gated_mlp=False)
     assert not ungated.transformer_config(bias_activation_fusion=True).bias_activation_fusion
+
+
+@pytest.mark.parametrize("engine", [True, False])
+def test_layers_with_a_window_have_rotary_positions_of_their_own(transformer_engine, engine):
+    architecture = dataclasses.replace(
+        SHAPE,
+        full_width_qk_norm=True,
+        window_size=8,
+        window_attn_skip_freq=(1, 1, 0) * 10,
+        local_rotary_base=5e3,
+    )
+    config = architecture.transformer_config(use_cpu_initialization=True)
+    # the core asks it layer by layer
+    layers = [
+        is_layer_window_attention(config.window_size, config.window_attn_skip_freq, number)
+        for number in range(1, 31)
+    ]
+    assert layers == [True, True, False] * 10
+    spec = decoder_spec(SimpleNamespace(transformer_engine=engine), architecture, config)
+    layer = spec if engine else spec.layer_specs[0]
+    attention = layer.submodules.self_attention
+    assert attention.module is DecoderAttention
+    frequencies = attention.params["local_rope"].inv_freq
+    size = architecture.kv_channels
+    expected = 5e3 ** -(torch.arange(0, size, 2, dtype=torch.float32) / size)
+    torch.testing.assert_close(frequencies, expected)

@@ -1,0 +1,1 @@
+"""Answers judged by a model: against a rubric, and the judge against physicians."""

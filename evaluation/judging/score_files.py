@@ -1,0 +1,207 @@
+"""Scores of judged answers: from verdicts to JUDGE/scores/MODEL.TASK.json, and what reads it."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from evaluation.judging.answers import AnsweredRun
+from evaluation.judging.judge import Verdict
+from evaluation.metrics import intervals, rubric_scores, significance
+from evaluation.metrics.intervals import Estimate
+from evaluation.metrics.rubric_scores import Adjustment, JudgedAnswer
+from evaluation.question_sets import jsonl
+from evaluation.question_sets.rubric_reader import RubricConversation
+from evaluation.scoring.results_schema import Checked, Interval, check
+from evaluation.tasks.rubric import RubricTask
+from galen.atomic import write_text
+from galen.errors import DataError
+
+FOLDER = "scores"
+_SEPARATORS = str.maketrans({"/": ".", ":": "."})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgedRun:
+    """A run's answers with the verdicts on them."""
+
+    run: AnsweredRun
+    answers: dict[str, list[JudgedAnswer]]
+    """Of each conversation all of whose answers have all verdicts."""
+    verdicts: dict[str, list[list[bool | None]]]
+    """Of each conversation, answer and criterion."""
+
+    @property
+    def unjudged(self) -> int:
+        """Number of conversations without a score: the judge gave no verdict on a criterion."""
+        return len(self.verdicts) - len(self.answers)
+
+
+class _Group(Interval):
+    """A score of some conversations."""
+
+    samples: Annotated[int, Field(ge=1)]
+
+
+class Score(Checked):
+    """A file of scores."""
+
+    model: str
+    protocol: str
+    task: str
+    judge: str
+    samples: Annotated[int, Field(ge=0)]
+    unjudged: Annotated[int, Field(ge=0)]
+    score: Interval
+    by_tag: dict[str, _Group]
+    worst_at_k: list[float]
+    difference: dict[str, Any] | None = None
+
+
+def judged(
+    run: AnsweredRun, conversations: Sequence[RubricConversation], given: Sequence[Verdict]
+) -> JudgedRun:
+    """Return a run's answers with the verdicts on them, which have the order of `questions`."""
+    remaining = iter(given)
+    answers: dict[str, list[JudgedAnswer]] = {}
+    by_conversation: dict[str, list[list[bool | None]]] = {}
+    for item in conversations:
+        if item.id not in run.answers:
+            continue
+        texts = run.answers[item.id]
+        met = [_taken(remaining, len(item.rubric)) for _ in texts]
+        by_conversation[item.id] = met
+        if all(verdict is not None for row in met for verdict in row):
+            answers[item.id] = [
+                JudgedAnswer(
+                    points=tuple(criterion.points for criterion in item.rubric),
+                    is_met=tuple(bool(verdict) for verdict in row),
+                    criterion_tags=tuple(criterion.tags for criterion in item.rubric),
+                    characters=len(text),
+                )
+                for text, row in zip(texts, met, strict=True)
+            ]
+    return JudgedRun(run=run, answers=answers, verdicts=by_conversation)
+
+
+def _taken(verdicts: Iterator[Verdict], number: int) -> list[bool | None]:
+    return [verdict.is_met for verdict in itertools.islice(verdicts, number)]
+
+
+def adjustment(task: RubricTask) -> Adjustment | None:
+    """Return a task's correction of scores for length."""
+    if task.length_adjustment is None:
+        return None
+    return Adjustment(task.length_adjustment.center, task.length_adjustment.per_500_characters)
+
+
+def entry(
+    run: JudgedRun,
+    task: str,
+    specification: RubricTask,
+    conversations: Sequence[RubricConversation],
+    judge: str,
+) -> dict[str, Any]:
+    """Return a run's scores, of JSON types.
+
+    Raises:
+        DataError: no conversation has a score.
+    """
+    if not run.answers:
+        raise DataError(
+            f"{run.run.folder}: the judge gave no verdicts that can be read; see"
+            " verdicts.jsonl, and try another judge, or --judge-prompt"
+        )
+    correction = adjustment(specification)
+    scores = {
+        id_: [_adjusted(answer, correction) for answer in answers]
+        for id_, answers in run.answers.items()
+    }
+    means = [sum(values) / len(values) for values in scores.values()]
+    tags = {item.id: item.tags for item in conversations}
+    groups = rubric_scores.by_tag(run.answers, tags, correction)
+    return {
+        "model": run.run.name,
+        "protocol": run.run.protocol,
+        "task": task,
+        "judge": judge,
+        "samples": len(run.answers),
+        "unjudged": run.unjudged,
+        "score": rubric_scores.clipped_mean(means).as_dict(),
+        "by_tag": {
+            tag: {"samples": number, **estimate.as_dict()}
+            for tag, (number, estimate) in groups.items()
+        },
+        "worst_at_k": rubric_scores.worst_at_k(list(scores.values())),
+    }
+
+
+def sample_scores(run: JudgedRun, correction: Adjustment | None) -> dict[str, float]:
+    """Return the mean score of each conversation's answers."""
+    return {
+        id_: rubric_scores.mean_score(answers, correction) for id_, answers in run.answers.items()
+    }
+
+
+def _adjusted(answer: JudgedAnswer, correction: Adjustment | None) -> float:
+    value = rubric_scores.score(answer, adjustment=correction)
+    assert value is not None  # the reader wants a criterion with positive points
+    return value
+
+
+def difference(
+    first: Mapping[str, float], second: Mapping[str, float]
+) -> tuple[Estimate, float] | None:
+    """Return the second run's mean score minus the first's, and the p-value of the paired test.
+
+    Of the conversations that both have; None where they have none in common.
+    """
+    common = [id_ for id_ in first if id_ in second]
+    if not common:
+        return None
+    before = [first[id_] for id_ in common]
+    after = [second[id_] for id_ in common]
+    return (
+        intervals.accuracy_difference(before, after),
+        significance.paired_p_value(before, after),
+    )
+
+
+def path(folder: Path, model: str, task: str) -> Path:
+    """Return the file of a model's scores in a judge's folder."""
+    return folder / FOLDER / f"{model.translate(_SEPARATORS)}.{task}.json"
+
+
+def write(
+    folder: Path, scores: Mapping[str, Any], run: JudgedRun, means: Mapping[str, float]
+) -> Path:
+    """Write a run's scores, and beside them those of each conversation with the verdicts."""
+    target = path(folder, scores["model"], scores["task"])
+    lines = [
+        jsonl.dump({"id": id_, "score": means.get(id_), "is_met": verdicts})
+        for id_, verdicts in run.verdicts.items()
+    ]
+    write_text(target.with_suffix(".samples.jsonl"), "\n".join(lines) + "\n")
+    write_text(target, json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
+    return target
+
+
+def read(target: Path) -> dict[str, Any]:
+    """Read a file of scores.
+
+    Raises:
+        DataError: it is none.
+    """
+    value = jsonl.tree(target)
+    check(Score, value, target, " is not a file of scores of `galen judge`")
+    return dict(value)
+
+
+def as_dict(estimate: Estimate, p: float) -> dict[str, float]:
+    """Return a difference with its p-value, of JSON types."""
+    return {**dataclasses.asdict(estimate), "p": p}
