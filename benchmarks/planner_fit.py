@@ -6,7 +6,8 @@ Which runs are held out was decided by model before the first fit. Five constant
 the throughput model) are fitted to the others by least squares of the relative errors, with priors
 around values known from kernels alone: half to 60% of the peak for matrix products and attention,
 80% of overlapped communication hidden, and for a layer about 100 kernels with 3 µs of launch, ramp
-and tail each. `EFFICIENCIES` are the results, rounded.
+and tail each. One more, `router_overhead`, is fitted to mixtures of experts, without a prior, the
+others fixed. `EFFICIENCIES` are the results, rounded.
 
 Sources of the runs, read in November 2026, with the layouts as published:
 
@@ -15,9 +16,15 @@ Sources of the runs, read in November 2026, with the layouts as published:
   nemotron (step times on H100);
 - Bridge: NVIDIA-NeMo/Megatron-Bridge, docs/performance-summary-archive.md (DGX-H100, FP8 with
   current scaling), by release of the container;
+- Bridge of August 2026: the same repository, docs/training/moe-optimization.md and the skills
+  nemo-mbridge-perf-moe-hardware-configs and -dispatcher-selection (Qwen3-30B-A3B on 16 H100);
+  dispatchers by release: scripts/performance/configs at v0.2.0, v0.3.0 and v0.3.1;
+- Model zoo: yanring/Megatron-MoE-ModelZoo, best_practice/qwen3/readme.md (256 H100);
 - MEDITRON: arXiv 2311.16079 (A100-80GB, Megatron-LLM).
 
-Runs that Galen's pretraining cannot express are left out: mixtures of experts, LoRA.
+All runs of mixtures of experts force balanced routing. Runs that Galen's pretraining cannot express
+are left out: LoRA, latent attention (DeepSeek-V3), Mamba layers (Nemotron 3), and those that drop
+tokens (NeMo's Mixtral and Grok 1, Megatron-Bridge 25.09), which need not wait for their counts.
 """
 
 import dataclasses
@@ -80,7 +87,39 @@ MODELS = {
     "Llama 3.1 405B, 7 layers": _model("7 16384 53248 128 8 128256"),
     "MEDITRON-70B": read_architecture(ARCHITECTURES / "meditron_70b.json"),
 }
+
+
+def _experts(sizes: str, **properties: Any) -> Architecture:
+    """Return a mixture of experts of `sizes`: as `_model`, then head size, experts, active ones."""
+    dense, head, number, active = sizes.rsplit(maxsplit=3)
+    model = _model(dense)
+    return dataclasses.replace(
+        model,
+        kv_channels=int(head),
+        num_moe_experts=int(number),
+        moe_router_topk=int(active),
+        moe_ffn_hidden_size=model.ffn_hidden_size,
+        **properties,
+    )
+
+
+_GPT_OSS: dict[str, Any] = {
+    "add_qkv_bias": True,
+    "add_bias_linear": True,
+    "softmax_type": "learnable",
+    "activation": "quick_gelu",
+    "glu_linear_offset": 1.0,
+    "activation_func_clamp_value": 7.0,
+    "window_size": 128,
+    "window_attn_skip_freq": (1, 0) * 18,
+}
+MODELS |= {
+    "Qwen3 30B-A3B": _experts("48 2048 768 32 4 151936 128 128 8", qk_layernorm=True),
+    "Qwen3 235B-A22B": _experts("94 4096 1536 64 4 151936 128 128 8", qk_layernorm=True),
+    "gpt-oss 120B": _experts("36 2880 2880 64 8 201088 64 128 4", **_GPT_OSS),
+}
 HELD_OUT_MODELS = (
+    "Qwen3 235B-A22B",
     "GPT-3 5B",
     "Nemotron 8B",
     "Llama 2 13B",
@@ -109,6 +148,9 @@ class PublishedRun:
     pipeline: int = 1
     virtual: int | None = None
     context: int = 1
+    expert: int = 1
+    dispatch_overlap: bool = False
+    """Whether tokens reach their experts while another micro-batch is computed."""
     tokens: float
     """Tokens/s/GPU."""
     gpu: str = "h100-80gb"
@@ -137,8 +179,11 @@ class PublishedRun:
             f"PP{self.pipeline}" if self.pipeline > 1 else "",
             f"VP{self.virtual}" if self.virtual else "",
             f"CP{self.context}" if self.context > 1 else "",
+            f"EP{self.expert}" if self.expert > 1 else "",
         ]
-        if self.chunks:
+        if self.dispatch_overlap:
+            words.append("overlap")
+        elif self.chunks and self.expert == 1:
             words.append("balanced")
         return " ".join(filter(None, words)) or "DP"
 
@@ -167,6 +212,8 @@ class PublishedRun:
                 num_layers_in_first_pipeline_stage=self.edge_layers,
                 num_layers_in_last_pipeline_stage=self.edge_layers,
                 context_parallel_size=self.context,
+                expert_model_parallel_size=self.expert,
+                expert_tensor_parallel_size=1 if self.expert > 1 else None,
                 sequence_parallel=self.tensor > 1,
                 tp_comm_overlap=self.tensor > 1 and self.overlap,
                 overlap_grad_reduce=True,
@@ -176,6 +223,9 @@ class PublishedRun:
 
     def planned(self, efficiencies: Efficiencies) -> float:
         """Return the planned tokens/s/GPU."""
+        if self.dispatch_overlap:
+            hidden = efficiencies.overlap_fraction
+            efficiencies = dataclasses.replace(efficiencies, dispatch_overlap_fraction=hidden)
         step = step_time(self.architecture, self.recipe(), self.gpus, GPUS[self.gpu], efficiencies)
         return self.batch * self.length / step.total / self.gpus
 
@@ -310,6 +360,73 @@ LONG_SEQUENCES = [
 """Of NVIDIA/NeMo, docs/source/performance/performance_long_sequence.md; looked up after the fit."""
 
 
+Q30 = "Qwen3 30B-A3B"
+Q235 = "Qwen3 235B-A22B"
+OSS = "gpt-oss 120B"
+_ACT = {"recompute_granularity": "selective", "recompute_modules": ["moe_act"]}
+_OSS: dict[str, Any] = {"pipeline": 4, "expert": 8, "training": _ACT}
+# 94 layers among 32 chunks
+_Q235: dict[str, Any] = {
+    "tensor": 2,
+    "pipeline": 8,
+    "virtual": 4,
+    "chunks": "Et*2|(t*3|)*30t*2L",
+    "overlap": False,
+}
+_EP32 = _Q235 | {"expert": 32}
+_PP2EP8: dict[str, Any] = {"pipeline": 2, "expert": 8, "dispatch_overlap": True}
+_BRIDGE = "Bridge 08/2026"
+EXPERT_RUNS = [
+    _seconds(_BRIDGE, Q30, 45.65, "bf16 16 1024 x 4096", expert=16),
+    _tokens("Bridge 25.11", OSS, 5630, "bf16 64 512 x 4096", micro=4, **_OSS),
+    _tokens("Bridge 26.04.01", OSS, 5824, "bf16 64 1280 x 4096", **_OSS),
+    _tokens("Bridge 25.11", Q235, 1575, "FP8 256 2048 x 4096", dispatch_overlap=True, **_EP32),
+    _tokens("Bridge 26.04.01", Q235, 1712, "FP8 256 8192 x 4096", dispatch_overlap=True, **_EP32),
+    _seconds(
+        "Model zoo",
+        Q235,
+        24.2,
+        "bf16 256 2048 x 4096",
+        tensor=2,
+        pipeline=32,
+        virtual=3,
+        expert=8,
+        chunks="E|(t|)*94L",
+        training=_ACT,
+        overlap=False,
+    ),
+]
+"""Mixtures of experts with the alltoall dispatcher."""
+SLOW_EXPERT_RUNS = [
+    _tokens("Bridge 25.11", Q30, 5275, "FP8 16 512 x 4096", micro=2, virtual=24, **_PP2EP8),
+    _tokens("Bridge 26.02", Q30, 5113, "FP8 16 1024 x 4096", virtual=12, **_PP2EP8),
+]
+"""With alltoall in FP8; the next release replaced it by DeepEP and was 77% faster."""
+OTHER_DISPATCHERS = [
+    _tokens("Bridge 26.02.01, DeepEP", Q30, 9058, "FP8 16 1024 x 4096", virtual=12, **_PP2EP8),
+    _tokens("Bridge 26.04.01, HybridEP", Q30, 8960, "FP8 16 1024 x 4096", expert=16),
+    _seconds(f"{_BRIDGE}, HybridEP", Q30, 24.71, "bf16 16 1024 x 4096", expert=16),
+    _seconds(
+        f"{_BRIDGE}, HybridEP",
+        Q30,
+        20.147,
+        "bf16 16 1024 x 4096",
+        expert=16,
+        dispatch_overlap=True,
+    ),
+    _seconds("Model zoo, DeepEP", Q235, 19.7, "bf16 256 2048 x 4096", training=_ACT, **_EP32),
+    _seconds(
+        "Model zoo, DeepEP",
+        Q235,
+        29.0,
+        "bf16 256 2048 x 4096",
+        **(_Q235 | {"tensor": 4, "expert": 8}),
+    ),
+    _seconds("NeMo AutoModel, DeepEP", Q30, 21.773, "bf16 8 512 x 4096", micro=4, expert=8),
+]
+"""Dispatchers that Galen lacks, planned as alltoall; the last also with another engine (FSDP)."""
+
+
 def groups() -> dict[str, list[PublishedRun]]:
     """Return the runs by their use."""
     return {
@@ -317,15 +434,27 @@ def groups() -> dict[str, list[PublishedRun]]:
         "held out": [run for run in RUNS if run.held_out],
         "other engines": OTHER_ENGINES,
         "long sequences": LONG_SEQUENCES,
+        "experts, fitted": [run for run in EXPERT_RUNS if not run.held_out],
+        "experts, held out": [run for run in EXPERT_RUNS if run.held_out],
+        "experts, alltoall in FP8": SLOW_EXPERT_RUNS,
+        "experts, other dispatchers": OTHER_DISPATCHERS,
     }
 
 
-PRIOR = Efficiencies(
-    gemm_bf16=0.6, gemm_fp8=0.6, attention=0.5, overlap_fraction=0.8, layer_overhead=300e-6
-)
-WIDTHS = Efficiencies(
-    gemm_bf16=0.1, gemm_fp8=0.1, attention=0.1, overlap_fraction=0.1, layer_overhead=100e-6
-)
+PRIOR = {
+    "gemm_bf16": 0.6,
+    "gemm_fp8": 0.6,
+    "attention": 0.5,
+    "overlap_fraction": 0.8,
+    "layer_overhead": 300e-6,
+}
+WIDTHS = {
+    "gemm_bf16": 0.1,
+    "gemm_fp8": 0.1,
+    "attention": 0.1,
+    "overlap_fraction": 0.1,
+    "layer_overhead": 100e-6,
+}
 ERROR = 0.03
 """Relative, of a published figure: releases of one program differ by as much and more."""
 
@@ -335,20 +464,29 @@ def fit(runs: list[PublishedRun]) -> Efficiencies:
     import numpy
     from scipy.optimize import least_squares
 
-    prior = numpy.array(dataclasses.astuple(PRIOR))
-    widths = numpy.array(dataclasses.astuple(WIDTHS))
-
-    names = [field.name for field in dataclasses.fields(Efficiencies)]
+    prior = numpy.array(list(PRIOR.values()))
+    widths = numpy.array(list(WIDTHS.values()))
 
     def efficiencies(deviations: Any) -> Efficiencies:
         values = map(float, prior + widths * deviations)
-        return Efficiencies(**dict(zip(names, values, strict=True)))
+        return Efficiencies(**dict(zip(PRIOR, values, strict=True)))
 
     def residuals(deviations: Any) -> Any:
         values = efficiencies(deviations)
         return [*(math.log1p(run.error(values)) / ERROR for run in runs), *deviations]
 
     return efficiencies(least_squares(residuals, 0 * prior).x)
+
+
+def fit_router(runs: list[PublishedRun]) -> float:
+    """Return the seconds of `router_overhead` closest to the published figures."""
+    from scipy.optimize import minimize_scalar
+
+    def squares(milliseconds: float) -> float:
+        values = dataclasses.replace(EFFICIENCIES, router_overhead=milliseconds / 1000)
+        return sum(math.log1p(run.error(values)) ** 2 for run in runs)
+
+    return float(minimize_scalar(squares, bounds=(0, 20), method="bounded").x) / 1000
 
 
 def table(runs: list[PublishedRun], efficiencies: Efficiencies) -> list[str]:
@@ -376,6 +514,7 @@ def main(argv: list[str] | None = None) -> None:
     cli.ArgumentParser(__doc__).parse_args(argv)
     runs_by_use = groups()
     fitted = fit(runs_by_use["fitted"])
+    fitted = dataclasses.replace(fitted, router_overhead=fit_router(runs_by_use["experts, fitted"]))
     print(f"fitted: {fitted}\nused:   {EFFICIENCIES}")
     for name, runs in runs_by_use.items():
         error = root_mean_square(runs, EFFICIENCIES)

@@ -241,7 +241,8 @@ def _expert_lines(plan: Plan) -> list[str]:
     local = experts.num_local_experts(architecture, recipe)
     copies = experts.data_parallel_size(recipe, plan.gpus)
     ranks = recipe.parallel.expert_model_parallel_size
-    return [f"{line}; {local} on each GPU (EP{ranks}), copies on {copies} GPUs"]
+    replicas = "without copies" if copies == 1 else f"copies on {copies} GPUs"
+    return [f"{line}; {local} on each GPU (EP{ranks}), {replicas}"]
 
 
 def _none_fits(plan: Plan) -> str:

@@ -68,6 +68,8 @@ def traffic_bytes(architecture: Architecture, recipe: Recipe, imbalance: float) 
     product = tokens * experts.expert_columns(architecture, recipe)
     hidden = tokens * architecture.hidden_size
     activation_passes = 3 * architecture.mlp_input_projections + 2
+    if "moe_act" in (recipe.training.recompute_modules or []):
+        activation_passes += architecture.mlp_input_projections + 1
     traffic = size * (_PERMUTE_PASSES * hidden + activation_passes * product)
     gradients = 2 * model_state.gradient_bytes(recipe)
     traffic += gradients * experts.layer_parameters(architecture, recipe)

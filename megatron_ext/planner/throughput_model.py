@@ -47,7 +47,7 @@ class Efficiencies:
     """Fraction hidden of communication that the layout overlaps with computation."""
     layer_overhead: float = 390e-6
     """Seconds of a layer, forward and backward, that do not depend on its size."""
-    router_overhead: float = 3e-3
+    router_overhead: float = 5.2e-3
     """The same of router and dispatcher: many small kernels, and waiting for the expert counts."""
     dispatch_overlap_fraction: float = 0.0
     """Fraction hidden of the tokens' way to their experts; Galen overlaps none."""
