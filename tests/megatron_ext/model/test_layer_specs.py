@@ -57,8 +57,7 @@ def test_fused_geglu_is_selected_by_the_function_that_the_core_knows():
     assert not ungated.transformer_config(bias_activation_fusion=True).bias_activation_fusion
 
 
-@pytest.mark.parametrize("engine", [True, False])
-def test_layers_with_a_window_have_rotary_positions_of_their_own(transformer_engine, engine):
+def test_layers_with_a_window_have_rotary_positions_of_their_own(transformer_engine):
     architecture = dataclasses.replace(
         SHAPE,
         full_width_qk_norm=True,
@@ -73,8 +72,7 @@ def test_layers_with_a_window_have_rotary_positions_of_their_own(transformer_eng
         for number in range(1, 31)
     ]
     assert layers == [True, True, False] * 10
-    spec = decoder_spec(SimpleNamespace(transformer_engine=engine), architecture, config)
-    layer = spec if engine else spec.layer_specs[0]
+    layer = decoder_spec(SimpleNamespace(transformer_engine=True), architecture, config)
     attention = layer.submodules.self_attention
     assert attention.module is DecoderAttention
     frequencies = attention.params["local_rope"].inv_freq
