@@ -99,9 +99,7 @@ def _megatron(
         description |= {
             name: shown(value) for name, value in arguments.items() if name in _ARGUMENTS
         }
-    weights = {
-        name: value for name, value in source.tensors.items() if not name.startswith("optimizer.")
-    }
+    weights = {name: value for name, value in source.tensors.items() if not _is_of_optimizer(name)}
     layers = Counter(name.startswith(LAYERS) for name in weights)
     description["tensors"] = len(weights)
     description.setdefault("parameters", sum(math.prod(value.size) for value in weights.values()))
@@ -112,10 +110,12 @@ def _megatron(
     description["dtype"] = ", ".join(
         sorted({str(value.properties.dtype).removeprefix("torch.") for value in weights.values()})
     )
-    optimizer = sum(name.startswith("optimizer.") for name in source.tensors)
+    optimizer = sum(map(_is_of_optimizer, source.tensors))
     description["optimizer state"] = "none"
     if optimizer:
         stored = common.get("optimizer")
+        if isinstance(stored, dict):
+            stored = stored.get(0, stored)  # one of several optimizers
         kind = stored.get("param_state_sharding_type") if isinstance(stored, dict) else None
         description["optimizer state"] = f"{optimizer} tensors, {shown(kind or 'unknown format')}"
     if (folder / "training_state.json").is_file():
@@ -178,6 +178,10 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
     except DataError as error:
         return description | {"complete": f"no: {error}"}
     return description | {"complete": "yes"}
+
+
+def _is_of_optimizer(name: str) -> bool:
+    return name.startswith(("optimizer.", "chained_"))
 
 
 def _training_state(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@
         --output judges/local --model JUDGE
 
 RUN is an output folder of `galen evaluate` with answers to the task. Each criterion of each answer
-is a question to the judge; verdicts are appended to JUDGE/verdicts.jsonl at once, so that an
+is a question to the judge; verdicts are appended to JUDGE/replies.jsonl at once, so that an
 interrupted run resumes and no question is asked twice, also not for another RUN. The judge's folder
 belongs to one judge: scores of two judges do not mix. How far the judge agrees with physicians and
 with itself: `galen judge-agreement`.
@@ -48,35 +48,31 @@ def main(argv: list[str] | None = None) -> None:
     if not isinstance(specification, RubricTask):
         raise UsageError(f"--task {parsed.task} has no rubrics; healthbench, for example, has")
     conversations = specification.conversations(parsed.data)
-    files = specification.files(parsed.data)
-    runs = [answers.read(folder, name, specification, conversations) for folder in parsed.run]
-    _check_names(runs)
-    for run in runs:
-        answers.check_files(run, name, files)
+    if not conversations[0].rubric:
+        raise UsageError(f"--task {parsed.task} has no rubrics; see `galen judge-pairs`")
+    runs = answers.read_all(parsed.run, name, specification, conversations, parsed.data)
     with lock.hold(settings.recipe.output):
         settings.bind()
         judge = settings.load()
         questions = [item for run in runs for item in answers.questions(run, conversations)]
-        estimate = judge.estimate(questions)
+        estimate = settings.estimate(judge, questions)
         if parsed.estimate_only:
             print(estimate)
             return
         logger.info(f"judge {settings.name}: {estimate}")
-        judged = [_judged(run, conversations, judge) for run in runs]
+        judged = [_judged(run, conversations, settings, judge) for run in runs]
         entries = _write(judged, name, specification, conversations, settings)
     agreement = agreement_file.read(settings.recipe.output)
     print(judged_table.table(entries, agreement_file.sentence(settings.name, agreement)))
 
 
-def _check_names(runs: Sequence[AnsweredRun]) -> None:
-    names = [run.name for run in runs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"two runs are of a model named {name}; see --name of galen evaluate")
-
-
-def _judged(run: AnsweredRun, conversations: list[RubricConversation], judge: Judge) -> JudgedRun:
-    given = judge.verdicts(answers.questions(run, conversations))
+def _judged(
+    run: AnsweredRun,
+    conversations: list[RubricConversation],
+    settings: JudgeSettings,
+    judge: Judge,
+) -> JudgedRun:
+    given = settings.verdicts(judge, answers.questions(run, conversations))
     judged = score_files.judged(run, conversations, given)
     if judged.unjudged:
         logger.warning(

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.judging import agreement_file, compared_judges, options
-from evaluation.judging.judge import Verdict
+from evaluation.judging.judge import Reply
 from evaluation.judging.verdicts import Question
 from evaluation.metrics import rater_agreement
 from evaluation.metrics.rater_agreement import Rating
@@ -60,15 +60,15 @@ def main(argv: list[str] | None = None) -> None:
     with lock.hold(settings.recipe.output):
         settings.bind()
         judge = settings.load()
-        estimate = judge.estimate(questions, parsed.repeats)
+        estimate = settings.estimate(judge, questions, parsed.repeats)
         if parsed.estimate_only:
             print(estimate)
             return
         logger.info(f"judge {settings.name}: {estimate}")
-        given = [judge.verdicts(questions, repeat) for repeat in range(parsed.repeats)]
+        given = [settings.verdicts(judge, questions, repeat) for repeat in range(parsed.repeats)]
         agreement = measure(settings.name, labeled, given)
         lines = [
-            jsonl.dump({"id": item.id, "is_met": verdict.is_met})
+            jsonl.dump({"id": item.id, "is_met": verdict.value})
             for item, verdict in zip(labeled, given[0], strict=True)
         ]
         write_text(settings.recipe.output / agreement_file.LABELS, "\n".join(lines) + "\n")
@@ -82,7 +82,7 @@ def _question(item: LabeledAnswer) -> Question:
 
 
 def measure(
-    judge: str, labeled: Sequence[LabeledAnswer], given: Sequence[Sequence[Verdict]]
+    judge: str, labeled: Sequence[LabeledAnswer], given: Sequence[Sequence[Reply]]
 ) -> dict[str, Any]:
     """Return a judge's agreement, of JSON types.
 
@@ -95,9 +95,9 @@ def measure(
         DataError: no answer has a verdict.
     """
     judged = [
-        (item, verdict.is_met)
+        (item, verdict.value)
         for item, verdict in zip(labeled, given[0], strict=True)
-        if verdict.is_met is not None
+        if verdict.value is not None
     ]
     if not judged:
         raise DataError(f"{judge} gave no verdict that can be read")
@@ -140,13 +140,12 @@ def _physicians(labeled: Sequence[LabeledAnswer]) -> float | None:
     return float(np.mean(scores)) if scores else None
 
 
-def _consistency(given: Sequence[Sequence[Verdict]]) -> float | None:
+def _consistency(given: Sequence[Sequence[Reply]]) -> float | None:
     """Return the fraction of answers on which all repetitions agree."""
     if len(given) < 2:
         return None
     same = [
-        len({verdict.is_met for verdict in of_answer}) == 1
-        for of_answer in zip(*given, strict=True)
+        len({verdict.value for verdict in of_answer}) == 1 for of_answer in zip(*given, strict=True)
     ]
     return float(np.mean(same))
 

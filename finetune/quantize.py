@@ -53,10 +53,10 @@ def main(argv: list[str] | None = None) -> int | None:
     )
     texts = _texts(arguments.calibration) if arguments.calibration else []
     from evaluation.backends.transformers_backend import quiet
-    from finetune.quantization.methods import check_methods, check_widths
+    from finetune.quantization.methods import check_methods, check_model
 
     check_methods(methods, arguments.calibration is not None)
-    check_widths(methods, model)
+    check_model(methods, model)
     quiet()
     with lock.hold(arguments.output):
         _write_all(methods, model, questions, texts, arguments)

@@ -319,6 +319,23 @@ def judge(
     return api_results.read_judged(Path(output), Path(task).stem)
 
 
+def judge_pairs(
+    runs: Sequence[str | Path],
+    task: str,
+    data: str | Path,
+    output: str | Path,
+    **options: Any,
+) -> dict[str, Any]:
+    """Compare the answers of models pair by pair, see `galen judge-pairs --help`.
+
+    Returns:
+        The content of OUTPUT/pairs/TASK.json.
+    """
+    known = {"task": task, "data": data, "output": output}
+    run_command("judge-pairs", words("runs", runs), {**known, **options})
+    return json_file.read_object(Path(output) / "pairs" / f"{Path(task).stem}.json")
+
+
 def judge_agreement(meta_eval: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
     """Measure a judge against physicians, see `galen judge-agreement --help`.
 

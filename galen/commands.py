@@ -108,6 +108,9 @@ STAGES = (
             "evaluate": Verb("evaluation.run", "score models on medical benchmarks"),
             "report": Verb("evaluation.report", "write the HTML report of scores and runs"),
             "judge": Verb("evaluation.judge", "score answers against rubrics with a judge"),
+            "judge-pairs": Verb(
+                "evaluation.judge_pairs", "compare the answers of models with a judge"
+            ),
             "judge-agreement": Verb(
                 "evaluation.judge_agreement", "measure a judge against physicians"
             ),

@@ -82,6 +82,7 @@ def _pretrain(run: Recipe, inputs: Inputs, clock: PhaseClock) -> int:
 
     platform = platforms.current_platform()
     platform.check(run)
+    platform.check_model(run, inputs.architecture)
     if platform.device.type == "cpu":
         host_memory.check(inputs.architecture, run, *_world_sizes())
     report_lost_nodes = partial(launch.report_lost_nodes, ADVICE, partial(dead_processes, output))

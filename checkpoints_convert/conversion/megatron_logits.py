@@ -48,23 +48,29 @@ def main(argv: list[str] | None = None) -> None:
     from megatron_ext.hardware import parallel_groups, platforms
 
     folder = find_iteration(arguments.megatron, arguments.iteration)
+    architecture = read_architecture(folder)
     tokens = load_file(arguments.folder / "tokens.safetensors")["tokens"]
     platforms.current_platform().init_distributed()
     parallel_groups.initialize(
         Parallel(
-            tensor_model_parallel_size=arguments.tp, pipeline_model_parallel_size=arguments.pp
+            tensor_model_parallel_size=arguments.tp,
+            pipeline_model_parallel_size=arguments.pp,
+            expert_tensor_parallel_size=_expert_tensor_parallel_size(architecture),
         ),
         seed=1,
     )
-    logits = compute(
-        folder, read_architecture(folder), tokens, arguments.tp, arguments.pp, arguments.dtype
-    )
+    logits = compute(folder, architecture, tokens, arguments.tp, arguments.pp, arguments.dtype)
     if logits is not None:
         save_file(
             {"logits": logits.cpu().float().contiguous()}, arguments.folder / "logits.safetensors"
         )
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+
+
+def _expert_tensor_parallel_size(architecture: "Architecture") -> int | None:
+    """Return 1 for experts with biases, which Megatron Core does not divide; None for the same."""
+    return 1 if architecture.is_moe and architecture.add_bias_linear else None
 
 
 def compute(
@@ -103,6 +109,7 @@ def compute(
         tokens.size(1),
         tensor_model_parallel_size=tensor,
         pipeline_model_parallel_size=pipeline,
+        expert_tensor_parallel_size=_expert_tensor_parallel_size(architecture),
         sequence_parallel=tensor > 1,
         params_dtype=precision,
         pipeline_dtype=precision,

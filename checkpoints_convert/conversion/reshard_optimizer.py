@@ -1,6 +1,7 @@
 """Rewrites an iteration whose optimizer state is in buckets, a slice at a time."""
 
 import dataclasses
+import itertools
 import logging
 import math
 import shutil
@@ -125,10 +126,17 @@ class _Fill:
         chunk = self.chunk
         if chunk.bucket is not None:
             self.source.read_into(target.view(-1), chunk.bucket, (), chunk.start)
-        elif len(chunk.size) > 2 and torch_dist.LAYERS in chunk.key:  # layers are stacked
-            self.source.read_into(target[0], chunk.key, chunk.offset[:1], chunk.offset[1])
+        elif len(chunk.size) > 2 and torch_dist.LAYERS in chunk.key:
+            stack = _stacked_axes(chunk.size)
+            inner = target.view(chunk.size[stack:])
+            self.source.read_into(inner, chunk.key, chunk.offset[:stack], chunk.offset[stack])
         else:
             self.source.read_into(target, chunk.key, (), chunk.offset[0])
+
+
+def _stacked_axes(shape: tuple[int, ...]) -> int:
+    """Return the axes over which layers, and the experts of a layer, are stacked."""
+    return max(len(shape) - 2, 1)
 
 
 def input_files(folder: Path) -> list[Path]:
@@ -198,7 +206,7 @@ def _is_complete(output: Path, target: Path, identity: Identity) -> bool:
 
 def _not_in_buckets(source: TorchDist) -> DataError:
     """Return why a checkpoint without a file of slices cannot be converted."""
-    if not any(optimizer_buckets.PREFIX in name for name in source.tensors):
+    if not any(map(optimizer_buckets.is_in_buckets, source.tensors)):
         return DataError(
             f"{source.folder} has no optimizer state in dp_reshardable format; any layout can load"
             " it as it is"
@@ -231,8 +239,8 @@ def _steps(source: TorchDist, model_space: ModelSpace) -> list[WriteShards]:
 
 
 def _weights(source: TorchDist) -> Iterator[Shard]:
-    """Yield the tensors that are in no bucket; of stacked layers, each layer."""
-    names = [name for name in source.tensors if not name.startswith(optimizer_buckets.PREFIX)]
+    """Yield the tensors that are in no bucket; of stacked layers and experts, each of them."""
+    names = [name for name in source.tensors if not optimizer_buckets.is_in_buckets(name)]
     for name in sorted(names, key=lambda name: source.location(name, ())):
         tensor = source.tensors[name]
         shape = tuple(tensor.size)
@@ -240,9 +248,11 @@ def _weights(source: TorchDist) -> Iterator[Shard]:
         if len(shape) < 3 or torch_dist.LAYERS not in name:
             yield Shard(name, shape, (0,) * len(shape), shape, dtype, None, 0)
             continue
-        for layer in range(shape[0]):
-            offset = (layer, *(0 for _ in shape[1:]))
-            yield Shard(name, shape, offset, (1, *shape[1:]), dtype, None, 0)
+        stack = _stacked_axes(shape)
+        for index in itertools.product(*map(range, shape[:stack])):
+            offset = (*index, *(0 for _ in shape[stack:]))
+            size = (*(1 for _ in index), *shape[stack:])
+            yield Shard(name, shape, offset, size, dtype, None, 0)
 
 
 def _optimizer(model_space: ModelSpace) -> Iterator[Shard]:
@@ -261,7 +271,7 @@ def _write_objects(folder: Path, source: TorchDist) -> Sequence[torch_dist.Store
     objects = []
     with file.open("wb") as stream:
         for name, info in sorted(source.objects.items()):
-            if name.startswith((optimizer_buckets.PREFIX, torch_dist.COMMON_STATE)):
+            if optimizer_buckets.is_in_buckets(name) or name.startswith(torch_dist.COMMON_STATE):
                 continue
             path = source.folder / info.relative_path
             stored = safe_pickle.read_archive(path, info.offset, info.length)

@@ -3,6 +3,7 @@
 A new one is a file here and a line in `FAMILIES`.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ FAMILIES: dict[str, Family] = {
     for family in (
         llama.FAMILY,
         mistral.FAMILY,
+        mistral.MINISTRAL,
+        mistral.MINISTRAL3,
         qwen.QWEN2,
         qwen.QWEN3,
         internlm2.FAMILY,
@@ -47,7 +50,10 @@ FAMILIES: dict[str, Family] = {
 }
 """By `model_type` of the Hugging Face configuration."""
 
-MULTIMODAL: dict[str, Family] = {"gemma3": gemma.TEXT_OF_MULTIMODAL}
+MULTIMODAL: dict[str, Family] = {
+    "gemma3": gemma.TEXT_OF_MULTIMODAL,
+    "mistral3": mistral.MULTIMODAL,
+}
 """Families whose text model is read from a multimodal folder, by the folder's `model_type`.
 
 A text folder is written.
@@ -69,7 +75,14 @@ def find(config_path: str | Path) -> tuple[Family, Architecture]:
             f"{config_path}: model_type {name!r} cannot be converted; known:"
             f" {', '.join(sorted(known))}"
         )
-    return known[name], architecture_of(known[name], config, config_path)
+    family = known[name]
+    if family.text_config is not None:
+        with malformed(config_path):
+            text_model = family.text_config(config)["model_type"]
+        family = dataclasses.replace(
+            FAMILIES[text_model], text_config=family.text_config, text_tensor=family.text_tensor
+        )
+    return family, architecture_of(family, config, config_path)
 
 
 def text_config(config_path: str | Path) -> dict[str, Any] | None:

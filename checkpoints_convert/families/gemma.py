@@ -10,6 +10,7 @@ from typing import Any
 from checkpoints_convert.families import hf_config, layer_types, llama
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.families.mappings import DirectMapping
+from checkpoints_convert.families.multimodal import text_tensor
 from megatron_ext.config.architecture import Architecture
 
 _ROTARY_BASE = 1_000_000.0
@@ -127,28 +128,6 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
         "model_type": "gemma3_text",
         "architectures": ["Gemma3ForCausalLM"],
     }
-
-
-_TEXT_PREFIXES = {
-    "language_model.lm_head.": "lm_head.",
-    "language_model.model.": "model.",
-    "model.language_model.": "model.",
-}
-"""Names in multimodal folders: as saved by transformers up to 4.51 (and 5), and as in its model."""
-_OTHER_PREFIXES = (
-    "vision_tower.",
-    "multi_modal_projector.",
-    "model.vision_tower.",
-    "model.multi_modal_projector.",
-)
-
-
-def text_tensor(name: str) -> str | None:
-    """Return the name that a tensor of a multimodal folder has in a text folder, None for none."""
-    for prefix, replacement in _TEXT_PREFIXES.items():
-        if name.startswith(prefix):
-            return replacement + name.removeprefix(prefix)
-    return None if name.startswith(_OTHER_PREFIXES) else name
 
 
 def _rope(fields: hf_config.Fields) -> layer_types.LayerRope:

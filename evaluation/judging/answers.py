@@ -68,7 +68,30 @@ def read(
     )
 
 
-def check_files(run: AnsweredRun, task: str, files: list[Path]) -> None:
+def read_all(
+    folders: list[Path],
+    task: str,
+    specification: RubricTask,
+    conversations: list[RubricConversation],
+    data: Path,
+) -> list[AnsweredRun]:
+    """Read the answers of several runs to the conversations below `data`.
+
+    Raises:
+        UsageError: two are of models with the same name; see `read`.
+        DataError: see `read`; or one has answered files with another content.
+    """
+    runs = [read(folder, task, specification, conversations) for folder in folders]
+    names = [run.name for run in runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two runs are of a model named {name}; see --name of galen evaluate")
+    for run in runs:
+        _check_content(run, task, specification.files(data))
+    return runs
+
+
+def _check_content(run: AnsweredRun, task: str, files: list[Path]) -> None:
     """Check that the run has answered the conversations of these files.
 
     Raises:

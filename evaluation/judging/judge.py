@@ -1,8 +1,8 @@
-"""A judge: a model behind any backend that is asked about criteria, and never twice the same.
+"""A judge: a model behind any backend that is asked questions, and never the same one twice.
 
-Verdicts are in DIR/verdicts.jsonl, flushed one by one: an interrupted run resumes. The key of a
-verdict is a hash of the question and of the repetition, so that answers with the same text, also of
-other models, share it.
+Replies are in DIR/replies.jsonl, flushed one by one: an interrupted run resumes. The key of a reply
+is a hash of the question and of the repetition, so that answers with the same text, also of other
+models, share it.
 """
 
 import hashlib
@@ -19,8 +19,6 @@ from evaluation.backends.openai_backend import OpenAIBackend
 from evaluation.backends.request_log import RequestLog
 from evaluation.backends.sampling import Sampling
 from evaluation.chat_models.conversation import Conversation
-from evaluation.judging import verdicts
-from evaluation.judging.verdicts import Question
 from evaluation.prompts.template import Prompt
 from evaluation.scoring.answer_extraction.thinking import strip_thinking
 from galen.errors import DataError
@@ -28,176 +26,187 @@ from galen.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-VERDICTS = "verdicts.jsonl"
+REPLIES = "replies.jsonl"
 TRIES = 3
-"""Questions until a reply has a verdict; the second and third are sampled."""
+"""Requests until a reply can be read; the second and third are sampled."""
 _RETRY_TEMPERATURE = 0.7
-_ANSWERS = {"Yes": "Yes", "No": "No"}
 REPEAT_TEMPERATURE = 1.0
 """Of repetitions after the first, which measure how far the judge agrees with itself."""
+_MAX_EXPLANATION = 2000
+_ANSWERS = {"Yes": "Yes", "No": "No"}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """A judge's answer."""
+class Reply:
+    """A judge's reply."""
 
-    is_met: bool | None
-    """None where no reply had a verdict."""
+    value: Any
+    """Of JSON types; None where no reply could be read."""
     explanation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyFormat:
+    """How replies are written and read."""
+
+    schema: str
+    """JSON schema, for guided decoding."""
+    read: Callable[[str], Any]
+    """Returns the value in a reply; None where there is none."""
+    explanation: Callable[[str], str]
+    """Returns the explanation in a reply."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judge:
-    """A model that is asked about criteria."""
+    """A model that is asked questions."""
 
     backend: Backend
     conversation: Conversation
-    template: str
-    """Wording of the question."""
-    is_generated: bool
-    """Whether verdicts are read from generated JSON, not from the likelihoods of Yes and No."""
     is_guided: bool
-    """Whether the backend forces the JSON."""
+    """Whether the backend forces the JSON of generated replies."""
     max_new_tokens: int
     log: RequestLog
-    """The verdicts."""
+    """The replies."""
     batch_tokens: int
 
-    def verdicts(self, questions: Sequence[Question], repeat: int = 0) -> list[Verdict]:
-        """Return the verdict on each question; asks those that are not known.
+    def generate(
+        self, questions: Sequence[str], reply_format: ReplyFormat, repeat: int = 0
+    ) -> list[Reply]:
+        """Return a generated reply to each question; asks those that are not known.
 
         Args:
-            questions: what to judge.
+            questions: complete messages to the judge.
+            reply_format: of the replies.
             repeat: number of the repetition; those after the first are sampled.
         """
-        keys = [self._key(question, repeat) for question in questions]
+        keys = [_key(question, str(repeat)) for question in questions]
         missing = self._missing(questions, keys)
-        ask = self._generate if self.is_generated else self._compare
-        with Progress("judge", total=len(missing), unit="criteria") as progress:
-            for attempt in range(TRIES if self.is_generated else 1):
+        with Progress("judge", total=len(missing), unit="questions") as progress:
+            for attempt in range(TRIES):
                 if missing:
-                    missing = ask(missing, repeat, attempt, progress.update)
-        return [self._verdict(key) for key in keys]
+                    missing = self._generated(
+                        missing, reply_format, repeat, attempt, progress.update
+                    )
+        return [self._reply(key) for key in keys]
 
-    def known(self, questions: Sequence[Question], repeat: int = 0) -> list[Verdict | None]:
-        """Return the verdicts that are known already."""
-        keys = [self._key(question, repeat) for question in questions]
-        return [self._verdict(key) if key in self.log else None for key in keys]
+    def compare_yes_and_no(self, questions: Sequence[str]) -> list[Reply]:
+        """Return for each question whether Yes is likelier than No as its answer."""
+        keys = [_key(question, "yes_no") for question in questions]
+        missing = self._missing(questions, keys)
+        missing_keys = list(missing)
+        requests = [self._likelihood_request(question) for question in missing.values()]
+        batching = Batching(self.batch_tokens)
+        with Progress("judge", total=len(missing), unit="questions") as progress:
+            for batch in self.backend.log_likelihoods(requests, batching):
+                for index, [yes, no] in batch:
+                    detail = f"log-likelihood of Yes {yes:.3f}, of No {no:.3f}"
+                    value = {"value": yes > no, "explanation": detail}
+                    self.log.append(missing_keys[index], value)
+                progress.update(len(batch))
+        return [self._reply(key) for key in keys]
 
-    def estimate(self, questions: Sequence[Question], repeats: int = 1) -> str:
-        """Return in words how much the judge will be asked."""
+    def estimate(self, questions: Sequence[str], repeats: int | None) -> str:
+        """Return in words how much the judge will be asked.
+
+        Args:
+            questions: complete messages to the judge.
+            repeats: repetitions of generated replies; None for comparisons of Yes and No.
+        """
+        names = ["yes_no"] if repeats is None else [str(number) for number in range(repeats)]
         missing = {
             key: question
-            for repeat in range(repeats)
+            for name in names
             for question in questions
-            if (key := self._key(question, repeat)) not in self.log
+            if (key := _key(question, name)) not in self.log
         }
         if isinstance(self.backend, OpenAIBackend):
-            requests = [self._request(item, 0, 0) for item in missing.values()]
+            requests = [self._request(question, "", 0, 0) for question in missing.values()]
             return self.backend.estimate(requests).text(self.backend.endpoint)
-        return f"{len(missing):,} criteria to judge"
+        return f"{len(missing):,} questions"
 
-    def _missing(self, questions: Sequence[Question], keys: Sequence[str]) -> dict[str, Question]:
-        """Return the questions without a verdict, those with the same text once."""
+    def _missing(self, questions: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
+        """Return the questions without a reply, equal ones once."""
         pairs = zip(keys, questions, strict=True)
         return {key: question for key, question in pairs if key not in self.log}
 
-    def _verdict(self, key: str) -> Verdict:
+    def _reply(self, key: str) -> Reply:
         reply = self.log.get(key)
-        return Verdict(reply["is_met"], reply["explanation"])
+        return Reply(reply["value"], reply["explanation"])
 
-    def _key(self, question: Question, repeat: int) -> str:
-        content = f"{repeat if self.is_generated else 0}\n{question.text(self.template)}"
-        return hashlib.sha256(content.encode()).hexdigest()[:32]
-
-    def _generate(
+    def _generated(
         self,
-        missing: dict[str, Question],
+        missing: dict[str, str],
+        reply_format: ReplyFormat,
         repeat: int,
         attempt: int,
         update: Callable[[int], Any],
-    ) -> dict[str, Question]:
-        """Ask by generation; return the questions whose replies had no verdict."""
+    ) -> dict[str, str]:
+        """Ask once; return the questions whose replies cannot be read."""
         keys = list(missing)
-        requests = [self._request(question, repeat, attempt) for question in missing.values()]
-        unparsed = {}
-        for index, text in self._replies(requests):
+        schema = reply_format.schema if self.is_guided else ""
+        requests = [self._request(item, schema, repeat, attempt) for item in missing.values()]
+        unread = {}
+        for index, text in self._texts(requests):
             key = keys[index]
             answer, is_cut_off = strip_thinking(text)
-            verdict = None if is_cut_off else verdicts.read_reply(answer)
-            if verdict is None and attempt + 1 < TRIES:
-                unparsed[key] = missing[key]
+            value = None if is_cut_off else reply_format.read(answer)
+            if value is None and attempt + 1 < TRIES:
+                unread[key] = missing[key]
                 continue
-            reply = {"is_met": verdict, "explanation": verdicts.explanation(answer)[:2000]}
+            explanation = reply_format.explanation(answer)[:_MAX_EXPLANATION]
+            reply = {"value": value, "explanation": explanation}
             self.log.append(key, reply, attempts=attempt + 1)
             update(1)
-        if unparsed:
-            logger.warning(f"{len(unparsed):,} replies of the judge have no verdict; asking again")
-        return unparsed
+        if unread:
+            logger.warning(f"{len(unread):,} replies of the judge cannot be read; asking again")
+        return unread
 
-    def _replies(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, str]]:
-        batching = Batching(self.batch_tokens)
-        for batch in self.backend.generate(requests, batching):
+    def _texts(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, str]]:
+        for batch in self.backend.generate(requests, Batching(self.batch_tokens)):
             for index, [generated] in batch:
                 yield index, generated.text
 
-    def _compare(
-        self,
-        missing: dict[str, Question],
-        repeat: int,
-        attempt: int,
-        update: Callable[[int], Any],
-    ) -> dict[str, Question]:
-        """Ask by the likelihoods of Yes and No."""
-        keys = list(missing)
-        requests = [self._likelihood_request(question) for question in missing.values()]
-        for batch in self.backend.log_likelihoods(requests, Batching(self.batch_tokens)):
-            for index, [yes, no] in batch:
-                detail = f"log-likelihood of Yes {yes:.3f}, of No {no:.3f}"
-                self.log.append(keys[index], {"is_met": yes > no, "explanation": detail})
-            update(len(batch))
-        return {}
+    def _prompt(self, question: str) -> Prompt:
+        return self.conversation.prompt(Prompt(question, _ANSWERS, target_delimiter=""))
 
-    def _prompt(self, question: Question) -> Prompt:
-        prompt = Prompt(question.text(self.template), _ANSWERS, target_delimiter="")
-        return self.conversation.prompt(prompt)
-
-    def _request(self, question: Question, repeat: int, attempt: int) -> GenerationRequest:
+    def _request(self, question: str, schema: str, repeat: int, attempt: int) -> GenerationRequest:
         ids = encoding.encode_for_generation(self.backend.tokenizer, self._prompt(question))
+        self._check_length(len(ids) + self.max_new_tokens)
         temperature = REPEAT_TEMPERATURE if repeat else 0.0
         if attempt:
             temperature = max(temperature, _RETRY_TEMPERATURE)
-        length = self.backend.context_length
-        if length is not None and len(ids) + self.max_new_tokens > length:
-            raise DataError(
-                f"a question to the judge has {len(ids):,} tokens; with --max-new-tokens"
-                f" {self.max_new_tokens:,} that exceeds its context of {length:,}: use a judge with"
-                " a longer one"
-            )
         return GenerationRequest(
             ids,
             self.max_new_tokens,
             (),
             Sampling(temperature=temperature),
             (f"{repeat}\n{attempt}",),
-            verdicts.SCHEMA if self.is_guided else "",
+            schema,
         )
 
-    def _likelihood_request(self, question: Question) -> Request:
+    def _likelihood_request(self, question: str) -> Request:
         request = encoding.encode_prompt(self.backend.tokenizer, self._prompt(question))
-        length = self.backend.context_length
-        if length is not None and request.input_length > length:
-            raise DataError(
-                f"a question to the judge has {request.input_length:,} tokens; its context has"
-                f" {length:,}: use a judge with a longer one"
-            )
+        self._check_length(request.input_length)
         return request
+
+    def _check_length(self, tokens: int) -> None:
+        length = self.backend.context_length
+        if length is not None and tokens > length:
+            raise DataError(
+                f"a question to the judge and its reply have {tokens:,} tokens, the judge's context"
+                f" has {length:,}: use another judge, or a smaller --max-new-tokens"
+            )
+
+
+def _key(question: str, repeat: str) -> str:
+    return hashlib.sha256(f"{repeat}\n{question}".encode()).hexdigest()[:32]
 
 
 def open_log(folder: Path) -> RequestLog:
-    """Open the verdicts in a judge's folder.
+    """Open the replies in a judge's folder.
 
     Raises:
         DataError: a line is damaged.
     """
-    return RequestLog(folder / VERDICTS)
+    return RequestLog(folder / REPLIES)

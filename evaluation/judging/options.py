@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from evaluation.backends.endpoint import Endpoint
 from evaluation.chat_models import conversation
 from evaluation.chat_models import options as chat_options
 from evaluation.judging import verdicts
-from evaluation.judging.judge import Judge, open_log
+from evaluation.judging.judge import Judge, Reply, open_log
+from evaluation.judging.verdicts import Question
 from evaluation.protocols.protocol import Protocol
 from evaluation.scoring import endpoint_settings, preparation
 from evaluation.scoring.recipe import Recipe, check_recipe
@@ -68,6 +70,15 @@ class JudgeSettings:
         run_folder.bind(self.recipe.output, Identity(identity))
         return identity
 
+    def verdicts(self, judge: Judge, questions: Sequence[Question], repeat: int = 0) -> list[Reply]:
+        """Return this judge's verdict on each criterion."""
+        return verdicts.ask(judge, questions, self.template, self.is_generated, repeat)
+
+    def estimate(self, judge: Judge, questions: Sequence[Question], repeats: int = 1) -> str:
+        """Return in words how much this judge will be asked about criteria."""
+        texts = [question.text(self.template) for question in questions]
+        return judge.estimate(texts, repeats if self.is_generated else None)
+
     def load(self) -> Judge:
         """Load the judge."""
         backend = backend_loading.load(
@@ -82,8 +93,6 @@ class JudgeSettings:
         return Judge(
             backend=backend,
             conversation=conversation.create(self.protocol, backend.tokenizer),
-            template=self.template,
-            is_generated=self.is_generated,
             is_guided=self.is_guided,
             max_new_tokens=self.max_new_tokens,
             log=open_log(self.recipe.output),
@@ -144,8 +153,12 @@ def add_options(parser: argparse.ArgumentParser, needs_output: bool = True) -> N
     backend_options.add_endpoint_options(parser)
 
 
-def settings(options: argparse.Namespace) -> JudgeSettings:
+def settings(options: argparse.Namespace, asks_pairs: bool = False) -> JudgeSettings:
     """Return the judge that a command line selects.
+
+    Args:
+        options: parsed.
+        asks_pairs: whether it compares answers, for which it must generate.
 
     Raises:
         UsageError: it selects none, or an option is wrong.
@@ -156,10 +169,13 @@ def settings(options: argparse.Namespace) -> JudgeSettings:
         raise UsageError("a judge runs in one process: leave out --processes")
     if options.verdict == "yes_no" and options.backend == "openai":
         raise UsageError("--verdict yes_no needs the likelihoods of a local model: give json")
+    if asks_pairs and (options.verdict == "yes_no" or options.judge_prompt is not None):
+        raise UsageError("--verdict yes_no and --judge-prompt are for criteria, not for pairs")
     names = Recipe.__dataclass_fields__.keys() & vars(options).keys() - set(_OWN)
     values = {name: getattr(options, name) for name in names - {"model"}}
     model = [] if options.model is None else [options.model]
-    is_generated = (options.verdict or _default_verdict(options.backend)) == "json"
+    verdict = "json" if asks_pairs else options.verdict or _default_verdict(options.backend)
+    is_generated = verdict == "json"
     recipe = Recipe(
         model=model,
         tasks=[],

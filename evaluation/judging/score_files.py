@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from evaluation.judging.answers import AnsweredRun
-from evaluation.judging.judge import Verdict
+from evaluation.judging.judge import Reply
 from evaluation.metrics import intervals, rubric_scores, significance
 from evaluation.metrics.intervals import Estimate
 from evaluation.metrics.rubric_scores import Adjustment, JudgedAnswer
@@ -64,7 +64,7 @@ class Score(Checked):
 
 
 def judged(
-    run: AnsweredRun, conversations: Sequence[RubricConversation], given: Sequence[Verdict]
+    run: AnsweredRun, conversations: Sequence[RubricConversation], given: Sequence[Reply]
 ) -> JudgedRun:
     """Return a run's answers with the verdicts on them, which have the order of `questions`."""
     remaining = iter(given)
@@ -89,8 +89,8 @@ def judged(
     return JudgedRun(run=run, answers=answers, verdicts=by_conversation)
 
 
-def _taken(verdicts: Iterator[Verdict], number: int) -> list[bool | None]:
-    return [verdict.is_met for verdict in itertools.islice(verdicts, number)]
+def _taken(verdicts: Iterator[Reply], number: int) -> list[bool | None]:
+    return [verdict.value for verdict in itertools.islice(verdicts, number)]
 
 
 def adjustment(task: RubricTask) -> Adjustment | None:
@@ -115,7 +115,7 @@ def entry(
     if not run.answers:
         raise DataError(
             f"{run.run.folder}: the judge gave no verdicts that can be read; see"
-            " verdicts.jsonl, and try another judge, or --judge-prompt"
+            " replies.jsonl, and try another judge, or --judge-prompt"
         )
     correction = adjustment(specification)
     scores = {

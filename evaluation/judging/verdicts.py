@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.judging.judge import Judge, Reply, ReplyFormat
 from evaluation.question_sets.rubric_reader import Criterion, Message
 from galen.errors import UsageError
 
@@ -107,6 +108,20 @@ def read_template(path: Path) -> str:
     return template
 
 
+def ask(
+    judge: Judge,
+    questions: Sequence[Question],
+    template: str,
+    is_generated: bool,
+    repeat: int = 0,
+) -> list[Reply]:
+    """Return the verdict on each question: whether the criterion is met, or None."""
+    texts = [question.text(template) for question in questions]
+    if is_generated:
+        return judge.generate(texts, FORMAT, repeat)
+    return judge.compare_yes_and_no(texts)
+
+
 def read_reply(text: str) -> bool | None:
     """Return the verdict in a reply, None where it has none or contradicts itself."""
     verdict = _of_json(text)
@@ -136,3 +151,7 @@ def _object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+FORMAT = ReplyFormat(SCHEMA, read_reply, explanation)
+"""Of replies about one criterion."""

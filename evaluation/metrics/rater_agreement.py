@@ -4,7 +4,8 @@ The macro F1 is that of HealthBench's meta-evaluation (arXiv 2505.08775, section
 the rater's label and another's counts once; F1 of "met" and of "not met" have the same weight.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,13 +63,18 @@ def macro_f1_estimate(counts: Counts, clusters: Sequence[str]) -> Estimate:
     return Estimate(macro_f1(counts), float(low), float(high))
 
 
-def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float:
+def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
     """Return Cohen's kappa of two raters; NaN where chance alone explains full agreement.
 
     Cohen 1960, Educ. Psychol. Meas. 20:37.
+
+    Args:
+        first: category that a rater gives to each item.
+        second: the other rater's.
     """
-    a = np.asarray(first, bool)
-    b = np.asarray(second, bool)
-    observed = float((a == b).mean())
-    expected = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
+    pairs = list(zip(first, second, strict=True))
+    observed = sum(a == b for a, b in pairs) / len(pairs)
+    counts = Counter(a for a, _ in pairs)
+    others = Counter(b for _, b in pairs)
+    expected = sum(counts[name] * others[name] for name in counts) / len(pairs) ** 2
     return (observed - expected) / (1 - expected) if expected < 1 else float("nan")

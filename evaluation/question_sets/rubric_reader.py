@@ -4,7 +4,7 @@ HealthBench (Arora et al. 2025, arXiv 2505.08775) has `prompt_id`, `prompt`, `ru
 `example_tags`, such as `theme:global_health`; its meta-evaluation has an answer (`completion`), a
 criterion (`rubric`) and the labels of physicians. HealthBench Professional (2026, arXiv 2604.27470)
 has `id`, `conversation`, `rubric_items`, and in place of tags `use_case`, `type`, `difficulty` and
-`specialty`.
+`specialty`. Conversations of one's own have `id` and `messages`, and no rubric.
 """
 
 import hashlib
@@ -146,7 +146,15 @@ def _professional(row: Row) -> RubricConversation:
     )
 
 
+def _plain(row: Row) -> RubricConversation:
+    """Return a conversation without a rubric, for comparisons of answers."""
+    return RubricConversation(
+        row.needed_identifier("id"), _messages(row, row.record, "messages"), ()
+    )
+
+
 _LAYOUTS: dict[str, Callable[[Row], RubricConversation]] = {
+    "conversations": _plain,
     "healthbench": _healthbench,
     "healthbench_professional": _professional,
 }

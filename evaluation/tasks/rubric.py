@@ -29,8 +29,8 @@ class RubricTask:
     """What is measured."""
     file: str
     """Conversations: a file below --data, or `hub:OWNER/NAME[:CONFIGURATION]:SPLIT`."""
-    layout: Literal["healthbench", "healthbench_professional"] = "healthbench"
-    """Columns of the file, as they are published."""
+    layout: Literal["healthbench", "healthbench_professional", "conversations"] = "healthbench"
+    """Columns of the file, as they are published; conversations: `id` and `messages`."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 2048
     """Maximum length of an answer, unless the protocol's is larger."""
     length_adjustment: LengthAdjustment | None = None

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from finetune.quantization import awq_mappings
 from finetune.training import model_loading
 from galen import pretrained
 from galen.errors import DataError, UsageError, did_you_mean, install, one_line
@@ -100,14 +101,34 @@ def _recipe(name: str, model: torch.nn.Module) -> list[Any]:
         "ignore": ["lm_head"],
     }
     if name == "awq":
-        from llmcompressor.modifiers.transform.awq import AWQModifier
+        from llmcompressor.modifiers.transform.awq import AWQMapping, AWQModifier
 
-        return [AWQModifier(duo_scaling="both"), QuantizationModifier(**layers)]
+        found = _awq_mappings(model)
+        mappings = None if found is None else [AWQMapping(one, [*more]) for one, more in found]
+        return [
+            AWQModifier(mappings=mappings, duo_scaling="both"),
+            QuantizationModifier(**layers),
+        ]
     return [GPTQModifier(**layers) if name == "gptq" else QuantizationModifier(**layers)]
 
 
-def check_widths(methods: Sequence[str], model: Path) -> None:
-    """Check before any work that each method can store layers of this model's widths.
+def _awq_mappings(model: torch.nn.Module) -> tuple[tuple[str, tuple[str, ...]], ...] | None:
+    """Return the layers that AWQ scales together; None for llmcompressor's own list.
+
+    Raises:
+        DataError: they are not known.
+    """
+    from llmcompressor.modifiers.transform import awq
+
+    known = {*awq.AWQ_MAPPING_REGISTRY, *getattr(awq, "AWQ_DYNAMIC_MAPPING_REGISTRY", ())}
+    try:
+        return awq_mappings.find(type(model).__name__, known)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+
+
+def check_model(methods: Sequence[str], model: Path) -> None:
+    """Check before any work that each method can store layers of this model, and their widths.
 
     Raises:
         DataError: one cannot, or the model's configuration cannot be read.
@@ -130,6 +151,8 @@ def check_widths(methods: Sequence[str], model: Path) -> None:
         raise DataError(f"{model} cannot be loaded: {one_line(error)}") from error
     if {"awq", "gptq"} & set(methods):
         group_size(empty)
+    if "awq" in methods:
+        _awq_mappings(empty)
     if "bnb4" in methods:
         _check_blocks(empty)
 

@@ -7,11 +7,12 @@ each weight in the buckets. With it any layout can load the state, and `galen re
 as `fully_reshardable`.
 """
 
+import copy
 import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,24 @@ NAME = "optimizer_buckets.json"
 DP_RESHARDABLE = "dp_reshardable"
 FULLY_RESHARDABLE = "fully_reshardable"
 PREFIX = "optimizer.distributed."
-"""Of the names of buckets and of the objects beside them."""
-_GROUPS = re.compile(r"optimizer\.distributed\.dp_group_idx_(\d+)\.optimizer/shard_0_1")
+"""Of the names of buckets and of the objects beside them, after `chain_prefix`."""
+_IN_BUCKETS = re.compile(r"(?:chained_\d+\.)?optimizer\.distributed\.")
+_GROUPS = re.compile(
+    r"(?:chained_(\d+)\.)?optimizer\.distributed\.dp_group_idx_(\d+)\.optimizer/shard_0_1"
+)
+
+
+def chain_prefix(index: int, count: int) -> str:
+    """Return what precedes the names of an optimizer, one of `count` that Megatron chains.
+
+    Under expert parallelism there are two, the second for the experts.
+    """
+    return "" if count == 1 else f"chained_{index}."
+
+
+def is_in_buckets(name: str) -> bool:
+    """Return whether a tensor or object is a bucket or beside one."""
+    return _IN_BUCKETS.match(name) is not None
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -179,36 +196,74 @@ class ModelSpace:
             part = part.narrow(later, begin[later], lengths[later])
         return part
 
-    def common(self) -> dict[str, Any]:
+    def common(self) -> dict[Any, Any]:
         """Return the optimizer's state that belongs to no tensor: its parameter groups.
+
+        That of each, by index, where there are several optimizers.
 
         Raises:
             DataError: it is missing or damaged.
         """
-        groups: list[Any] = []
-        objects = sorted(
-            (int(match[1]), info)
-            for name, info in self.source.objects.items()
-            if (match := _GROUPS.fullmatch(name))
-        )
-        for _, info in objects:
+        groups: dict[str | None, list[Any]] = {}
+        for match, info in self._group_objects():
             path = self.source.folder / info.relative_path
+            own = groups.setdefault(match[1], [])
             for group in _parameter_groups(path, info):
-                if group not in groups:  # each stage of the pipeline has its own
-                    groups.append(group)
+                if group not in own:  # each stage of the pipeline has its own
+                    own.append(group)
         if not groups:
             raise DataError(f"{self.source.folder} is incomplete: it has no parameter groups")
-        return {
-            "optimizer": {"param_groups": groups},
-            "param_state_sharding_type": FULLY_RESHARDABLE,
+        states: dict[Any, Any] = {
+            None if index is None else int(index): {
+                "optimizer": {"param_groups": own},
+                "param_state_sharding_type": FULLY_RESHARDABLE,
+            }
+            for index, own in groups.items()
         }
+        return states.get(None, states)
+
+    def _group_objects(self) -> list[tuple[re.Match[str], Any]]:
+        """Return the objects with parameter groups and the matches of their names, in order."""
+        objects = [
+            (match, info)
+            for name, info in self.source.objects.items()
+            if (match := _GROUPS.fullmatch(name))
+        ]
+        return sorted(objects, key=lambda item: (int(item[0][1] or 0), int(item[0][2])))
+
+
+def groups_of_layout(common: dict[Any, Any], optimizers: Sequence[int]) -> dict[Any, Any]:
+    """Return the optimizers' state in `common.pt` for the optimizers of the running layout.
+
+    Expert parallelism has an optimizer for the experts, other layouts have one for all weights.
+    The parameter groups of all are equal but for `is_expert_parallel`.
+
+    Args:
+        common: the state of one optimizer, or the states of several by index.
+        optimizers: indices of the running layout's; empty for one.
+    """
+    indices = sorted(index for index in common if isinstance(index, int))
+    saved = [common[index] for index in indices] or [common]
+    if indices == list(optimizers) or not all("optimizer" in one for one in saved):
+        return common
+    groups: list[dict[str, Any]] = []
+    for state in saved:
+        for group in state["optimizer"]["param_groups"]:
+            for is_expert in (False, True):
+                adapted = group | {"is_expert_parallel": is_expert}
+                if adapted not in groups:
+                    groups.append(adapted)
+    adapted_state = saved[0] | {"optimizer": saved[0]["optimizer"] | {"param_groups": groups}}
+    if not optimizers:
+        return adapted_state
+    return {index: copy.deepcopy(adapted_state) for index in optimizers}
 
 
 def _states(source: TorchDist) -> dict[str, list[str]]:
     """Return the states of the optimizer that each bucket has."""
     states: dict[str, list[str]] = {}
     for name in source.tensors:
-        if name.startswith(PREFIX):
+        if is_in_buckets(name):
             bucket, _, state = name.rpartition(".")
             states.setdefault(bucket, []).append(state)
     return states

@@ -41,7 +41,7 @@ from galen import json_file
 from galen.errors import DataError, one_line
 from megatron_ext.checkpoint import optimizer_buckets, pickle_values, safe_pickle, torch_dist
 from megatron_ext.checkpoint.checked_reader import CheckedReader, used_by_megatron
-from megatron_ext.checkpoint.optimizer_buckets import BucketSlice, ModelSpace
+from megatron_ext.checkpoint.optimizer_buckets import BucketSlice, ModelSpace, groups_of_layout
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.resilience.signals import block_signals
 
@@ -221,11 +221,15 @@ def load_sharded(
         strategy = FullyParallelLoadStrategyWrapper(TorchDistLoadShardedStrategy(), _replicas())
         if not getattr(strategy, "stream_ckpt_dequant", False):
             force_all_tensors_to_non_fp8(state)
+        chained = sorted(key for key in state.get("optimizer", ()) if isinstance(key, int))
         state, nonpersistent, factories = load_preprocess(state)
         common = torch_dist.common_state(folder, metadata)
         if model_space is not None:
             common = {**common, "optimizer": model_space.common()}
-        loaded = merge(pickle_values.real(common, folder, inert=True), nonpersistent)
+        common = pickle_values.real(common, folder, inert=True)
+        if "optimizer" in state and type(common.get("optimizer")) is dict:
+            common["optimizer"] = groups_of_layout(common["optimizer"], chained)
+        loaded = merge(common, nonpersistent)
         requested, _ = extract_sharded_base(state)
         local_metadata, global_metadata = determine_global_metadata(requested)
         requested, _, _ = validate_integrity_and_strict_load(

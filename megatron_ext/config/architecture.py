@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from galen import json_file, shipped
 from galen.atomic import write_text
-from galen.errors import DataError, one_line
+from galen.errors import DataError, UsageError, one_line
 from galen.recipe import STRICT
 from megatron_ext.config.rope import Yarn
 
@@ -55,7 +55,10 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
     "gelu_pytorch_tanh": Activation(
         "megatron.core.activations.fast_gelu", "torch.nn.functional.gelu"
     ),
-    "quick_gelu": Activation("megatron.core.activations.quick_gelu", None),
+    "quick_gelu": Activation(
+        "megatron.core.activations.quick_gelu",
+        "megatron.core.fusions.fused_bias_geglu.quick_gelu",
+    ),
     "xielu": Activation("megatron_ext.model.activations.Xielu", None, parameters=2),
 }
 """By the name that Hugging Face's `hidden_act` has for it."""
@@ -91,6 +94,12 @@ class Architecture:
     """YaRN rotary scaling, None for none."""
     seq_len_interpolation_factor: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Factor of linear rotary scaling, by which positions are divided; None for none."""
+    llama_4_scaling_beta: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Scaling of queries by their position, 1 + beta ln(1 + position // original) (Ministral 3).
+
+    `original` is YaRN's original_max_position_embeddings: before it the factor is 1. Megatron's
+    model has no such factor (`max_seq_length`). None for none.
+    """
     layernorm_epsilon: float = Field(ge=0, lt=1)
     share_embeddings_and_output_weights: bool
     add_qkv_bias: bool = False
@@ -165,6 +174,8 @@ class Architecture:
         scalings = [name for name in names if getattr(self, name) is not None]
         if len(scalings) > 1:
             raise ValueError(f"{' and '.join(scalings)} exclude each other")
+        if self.llama_4_scaling_beta is not None and self.yarn is None:
+            raise ValueError("llama_4_scaling_beta needs yarn")
         if self.add_bias_linear and self.moe_shared_expert_intermediate_size is not None:
             raise ValueError("Megatron Core has no shared expert with biases (add_bias_linear)")
         if self.add_bias_linear and not self.add_qkv_bias:
@@ -405,6 +416,27 @@ class Architecture:
         attention = self.num_layers * self.attention_flops_per_token(seq_length)
         return 6.0 * multiplied + attention
 
+    @property
+    def max_seq_length(self) -> int | None:
+        """Longest sequence for which Megatron's model is exact; None for any."""
+        if not self.llama_4_scaling_beta or self.yarn is None:
+            return None
+        return self.yarn.original_max_position_embeddings
+
+    def check_seq_length(self, seq_length: int) -> None:
+        """Check that Megatron's model is exact for sequences of this length.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if self.max_seq_length is not None and seq_length > self.max_seq_length:
+            raise UsageError(
+                f"sequences of {seq_length} tokens are not supported for this {self.family} model:"
+                f" from position {self.max_seq_length} on it scales queries"
+                f" (llama_4_scaling_beta = {self.llama_4_scaling_beta}), which Megatron Core does"
+                f" not; use at most {self.max_seq_length} (data.seq_length)"
+            )
+
     def without_idle_window(self, seq_length: int) -> "Architecture":
         """Return the same model without a sliding window that no sequence exceeds.
 
@@ -469,7 +501,7 @@ class Architecture:
 
         arguments = self.core_arguments()
         fused = options.pop("bias_activation_fusion", False)
-        fused_function = ACTIVATIONS[self.activation].fused_function if self.gated_mlp else None
+        fused_function = self._fused_function(options.get("moe_grouped_gemm", False))
         options["bias_activation_fusion"] = fused and fused_function is not None
         if fused and fused_function is not None:
             arguments["activation_func"] = fused_function
@@ -487,6 +519,14 @@ class Architecture:
             for name, value in self.yarn.core_attributes().items():
                 setattr(config, name, value)
         return config
+
+    def _fused_function(self, moe_grouped_gemm: bool) -> str | None:
+        """Return the function for which the core fuses activation and gate, None for none."""
+        if not self.gated_mlp:
+            return None
+        if self.activation == "quick_gelu" and not moe_grouped_gemm:
+            return None  # the core's kernel for other MLPs adds the bias after it clamps
+        return ACTIVATIONS[self.activation].fused_function
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as `architecture.json` has them.
@@ -522,6 +562,7 @@ _LATER_PROPERTIES = frozenset(
         "glu_linear_offset",
         "local_rotary_base",
         "layernorm_zero_centered_gamma",
+        "llama_4_scaling_beta",
         "moe_ffn_hidden_size",
         "moe_router_pre_softmax",
         "moe_router_topk",

@@ -12,6 +12,7 @@ from megatron_ext.config.batch_rampup import BatchSchedule
 from megatron_ext.config.expert_checks import check_experts, expert_tensor_parallel_size
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Parallel
+from megatron_ext.config.sink_checks import check_sinks
 
 
 def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) -> int:
@@ -50,6 +51,7 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             f" {_parallel_keys(parallel)}"
         )
     check_experts(recipe, architecture, world_size)
+    check_sinks(recipe, architecture)
     _check_profiled_ranks(recipe, world_size)
     replicas = world_size // model
     if parallel.use_sharp and replicas * context == 1:
@@ -65,6 +67,7 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             f"data.seq_length = {length} is longer than the {positions} positions of the model;"
             " shorten it, or set model.rope to train at a longer context"
         )
+    architecture.check_seq_length(length)
     return replicas
 
 

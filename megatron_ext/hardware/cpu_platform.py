@@ -10,11 +10,12 @@ process, so only the entry points of a run on the CPU call it.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from megatron.core.distributed import param_and_grad_buffer
+from megatron.core.tensor_parallel import mappings
 from megatron.core.tensor_parallel import random as megatron_random
 from megatron.core.transformer.moe import moe_utils, token_dispatcher
 from torch.overrides import TorchFunctionMode
@@ -138,12 +139,48 @@ def install() -> None:
     # Transformer Engine's, which the router of experts looks up; None: PyTorch's product
     if not hasattr(moe_utils, "te_general_gemm"):
         moe_utils.te_general_gemm = None
+    gather = mappings._gather_along_first_dim
+    mappings._gather_along_first_dim = _gather_any_sizes(gather)
+    reduce_scatter = mappings._reduce_scatter_along_first_dim
+    mappings._reduce_scatter_along_first_dim = _reduce_scatter_any_sizes(reduce_scatter)
     token_dispatcher.maybe_move_tensor_to_cpu = _as_numpy
     CudaOnCpu().__enter__()
 
 
 def _new_no_op() -> Callable[..., None]:
     return lambda *_, **__: None
+
+
+def _gather_any_sizes(gather: Callable) -> Callable:
+    """Gather tensors of different lengths, which gloo cannot: padded to the longest."""
+
+    def run(
+        source: torch.Tensor, group: Any, sizes: Sequence[int] | None = None, *options: Any
+    ) -> Any:
+        if sizes is None or group.size() == 1:
+            return gather(source, group, sizes, *options)
+        longest = max(sizes)
+        padded = source.new_zeros(longest, *source.shape[1:])
+        padded[: len(source)] = source
+        gathered = gather(padded, group).view(group.size(), *padded.shape)
+        return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+
+    return run
+
+
+def _reduce_scatter_any_sizes(reduce_scatter: Callable) -> Callable:
+    """Scatter a sum in parts of different lengths, which gloo cannot: sum all, keep the own."""
+
+    def run(
+        source: torch.Tensor, group: Any, sizes: Sequence[int] | None = None, *options: Any
+    ) -> Any:
+        if sizes is None or group.size() == 1:
+            return reduce_scatter(source, group, sizes, *options)
+        total = source.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total, group=group)
+        return total.split(list(sizes))[group.rank()]
+
+    return run
 
 
 def _as_numpy(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -> Any:

@@ -20,9 +20,11 @@ import torch
 from packaging.version import Version
 
 from galen.errors import DataError, UsageError
+from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.option_files import read_overlap
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import CommunicationType, Parallel
+from megatron_ext.config.sink_checks import engine_problems
 from megatron_ext.hardware import numa
 from megatron_ext.planner.gpus import peak_bf16_flops
 from megatron_ext.resilience.signals import allow_interrupt
@@ -156,6 +158,20 @@ class Platform:
         if self.device.type == "cuda":
             return 4096, torch.bfloat16, 4, 2**26
         return 128, torch.float32, 1, 2**18
+
+    def check_model(self, run: Recipe, architecture: Architecture) -> None:
+        """Refuse a model that this platform has no kernels for.
+
+        Raises:
+            UsageError: names the keys and what they need.
+        """
+        if not self.transformer_engine:
+            return
+        from megatron.core.utils import get_te_version
+
+        cudnn = torch.backends.cudnn.version() or 0
+        if problems := engine_problems(run, architecture, get_te_version(), cudnn):
+            raise UsageError(f"{'; '.join(problems)}; this run is on {self.name}")
 
     def check(self, run: Recipe) -> None:
         """Refuse what this platform has no kernels for.

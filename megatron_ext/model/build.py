@@ -88,7 +88,11 @@ def build_model(
         vp_stage: index of the model chunk in this pipeline stage, under an interleaved pipeline.
         options: further fields of Megatron's TransformerConfig: parallel sizes, precision,
             recompute.
+
+    Raises:
+        UsageError: Megatron's model is not exact for sequences of this length.
     """
+    architecture.check_seq_length(seq_length)
     architecture = architecture.without_idle_window(seq_length)
     if architecture.is_moe:
         options = platform.expert_options | options

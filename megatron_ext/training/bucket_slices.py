@@ -13,22 +13,24 @@ from megatron.core.dist_checkpointing.mapping import (
 from megatron.core.dist_checkpointing.utils import extract_sharded_tensors_and_factories
 from megatron.core.optimizer import MegatronOptimizer
 
-from megatron_ext.checkpoint.optimizer_buckets import PREFIX, BucketSlice
+from megatron_ext.checkpoint.optimizer_buckets import PREFIX, BucketSlice, chain_prefix
 
 
 def find(optimizer: MegatronOptimizer, weights: dict[str, Any]) -> list[BucketSlice] | None:
     """Return the slices of all data-parallel groups, in order (collective).
 
     None if the optimizer cannot be saved in buckets: a process holds no weight of one of them, as
-    in tiny models, or there are several optimizers, as for experts.
+    in tiny models.
 
     Args:
         optimizer: of this process.
         weights: its sharded weights.
     """
     chained = getattr(optimizer, "chained_optimizers", [optimizer])
-    own = list(_own_slices(chained[0], weights)) if len(chained) == 1 else []
-    is_possible = len(chained) == 1 and not _has_empty_bucket(chained[0])
+    own: list[BucketSlice] = []
+    for index, one in enumerate(chained):
+        own += _own_slices(one, weights, chain_prefix(index, len(chained)))
+    is_possible = not any(_has_empty_bucket(one) for one in chained)
     gathered: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(gathered, (own, is_possible))
     if not all(possible for _, possible in gathered):
@@ -46,8 +48,11 @@ def _has_empty_bucket(optimizer: Any) -> bool:
     )
 
 
-def _own_slices(optimizer: Any, weights: dict[str, Any]) -> Iterator[BucketSlice]:
-    """Yield the slices of a data-parallel group, on its first process."""
+def _own_slices(optimizer: Any, weights: dict[str, Any], prefix: str) -> Iterator[BucketSlice]:
+    """Yield the slices of a data-parallel group, on its first process.
+
+    `prefix` precedes the names of the buckets.
+    """
     if optimizer.data_parallel_group.rank() or optimizer.distributed_optimizer_instance_id:
         return
     sharded, _ = extract_sharded_tensors_and_factories(weights)
@@ -56,7 +61,7 @@ def _own_slices(optimizer: Any, weights: dict[str, Any]) -> Iterator[BucketSlice
     for buffer_index, ranges in enumerate(optimizer.gbuf_ranges):
         buffer = optimizer.buffers[buffer_index]
         for dtype in ranges:
-            name = f"{PREFIX}dp_group_idx_{group}.gbuf_idx_{buffer_index}.dtype_{dtype}"
+            name = f"{prefix}{PREFIX}dp_group_idx_{group}.gbuf_idx_{buffer_index}.dtype_{dtype}"
             for weight, (start, _, bucket_id) in buffer.param_index_map.items():
                 bucket = f"{name}.bucket_idx_{bucket_id}"
                 first = start - buffer.buckets[bucket_id].offset

@@ -233,10 +233,16 @@ def find_slices(train_state: TrainState) -> list[BucketSlice] | None:
 
 def _bucket_parts(optimizer: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the parts of the buckets in the optimizer's state."""
-    for index, by_dtype in optimizer["param_state"].items():
-        if isinstance(index, int):
-            for buckets in by_dtype.values():
-                yield from itertools.chain.from_iterable(buckets)
+    for one in _chained_states(optimizer):
+        for index, by_dtype in one["param_state"].items():
+            if isinstance(index, int):
+                for buckets in by_dtype.values():
+                    yield from itertools.chain.from_iterable(buckets)
+
+
+def _chained_states(optimizer: dict[Any, Any]) -> list[dict[str, Any]]:
+    """Return the states of the optimizers that Megatron chains into one, or the one."""
+    return [optimizer[index] for index in optimizer if isinstance(index, int)] or [optimizer]
 
 
 def _clear_padding(optimizer: dict[str, Any]) -> None:
@@ -260,7 +266,7 @@ def _restore_steps(optimizer: dict[str, Any]) -> None:
 
     The core would overwrite it with the one from before the load.
     """
-    step = optimizer["optimizer"]["param_groups"][0].get("step")
+    step = _chained_states(optimizer)[0]["optimizer"]["param_groups"][0].get("step")
     if step is None:
         return
     for part in _bucket_parts(optimizer):

@@ -88,6 +88,29 @@ FAMILIES = {
     ),
     "apertus": ("apertus", {"head_dim": 32, "rope_parameters": LLAMA3 | {"factor": 8.0}}),
     "phi-4": ("phi3", {"pad_token_id": 0}),
+    "ministral-8b": (
+        "ministral",
+        {
+            "head_dim": 16,
+            "sliding_window": 16,
+            "layer_types": ["full_attention", *["sliding_attention"] * 3],
+        },
+    ),
+    "ministral-3": (
+        "ministral3",
+        {
+            "pad_token_id": 0,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e6,
+                "factor": 4.0,
+                "original_max_position_embeddings": 64,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "llama_4_scaling_beta": 0.1,
+            },
+        },
+    ),
 }
 MOE = {
     "gpt-oss": (

@@ -159,8 +159,12 @@ OWN = {
     },
 }
 """Properties that all models of a family have."""
-WINDOW = ("mistral", "qwen2", "qwen3", "phi3", "olmo3", "gpt_oss", "mixtral", "qwen3_moe")
+WINDOW = (
+    *("mistral", "ministral", "ministral3", "mixtral"),
+    *("qwen2", "qwen3", "qwen3_moe", "phi3", "olmo3", "gpt_oss"),
+)
 """Families whose models may have a window in all layers."""
+WINDOW_BY_LAYER = ("qwen2", "qwen3", "olmo3", "gpt_oss", "ministral")
 
 
 def own_fields(architecture, window, local_base):
@@ -171,13 +175,16 @@ def own_fields(architecture, window, local_base):
         own["ffn_hidden_size"] = architecture.moe_ffn_hidden_size
     if name in WINDOW:
         own["window_size"] = window
-    if name in ("qwen2", "qwen3", "olmo3", "gpt_oss") and window and architecture.num_layers > 1:
+    if name in WINDOW_BY_LAYER and window and architecture.num_layers > 1:
         own["window_attn_skip_freq"] = (0, 1, 0)[: architecture.num_layers]
         own["local_rotary_base"] = local_base if name == "olmo3" else None
     if name == "gemma3_text":
         own["window_attn_skip_freq"] = (1,) * architecture.num_layers
         own["local_rotary_base"] = local_base or 1e4
         own["softmax_scale"] = None if window else 168**-0.5
+    if name == "ministral3":
+        yarn = architecture.yarn or Yarn(factor=4.0, original_max_position_embeddings=16)
+        own |= {"rope_scaling_factor": None, "yarn": yarn, "llama_4_scaling_beta": 0.1}
     if name == "internlm2":
         own["hidden_size"] = architecture.kv_channels * architecture.num_attention_heads
     return own

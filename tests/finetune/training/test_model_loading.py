@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from evaluation.backends.transformers_backend import TransformersBackend
 from finetune.config.recipe import Lora, Model
@@ -121,3 +121,26 @@ def test_quantized_weights_stay_and_the_adapter_learns(tiny_llama, kind, tmp_pat
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
         torch.testing.assert_close(merged(tokens).logits, base(tokens).logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "expected"),
+    [
+        ("apertus", {"q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"}),
+        ("phi3", {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}),
+    ],
+)
+def test_the_default_adapter_is_on_all_linear_layers_of_a_family(model_type, expected):
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = AutoConfig.for_model(
+        model_type,
+        vocab_size=32,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        pad_token_id=0,
+        **sizes,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    adapted = model_loading.add_lora(model, Lora(r=2))
+    trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained} == expected

@@ -483,7 +483,7 @@ LEAN_FP8 = (
         ),
         ("training.recompute_num_layers=2", "need training.recompute_granularity: full"),
         ("training.recompute_modules=[mlp]", "needs training.recompute_granularity: selective"),
-        ("training.recompute_modules=[layernorm]", "'core_attn' or 'mlp'"),
+        ("training.recompute_modules=[layernorm]", "'core_attn', 'mlp'"),
         (
             "training.recompute_granularity=selective",
             "selective needs training.recompute_modules, for example [mlp]",

@@ -115,3 +115,19 @@ def test_the_attention_factor_reaches_the_core(attention_factor):
     actual = yarn_rotary_pos_embedding._yarn_get_concentration_factor_from_config(config)
     expected = 0.1 * math.log(8) + 1 if attention_factor is None else attention_factor
     assert actual == pytest.approx(expected, rel=1e-15)
+
+
+def test_scaled_queries_limit_the_sequence_length(tmp_path):
+    """Ministral 3 multiplies queries by 1 up to YaRN's original positions."""
+    ministral = dataclasses.replace(
+        SHAPE, yarn=YARN, llama_4_scaling_beta=0.1, max_position_embeddings=65536
+    )
+    recipe = load_rope(tmp_path)
+    with pytest.raises(UsageError, match=r"65536 tokens .* use at most 8192"):
+        check_layout(recipe, ministral, 1)
+    data = dataclasses.replace(recipe.data, seq_length=8192)
+    check_layout(dataclasses.replace(recipe, data=data), ministral, 1)
+    with pytest.raises(UsageError, match=r"model\.rope\.rope_scaling is not supported"):
+        with_rope(ministral, Rope(rope_scaling=RopeScaling(rope_type="yarn", factor=16)))
+    with pytest.raises(ValueError, match="llama_4_scaling_beta needs yarn"):
+        dataclasses.replace(ministral, yarn=None)

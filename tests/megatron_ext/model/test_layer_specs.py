@@ -9,7 +9,9 @@ from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.utils import is_layer_window_attention
 
-from megatron_ext.model.layer_specs import NormAfterLayer, decoder_spec
+from megatron_ext.model import layer_specs
+from megatron_ext.model.activations import Xielu
+from megatron_ext.model.layer_specs import NormAfterLayer, _mlp_submodules, decoder_spec
 from megatron_ext.model.self_attention import DecoderAttention
 from tests.megatron_ext.config.test_recipe import SHAPE
 
@@ -55,6 +57,21 @@ def test_fused_geglu_is_selected_by_the_function_that_the_core_knows():
     torch.testing.assert_close(unfused.activation_func(values), expected)
     ungated = dataclasses.replace(geglu, gated_mlp=False)
     assert not ungated.transformer_config(bias_activation_fusion=True).bias_activation_fusion
+
+
+@pytest.mark.parametrize("platform", ["transformer_engine", "torch"])
+def test_each_mlp_has_its_own_module_for_a_learned_activation(
+    transformer_engine, monkeypatch, platform
+):
+    monkeypatch.setattr(layer_specs, "get_num_layers_to_build", lambda *_, **__: 1)
+    architecture = dataclasses.replace(SHAPE, activation="xielu", gated_mlp=False)
+    config = architecture.transformer_config(bias_activation_fusion=True)
+    assert not config.bias_activation_fusion
+    engine = platform == "transformer_engine"
+    spec = decoder_spec(SimpleNamespace(transformer_engine=engine), architecture, config)
+    layer = spec if engine else spec.layer_specs[0]
+    assert _mlp_submodules(layer).activation_func is Xielu
+    assert config.use_te_activation_func  # makes the core build the module, in both versions
 
 
 def test_layers_with_a_window_have_rotary_positions_of_their_own(transformer_engine):

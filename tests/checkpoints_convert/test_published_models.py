@@ -1,0 +1,131 @@
+"""The config.json of published models: read, written, and the number of their parameters."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from checkpoints_convert import families
+from galen.errors import DataError
+
+MODELS = yaml.safe_load(Path(__file__).with_name("published_models.yaml").read_text())["models"]
+
+
+def find(folder, config):
+    path = folder / "config.json"
+    path.write_text(json.dumps(config))
+    return families.find(path)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_are_the_published_number(tmp_path, name):
+    model = MODELS[name]
+    family, architecture = find(tmp_path, model["config"])
+    published = model["parameters"]
+    if isinstance(published, int):
+        assert architecture.parameters == published
+    else:
+        assert architecture.parameters == pytest.approx(float(published), rel=5e-4)
+    assert find(tmp_path, family.config(architecture)) == (family, architecture)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "Apertus-8B-2509",
+            {"rope_scaling": None},
+            "rope_scaling is missing: transformers 5 then computes Llama 3's scaling",
+        ),
+        ("Apertus-8B-2509", {"hidden_act": "silu"}, "hidden_act = 'silu' is not supported"),
+        ("Apertus-8B-2509", {"qk_norm": False}, "qk_norm = False is not supported"),
+        (
+            "phi-4",  # Phi-4-mini
+            {"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}},
+            "'longrope' (Phi-4-mini, Phi-3 128k) is not supported by Megatron Core; `galen"
+            " finetune` trains such a model with transformers",
+        ),
+        ("phi-4", {"partial_rotary_factor": 0.75}, "partial_rotary_factor = 0.75"),
+        (
+            "phi-4",
+            {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+            "'llama3' is not supported (Phi's code knows 'longrope' only); export a model",
+        ),
+        (
+            "Ministral-8B-Instruct-2410",
+            {"layer_types": ["full_attention", "sliding_attention"] * 18},
+            "layer_types = ",
+        ),
+        (
+            "Ministral-8B-Instruct-2410",
+            {"model_type": "ministral", "layer_types": ["full_attention", "sliding_attention"]},
+            "window_attn_skip_freq lists 2 layers, num_layers is 36",
+        ),
+        (
+            "Ministral-3-8B text",
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+            "(only with llama_4_scaling_beta)",
+        ),
+    ],
+)
+def test_what_changes_the_function_is_refused_by_name(tmp_path, name, changes, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        find(tmp_path, MODELS[name]["config"] | changes)
+
+
+def test_ministral_has_a_window_by_layer(tmp_path):
+    types = ["full_attention", *["sliding_attention"] * 3] * 9
+    config = MODELS["Ministral-8B-Instruct-2410"]["config"]
+    config = config | {"model_type": "ministral", "layer_types": types}
+    family, architecture = find(tmp_path, config)
+    assert architecture.window_attn_skip_freq == (0, 1, 1, 1) * 9
+    assert find(tmp_path, family.config(architecture)) == (family, architecture)
+    for one in ("full_attention", "sliding_attention"):
+        family, architecture = find(tmp_path, config | {"layer_types": [one] * 36})
+        assert architecture.window_attn_skip_freq is None
+        assert architecture.window_size == (32768 if one == "sliding_attention" else None)
+        assert find(tmp_path, family.config(architecture)) == (family, architecture)
+
+
+def mistral3(text, **others):
+    """Return the config.json of a multimodal folder with the fields of a published text model."""
+    return {
+        "architectures": ["Mistral3ForConditionalGeneration"],
+        "image_token_index": 10,
+        "model_type": "mistral3",
+        "multimodal_projector_bias": False,
+        "projector_hidden_act": "gelu",
+        "spatial_merge_size": 2,
+        "text_config": {name: value for name, value in text.items() if name != "architectures"},
+        "torch_dtype": "bfloat16",
+        "vision_config": {"model_type": "pixtral", "hidden_size": 1024},
+        "vision_feature_layer": -1,
+        **others,
+    }
+
+
+@pytest.mark.parametrize("name", ["Mistral-Small-24B-Base-2501", "Ministral-3-3B text"])
+def test_the_text_model_of_a_multimodal_folder(tmp_path, name):
+    text = MODELS[name]["config"]
+    family, expected = find(tmp_path, text)
+    multimodal, architecture = find(tmp_path, mistral3(text))
+    assert (multimodal.name, architecture) == (family.name, expected)
+    written = families.text_config(tmp_path / "config.json")
+    assert written["model_type"] == family.name
+    assert find(tmp_path, written) == (family, expected)
+    assert multimodal.text_tensor("language_model.model.norm.weight") == "model.norm.weight"
+    assert multimodal.text_tensor("vision_tower.ln_pre.weight") is None
+
+
+def test_a_multimodal_folder_is_refused_by_name(tmp_path):
+    text = MODELS["Ministral-3-8B text"]["config"]
+    with pytest.raises(
+        DataError, match="FP8 weights are not supported; take the model's folder in"
+    ):
+        find(tmp_path, mistral3(text, quantization_config={"quant_method": "fp8"}))
+    with pytest.raises(DataError, match="only model_type 'mistral' and 'ministral3'"):
+        find(tmp_path, mistral3({"model_type": "mistral4"}))
+    with pytest.raises(DataError, match="audio_config = "):
+        find(tmp_path, mistral3(text, audio_config={"hidden_size": 1}))
