@@ -1,4 +1,7 @@
-"""Activation functions with learned parameters, of which each MLP has its own module."""
+"""Activation functions that Megatron Core lacks.
+
+Of one with learned parameters, each MLP has its own module.
+"""
 
 from typing import Any
 
@@ -11,6 +14,11 @@ from torch.distributed import ProcessGroup
 
 _BETA = 0.5
 _EPS = -1e-6
+
+
+def gelu_tanh(inputs: Tensor) -> Tensor:
+    """Return the tanh approximation of GELU, which keeps only its input for the backward pass."""
+    return torch.nn.functional.gelu(inputs, approximate="tanh")
 
 
 class Xielu(MegatronModule):

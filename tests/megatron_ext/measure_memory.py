@@ -68,12 +68,23 @@ EXPERTS = dataclasses.replace(
     SHAPE, num_moe_experts=8, moe_router_topk=3, moe_ffn_hidden_size=96, qk_layernorm=True
 )
 SHARED_EXPERT = dataclasses.replace(EXPERTS, moe_shared_expert_intermediate_size=160)
+GEMMA = dataclasses.replace(
+    SHAPE,
+    activation="gelu_pytorch_tanh",
+    layernorm_zero_centered_gamma=True,
+    norm_placement="both",
+    qk_layernorm=True,
+    scale_embeddings=True,
+    softmax_scale=0.2,
+    share_embeddings_and_output_weights=True,
+)
 SHAPES = {
     "other shape": OTHER_SHAPE,
     "ungated": UNGATED,
     "norm after": NORM_AFTER,
     "experts": EXPERTS,
     "shared expert": SHARED_EXPERT,
+    "gemma": GEMMA,
 }
 HELD_OUT = {
     "experts, EP2 bf16": {"expert_model_parallel_size": 2, "precision": "bf16"},
@@ -99,6 +110,11 @@ HELD_OUT = {
     "ungated, TP2 SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
     "norm after": {},
     "norm after, TP2 SP bf16": {
+        "tensor_model_parallel_size": 2,
+        "sequence_parallel": True,
+        "precision": "bf16",
+    },
+    "gemma, TP2 SP bf16": {
         "tensor_model_parallel_size": 2,
         "sequence_parallel": True,
         "precision": "bf16",

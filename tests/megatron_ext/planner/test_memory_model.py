@@ -17,7 +17,7 @@ def measurements(start_forked):
     codes, written = start_forked(2, module="tests.megatron_ext.measure_memory").wait()
     assert codes == [0, 0], written[-3000:]
     layouts = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
-    assert len(layouts) == 62  # 31 layouts, two ranks
+    assert len(layouts) == 64  # 32 layouts, two ranks
     return layouts
 
 
