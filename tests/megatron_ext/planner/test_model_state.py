@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 
-from benchmarks.planner_fit import groups
-from benchmarks.published_models import MODELS
+from benchmarks.planner_fit import MODELS, groups
 from galen.recipe import load
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.planner import experts, memory_model, model_state

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.published_models import MODELS
+from benchmarks.planner_fit import MODELS
 from galen.recipe import load
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.observability import save_interval

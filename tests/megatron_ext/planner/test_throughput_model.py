@@ -5,8 +5,7 @@ import itertools
 
 import pytest
 
-from benchmarks.planner_fit import fit, fit_router, groups
-from benchmarks.published_models import MODELS
+from benchmarks.planner_fit import MODELS, fit, fit_router, groups
 from galen.recipe import load
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.planner.gpus import GPUS
