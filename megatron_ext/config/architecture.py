@@ -44,6 +44,9 @@ class Activation(NamedTuple):
     """Dotted name of it in PyTorch, Megatron Core or Galen: a function, or a module's class."""
     fused_function: str | None
     """Name of the function for which Megatron Core fuses it with the gate, None if it does not."""
+    kernel: str | None = None
+    """Name of an equal function in a single kernel, which runs unless fused; None if there is none.
+    """
     parameters: int = 0
     """Learned parameters of each MLP's own module, which every tensor-parallel rank holds."""
 
@@ -53,7 +56,9 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
     "relu2": Activation("megatron.core.activations.squared_relu", None),
     # the core's fused GeGLU is this approximation, unlike its unfused one (0.16.1 and 0.19.2)
     "gelu_pytorch_tanh": Activation(
-        "megatron.core.activations.fast_gelu", "torch.nn.functional.gelu"
+        "megatron.core.activations.fast_gelu",
+        "torch.nn.functional.gelu",
+        "megatron_ext.model.activations.gelu_tanh",
     ),
     "quick_gelu": Activation(
         "megatron.core.activations.quick_gelu",
@@ -503,8 +508,11 @@ class Architecture:
         fused = options.pop("bias_activation_fusion", False)
         fused_function = self._fused_function(options.get("moe_grouped_gemm", False))
         options["bias_activation_fusion"] = fused and fused_function is not None
+        kernel = ACTIVATIONS[self.activation].kernel
         if fused and fused_function is not None:
             arguments["activation_func"] = fused_function
+        elif kernel is not None:
+            arguments["activation_func"] = kernel
         module, _, name = arguments["activation_func"].rpartition(".")
         function = getattr(importlib.import_module(module), name)
         # Megatron's functions are compiled, which the CPU platform cannot do
