@@ -3,13 +3,11 @@
 They are forked by tests/megatron_ext/fork_server.py.
 
 verify …                     what `python -m checkpoints_convert.conversion.megatron_logits …` does
-logits TOKENS OUT CHECKPOINT…    write the logits of several checkpoints
-save CHECKPOINT FOLDER           load a checkpoint and save it with Megatron's own writer
+matrix FOLDER                train the tiny models at all layouts (family_matrix.py)
+save CHECKPOINT FOLDER       load a checkpoint and save it with Megatron's own writer
 """
 
 from pathlib import Path
-
-from safetensors.torch import load_file, save_file
 
 from checkpoints_convert.conversion import megatron_logits
 from megatron_ext.checkpoint import checkpoint_folder
@@ -19,31 +17,21 @@ from megatron_ext.config.sections import Parallel
 from megatron_ext.hardware import parallel_groups, platforms
 from megatron_ext.model.build import build_model
 from megatron_ext.training import training_state
+from tests.checkpoints_convert import family_matrix
 
 
 def main(argv):
     action, *arguments = argv
     if action == "verify":
         return megatron_logits.main(arguments)
+    platforms.current_platform()
+    if action == "matrix":
+        return family_matrix.run(*arguments)
+    assert action == "save"
     platforms.current_platform().init_distributed()
     parallel_groups.initialize(Parallel(), seed=1)
-    return {"logits": write_logits, "save": save}[action](*arguments)
-
-
-def write_logits(tokens, target, *checkpoints):
-    logits = {}
-    for checkpoint in checkpoints:
-        folder = checkpoint_folder.newest(checkpoint)
-        computed = megatron_logits.compute(
-            folder,
-            architecture.read_architecture(folder),
-            load_file(tokens)["tokens"],
-            1,
-            1,
-            "fp32",
-        )
-        logits[checkpoint] = computed.contiguous()
-    save_file(logits, target)
+    save(*arguments)
+    return 0
 
 
 def save(checkpoint, target):

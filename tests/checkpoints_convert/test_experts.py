@@ -10,18 +10,7 @@ from checkpoints_convert import families, hf_to_megatron, megatron_to_hf, verify
 from checkpoints_convert.conversion import weight_tasks
 from galen.errors import DataError
 from megatron_ext.checkpoint.torch_dist import TorchDist
-from tests.checkpoints_convert.conftest import MOE
-
-
-@pytest.fixture(scope="module")
-def models(make_model):
-    return {name: make_model(name, num_hidden_layers=2) for name in MOE}
-
-
-@pytest.fixture(scope="module")
-def checkpoints(models, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("megatron")
-    return {name: import_model(hf, folder / name) for name, hf in models.items()}
+from tests.checkpoints_convert.tiny_models import MOE
 
 
 def import_model(hf, output, *options):

@@ -6,30 +6,17 @@ These are supported or refused.
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints_convert import families, hf_to_megatron, megatron_to_hf
+from checkpoints_convert import families, megatron_to_hf
 from checkpoints_convert.families import internlm2_reference
 from galen.errors import DataError
-from tests.checkpoints_convert.conftest import FAMILIES
+from tests.checkpoints_convert import tiny_models
+from tests.checkpoints_convert.tiny_models import FAMILIES
 from tests.conftest import ROOT, run
-
-
-@pytest.fixture(scope="module")
-def models(make_model) -> dict[str, Path]:
-    return {name: make_model(name) for name in FAMILIES}
-
-
-@pytest.fixture(scope="module")
-def checkpoints(models, tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("megatron")
-    for name, hf in models.items():
-        hf_to_megatron.main(["--hf", str(hf), "--output", str(folder / name)])
-    return {name: folder / name for name in models}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -53,30 +40,8 @@ def tokens() -> torch.Tensor:
     return torch.randint(300, (1, 64), generator=torch.Generator().manual_seed(1))
 
 
-def original_logits(hf, tokens):
-    from transformers import AutoModelForCausalLM
-
-    if (hf / "llama").is_symlink():
-        return internlm2_reference.logits(hf, tokens)
-    with torch.no_grad():
-        return AutoModelForCausalLM.from_pretrained(hf)(tokens).logits
-
-
-def test_megatron_computes_the_same_function(tmp_path, models, checkpoints, tokens, megatron_side):
-    save_file({"tokens": tokens}, tmp_path / "tokens")
-    megatron_side(1, "logits", tmp_path / "tokens", tmp_path / "logits", *checkpoints.values())
-    actual = load_file(tmp_path / "logits")
-    for name, hf in models.items():
-        expected = original_logits(hf, tokens)
-        assert expected.std() > 0.5, name  # a model whose logits are all alike would prove nothing
-        difference = (
-            actual[str(checkpoints[name])][..., :300] - expected
-        ).abs().max() / expected.abs().max()
-        assert difference < 1e-5, name
-
-
 def test_the_window_matters(models, tokens):
-    """The test above would not notice a lost window if it did not change the logits."""
+    """test_family_matrix.py would not notice a lost window if it did not change the logits."""
     hf = models["mistral-v0.1"]
     without = json.loads((hf / "config.json").read_text()) | {"sliding_window": None}
     from transformers import AutoModelForCausalLM, MistralConfig
@@ -84,7 +49,7 @@ def test_the_window_matters(models, tokens):
     with torch.no_grad():
         difference = AutoModelForCausalLM.from_pretrained(hf, config=MistralConfig(**without))(
             tokens
-        ).logits - original_logits(hf, tokens)
+        ).logits - tiny_models.logits(hf, tokens)
     assert difference[:, :16].abs().max() < 1e-4
     assert difference[:, 16:].abs().max() > 0.1
 

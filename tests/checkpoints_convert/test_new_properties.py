@@ -6,9 +6,8 @@ Conversion, Megatron's model, planner and interop formats follow from Architectu
 import math
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from checkpoints_convert import families, hf_to_megatron, megatron_to_hf, megatron_to_nemo
 from checkpoints_convert.conversion import bridge_config, megatron_lm_args
@@ -19,8 +18,8 @@ from checkpoints_convert.interop import nemo_config
 from galen.errors import DataError
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from megatron_ext.config.architecture import properties, read_architecture
-from tests.checkpoints_convert.conftest import FAMILIES, UNREGISTERED
-from tests.checkpoints_convert.unregistered_families import ARCEE, EXAONE4
+from tests.checkpoints_convert import tiny_models
+from tests.checkpoints_convert.tiny_models import FAMILIES, UNREGISTERED
 
 NEW = sorted(UNREGISTERED)
 
@@ -28,22 +27,8 @@ NEW = sorted(UNREGISTERED)
 @pytest.fixture(scope="module", autouse=True)
 def registered():
     with pytest.MonkeyPatch.context() as patch:
-        for family in (ARCEE, EXAONE4):
-            patch.setitem(families.FAMILIES, family.name, family)
+        tiny_models.register(patch)
         yield
-
-
-@pytest.fixture(scope="module")
-def models(make_model):
-    return {name: make_model(name, head_dim=32) for name in NEW}
-
-
-@pytest.fixture(scope="module")
-def checkpoints(models, registered, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("megatron")
-    for name, hf in models.items():
-        hf_to_megatron.main(["--hf", str(hf), "--output", str(folder / name)])
-    return {name: folder / name for name in models}
 
 
 def iteration(checkpoint):
@@ -63,30 +48,10 @@ def test_round_trip_is_bit_identical(tmp_path, models, checkpoints, name):
     assert family.architecture(family.config(architecture)) == architecture
 
 
-@pytest.mark.multiprocess
-@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (1, 2), (2, 2)])
-@pytest.mark.parametrize("name", NEW)
-def test_logits_equal_those_of_transformers(
-    tmp_path, models, checkpoints, megatron_side, name, tensor, pipeline
-):
-    from transformers import AutoModelForCausalLM
-
-    tokens = torch.randint(300, (1, 64), generator=torch.Generator().manual_seed(1))
-    save_file({"tokens": tokens}, tmp_path / "tokens.safetensors")
-    layout = ["--tp", str(tensor), "--pp", str(pipeline)]
-    paths = ["--folder", str(tmp_path), "--megatron", str(checkpoints[name])]
-    megatron_side(tensor * pipeline, "verify", *paths, *layout)
-    actual = load_file(tmp_path / "logits.safetensors")["logits"][..., :300]
-    with torch.no_grad():
-        expected = AutoModelForCausalLM.from_pretrained(models[name])(tokens).logits
-    assert expected.std() > 0.5
-    assert (actual - expected).abs().max() / expected.abs().max() < 1e-5
-
-
 @pytest.mark.parametrize("name", [*FAMILIES, *NEW])
-def test_parameters_follow_from_the_architecture(make_model, name):
+def test_parameters_follow_from_the_architecture(models, name):
     """The planner's number of weights is that of the tensors that the family declares."""
-    family, architecture = families.find(make_model(name) / "config.json")
+    family, architecture = families.find(models[name] / "config.json")
     sizes = [
         math.prod(size)
         for task in all_tasks(family, architecture)

@@ -51,12 +51,44 @@ def experts(draw, family):
     return fields
 
 
+NO_SCALING = {"rope_scaling_factor": None, "yarn": None}
+OWN = {
+    "qwen2": {"add_qkv_bias": True},
+    "qwen2_moe": {"add_qkv_bias": True},
+    "qwen3": {"qk_layernorm": True},
+    "qwen3_moe": {"qk_layernorm": True},
+    "olmo2": {"full_width_qk_norm": True, "norm_placement": "after"},
+    "olmo3": {"full_width_qk_norm": True, "norm_placement": "after"},
+    "olmoe": {"full_width_qk_norm": True},
+    "apertus": {"qk_layernorm": True, "activation": "xielu", "gated_mlp": False},
+    "phi3": NO_SCALING,
+    "internlm2": NO_SCALING,
+    "gemma3_text": {
+        "activation": "gelu_pytorch_tanh",
+        "qk_layernorm": True,
+        "norm_placement": "both",
+        "layernorm_zero_centered_gamma": True,
+        "scale_embeddings": True,
+        "window_size": 16,
+    },
+    "gpt_oss": {
+        "add_qkv_bias": True,
+        "add_bias_linear": True,
+        "softmax_type": "learnable",
+        "activation": "quick_gelu",
+        "glu_linear_offset": 1.0,
+        "activation_func_clamp_value": 7.0,
+    },
+}
+"""Properties that all models of a family have."""
+
+
 @st.composite
 def architectures(draw):
     family = draw(st.sampled_from(sorted(FAMILIES)))
     llama3_factor = draw(st.sampled_from([None, 8.0, 32.0]))
     groups, size = draw(st.integers(1, 4)), draw(st.sampled_from([2, 4, 6]))
-    return Architecture(
+    architecture = Architecture(
         family=family,
         **draw(experts(family)),
         num_layers=draw(st.integers(1, 3)),
@@ -73,6 +105,7 @@ def architectures(draw):
         layernorm_epsilon=draw(st.sampled_from([1e-5, 1e-6])),
         share_embeddings_and_output_weights=draw(st.booleans()),
     )
+    return dataclasses.replace(architecture, **OWN.get(family, {}))
 
 
 def all_tasks_of(architecture):
@@ -129,36 +162,6 @@ def test_slices_cover_each_row_once(architecture, largest, tensor_parallel):
         )
 
 
-NO_SCALING = {"rope_scaling_factor": None, "yarn": None}
-OWN = {
-    "qwen2": {"add_qkv_bias": True},
-    "qwen2_moe": {"add_qkv_bias": True},
-    "qwen3": {"qk_layernorm": True},
-    "qwen3_moe": {"qk_layernorm": True},
-    "olmo2": {"full_width_qk_norm": True, "norm_placement": "after"},
-    "olmo3": {"full_width_qk_norm": True, "norm_placement": "after"},
-    "olmoe": {"full_width_qk_norm": True},
-    "apertus": {"qk_layernorm": True, "activation": "xielu", "gated_mlp": False},
-    "phi3": NO_SCALING,
-    "internlm2": NO_SCALING,
-    "gemma3_text": {
-        "activation": "gelu_pytorch_tanh",
-        "qk_layernorm": True,
-        "norm_placement": "both",
-        "layernorm_zero_centered_gamma": True,
-        "scale_embeddings": True,
-        "window_size": 16,
-    },
-    "gpt_oss": {
-        "add_qkv_bias": True,
-        "add_bias_linear": True,
-        "softmax_type": "learnable",
-        "activation": "quick_gelu",
-        "glu_linear_offset": 1.0,
-        "activation_func_clamp_value": 7.0,
-    },
-}
-"""Properties that all models of a family have."""
 WINDOW = (
     *("mistral", "ministral", "ministral3", "mixtral"),
     *("qwen2", "qwen3", "qwen3_moe", "phi3", "olmo3", "gpt_oss"),
@@ -170,7 +173,7 @@ WINDOW_BY_LAYER = ("qwen2", "qwen3", "olmo3", "gpt_oss", "ministral")
 def own_fields(architecture, window, local_base):
     """Return the fields of Architecture that a model of the family has."""
     name = architecture.family
-    own = dict(OWN.get(name, {}))
+    own = {}
     if name in ("gpt_oss", "mixtral", "olmoe"):  # these have no other width
         own["ffn_hidden_size"] = architecture.moe_ffn_hidden_size
     if name in WINDOW:

@@ -65,6 +65,12 @@ def test_parameters_are_the_published_number(tmp_path, name):
             {"model_type": "ministral", "layer_types": ["full_attention", "sliding_attention"]},
             "window_attn_skip_freq lists 2 layers, num_layers is 36",
         ),
+        ("Olmo-3-1025-7B", {"rope_theta": 1e6}, "rope_theta = 1000000.0 is ambiguous"),
+        (
+            "Olmo-3-1025-7B",
+            {"rope_scaling": None, "rope_parameters": {"rope_type": "default"}},
+            "it lacks full_attention",
+        ),
         (
             "Ministral-3-8B text",
             {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
@@ -89,6 +95,22 @@ def test_ministral_has_a_window_by_layer(tmp_path):
         assert architecture.window_attn_skip_freq is None
         assert architecture.window_size == (32768 if one == "sliding_attention" else None)
         assert find(tmp_path, family.config(architecture)) == (family, architecture)
+
+
+def test_only_full_attention_of_olmo3_is_scaled(tmp_path):
+    config = MODELS["Olmo-3-1025-7B"]["config"]
+    _, architecture = find(tmp_path, config)
+    assert architecture.window_attn_skip_freq == (1, 1, 1, 0) * 8
+    assert architecture.local_rotary_base == architecture.rotary_base == 500_000
+    assert architecture.yarn.factor == 8
+    plain = {"rope_type": "default", "rope_theta": 500_000.0}
+    full = plain | config["rope_scaling"]
+    # as transformers 5 writes it
+    newer = {name: value for name, value in config.items() if not name.startswith("rope_")}
+    newer["rope_parameters"] = {"full_attention": full, "sliding_attention": plain}
+    assert find(tmp_path, newer)[1] == architecture
+    newer["rope_parameters"] = {"full_attention": full, "sliding_attention": full}
+    assert find(tmp_path, newer)[1].local_rotary_base is None
 
 
 def mistral3(text, **others):

@@ -46,15 +46,8 @@ def test_equal_under_two_processes_as_a_user_would_see(model, checkpoint):
     assert_the_same(run("checkpoints_convert/verify.py", *words).stdout)
 
 
-@pytest.mark.slow
-def test_equal_without_a_layout(model, checkpoint, capsys):
-    capsys.readouterr()
-    assert verify.main(["--hf", str(model), "--megatron", str(checkpoint)]) == 0
-    assert_the_same(capsys.readouterr().out)
-
-
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("layout", ["--pp 2", "--tp 2 --pp 2"])
+@pytest.mark.parametrize("layout", ["", "--pp 2", "--tp 2 --pp 2"])
 def test_equal_under_other_layouts(model, checkpoint, layout, forked_logits, capsys):
     capsys.readouterr()
     words = ["--hf", str(model), "--megatron", str(checkpoint), *layout.split()]

@@ -19,7 +19,7 @@ from checkpoints_convert.conversion import bridge_config
 _OF_THE_PROVIDER = {"_target_", "seq_length", "should_pad_vocab", "make_vocab_size_divisible_by"}
 
 
-@pytest.mark.parametrize("name", ["llama-3.2", "mistral-v0.1", "qwen2", "qwen3"])
+@pytest.mark.parametrize("name", ["llama-3.2", "mistral-v0.1", "qwen2-window", "qwen3"])
 def test_the_model_of_the_configuration(make_model, tmp_path, name):
     _, architecture = families.find(make_model(name) / "config.json")
     bridge_config.write(tmp_path, architecture, 2, torch.bfloat16)
@@ -40,6 +40,7 @@ def test_the_model_of_the_configuration(make_model, tmp_path, name):
     ):
         assert model[field] == getattr(expected, field)
     assert model["window_size"] == (list(expected.window_size) if expected.window_size else None)
+    assert model.get("window_attn_skip_freq") == expected.window_attn_skip_freq
     blocks = -(-model["vocab_size"] // model["make_vocab_size_divisible_by"])
     assert blocks * 256 == architecture.padded_vocab_size(2)
     assert model["rope_scaling_factor"] == (32.0 if name == "llama-3.2" else 1.0)
