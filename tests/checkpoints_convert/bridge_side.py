@@ -19,20 +19,23 @@ import sys
 import types
 from pathlib import Path
 
-import megatron.core.models.gpt.gpt_layer_specs  # without Transformer Engine's replacement
-import megatron.core.optimizer  # noqa: F401
 import torch
-import transformers  # noqa: F401
 from safetensors.torch import load_file
 
 from megatron_ext.checkpoint.torch_dist import LAYERS, TorchDist
 
 _ENGINE = "transformer_engine"
+_BEFORE = (
+    "megatron.core.models.gpt.gpt_layer_specs",
+    "megatron.core.optimizer",
+    "transformers",
+)
+"""Modules that must not find the empty one."""
 _EXPERTS = re.compile(r"\.mlp\.experts\.experts\.(linear_fc[12]\.(?:weight|bias))$")
 
 
 class _EmptyModule(types.ModuleType):
-    __path__: list[str] = []
+    __path__ = ()
     __version__ = "2.20.0"
 
     def __getattr__(self, name):
@@ -141,6 +144,8 @@ def to_megatron(mapping, hf, module):
 
 
 def main():
+    for name in _BEFORE:
+        importlib.import_module(name)
     if importlib.util.find_spec(_ENGINE) is None:
         sys.meta_path.append(_EmptyEngine())
     failed = False
