@@ -99,8 +99,10 @@ class Group:
         self, name: str, *, checkpoint: str, micro_batch_size: int, **_: Any
     ) -> dict[str, Any]:
         """Return the losses and gradient norms of a model; write its logits."""
-        recipe = self.recipe(checkpoint, micro_batch_size)
         architecture = read_architecture(checkpoint_folder.newest(checkpoint))
+        recipe = self.recipe(checkpoint, micro_batch_size)
+        if architecture.is_moe:
+            recipe.moe = Moe(moe_aux_loss_coeff=self.layout.aux_loss_coeff)
         check_layout(recipe, architecture, self.layout.processes)
         model = build_model_chunks(platforms.current_platform(), architecture, recipe)
         training_state.load_weights(model, checkpoint)
@@ -160,7 +162,6 @@ class Group:
             ),
             optimizer=Optimizer(lr=1e-4, adam_eps=1e-4),
             parallel=dataclasses.replace(self.layout.parallel),
-            moe=Moe(moe_aux_loss_coeff=self.layout.aux_loss_coeff),
         )
 
 
