@@ -6,8 +6,8 @@ Usage: FOLDER… each with a Hugging Face folder `hf` and Galen's import of it, 
 
 No model is built: each tensor of Galen's checkpoint goes through Megatron-Bridge's mapping of the
 parameter (`megatron_to_hf`), and the result is compared with the Hugging Face folder, bit by bit;
-then the Hugging Face tensors go through `hf_to_megatron`, and are compared with Galen's. An expert's
-tensor has the name that the parameter has in Megatron Core's grouped MLP. Where Transformer Engine
+then the Hugging Face tensors go through `hf_to_megatron`, and are compared with Galen's. A tensor
+of an expert has the name of the parameter in Megatron Core's grouped MLP. Where Transformer Engine
 is not installed, empty modules take its place: importing Megatron-Bridge needs its names only.
 """
 
