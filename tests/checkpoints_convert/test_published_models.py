@@ -28,6 +28,8 @@ def test_parameters_are_the_published_number(tmp_path, name):
         assert architecture.parameters == published
     else:
         assert architecture.parameters == pytest.approx(float(published), rel=5e-4)
+    active = float(model.get("active_parameters", published))
+    assert architecture.active_parameters == pytest.approx(active, rel=0.03)
     assert find(tmp_path, family.config(architecture)) == (family, architecture)
 
 
