@@ -74,7 +74,8 @@ class RopeScaling:
     rope_type: Literal["default", "llama3", "yarn"]
     """Llama 3's scaling (llama3), YaRN (yarn) or none (default).
 
-    Megatron Core has no others (linear, dynamic, longrope).
+    A model that comes with linear scaling (Gemma 3) keeps it unless this replaces it; dynamic and
+    longrope are not in Megatron Core.
     """
     factor: float | None = Field(default=None, gt=1, allow_inf_nan=False)
     """Factor of the context length (llama3, yarn)."""

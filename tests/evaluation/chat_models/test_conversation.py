@@ -17,7 +17,7 @@ from evaluation.question_sets.question import Question
 from galen.errors import DataError, UsageError
 
 FOLDER = Path(__file__).parent / "templates"
-NAMES = ["chatml", "llama3", "mistral", "gemma", "qwen3", "deepseek_r1", "gpt_oss"]
+NAMES = ["chatml", "llama3", "mistral", "gemma", "gemma3", "qwen3", "deepseek_r1", "gpt_oss"]
 OPTIONS = {"A": "Aorta", "B": "Vena cava", "C": "Portal vein", "D": "Azygos vein"}
 QUESTIONS = [
     Question(
@@ -157,7 +157,7 @@ def test_gemma_gets_the_system_prompt_in_the_first_message_where_lm_eval_loses_i
     )
 
 
-@pytest.mark.parametrize("name", ["llama3", "chatml"])
+@pytest.mark.parametrize("name", ["llama3", "chatml", "gemma3"])
 def test_tokens_are_those_of_transformers_and_bos_is_not_doubled(tokenizer, name):
     asked = created(tokenizer, name)
     template = get_template("lm_eval")
@@ -167,7 +167,7 @@ def test_tokens_are_those_of_transformers_and_bos_is_not_doubled(tokenizer, name
         asked.messages(template(QUESTIONS[0])), add_generation_prompt=True, return_dict=False
     )
     assert encoding.encode_for_generation(tokenizer, prompt) == expected
-    assert expected.count(tokenizer.bos_token_id) == (name == "llama3")
+    assert expected.count(tokenizer.bos_token_id) == (name != "chatml")
     request = encoding.encode_prompt(tokenizer, prompt)
     # the line breaks of the generation prompt belong to the prompt, and are not scored
     assert request.prompt == expected

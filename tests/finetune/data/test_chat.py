@@ -6,6 +6,7 @@ from finetune.data import chat, sample
 from finetune.data.record import Conversation
 from finetune.data.sample import IGNORE_INDEX, Item
 from galen.errors import DataError, UsageError
+from tests.conftest import ROOT
 
 GPT_OSS = Path(__file__).parents[2] / "evaluation/chat_models/templates/gpt_oss.jinja"
 MESSAGES = (
@@ -125,6 +126,37 @@ def test_a_template_that_rewrites_what_was_said_is_refused(tokenizer):
     chat.install(tokenizer, rewriting)
     with pytest.raises(DataError, match="writes earlier messages differently"):
         chat.answers(tokenizer, MESSAGES)
+
+
+def test_gemma_3_has_one_bos_and_ends_answers_with_its_mark(tiny_tokenizer):
+    """Tokenizer and template both write BOS; the template takes the system message."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    made = AutoTokenizer.from_pretrained(tiny_tokenizer)
+    made.add_special_tokens(
+        {
+            "bos_token": "<bos>",
+            "additional_special_tokens": ["<start_of_turn>", "<end_of_turn>"],
+        }
+    )
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", made.bos_token_id)]
+    )
+    template = ROOT / "tests/evaluation/chat_models/templates/gemma3.jinja"
+    chat.install(made, chat.read_template(str(template)))
+    messages = [*MESSAGES[:1], {"role": "user", "content": "What is it?"}, *MESSAGES[2:]]
+    (encoded,), _ = sample.encode([Item(Conversation("1", messages), "lm_eval")], made, 1000)
+    assert encoded.tokens.count(made.bos_token_id) == 1
+    assert made.decode(encoded.tokens).startswith(
+        "<bos><start_of_turn>user\nBe brief.\n\nWhat is it?<end_of_turn>\n<start_of_turn>model\n"
+    )
+    first, second = runs(encoded, made)
+    assert (first, second.strip()) == (
+        "α-blockers, 5 mg\nNot ß.<end_of_turn>",
+        "Nothing 什么<end_of_turn>",
+    )
+    assert chat.end_of_answer(made) == made.convert_tokens_to_ids("<end_of_turn>")
 
 
 def test_unknown_templates_are_named():

@@ -33,7 +33,7 @@ def test_norm_placement_with_transformer_engine(transformer_engine, norm_placeme
     platform = SimpleNamespace(transformer_engine=True)
     layer = decoder_spec(platform, architecture, architecture.transformer_config())
     modules = layer.submodules
-    first = {modules.self_attention.submodules.linear_qkv, modules.mlp.submodules.linear_fc1}
+    first = {modules.self_attention.submodules.linear_qkv, _mlp_submodules(layer).linear_fc1}
     if norm_placement == "before":
         assert first == {transformer_engine.TELayerNormColumnParallelLinear}
         return
