@@ -6,11 +6,12 @@ Prints the table of docs/planning.md, "Shipped layouts". The fastest layout has 
 precision and optimizer, and may recompute and change the micro-batch; it fits into memory.
 """
 
+import dataclasses
 from pathlib import Path
 
 from galen import cli
 from galen.recipe import load
-from megatron_ext.config.architecture import read_architecture
+from megatron_ext.config.architecture import Architecture, read_architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.planner import model_state
 from megatron_ext.planner.gpus import GPUS
@@ -35,44 +36,75 @@ LAYOUTS = {
 }
 """GPU type of each layout."""
 GPU_COUNTS = {"2b": 8, "7b": 8, "70b": 64}
+EXPERT_RUNS = (
+    ("30b_a3b_h100_bf16_8gpus", 8),
+    ("30b_a3b_h100_bf16", 16),
+    ("30b_a3b_h100_bf16_32gpus", 32),
+    ("30b_a3b_h100_bf16_32gpus", 64),
+)
+"""Layouts of `EXPERT_RECIPE`, each on a number of H100."""
+EXPERT_RECIPE = "qwen3_30b_a3b"
 HEADS = (
     "| recipe | layout | GPUs | tokens/s/GPU | MFU | GiB | days | fastest found |",
     "|---" * 8 + "|",
 )
 
 
-def cells(model: str, layout: str) -> str:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShippedRun:
+    """A recipe under a layout on a number of GPUs."""
+
+    model: str
+    layout: str
+    """Name of its file."""
+    gpus: int
+    gpu_name: str
+
+    def recipe(self) -> Recipe:
+        """Return the recipe."""
+        examples = ROOT / "examples/pretrain"
+        file = examples / f"layouts/{self.layout}.yaml"
+        return load(Recipe, examples / f"{self.model}.yaml", [str(file)])
+
+    def architecture(self) -> Architecture:
+        """Return the model."""
+        return read_architecture(ROOT / str(self.recipe().model.architecture))
+
+    def estimate(self) -> Estimate:
+        """Return its plan."""
+        return estimate(self.architecture(), self.recipe(), self.gpus, GPUS[self.gpu_name])
+
+
+def runs() -> list[ShippedRun]:
+    """Return the shipped recipes under their layouts."""
+    dense = [
+        ShippedRun(model=model, layout=f"{size}_{layout}", gpus=GPU_COUNTS[size], gpu_name=gpu_name)
+        for model, size in RECIPES.items()
+        for layout, gpu_name in LAYOUTS.items()
+    ]
+    return dense + [
+        ShippedRun(model=EXPERT_RECIPE, layout=layout, gpus=gpus, gpu_name="h100-80gb")
+        for layout, gpus in EXPERT_RUNS
+    ]
+
+
+def cells(run: ShippedRun) -> str:
     """Return the planned figures of a recipe under a layout, as the beginning of a table's row."""
-    size = RECIPES[model]
-    one = _estimate(model, layout)
+    one = run.estimate()
     return (
-        f"| {model} | {size}_{layout} | {GPU_COUNTS[size]} |"
+        f"| {run.model} | {run.layout} | {run.gpus} |"
         f" {one.tokens_per_second_per_gpu:,.0f} | {one.mfu:.1%} | {one.memory / 2**30:.1f} |"
         f" {one.cost.days:,.1f} |"
     )
 
 
-def row(model: str, layout: str) -> str:
+def row(run: ShippedRun) -> str:
     """Return a table's row, with the fastest layout found."""
-    recipe = _recipe(model, layout)
-    gpus = GPU_COUNTS[RECIPES[model]]
-    architecture = read_architecture(ROOT / str(recipe.model.architecture))
-    (fastest,) = best(search(architecture, recipe, gpus, GPUS[LAYOUTS[layout]]), 1)
-    own = _estimate(model, layout)
+    found = search(run.architecture(), run.recipe(), run.gpus, GPUS[run.gpu_name])
+    (fastest,) = best(found, 1)
+    own = run.estimate()
     gain = fastest.tokens_per_second_per_gpu / own.tokens_per_second_per_gpu - 1
-    return f"{cells(model, layout)} {_layout(fastest, gpus)}: {gain:+.1%} |"
-
-
-def _recipe(model: str, layout: str) -> Recipe:
-    examples = ROOT / "examples/pretrain"
-    file = examples / f"layouts/{RECIPES[model]}_{layout}.yaml"
-    return load(Recipe, examples / f"{model}.yaml", [str(file)])
-
-
-def _estimate(model: str, layout: str) -> Estimate:
-    recipe = _recipe(model, layout)
-    architecture = read_architecture(ROOT / str(recipe.model.architecture))
-    return estimate(architecture, recipe, GPU_COUNTS[RECIPES[model]], GPUS[LAYOUTS[layout]])
+    return f"{cells(run)} {_layout(fastest, run.gpus)}: {gain:+.1%} |"
 
 
 def _layout(one: Estimate, gpus: int) -> str:
@@ -86,8 +118,10 @@ def _layout(one: Estimate, gpus: int) -> str:
     ]
     if parallel.virtual_pipeline_model_parallel_size:
         words.insert(2, f"VP{parallel.virtual_pipeline_model_parallel_size}")
+    if parallel.expert_model_parallel_size > 1:
+        words.insert(-1, f"EP{parallel.expert_model_parallel_size}")
     if training.recompute_granularity:
-        words.append("recompute")
+        words.append(" ".join(["recompute", *(training.recompute_modules or [])]))
     return " ".join(words)
 
 
@@ -95,9 +129,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     cli.ArgumentParser(__doc__).parse_args(argv)
     print("\n".join(HEADS))
-    for model in RECIPES:
-        for layout in LAYOUTS:
-            print(row(model, layout), flush=True)
+    for run in runs():
+        print(row(run), flush=True)
 
 
 if __name__ == "__main__":

@@ -167,12 +167,14 @@ def planned(
 
 def published(model: str, precision: str) -> list[str]:
     """Return published figures of a model, one a line."""
-    from planner_fit import OTHER_ENGINES, RUNS
+    from planner_fit import groups
 
+    runs_by_use = groups()
     return [
         f"{run.tokens:,.0f} tokens/s/GPU, {run.gpus} {run.gpu}, sequence {run.length:,},"
         f" {run.layout} ({run.source})"
-        for run in (*RUNS, *OTHER_ENGINES)
+        for use in ("fitted", "held out", "other engines")
+        for run in runs_by_use[use]
         if run.model == PUBLISHED_NAMES.get(model) and run.precision.lower() == precision
     ]
 

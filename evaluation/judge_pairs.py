@@ -23,9 +23,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from evaluation.judging import answers, options, pair_scores, pair_table, pairs, rating_sheet
+from evaluation.judging import answers, options, pair_scores, pairs
 from evaluation.judging.pair_scores import Verdict
 from evaluation.question_sets import jsonl
+from evaluation.reporting import pair_table, rating_sheet
 from evaluation.tasks import task
 from evaluation.tasks.rubric import RubricTask
 from galen import cli, lock

@@ -19,6 +19,7 @@ from typing import Any
 from evaluation.reporting import (
     comparison,
     error_analysis,
+    judged,
     paper_tables,
     rationale_summaries,
     report_inputs,
@@ -49,6 +50,7 @@ def _report(options: argparse.Namespace) -> None:
     comparisons = comparison.compare(models)
     rationales = rationale_summaries.read(options.rationales)
     paper = paper_tables.paper_tables(models, rationales)
+    judges = judged.read(options.judges)
     folders = {"Further pretraining": options.pretraining, "Fine-tuning": options.finetuning}
     html = render(
         title=options.title,
@@ -56,6 +58,7 @@ def _report(options: argparse.Namespace) -> None:
         comparisons=comparisons,
         models=models,
         paper=paper,
+        judges=judges,
         grouped=grouped(models),
         calibrations=calibrations(models),
         letters=letters(models),
@@ -248,6 +251,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FILE",
         help="summaries of `galen rationales`, for MMedBench's tables of BLEU-1 and ROUGE-1",
+    )
+    parser.add_argument(
+        "--judges",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of judges, with scores of `galen judge` and `galen judge-pairs`",
     )
     parser.add_argument(
         "--times",

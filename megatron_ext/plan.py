@@ -27,11 +27,17 @@ from galen.errors import UsageError
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.run_architecture import architecture_from_model
-from megatron_ext.planner import memory_model, model_state
+from megatron_ext.planner import experts, memory_model, model_state
 from megatron_ext.planner.gpus import GPUS, GpuSpec
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
+from megatron_ext.planner.plan_lines import (
+    cost_lines,
+    lower_rate_lines,
+    parameters_line,
+    short_number,
+    table,
+)
 from megatron_ext.planner.run_cost import RunCost
-from megatron_ext.planner.throughput_model import FITTED_LENGTH
 
 GIB = 2**30
 DOES_NOT_FIT = 3
@@ -161,6 +167,7 @@ def make_plan(run: Recipe, gpus: int, gpu_name: str, mtbf_hours: float | None = 
 def _as_json(plan: Plan, count: int) -> dict[str, Any]:
     return {
         "parameters": plan.architecture.parameters,
+        "active_parameters": plan.architecture.active_parameters,
         "gpus": plan.gpus,
         "gpu": plan.gpu_name,
         "reserve": memory_model.RESERVE,
@@ -199,10 +206,11 @@ def _as_text(plan: Plan, count: int) -> str:
     tokens = training.train_iters * training.global_batch_size * seq_length
     lines = [
         (
-            f"{_count(plan.architecture.parameters)} parameters, {_count(tokens)} tokens,"
+            f"{parameters_line(plan.architecture)}, {short_number(tokens)} tokens,"
             f" {plan.gpus} x {plan.gpu_name}"
         ),
         f"{training.train_iters:,} steps of {training.global_batch_size} x {seq_length} tokens",
+        *_expert_lines(plan),
         "",
     ]
     if plan.estimate is None:
@@ -214,9 +222,27 @@ def _as_text(plan: Plan, count: int) -> str:
     if not ranked:
         return "\n".join([*lines, _none_fits(plan)])
     lines.append("Fastest layouts that fit (with the recipe's batch and precision):")
-    lines += table(_COLUMNS, [_row(one, plan.gpus) for one in ranked])
+    lines += table(_columns(plan.architecture), [_row(one, plan) for one in ranked])
     words = " ".join(overrides(ranked[0].recipe, plan.recipe))
     return "\n".join([*lines, "", f"Overrides of the first: {words}"])
+
+
+def _expert_lines(plan: Plan) -> list[str]:
+    """Return how many experts a GPU has under the recipe's layout."""
+    architecture = plan.architecture
+    if not architecture.is_moe:
+        return []
+    line = (
+        f"{architecture.num_moe_experts} experts per layer, {architecture.moe_router_topk} active"
+    )
+    if plan.estimate is None:
+        return [line]
+    recipe = plan.recipe
+    local = experts.num_local_experts(architecture, recipe)
+    copies = experts.data_parallel_size(recipe, plan.gpus)
+    ranks = recipe.parallel.expert_model_parallel_size
+    replicas = "without copies" if copies == 1 else f"copies on {copies} GPUs"
+    return [f"{line}; {local} on each GPU (EP{ranks}), {replicas}"]
 
 
 def _none_fits(plan: Plan) -> str:
@@ -234,30 +260,29 @@ def _none_fits(plan: Plan) -> str:
     )
 
 
-def _count(number: int) -> str:
-    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
-        if number >= size:
-            return f"{number / size:,.2f}{unit}"
-    return f"{number:,}"
+def _columns(architecture: Architecture) -> list[str]:
+    return [
+        *("TP", "PP", "VP", "CP", "DP"),
+        *(["EP"] if architecture.is_moe else []),
+        *("micro", "recompute", "GiB", "s/step", "tokens/s/GPU", "MFU", "days"),
+    ]
 
 
-_COLUMNS = [
-    *("TP", "PP", "VP", "CP", "DP", "micro", "recompute"),
-    *("GiB", "s/step", "tokens/s/GPU", "MFU", "days"),
-]
-
-
-def _row(one: Estimate, gpus: int) -> list[str]:
+def _row(one: Estimate, plan: Plan) -> list[str]:
     parallel = one.recipe.parallel
     training = one.recipe.training
+    recompute: str = training.recompute_granularity or "-"
+    if training.recompute_modules:
+        recompute = ",".join(training.recompute_modules)
     return [
         str(parallel.tensor_model_parallel_size),
         str(parallel.pipeline_model_parallel_size),
         str(parallel.virtual_pipeline_model_parallel_size or "-"),
         str(parallel.context_parallel_size),
-        str(model_state.data_parallel_size(one.recipe, gpus)),
+        str(model_state.data_parallel_size(one.recipe, plan.gpus)),
+        *([str(parallel.expert_model_parallel_size)] if plan.architecture.is_moe else []),
         str(training.micro_batch_size),
-        training.recompute_granularity or "-",
+        recompute,
         f"{one.memory / GIB:.1f}",
         f"{one.step.total:.2f}",
         f"{one.tokens_per_second_per_gpu:,.0f}",
@@ -268,19 +293,21 @@ def _row(one: Estimate, gpus: int) -> list[str]:
 
 _MEMORY = ("weights", "gradients", "optimizer", "activations", "logits", "total")
 """Columns of the memory table, in GiB."""
+_MEMORY_OF_EXPERTS = (*_MEMORY[:4], "dispatch", *_MEMORY[4:])
 
 
 def _memory_lines(plan: Plan, one: Estimate) -> list[str]:
     """Return the table of each pipeline stage's memory, and whether it fits."""
     rows = []
+    columns = _MEMORY_OF_EXPERTS if plan.architecture.is_moe else _MEMORY
     for number, stage in enumerate(one.stages):
         row = [str(number), str(stage.layers), f"{stage.parameters / 1e6:,.0f}M"]
-        row += [f"{getattr(stage, name) / GIB:.1f}" for name in _MEMORY]
+        row += [f"{getattr(stage, name) / GIB:.1f}" for name in columns]
         rows.append(row)
     in_step = [
         stage.optimizer_step
         for stage in one.stages
-        if stage.optimizer_step > stage.activations + stage.logits
+        if stage.optimizer_step > stage.activations + stage.dispatch + stage.logits
     ]
     notes = []
     if in_step:
@@ -288,7 +315,7 @@ def _memory_lines(plan: Plan, one: Estimate) -> list[str]:
             f"The peak is the optimizer's step, with {max(in_step) / GIB:.1f} GiB of float32"
             " gradients instead of activations and logits"
         ]
-    heads = ["stage", "layers", "parameters", *_MEMORY[:-1], "total GiB"]
+    heads = ["stage", "layers", "parameters", *columns[:-1], "total GiB"]
     return [
         "Memory of each rank, by pipeline stage (GiB):",
         *table(heads, rows),
@@ -318,8 +345,8 @@ def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
     return [
         f"Step: {one.step.total:.2f} s ({breakdown})",
         f"{one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, MFU {one.mfu:.1%}",
-        *_long_sequence_lines(one),
-        *_cost_lines(one),
+        *lower_rate_lines(one),
+        *cost_lines(one),
         f"Sent by a rank per step, GiB: {sent or 'nothing'}",
         (
             f"A checkpoint has {checkpoint / GIB:,.1f} GiB; a node needs {staging / GIB:,.1f} GiB"
@@ -327,52 +354,6 @@ def _speed_lines(plan: Plan, one: Estimate) -> list[str]:
         ),
         "",
     ]
-
-
-def _long_sequence_lines(one: Estimate) -> list[str]:
-    """Return the range of the throughput where the speed of attention is not known well."""
-    if one.lower_tokens_per_second_per_gpu is None:
-        return []
-    return [
-        (
-            f"Beyond {FITTED_LENGTH:,} tokens in a sequence expect"
-            f" {one.lower_tokens_per_second_per_gpu:,.0f} to {one.tokens_per_second_per_gpu:,.0f}"
-            " tokens/s/GPU, depending on the attention kernels"
-        )
-    ]
-
-
-def _cost_lines(one: Estimate) -> list[str]:
-    """Return the time and GPU-hours of the run, with what is not training, and the stall."""
-    cost = one.cost
-    if math.isinf(cost.days):
-        return [
-            f"With a failure in {cost.mtbf_hours:.3g} hours the run never ends: failures come"
-            f" before the next checkpoint; best save_interval: {cost.save_interval}"
-        ]
-    return [
-        (
-            f"{cost.days:,.1f} days and {cost.gpu_hours:,.0f} GPU-hours to the last step; goodput"
-            f" {cost.goodput:.1%} (checkpoints {cost.stall_fraction:.1%}, validation"
-            f" {cost.validation_fraction:.1%}, failures {cost.failure_fraction:.1%}: one in"
-            f" {cost.mtbf_hours:,.0f} hours)"
-        ),
-        (
-            f"A save stops training for {cost.stall_seconds:.1f} s; save_interval:"
-            f" {one.recipe.training.save_interval}, best {cost.save_interval}"
-        ),
-    ]
-
-
-def table(heads: list[str], rows: list[list[str]]) -> list[str]:
-    """Return lines of right-aligned columns."""
-    all_rows = [heads, *rows]
-    widths = [max(map(len, column)) for column in zip(*all_rows, strict=True)]
-    lines = []
-    for row in all_rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells))
-    return lines
 
 
 if __name__ == "__main__":

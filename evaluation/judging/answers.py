@@ -1,7 +1,9 @@
 """Answers to judge: those that `galen evaluate` wrote for a task with rubrics."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evaluation.judging.verdicts import Question
 from evaluation.question_sets import jsonl
@@ -12,6 +14,8 @@ from evaluation.tasks.rubric import RubricTask
 from galen import manifest
 from galen.errors import DataError, UsageError
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class AnsweredRun:
@@ -21,6 +25,8 @@ class AnsweredRun:
     """The model's."""
     folder: Path
     protocol: str
+    settings: dict[str, Any]
+    """Of the protocol."""
     answers: dict[str, list[str]]
     """By the id of the conversation, as many for each."""
 
@@ -64,6 +70,7 @@ def read(
         results["model"]["name"],
         folder,
         results["protocol"],
+        results.get("settings", {}),
         {id_: answers[id_] for id_ in order},
     )
 
@@ -88,7 +95,20 @@ def read_all(
             raise UsageError(f"two runs are of a model named {name}; see --name of galen evaluate")
     for run in runs:
         _check_content(run, task, specification.files(data))
+        _warn_of_settings(runs[0], run)
     return runs
+
+
+def _warn_of_settings(first: AnsweredRun, run: AnsweredRun) -> None:
+    """Warn where two runs were asked in different ways: their scores compare more than models."""
+    different = [key for key in first.settings if first.settings[key] != run.settings.get(key)]
+    if first.protocol != run.protocol:
+        different.insert(0, "protocol")
+    if different:
+        logger.warning(
+            f"{first.name} and {run.name} answered under different settings"
+            f" ({', '.join(different)}): the difference is not that of the models alone"
+        )
 
 
 def _check_content(run: AnsweredRun, task: str, files: list[Path]) -> None:

@@ -6,15 +6,17 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from evaluation.judging.judge import Reply
 from evaluation.judging.pairs import CRITERIA, FIRST, OVERALL, SECOND, TIE, Pair
 from evaluation.metrics import bradley_terry, intervals, significance
 from evaluation.metrics.bradley_terry import Comparison
 from evaluation.metrics.intervals import Estimate
+from evaluation.scoring.results_schema import Checked, Interval, Number
 from galen.errors import DataError
 
 _OUTCOMES = {FIRST: 1.0, SECOND: 0.0, TIE: 0.5}
@@ -32,6 +34,39 @@ class Verdict:
         """Return 1 where a model wins, 0 where it loses, 0.5 for a tie."""
         value = _OUTCOMES[self.choices[criterion]]
         return value if model == self.pair.first else 1 - value
+
+
+class _Match(Checked):
+    first: str
+    second: str
+    conversations: Annotated[int, Field(ge=1)]
+    wins: Annotated[int, Field(ge=0)]
+    ties: Annotated[int, Field(ge=0)]
+    losses: Annotated[int, Field(ge=0)]
+    win_rate: Interval
+    by_criterion: dict[str, Interval]
+    corrected_p: Number
+    win_probability_at_equal_length: Number
+
+
+class _OrderBias(Checked):
+    first_wins: Number
+    changed_by_order: Number
+
+
+class _LengthBias(Checked):
+    log_odds_per_factor_e: Interval
+
+
+class Summary(Checked):
+    """A file of `galen judge-pairs`."""
+
+    task: str
+    judge: str
+    matches: Annotated[list[_Match], Field(min_length=1)]
+    strengths: dict[str, Interval]
+    order_bias: _OrderBias
+    length_bias: _LengthBias
 
 
 def verdicts(pairs: Sequence[Pair], replies: Sequence[Reply]) -> list[Verdict]:
@@ -113,7 +148,7 @@ def _match(first: str, second: str, given: Sequence[Verdict]) -> dict[str, Any]:
     by_criterion = {}
     for criterion in CRITERIA:
         values = list(mean_outcomes(first, second, given, criterion).values())
-        by_criterion[criterion] = _plain(intervals.fraction(values))
+        by_criterion[criterion] = _plain(_rate(values))
     return {
         "first": first,
         "second": second,
@@ -121,10 +156,16 @@ def _match(first: str, second: str, given: Sequence[Verdict]) -> dict[str, Any]:
         "wins": sum(mean > 0.5 for mean in means),
         "ties": sum(mean == 0.5 for mean in means),
         "losses": sum(mean < 0.5 for mean in means),
-        "win_rate": _plain(intervals.fraction(means)),
+        "win_rate": _plain(_rate(means)),
         "by_criterion": by_criterion,
         "p": significance.paired_p_value([1 - mean for mean in means], means),
     }
+
+
+def _rate(values: Sequence[float]) -> Estimate:
+    """Return a win rate with its interval: Wilson's where all values are the same."""
+    same = len(set(values)) == 1
+    return intervals.accuracy(values) if same else intervals.fraction(values)
 
 
 def _order_bias(given: Sequence[Verdict]) -> dict[str, float]:

@@ -34,7 +34,8 @@ def most_confident_errors(
     path = folder / "prompts" / sample_log.file_name(task, run)
     if not path.exists():
         return []
-    wrong = [_wrong(sample) for sample in samples.values() if not sample["correct"]]
+    # answers that a judge scores are neither right nor wrong
+    wrong = [_wrong(sample) for sample in samples.values() if not sample.get("correct", True)]
     chosen = sorted(wrong, key=lambda entry: (-(entry.confidence or 0.0), entry.id))[:NUM_ERRORS]
     prompt_of = prompts(path) if chosen else {}
     return [replace(entry, prompt=prompt_of.get(entry.id, "")) for entry in chosen]

@@ -9,6 +9,7 @@ METRIC_TITLES = {
     "exact_match": "Exact match",
     "numeric": "Right values",
     "f1": "F1",
+    "answered": "Answered",
     "accuracy_argmax": "Most likely option",
     "acc": "Not normalized",
     "acc_norm": "Per character",

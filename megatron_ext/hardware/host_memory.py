@@ -102,15 +102,15 @@ def process_bytes(
     # megatron_ext.model.cross_entropy makes no second tensor of their size
     if stage == run.parallel.pipeline_model_parallel_size - 1:
         logits = memory_model.logits_bytes(architecture, run)["logits"]
-    replicas = model_state.data_parallel_size(run, processes) * run.parallel.context_parallel_size
-    written = (memory.weights + model_state.OPTIMIZER_STATE * memory.parameters) / replicas
+    shard = model_state.optimizer_shard(architecture, run, processes, stage)
+    state = memory.weights / memory.parameters + model_state.OPTIMIZER_STATE
     return {
         "weights": memory.weights,
         "gradients": memory.gradients,
         "optimizer": memory.optimizer,
-        "activations": memory.activations,
+        "activations": memory.activations + memory.dispatch,
         "logits": logits,
-        "checkpoint": model_state.OPTIMIZER_STATE * memory.parameters + written,
+        "checkpoint": model_state.OPTIMIZER_STATE * memory.parameters + state * shard,
         "libraries": LIBRARIES + READER * run.data.num_workers,
     }
 

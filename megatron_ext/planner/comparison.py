@@ -17,6 +17,7 @@ from megatron_ext.planner.layout_search import Estimate, estimate
 
 _COMPARED = {
     "data": ("seq_length",),
+    "moe": ("moe_expert_capacity_factor", "moe_pad_expert_input_to_capacity"),
     "parallel": None,
     "training": (
         "global_batch_size",

@@ -7,20 +7,21 @@ the tensors that the backward pass needs, after Korthikanti et al. 2022 (arXiv 2
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import Any
 
 from megatron_ext.config import pipeline_layout
-from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.architecture import ACTIVATIONS, Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Training
+from megatron_ext.planner import experts
+from megatron_ext.planner.experts import BYTES
 from megatron_ext.planner.model_state import (
-    BYTES,
     bf16_layers,
     data_parallel_size,
     gradient_bytes,
     optimizer_bytes,
+    optimizer_shard,
     stage_layers,
     stage_parameters,
     weight_bytes,
@@ -44,13 +45,15 @@ class StageMemory:
     """At the peak of the forward and backward passes."""
     logits: float
     """Of one micro-batch, with the loss's copies, if held at the peak (last stage only)."""
+    dispatch: float
+    """Tokens in flight while a layer exchanges them between experts."""
     optimizer_step: float
     """Float32 copies of the gradients in the optimizer's step, when activations are freed."""
 
     @property
     def total(self) -> float:
         """Bytes at the peak, without the reserve."""
-        passes = self.activations + self.logits
+        passes = self.activations + self.dispatch + self.logits
         return self.weights + self.gradients + self.optimizer + max(passes, self.optimizer_step)
 
 
@@ -103,19 +106,19 @@ def layer_activations(
         return {"layer input": hidden_states}
     queries = architecture.query_size
     keys = architecture.key_value_size
-    mlp_entries = tokens * architecture.ffn_hidden_size / tensor
     attention_output_size = size + (1 if training.fp8_format else 0)
     norms = architecture.num_norms_per_layer
+    # of the first products of attention and MLP, the outputs of norms before these; the router of
+    # experts takes its in full precision
+    norm_output_sizes = gemm_input_size + (size if architecture.is_moe else gemm_input_size)
     activations = {
         "norm inputs": norms * hidden_states,
-        # of the first products of attention and MLP; the outputs of norms before these
-        "norm outputs": 2 * hidden_states * gemm_input_size / size,
+        "norm outputs": norm_output_sizes * hidden_states / size,
         "norm statistics": norms * 4 * sequence_tokens,
         "queries, keys, values": size * tokens * (queries + 2 * keys) / tensor,
         "attention output": attention_output_size * tokens * queries / tensor,
         "attention statistics": 4 * tokens * architecture.num_attention_heads / tensor,
-        "MLP gate and up": architecture.mlp_input_projections * size * mlp_entries,
-        "MLP product": gemm_input_size * mlp_entries,
+        **_mlp_activations(architecture, recipe, fused),
     }
     if architecture.qk_layernorm or architecture.full_width_qk_norm:
         # in PyTorch in float32, and once more normalized
@@ -133,8 +136,6 @@ def layer_activations(
         activations["norm inputs"] = 2 * norms * 4 * sequence_tokens * architecture.hidden_size
         # the values keep the fused tensor that they are a view of
         activations["queries, keys, values"] += size * tokens * (queries + keys) / tensor
-        # with a gate, also the activation's output and a copy of up
-        activations["MLP product"] = (3 if architecture.gated_mlp else 1) * size * mlp_entries
     for name in _recomputed_activations(training):
         activations[name] = 0
     if fused and architecture.norms_before and "mlp" in (training.recompute_modules or []):
@@ -143,9 +144,47 @@ def layer_activations(
     return activations
 
 
+def _mlp_activations(architecture: Architecture, recipe: Recipe, fused: bool) -> dict[str, float]:
+    """Return the bytes of the MLP's activations, or of those of router and experts."""
+    training = recipe.training
+    size = BYTES[training.precision]
+    copies = _product_copies(architecture, fused)
+    if architecture.is_moe:
+        return experts.layer_activations(architecture, recipe, fused, copies)
+    tensor = recipe.parallel.tensor_model_parallel_size
+    entries = micro_batch_tokens(recipe) * architecture.ffn_hidden_size / tensor
+    product_size = 1 if training.fp8_format else size
+    return {
+        "MLP gate and up": architecture.mlp_input_projections * size * entries,
+        "MLP product": (product_size + (copies - 1) * size) * entries,
+    }
+
+
+def _product_copies(architecture: Architecture, fused: bool) -> int:
+    """Return the tensors of the size of an MLP's product that its activation keeps.
+
+    With a gate that is not fused these are also the activation's output and a copy of up; and what
+    is clamped or has an offset before.
+    """
+    activation = ACTIVATIONS[architecture.activation]
+    if not architecture.gated_mlp or (fused and activation.fused_function is not None):
+        return 1
+    clamped = architecture.activation_func_clamp_value is not None
+    return 3 + 2 * clamped + (architecture.glu_linear_offset != 0)
+
+
 _RECOMPUTED = {
     "core_attn": ("attention statistics", "attention scores"),
     "mlp": ("MLP gate and up", "MLP product"),
+    "moe": (
+        "router",
+        "dispatched tokens",
+        "expert gate and up",
+        "expert product",
+        "shared expert",
+    ),
+    "moe_act": ("expert product",),
+    "shared_experts": ("shared expert",),
 }
 """Activations that selective recompute of a module saves."""
 
@@ -216,12 +255,10 @@ def stage_memory(
     architecture: Architecture, recipe: Recipe, gpus: int, stage: int, fused: bool = True
 ) -> StageMemory:
     """Return the memory of one rank of a pipeline stage."""
-    parallel = recipe.parallel
     options = recipe.optimizer
     layers = stage_layers(recipe, architecture.num_layers)
     parameters = stage_parameters(architecture, recipe, stage)
-    shards = data_parallel_size(recipe, gpus) * parallel.context_parallel_size
-    shard = math.ceil(parameters / shards)
+    shard = optimizer_shard(architecture, recipe, gpus, stage)
     state, step_bytes = optimizer_bytes(recipe)
     on_device = 1 - options.optimizer_offload_fraction if options.optimizer_cpu_offload else 1
     activations, logits = max(peak_candidates(architecture, recipe, gpus, stage, fused), key=sum)
@@ -233,6 +270,7 @@ def stage_memory(
         optimizer=on_device * state * shard,
         activations=activations,
         logits=logits,
+        dispatch=experts.flight_bytes(architecture, recipe),
         optimizer_step=step_bytes * shard,
     )
 

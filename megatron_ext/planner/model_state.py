@@ -3,13 +3,15 @@
 They are counted as Megatron Core and Transformer Engine allocate them.
 """
 
+import math
+
 from megatron_ext.config import pipeline_layout
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
+from megatron_ext.planner import experts
+from megatron_ext.planner.experts import BYTES
 
 OPTIMIZER_STATE = 3 * 4  # bytes for a weight in a checkpoint
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
-"""Of a number of each type."""
 _FP8_COPIES = 2
 """Of an FP8 weight on Hopper, whose FP8 GEMMs take transposed operands only."""
 
@@ -21,12 +23,18 @@ def stage_layers(recipe: Recipe, layers: int) -> list[int]:
 
 def stage_parameters(architecture: Architecture, recipe: Recipe, stage: int) -> int:
     """Return the weights on one rank of a stage, padded rows of the vocabulary included."""
+    dense = _dense_parameters(architecture, recipe, stage)
+    return dense + _expert_parameters(architecture, recipe, stage)
+
+
+def _dense_parameters(architecture: Architecture, recipe: Recipe, stage: int) -> int:
+    """Return the weights on one rank of a stage, those of experts not among them."""
     tensor = recipe.parallel.tensor_model_parallel_size
     stages = recipe.parallel.pipeline_model_parallel_size
-    layer = architecture.layer_matrix_parameters // tensor
+    layer = architecture.layer_dense_matrix_parameters // tensor
     layer += architecture.layer_bias_parameters // tensor
     layer += architecture.layer_output_bias_parameters + architecture.layer_norm_parameters
-    layer += architecture.layer_activation_parameters
+    layer += architecture.layer_activation_parameters + architecture.layer_router_parameters
     embedding = architecture.padded_vocab_size(tensor) * architecture.hidden_size // tensor
     total = stage_layers(recipe, architecture.num_layers)[stage] * layer
     if stage == 0:
@@ -36,6 +44,23 @@ def stage_parameters(architecture: Architecture, recipe: Recipe, stage: int) -> 
         if not architecture.share_embeddings_and_output_weights or stages > 1:
             total += embedding  # the output layer
     return total
+
+
+def _expert_parameters(architecture: Architecture, recipe: Recipe, stage: int) -> int:
+    """Return the weights of experts on one rank of a stage."""
+    layers = stage_layers(recipe, architecture.num_layers)[stage]
+    return layers * experts.layer_parameters(architecture, recipe)
+
+
+def optimizer_shard(architecture: Architecture, recipe: Recipe, gpus: int, stage: int) -> int:
+    """Return the weights whose optimizer state one rank of a stage holds.
+
+    Replicas divide the state: of experts, the ranks that hold copies of the same ones.
+    """
+    replicas = data_parallel_size(recipe, gpus) * recipe.parallel.context_parallel_size
+    dense = math.ceil(_dense_parameters(architecture, recipe, stage) / replicas)
+    copies = experts.data_parallel_size(recipe, gpus)
+    return dense + math.ceil(_expert_parameters(architecture, recipe, stage) / copies)
 
 
 def bf16_layers(recipe: Recipe, layers: int, stage: int) -> int:
@@ -64,7 +89,9 @@ def weight_bytes(architecture: Architecture, recipe: Recipe, stage: int) -> int:
     size = BYTES[training.precision]
     layers = stage_layers(recipe, architecture.num_layers)[stage]
     in_fp8 = layers - bf16_layers(recipe, layers, stage)
-    matrices = architecture.layer_matrix_parameters // recipe.parallel.tensor_model_parallel_size
+    tensor = recipe.parallel.tensor_model_parallel_size
+    matrices = architecture.layer_dense_matrix_parameters // tensor
+    matrices += experts.layer_parameters(architecture, recipe)
     fp8_weights = in_fp8 * matrices
     copies = _FP8_COPIES * BYTES["fp8"]
     fp8_bytes = copies if training.fp8_param_gather else size + copies

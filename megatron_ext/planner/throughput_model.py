@@ -12,8 +12,10 @@ import dataclasses
 
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.planner import memory_model, model_state
+from megatron_ext.planner import dispatch, experts, memory_model, model_state
+from megatron_ext.planner.dispatch import FP8_CAST_BYTES
 from megatron_ext.planner.gpus import GpuSpec
+from megatron_ext.planner.passes import layer_passes
 
 _NORM_PASSES = 5
 """Reads and writes of hidden states in a norm: 2 forward, 3 backward."""
@@ -23,8 +25,6 @@ _ROTARY_PASSES = 4
 """Of queries and keys in rotary positions: 2 forward, 2 backward."""
 _SCORE_PASSES = 10
 """Of scores or probabilities in unfused attention: 4 forward, 6 backward."""
-_FP8_CAST_BYTES = 6
-"""For a number cast to FP8: read for the maximum and for the cast, written by rows and columns."""
 _OPTIMIZER_BYTES = 30
 """For a weight and step: read and write weight, two averages, gradient in float32, write bf16."""
 _MEMORY_BANDWIDTH = 0.8
@@ -47,6 +47,12 @@ class Efficiencies:
     """Fraction hidden of communication that the layout overlaps with computation."""
     layer_overhead: float = 390e-6
     """Seconds of a layer, forward and backward, that do not depend on its size."""
+    router_overhead: float = 5.2e-3
+    """The same of router and dispatcher: many small kernels, and waiting for the expert counts."""
+    dispatch_overlap_fraction: float = 0.0
+    """Fraction hidden of the tokens' way to their experts; Galen overlaps none."""
+    imbalance: float = 1.0
+    """Tokens of the experts on the slowest rank, relative to the mean."""
 
 
 EFFICIENCIES = Efficiencies()
@@ -65,6 +71,7 @@ class CommVolume:
     context: float
     pipeline: float
     data: float
+    expert: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +83,8 @@ class StepTime:
     memory: float
     communication: float
     """Of tensor, context and pipeline parallelism, not hidden by computation."""
+    dispatch: float
+    """Of tokens between experts."""
     overhead: float
     """Of kernels, whatever their size."""
     bubble: float
@@ -97,6 +106,7 @@ class _StageTime:
     attention: float
     memory: float
     communication: float
+    dispatch: float
     overhead: float
 
     @property
@@ -124,13 +134,16 @@ def step_time(
     others = sum(stage.total for stage in stages) - slowest.total
     volume = comm_volume(architecture, recipe, gpus)
     pipeline_seconds = _exposed(volume.pipeline, gpu.network, chunks > 1, efficiencies)
-    replicas = model_state.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
-    shard = _largest_stage_parameters(architecture, recipe) / replicas
+    shard = max(
+        model_state.optimizer_shard(architecture, recipe, gpus, stage)
+        for stage in range(parallel.pipeline_model_parallel_size)
+    )
     return StepTime(
         gemm=batches * slowest.gemm,
         attention=batches * slowest.attention,
         memory=batches * slowest.memory,
         communication=batches * slowest.communication + pipeline_seconds,
+        dispatch=batches * slowest.dispatch,
         overhead=batches * slowest.overhead,
         bubble=others / chunks,
         reduction=_exposed(
@@ -141,11 +154,6 @@ def step_time(
         ),
         optimizer=shard * _OPTIMIZER_BYTES / (_MEMORY_BANDWIDTH * gpu.memory_bandwidth),
     )
-
-
-def _largest_stage_parameters(architecture: Architecture, recipe: Recipe) -> int:
-    stages = range(recipe.parallel.pipeline_model_parallel_size)
-    return max(model_state.stage_parameters(architecture, recipe, stage) for stage in stages)
 
 
 def _stage_time(
@@ -159,11 +167,14 @@ def _stage_time(
     tensor = recipe.parallel.tensor_model_parallel_size
     tokens = memory_model.micro_batch_tokens(recipe)
     layers = model_state.stage_layers(recipe, architecture.num_layers)[stage]
-    passes = _layer_passes(recipe, layers)
+    passes = layer_passes(recipe, layers)
     attention_flops = architecture.attention_flops_per_token(recipe.data.seq_length) * tokens
     attention_rate = efficiencies.attention * gpu.bf16_flops
     gemm = _gemm_seconds(architecture, recipe, gpu, stage, efficiencies)
     traffic = passes * _layer_traffic(architecture, recipe)
+    traffic += dispatch.expert_passes(recipe, layers) * dispatch.traffic_bytes(
+        architecture, recipe, efficiencies.imbalance
+    )
     if stage == recipe.parallel.pipeline_model_parallel_size - 1:
         rows = architecture.padded_vocab_size(tensor) / tensor
         output_flops = 6 * rows * architecture.hidden_size * tokens
@@ -176,7 +187,14 @@ def _stage_time(
         attention=attention_passes * attention_flops / tensor / attention_rate,
         memory=traffic / (_MEMORY_BANDWIDTH * gpu.memory_bandwidth),
         communication=passes * _layer_communication(architecture, recipe, gpu, efficiencies),
-        overhead=passes * efficiencies.layer_overhead,
+        dispatch=dispatch.dispatches(recipe, layers)
+        * dispatch.dispatch_seconds(architecture, recipe, gpu, _LINK_BANDWIDTH)
+        * (1 - efficiencies.dispatch_overlap_fraction)
+        * efficiencies.imbalance,
+        overhead=passes * efficiencies.layer_overhead
+        + architecture.is_moe
+        * dispatch.expert_passes(recipe, layers)
+        * efficiencies.router_overhead,
     )
 
 
@@ -191,18 +209,23 @@ def _gemm_seconds(
     tensor = recipe.parallel.tensor_model_parallel_size
     tokens = memory_model.micro_batch_tokens(recipe)
     layers = model_state.stage_layers(recipe, architecture.num_layers)[stage]
-    passes = _layer_passes(recipe, layers)
+    passes = layer_passes(recipe, layers)
+    dense = architecture.layer_dense_matrix_parameters
     if "mlp" in (recipe.training.recompute_modules or []):
         mlp = architecture.mlp_num_projections * architecture.ffn_hidden_size
         mlp_weights = mlp * architecture.hidden_size
-        passes += layers * mlp_weights / architecture.layer_matrix_parameters / 3
-    flops = 6 * architecture.layer_matrix_parameters * tokens / tensor
+        passes += layers * mlp_weights / dense / 3
+    flops = passes * 6 * dense * tokens / tensor
+    computed = efficiencies.imbalance * experts.dispatched_tokens(architecture, recipe)
+    columns = experts.expert_columns(architecture, recipe)
+    expert_weights = architecture.mlp_num_projections * architecture.hidden_size * columns
+    flops += dispatch.expert_passes(recipe, layers) * 6 * expert_weights * computed
     bf16_seconds = flops / (efficiencies.gemm_bf16 * gpu.bf16_flops)
     if gpu.fp8_flops is None:
-        return passes * bf16_seconds
+        return bf16_seconds
     in_bf16 = model_state.bf16_layers(recipe, layers, stage) / layers
     fp8_seconds = flops / (efficiencies.gemm_fp8 * gpu.fp8_flops)
-    return passes * (in_bf16 * bf16_seconds + (1 - in_bf16) * fp8_seconds)
+    return in_bf16 * bf16_seconds + (1 - in_bf16) * fp8_seconds
 
 
 def _layer_traffic(architecture: Architecture, recipe: Recipe) -> float:
@@ -217,7 +240,10 @@ def _layer_traffic(architecture: Architecture, recipe: Recipe) -> float:
     # on this rank outside the tensor-parallel products
     sequence_tokens = tokens / (tensor if parallel.sequence_parallel else 1)
     hidden = sequence_tokens * architecture.hidden_size
-    mlp = tokens * architecture.ffn_hidden_size / tensor
+    width = architecture.ffn_hidden_size
+    if architecture.is_moe:
+        width = architecture.moe_shared_expert_intermediate_size or 0
+    mlp = tokens * width / tensor
     queries_and_keys = tokens * (architecture.query_size + architecture.key_value_size) / tensor
     values = tokens * architecture.key_value_size / tensor
     passes = _NORM_PASSES * architecture.num_norms_per_layer + 2 * _RESIDUAL_PASSES
@@ -232,26 +258,7 @@ def _layer_traffic(architecture: Architecture, recipe: Recipe) -> float:
     # inputs of four products and gradients of their outputs
     inputs = 2 * hidden + tokens * architecture.query_size / tensor + mlp
     gradients = queries_and_keys + values + architecture.mlp_input_projections * mlp + 2 * hidden
-    return size * elements + _FP8_CAST_BYTES * (inputs + gradients)
-
-
-def _layer_passes(recipe: Recipe, layers: int) -> float:
-    """Return the forward and backward passes through a stage's layers for one micro-batch.
-
-    Full recompute adds a second forward pass, a third of the work.
-    """
-    return layers + _fully_recomputed_layers(recipe, layers) / 3
-
-
-def _fully_recomputed_layers(recipe: Recipe, layers: int) -> int:
-    """Return how many of a stage's layers are recomputed: in blocks, the first of each chunk."""
-    training = recipe.training
-    if training.recompute_granularity != "full":
-        return 0
-    if training.recompute_method != "block":
-        return layers
-    chunks = recipe.parallel.virtual_pipeline_model_parallel_size or 1
-    return min(chunks * (training.recompute_num_layers or 1), layers)
+    return size * elements + FP8_CAST_BYTES * (inputs + gradients)
 
 
 def _layer_communication(
@@ -318,15 +325,27 @@ def comm_volume(architecture: Architecture, recipe: Recipe, gpus: int) -> CommVo
         parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
     )
     hidden_states = size * tokens * architecture.hidden_size
-    replicas = model_state.data_parallel_size(recipe, gpus) * parallel.context_parallel_size
-    weight = 1 if recipe.training.fp8_param_gather else size
-    gradient = model_state.BYTES[recipe.optimizer.gradients_dtype]
-    parameters = _largest_stage_parameters(architecture, recipe)
+    layer_dispatch = dispatch.dispatch_bytes(architecture, recipe)
     return CommVolume(
         tensor=batches * layers * layer.tensor,
         context=batches * layers * layer.context,
         pipeline=2 * batches * chunks * hidden_states if stages > 1 else 0.0,
-        data=parameters * (gradient + weight) * (replicas - 1) / replicas,
+        data=_data_parallel_bytes(architecture, recipe, gpus),
+        expert=batches * dispatch.dispatches(recipe, layers) * layer_dispatch,
+    )
+
+
+def _data_parallel_bytes(architecture: Architecture, recipe: Recipe, gpus: int) -> float:
+    """Return the bytes of gradients and weights that one rank of the largest stage sends."""
+    weight = model_state.BYTES[recipe.training.precision]
+    if recipe.training.fp8_param_gather:
+        weight = model_state.BYTES["fp8"]
+    sent = weight + model_state.BYTES[recipe.optimizer.gradients_dtype]
+    stages = range(recipe.parallel.pipeline_model_parallel_size)
+    return sent * max(
+        model_state.stage_parameters(architecture, recipe, stage)
+        - model_state.optimizer_shard(architecture, recipe, gpus, stage)
+        for stage in stages
     )
 
 

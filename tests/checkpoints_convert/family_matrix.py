@@ -99,8 +99,8 @@ class Group:
         self, name: str, *, checkpoint: str, micro_batch_size: int, **_: Any
     ) -> dict[str, Any]:
         """Return the losses and gradient norms of a model; write its logits."""
-        recipe = self.recipe(checkpoint, micro_batch_size)
         architecture = read_architecture(checkpoint_folder.newest(checkpoint))
+        recipe = self.recipe(checkpoint, micro_batch_size, architecture.is_moe)
         check_layout(recipe, architecture, self.layout.processes)
         model = build_model_chunks(platforms.current_platform(), architecture, recipe)
         training_state.load_weights(model, checkpoint)
@@ -145,8 +145,9 @@ class Group:
             for micro_batch in step.split(size)[rank::replicas]:
                 yield _batch(micro_batch)
 
-    def recipe(self, checkpoint: str, micro_batch_size: int) -> Recipe:
+    def recipe(self, checkpoint: str, micro_batch_size: int, is_moe: bool) -> Recipe:
         steps, sequences, positions = self.tokens.shape
+        moe = Moe(moe_aux_loss_coeff=self.layout.aux_loss_coeff) if is_moe else Moe()
         return Recipe(
             output=str(self.folder),
             model=Model(checkpoint=checkpoint),
@@ -160,7 +161,7 @@ class Group:
             ),
             optimizer=Optimizer(lr=1e-4, adam_eps=1e-4),
             parallel=dataclasses.replace(self.layout.parallel),
-            moe=Moe(moe_aux_loss_coeff=self.layout.aux_loss_coeff),
+            moe=moe,
         )
 
 

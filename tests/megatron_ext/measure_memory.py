@@ -17,7 +17,7 @@ from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Data, Model, Optimizer, Parallel, Training
 from megatron_ext.hardware import parallel_groups, platforms
-from megatron_ext.planner import memory_model
+from megatron_ext.planner import experts, memory_model
 from megatron_ext.pretrain import build_model_chunks
 from megatron_ext.training.optimizer import build_optimizer, wrap_model
 from megatron_ext.training.train_step import TrainStep
@@ -64,6 +64,10 @@ OTHER_SHAPE = dataclasses.replace(
 )
 UNGATED = dataclasses.replace(SHAPE, activation="relu2", gated_mlp=False)
 NORM_AFTER = dataclasses.replace(SHAPE, norm_placement="after")
+EXPERTS = dataclasses.replace(
+    SHAPE, num_moe_experts=8, moe_router_topk=3, moe_ffn_hidden_size=96, qk_layernorm=True
+)
+SHARED_EXPERT = dataclasses.replace(EXPERTS, moe_shared_expert_intermediate_size=160)
 GEMMA = dataclasses.replace(
     SHAPE,
     activation="gelu_pytorch_tanh",
@@ -78,9 +82,30 @@ SHAPES = {
     "other shape": OTHER_SHAPE,
     "ungated": UNGATED,
     "norm after": NORM_AFTER,
+    "experts": EXPERTS,
+    "shared expert": SHARED_EXPERT,
     "gemma": GEMMA,
 }
 HELD_OUT = {
+    "experts, EP2 bf16": {"expert_model_parallel_size": 2, "precision": "bf16"},
+    "experts, PP2 bf16": {"pipeline_model_parallel_size": 2, "precision": "bf16"},
+    "experts, TP2 EP2": {
+        "tensor_model_parallel_size": 2,
+        "sequence_parallel": True,
+        "expert_model_parallel_size": 2,
+        "expert_tensor_parallel_size": 1,
+    },
+    "experts, TP2 ETP2 bf16": {
+        "tensor_model_parallel_size": 2,
+        "sequence_parallel": True,
+        "precision": "bf16",
+    },
+    "experts, EP2, recompute": {
+        "expert_model_parallel_size": 2,
+        "recompute_granularity": "selective",
+        "recompute_modules": ["moe"],
+    },
+    "shared expert, EP2": {"expert_model_parallel_size": 2},
     "ungated": {},
     "ungated, TP2 SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
     "norm after": {},
@@ -282,6 +307,7 @@ def size(tensors):
 
 def main(_):
     platforms.current_platform().init_distributed()
+    experts.IMBALANCE = 1.0  # the ranks' mean
     for name, options in (LAYOUTS | HELD_OUT).items():
         result = measure(recipe(options), SHAPES.get(name.split(",")[0], SHAPE))
         line = json.dumps(

