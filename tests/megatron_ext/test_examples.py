@@ -99,6 +99,17 @@ def test_the_documented_speed_and_memory_are_current():
         )
 
 
+def test_the_table_of_expert_layouts_is_current():
+    text = (ROOT / "docs/pretraining/layouts.md").read_text(encoding="utf-8")
+    for run in shipped_layouts.runs():
+        if run.model != shipped_layouts.EXPERT_RECIPE:
+            continue
+        (row,) = [line for line in text.splitlines() if f"| {run.gpus} | `{run.layout}`" in line]
+        one = run.estimate()
+        figures = f"| {one.memory / 2**30:.1f} | {one.tokens_per_second_per_gpu:,.0f} |"
+        assert row.endswith(figures), f"{row}: {figures}"
+
+
 def test_every_file_is_tested():
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {*SIZES, "tiny"}
     assert {path.stem for path in (EXAMPLES / "layouts").glob("*.yaml")} == {
