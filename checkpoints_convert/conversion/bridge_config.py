@@ -52,7 +52,13 @@ TARGET = InteropTarget(
         "activation": is_function,
     },
     refuses=frozenset(
-        {"full_width_qk_norm", "local_rotary_base", "norm_placement", "scale_embeddings"}
+        {
+            "full_width_qk_norm",
+            "llama_4_scaling_beta",
+            "local_rotary_base",
+            "norm_placement",
+            "scale_embeddings",
+        }
     ),
 )
 _MOE_TRAINING = {

@@ -88,6 +88,7 @@ TARGET = InteropTarget(
             "full_width_qk_norm",
             "glu_linear_offset",
             "layernorm_zero_centered_gamma",
+            "llama_4_scaling_beta",
             "local_rotary_base",
             "moe_ffn_hidden_size",
             "moe_router_pre_softmax",

@@ -30,11 +30,13 @@ LLAMA = Architecture(
 )
 EXPERTS = {"num_moe_experts": 4, "moe_ffn_hidden_size": 32}
 SHARED_EXPERT = EXPERTS | {"moe_shared_expert_intermediate_size": 48}
+YARN = Yarn(factor=2.0, original_max_position_embeddings=256)
 QUICK_GEGLU = {"activation": "quick_gelu"}
 # by property: what a model needs beside it, and a value that is not its default
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "rope_scaling_factor": ({}, 8.0),
-    "yarn": ({}, Yarn(factor=2.0, original_max_position_embeddings=256)),
+    "yarn": ({}, YARN),
+    "llama_4_scaling_beta": ({"yarn": YARN}, 0.1),
     "seq_len_interpolation_factor": ({}, 8.0),
     "add_qkv_bias": ({}, True),
     "qk_layernorm": ({}, True),

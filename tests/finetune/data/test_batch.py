@@ -47,6 +47,7 @@ FAMILIES = {
     "llama": {},
     "qwen2": {},
     "mistral": {"sliding_window": 6},
+    "olmo3": {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
 }
 
 
