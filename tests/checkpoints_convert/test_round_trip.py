@@ -134,7 +134,7 @@ MISTAKES = {
     "not JSON": (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
     "unknown family": (
         lambda folder: change_config(folder, model_type="gpt2"),
-        f"model_type 'gpt2' cannot be converted; known: {', '.join(sorted(families.FAMILIES))}",
+        f"model_type 'gpt2' cannot be converted; known: {', '.join(sorted(families.FAMILIES | families.MULTIMODAL))}",
     ),
     "bias": (
         lambda folder: change_config(folder, attention_bias=True),
