@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from galen.recipe import STRICT
-from megatron_ext.config.activations import ActivationName
+from megatron_ext.config.activations import ACTIVATIONS, ActivationName
 from megatron_ext.config.rope import Yarn
 
 _MAX_SIZE = 2**31 - 1
@@ -131,6 +131,12 @@ class ArchitectureFields:
             raise ValueError("Megatron Core has no shared expert with biases (add_bias_linear)")
         if self.add_bias_linear and not self.add_qkv_bias:
             raise ValueError("add_bias_linear includes query, key and value: add_qkv_bias is true")
+        has_parameters = ACTIVATIONS[self.activation].parameters > 0
+        if has_parameters and (self.gated_mlp or self.num_moe_experts is not None):
+            raise ValueError(
+                f"activation: {self.activation} has learned parameters: it needs an MLP without a"
+                " gate and without experts"
+            )
         changes_gate = self.glu_linear_offset != 0 or self.activation_func_clamp_value is not None
         if changes_gate and not (self.gated_mlp and self.activation == "quick_gelu"):
             raise ValueError(
