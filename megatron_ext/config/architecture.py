@@ -185,6 +185,11 @@ class Architecture:
             raise ValueError("Megatron Core has no shared expert with biases (add_bias_linear)")
         if self.add_bias_linear and not self.add_qkv_bias:
             raise ValueError("add_bias_linear includes query, key and value: add_qkv_bias is true")
+        if self.layer_activation_parameters and (self.gated_mlp or self.is_moe):
+            raise ValueError(
+                f"activation: {self.activation} has learned parameters: it needs an MLP without a"
+                " gate and without experts"
+            )
         changes_gate = self.glu_linear_offset != 0 or self.activation_func_clamp_value is not None
         if changes_gate and not (self.gated_mlp and self.activation == "quick_gelu"):
             raise ValueError(
