@@ -233,7 +233,8 @@ def _expert_lines(plan: Plan) -> list[str]:
     architecture = plan.architecture
     if not architecture.is_moe:
         return []
-    line = f"{architecture.num_moe_experts} experts per layer, {architecture.moe_router_topk} active per token"
+    active = architecture.moe_router_topk
+    line = f"{architecture.num_moe_experts} experts per layer, {active} active per token"
     if plan.estimate is None:
         return [line]
     recipe = plan.recipe
