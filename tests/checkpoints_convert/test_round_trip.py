@@ -129,12 +129,13 @@ def add_a_tensor(folder):
     )
 
 
+KNOWN = sorted(families.FAMILIES | families.MULTIMODAL)
 MISTAKES = {
     "no folder": (shutil.rmtree, "there is no model folder"),
     "not JSON": (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
     "unknown family": (
         lambda folder: change_config(folder, model_type="gpt2"),
-        f"model_type 'gpt2' cannot be converted; known: {', '.join(sorted(families.FAMILIES | families.MULTIMODAL))}",
+        f"model_type 'gpt2' cannot be converted; known: {', '.join(KNOWN)}",
     ),
     "bias": (
         lambda folder: change_config(folder, attention_bias=True),
