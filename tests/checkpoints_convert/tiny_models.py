@@ -119,7 +119,7 @@ FAMILIES = {
         # with seed 0, rounding moves an input of xIELU over its edge at -1e-6
         seed=1,
     ),
-    "phi-4": TinyModel("phi3", TWO_LAYERS),
+    "phi-4": TinyModel("phi3", {"rms_norm_eps": 1e-6}, same_function="llama-3"),
     "ministral-8b": TinyModel(
         "ministral",
         TWO_LAYERS
