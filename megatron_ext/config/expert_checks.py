@@ -124,6 +124,6 @@ def _check_processes(parallel: Parallel, world_size: int) -> None:
         raise UsageError(
             f"the number of processes ({world_size}) must be a multiple of expert tensor x expert x"
             f" pipeline parallel size = {tensor} x {expert} x {pipeline} ="
-            f" {tensor * expert * pipeline}; change {remedy} (experts are divided among the tensor-,"
-            " context- and data-parallel processes of a stage)"
+            f" {tensor * expert * pipeline}; change {remedy} (the tensor-, context- and"
+            " data-parallel processes of a stage divide the experts)"
         )
