@@ -16,6 +16,8 @@ class Layout:
     processes: int
     experts: bool = False
     """Whether only mixtures of experts have it."""
+    whole_experts: bool = False
+    """Whether only models have it whose experts tensor parallelism cannot divide."""
     aux_loss_coeff: float = 1e-2
     """Coefficient of the auxiliary loss of experts."""
 
@@ -41,20 +43,35 @@ def _layout(
     return Layout(name, parallel, processes, experts=expert > 1)
 
 
+def _whole_experts(layout: Layout) -> Layout:
+    """Return a layout with expert parallelism in place of the tensor parallelism of experts."""
+    parallel = dataclasses.replace(
+        layout.parallel, expert_tensor_parallel_size=1, expert_model_parallel_size=2
+    )
+    name = f"{layout.name}-ETP1"
+    return dataclasses.replace(
+        layout, name=name, parallel=parallel, experts=True, whole_experts=True
+    )
+
+
 SINGLE = _layout("TP1")
 PLAIN_LOSS = dataclasses.replace(SINGLE, name="plain", experts=True, aux_loss_coeff=0.0)
 """As transformers computes it."""
+_DIVIDED = (
+    _layout("TP2", tensor=2),
+    _layout("TP2xPP2", tensor=2, pipeline=2),
+    _layout("EP2xTP2", expert=2, tensor=2),
+)
 LAYOUTS = {
     layout.name: layout
     for layout in (
         SINGLE,
         PLAIN_LOSS,
-        _layout("TP2", tensor=2),
         _layout("PP2", pipeline=2),
         _layout("CP2", context=2),
-        _layout("TP2xPP2", tensor=2, pipeline=2),
         _layout("EP2", expert=2),
-        _layout("EP2xTP2", expert=2, tensor=2),
+        *_DIVIDED,
+        *map(_whole_experts, _DIVIDED),
     )
 }
 """By name; under tensor parallelism with sequence parallelism."""

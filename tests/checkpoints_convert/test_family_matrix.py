@@ -32,7 +32,14 @@ TRAINING_BOUND = 1e-6
 def layouts_of(name: str) -> list[str]:
     if MODELS[name].same_function:
         return [SINGLE.name]
-    return [layout.name for layout in LAYOUTS.values() if name in MOE or not layout.experts]
+    if name not in MOE:
+        return [layout.name for layout in LAYOUTS.values() if not layout.experts]
+    whole = MODELS[name].whole_experts
+    return [
+        layout.name
+        for layout in LAYOUTS.values()
+        if layout.parallel.tensor_model_parallel_size == 1 or layout.whole_experts == whole
+    ]
 
 
 CASES = [(name, layout) for name in MODELS for layout in layouts_of(name)]

@@ -43,6 +43,8 @@ class TinyModel:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of its config.json besides TINY."""
     seed: int = 0
+    whole_experts: bool = False
+    """Whether Megatron Core cannot divide its experts by tensor parallelism."""
     same_function: str | None = None
     """Another entry with the same architecture up to names and the rotary base.
 
@@ -160,6 +162,7 @@ MOE = {
                 "original_max_position_embeddings": 16,
             },
         },
+        whole_experts=True,
     ),
     "qwen3-moe": TinyModel(
         "qwen3_moe",
