@@ -13,7 +13,8 @@ import yaml
 
 from checkpoints_convert.conversion.interop_target import InteropTarget, always, is_function
 from galen.atomic import write_text
-from megatron_ext.config.architecture import VOCAB_MULTIPLE, Architecture, properties
+from megatron_ext.config.architecture import Architecture, properties
+from megatron_ext.config.architecture_sizes import VOCAB_MULTIPLE
 
 logger = logging.getLogger(__name__)
 

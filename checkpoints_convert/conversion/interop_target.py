@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from galen.errors import DataError
-from megatron_ext.config.architecture import ACTIVATIONS, Architecture, properties
+from megatron_ext.config.activations import ACTIVATIONS
+from megatron_ext.config.architecture import Architecture, properties
 
 Supports = Callable[[Architecture], bool]
 

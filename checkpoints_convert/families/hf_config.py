@@ -64,6 +64,8 @@ _NEUTRAL = {
         "cross_attention_hidden_size",
         "gradient_checkpointing",
         "_commit_hash",
+        "unsloth_fixed",
+        "unsloth_version",
     ),
     *(
         "attn_implementation_autoset",

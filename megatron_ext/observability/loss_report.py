@@ -82,23 +82,20 @@ def _line(state: RunState, key: str, label: str) -> str:
 
 
 def _expert_load(expert_load: ExpertLoad) -> str:
-    """Return the load of the experts as a map: a row per layer, its experts from idle to busiest.
-
-    Darker means more tokens; the experts of a layer have no order of their own.
-    """
+    """Return the load of the experts as a map with a row per layer; darker means more tokens."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    layers = [sorted(layer) for layer in expert_load.load]
-    highest = max(2.0, max(layer[-1] for layer in layers))
+    layers = expert_load.load
+    highest = max(2.0, max(max(layer) for layer in layers))
     figure = Figure(figsize=(svg.WIDTH, min(1.2 + 0.12 * len(layers), 6.0)))
     axes = figure.subplots()
     colors = LinearSegmentedColormap.from_list("load", ["#ffffff00", "#1f5fa8"])
     image = axes.pcolormesh(layers, cmap=colors, vmin=0.0, vmax=highest, rasterized=True)
     axes.invert_yaxis()
     axes.grid(visible=False)
-    axes.set_xlabel("experts of the layer, by load")
+    axes.set_xlabel("expert")
     axes.set_ylabel("layer")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

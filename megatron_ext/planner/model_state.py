@@ -91,7 +91,7 @@ def weight_bytes(architecture: Architecture, recipe: Recipe, stage: int) -> int:
     in_fp8 = layers - bf16_layers(recipe, layers, stage)
     tensor = recipe.parallel.tensor_model_parallel_size
     matrices = architecture.layer_dense_matrix_parameters // tensor
-    matrices += experts.layer_parameters(architecture, recipe)
+    matrices += experts.layer_matrix_parameters(architecture, recipe)
     fp8_weights = in_fp8 * matrices
     copies = _FP8_COPIES * BYTES["fp8"]
     fp8_bytes = copies if training.fp8_param_gather else size + copies

@@ -14,10 +14,6 @@ class Layout:
     name: str
     parallel: Parallel
     processes: int
-    experts: bool = False
-    """Whether only mixtures of experts have it."""
-    whole_experts: bool = False
-    """Whether only models have it whose experts tensor parallelism cannot divide."""
     aux_loss_coeff: float = 1e-2
     """Coefficient of the auxiliary loss of experts."""
 
@@ -28,50 +24,49 @@ class Layout:
 
 
 def _layout(
-    name: str, tensor: int = 1, pipeline: int = 1, context: int = 1, expert: int = 1
+    name: str,
+    tensor: int = 1,
+    pipeline: int = 1,
+    context: int = 1,
+    expert: int = 1,
+    complete_experts: bool = False,
 ) -> Layout:
     parallel = Parallel(
         tensor_model_parallel_size=tensor,
         pipeline_model_parallel_size=pipeline,
         context_parallel_size=context,
         expert_model_parallel_size=expert,
+        expert_tensor_parallel_size=1 if complete_experts else None,
         sequence_parallel=tensor > 1,
         cp_comm_type="all_gather" if context > 1 else None,
     )
-    # experts are divided among the replicas
-    processes = math.prod((tensor, pipeline, context, expert))
-    return Layout(name, parallel, processes, experts=expert > 1)
-
-
-def _whole_experts(layout: Layout) -> Layout:
-    """Return a layout with expert parallelism in place of the tensor parallelism of experts."""
-    parallel = dataclasses.replace(
-        layout.parallel, expert_tensor_parallel_size=1, expert_model_parallel_size=2
-    )
-    name = f"{layout.name}-ETP1"
-    return dataclasses.replace(
-        layout, name=name, parallel=parallel, experts=True, whole_experts=True
-    )
+    processes = math.prod((tensor, pipeline, context, 1 if complete_experts else expert))
+    return Layout(name, parallel, processes)
 
 
 SINGLE = _layout("TP1")
-PLAIN_LOSS = dataclasses.replace(SINGLE, name="plain", experts=True, aux_loss_coeff=0.0)
+PLAIN_LOSS = dataclasses.replace(SINGLE, name="plain", aux_loss_coeff=0.0)
 """As transformers computes it."""
-_DIVIDED = (
-    _layout("TP2", tensor=2),
-    _layout("TP2xPP2", tensor=2, pipeline=2),
-    _layout("EP2xTP2", expert=2, tensor=2),
-)
 LAYOUTS = {
     layout.name: layout
     for layout in (
         SINGLE,
         PLAIN_LOSS,
+        _layout("TP2", tensor=2),
         _layout("PP2", pipeline=2),
         _layout("CP2", context=2),
+        _layout("TP2xPP2", tensor=2, pipeline=2),
         _layout("EP2", expert=2),
-        *_DIVIDED,
-        *map(_whole_experts, _DIVIDED),
+        _layout("EP2xTP2", expert=2, tensor=2),
+        _layout("TP2-ETP1", tensor=2, expert=2, complete_experts=True),
+        _layout("TP2xPP2-ETP1", tensor=2, pipeline=2, expert=2, complete_experts=True),
     )
 }
-"""By name; under tensor parallelism with sequence parallelism."""
+"""By name; under tensor parallelism with sequence parallelism.
+
+With ETP1 it is the tensor-parallel processes that divide the experts of a layer among them.
+"""
+DENSE = ("TP1", "TP2", "PP2", "CP2", "TP2xPP2")
+EXPERTS = ("plain", "TP1", "TP2", "PP2", "TP2xPP2", "EP2", "EP2xTP2")
+COMPLETE_EXPERTS = ("plain", "TP1", "PP2", "EP2", "TP2-ETP1", "TP2xPP2-ETP1")
+"""Of experts with biases, which Megatron Core cannot divide."""

@@ -1,6 +1,7 @@
 """Mixtures of experts: both hub layouts, the experts' order, configurations and their sizes."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -102,6 +103,22 @@ def test_tiny_slices_and_a_router_of_another_precision(tmp_path, models, monkeyp
     assert same(exported(checkpoint, tmp_path / "back"), mixed)
 
 
+@pytest.mark.parametrize("name", ["layers.1.mlp.gate.", "layers.1.mlp.experts.2."])
+def test_a_layer_or_expert_of_another_precision_is_refused(tmp_path, models, name):
+    tensors = load_file(models["olmoe"] / "model.safetensors")
+    mixed = {key: one.bfloat16() if name in key else one for key, one in tensors.items()}
+    folder = with_weights(models["olmoe"], tmp_path / "mixed", mixed)
+    message = rf"layers\.0\.mlp\S* is float32, model\.{re.escape(name)}\S* is bfloat16, but"
+    with pytest.raises(DataError, match=message):
+        import_model(folder, tmp_path / "megatron")
+
+
+def test_another_family_cannot_represent_it(tmp_path, checkpoints):
+    options = ["--megatron", str(checkpoints["qwen3-moe"]), "--as-family", "qwen3"]
+    with pytest.raises(DataError, match="num_moe_experts is None instead of 4"):
+        megatron_to_hf.main([*options, "--output", str(tmp_path / "back")])
+
+
 def test_new_tokens_get_rows(tmp_path, models):
     tokens = tmp_path / "tokens.txt"
     tokens.write_text("<gene>\n<drug>\n")
@@ -170,3 +187,10 @@ def test_a_stacked_tensor_of_another_size_is_named(tmp_path, models):
     message = r"gate_up_proj: the size \[4, 191, 64\] is not \[experts, 2 x rows, columns\]"
     with pytest.raises(DataError, match=message):
         import_model(folder, tmp_path / "megatron")
+
+
+def test_tied_embeddings(tmp_path, make_model):
+    hf = make_model("olmoe", tie_word_embeddings=True)
+    original = load_file(hf / "model.safetensors")
+    assert "lm_head.weight" not in original
+    assert same(exported(import_model(hf, tmp_path / "megatron"), tmp_path / "back"), original)
