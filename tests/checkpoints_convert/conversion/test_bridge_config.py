@@ -4,6 +4,7 @@ Its fields are those of Megatron's own classes.
 """
 
 import dataclasses
+import importlib
 import inspect
 import json
 
@@ -17,10 +18,35 @@ from pydantic import TypeAdapter
 from checkpoints_convert import families
 from checkpoints_convert.conversion import bridge_config
 from megatron_ext.config.architecture import Architecture
+from tests.checkpoints_convert.conversion import test_interop_target
 from tests.conftest import ROOT
 
 # Fields of Megatron-Bridge's GPTModelProvider (0.6.2) beyond those of Megatron Core's classes.
-_OF_THE_PROVIDER = {"_target_", "seq_length", "should_pad_vocab", "make_vocab_size_divisible_by"}
+_OF_THE_PROVIDER = {
+    *("_target_", "seq_length", "should_pad_vocab", "make_vocab_size_divisible_by"),
+    *("yarn_rotary_scaling_factor", "yarn_original_max_position_embeddings"),
+    *("yarn_beta_fast", "yarn_beta_slow", "yarn_mscale", "yarn_mscale_all_dim"),
+    "yarn_correction_range_round_to_int",
+}
+
+
+def known_fields() -> set[str]:
+    core = {field.name for field in dataclasses.fields(TransformerConfig)}
+    return core | set(inspect.signature(GPTModel).parameters) | _OF_THE_PROVIDER
+
+
+@pytest.mark.parametrize("name", sorted(bridge_config.TARGET.supports))
+def test_the_fields_of_a_property_exist(name):
+    """Megatron Core accepts their values, too."""
+    written = test_interop_target.bridge_model(test_interop_target.model(name))
+    assert set(written) <= known_fields()
+    module, _, function = written["activation_func"]["_target_"].rpartition(".")
+    core = {field.name for field in dataclasses.fields(TransformerConfig)}
+    values = {field: value for field, value in written.items() if field in core}
+    values["activation_func"] = getattr(importlib.import_module(module), function)
+    values["params_dtype"] = torch.bfloat16
+    values["autocast_dtype"] = torch.bfloat16
+    TransformerConfig(**values)
 
 
 @pytest.mark.parametrize("name", ["llama-3.2", "mistral-v0.1", "qwen2-window", "qwen3"])
@@ -28,10 +54,7 @@ def test_the_model_of_the_configuration(make_model, tmp_path, name):
     _, architecture = families.find(make_model(name) / "config.json")
     bridge_config.write(tmp_path, architecture, 2, torch.bfloat16)
     model = yaml.safe_load((tmp_path / "run_config.yaml").read_text())["model"]
-    known = {field.name for field in dataclasses.fields(TransformerConfig)} | set(
-        inspect.signature(GPTModel).parameters
-    )
-    assert set(model) <= known | _OF_THE_PROVIDER
+    assert set(model) <= known_fields()
     expected = architecture.transformer_config()
     for field in (
         "num_layers",
