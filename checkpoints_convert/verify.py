@@ -16,6 +16,7 @@ when the two differ.
 
 import argparse
 import dataclasses
+import logging
 import os
 import subprocess
 import sys
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from checkpoints_convert.resumable_io.prefetch import Prefetcher
     from megatron_ext.checkpoint.torch_dist import TorchDist
     from megatron_ext.config.architecture import Architecture
+
+logger = logging.getLogger(__name__)
 
 TEXT = Path(__file__).parent / "conversion" / "verify_text.txt"
 FP32_BOUND = 1e-5
@@ -224,7 +227,13 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
     import torch
     from safetensors.torch import load_file, save_file
 
+    from megatron_ext.checkpoint.checkpoint_folder import find_iteration
+    from megatron_ext.config.architecture import read_architecture
+
     tokens = tokens_of(arguments.hf, arguments.text, arguments.max_tokens, arguments.tp)
+    _warn_of_idle_window(
+        read_architecture(find_iteration(arguments.megatron, arguments.iteration)), tokens.size(1)
+    )
     expected = reference_logits(arguments.hf, tokens, arguments.dtype)
     with tempfile.TemporaryDirectory(prefix="galen-verify-") as folder:
         save_file({"tokens": tokens}, f"{folder}/tokens.safetensors")
@@ -264,6 +273,17 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
         f" token in {sum(agree)} of {len(agree)}"
     )
     return max(difference) <= bound
+
+
+def _warn_of_idle_window(architecture: "Architecture", num_tokens: int) -> None:
+    """Warn if no token of the text lies beyond the sliding window of another."""
+    window = architecture.window_size
+    if window is not None and num_tokens <= window:
+        logger.warning(
+            f"the {num_tokens} tokens of the text fit in the sliding window of {window}: the logits"
+            " do not depend on it; to compare it, too, set --text and --max-tokens to a text of"
+            f" more than {window} tokens"
+        )
 
 
 def relative_differences(actual: "Tensor", expected: "Tensor") -> list[float]:

@@ -171,16 +171,17 @@ def _as_json(plan: Plan, count: int) -> dict[str, Any]:
         "gpus": plan.gpus,
         "gpu": plan.gpu_name,
         "reserve": memory_model.RESERVE,
-        "recipe": None if plan.estimate is None else _figures(plan.estimate, plan.recipe),
+        "recipe": None if plan.estimate is None else _figures(plan, plan.estimate),
         "refused": plan.refusal,
-        "best": [_figures(one, plan.recipe) for one in best(plan.possible, count)],
+        "best": [_figures(plan, one) for one in best(plan.possible, count)],
     }
 
 
-def _figures(one: Estimate, run: Recipe) -> dict[str, Any]:
+def _figures(plan: Plan, one: Estimate) -> dict[str, Any]:
     stages = [{**dataclasses.asdict(stage), "total": stage.total} for stage in one.stages]
     return {
-        "layout": overrides(one.recipe, run),
+        "layout": overrides(one.recipe, plan.recipe),
+        "experts_per_gpu": experts.num_local_experts(plan.architecture, one.recipe) or None,
         "fits": one.fits,
         "memory": one.memory,
         "stages": stages,
@@ -232,9 +233,8 @@ def _expert_lines(plan: Plan) -> list[str]:
     architecture = plan.architecture
     if not architecture.is_moe:
         return []
-    line = (
-        f"{architecture.num_moe_experts} experts per layer, {architecture.moe_router_topk} active"
-    )
+    active = architecture.moe_router_topk
+    line = f"{architecture.num_moe_experts} experts per layer, {active} active per token"
     if plan.estimate is None:
         return [line]
     recipe = plan.recipe

@@ -73,6 +73,7 @@ TARGET = InteropTarget(
             "activation_func_clamp_value",
             "full_width_qk_norm",
             "glu_linear_offset",
+            "llama_4_scaling_beta",
             "local_rotary_base",
             "moe_shared_expert_gate",
             "norm_placement",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -36,14 +37,7 @@ def check_complete(weights: Weights, family: Family, architecture: Architecture)
         )
     for task in tasks:
         check_shapes(task, architecture, weights, folder)
-        if len({weights.dtype(name) for name in task.hf}) > 1:
-            dtypes = ", ".join(
-                f"{name} is {str(weights.dtype(name)).removeprefix('torch.')}" for name in task.hf
-            )
-            raise DataError(
-                f"{folder}: {dtypes}, but Megatron has them in one tensor; save the model in one"
-                " precision first"
-            )
+    _check_dtypes(tasks, weights)
     surplus = {
         name for name in weights.names() - expected if not name.endswith("rotary_emb.inv_freq")
     }
@@ -60,6 +54,27 @@ def check_complete(weights: Weights, family: Family, architecture: Architecture)
             f"a {family.name} model has no such tensors ({len(surplus)}): {_some(surplus)}; is"
             " model_type in config.json right?"
         )
+
+
+def _check_dtypes(tasks: Sequence[WeightConversionTask], weights: Weights) -> None:
+    """Check that tensors that are one in Megatron, stacked over the layers, have one precision.
+
+    Raises:
+        DataError: two have not; names them.
+    """
+    first: dict[str, str] = {}
+    for task in tasks:
+        for name in task.hf:
+            other = first.setdefault(task.megatron, name)
+            if weights.dtype(name) != weights.dtype(other):
+                dtypes = ", ".join(
+                    f"{one} is {str(weights.dtype(one)).removeprefix('torch.')}"
+                    for one in (other, name)
+                )
+                raise DataError(
+                    f"{weights.files[0].parent}: {dtypes}, but Megatron has them in one tensor;"
+                    " save the model in one precision first"
+                )
 
 
 def check_shapes(

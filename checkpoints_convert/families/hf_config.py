@@ -64,6 +64,8 @@ _NEUTRAL = {
         "cross_attention_hidden_size",
         "gradient_checkpointing",
         "_commit_hash",
+        "unsloth_fixed",
+        "unsloth_version",
     ),
     *(
         "attn_implementation_autoset",
@@ -192,6 +194,11 @@ def architecture(
         share_embeddings_and_output_weights=fields.pop("tie_word_embeddings", tied),
         **own,
     )
+    types = fields.config.get("layer_types")
+    if types is not None and len(types) != result.num_layers:
+        raise ValueError(
+            f"layer_types lists {len(types)} layers, num_hidden_layers is {result.num_layers}"
+        )
     fields.reject_unknown()
     return result
 

@@ -15,7 +15,8 @@ from checkpoints_convert.conversion.validate import differences
 from checkpoints_convert.families import FAMILIES, architecture_of
 from galen import yaml_text
 from galen.errors import DataError, UsageError, malformed, one_line
-from megatron_ext.config.architecture import ACTIVATIONS, Architecture
+from megatron_ext.config.activations import ACTIVATIONS
+from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.rope import LLAMA3_SCALING
 
 CONTEXT, WEIGHTS, TOKENIZER = "context", "weights", "nemo_tokenizer"
@@ -88,6 +89,7 @@ TARGET = InteropTarget(
             "full_width_qk_norm",
             "glu_linear_offset",
             "layernorm_zero_centered_gamma",
+            "llama_4_scaling_beta",
             "local_rotary_base",
             "moe_ffn_hidden_size",
             "moe_router_pre_softmax",

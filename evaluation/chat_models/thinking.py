@@ -27,6 +27,8 @@ class Markers:
     """Whether the closing marker in a template or vocabulary shows that the model thinks."""
 
 
+_RECIPIENT = r"(?:[^<]|<\|constrain\|>){0,60}"
+"""Behind the channel of a gpt-oss message: the tool that gets it, and its format."""
 FAMILIES = {
     # before the others: its vocabulary has both
     "gpt-oss": Markers(
@@ -35,8 +37,8 @@ FAMILIES = {
         "<|end|><|start|>assistant<|channel|>final<|message|>",
         "<|channel|>final<|message|>",
         # commentary is no answer either; the words alone are left without the special tokens
-        r"<\|channel\|>(?:analysis|commentary)[^<]{0,40}<\|message\|>|\Aanalysis(?=[A-Z])",
-        r"<\|channel\|>final[^<]{0,40}<\|message\|>|assistantfinal",
+        rf"<\|channel\|>(?:analysis|commentary){_RECIPIENT}<\|message\|>|\Aanalysis(?=[A-Z])",
+        rf"<\|channel\|>final{_RECIPIENT}<\|message\|>|assistantfinal",
     ),
     "magistral": Markers("[THINK]", "[/THINK]"),
     "apertus": Markers("<|inner_prefix|>", "<|inner_suffix|>"),

@@ -291,6 +291,12 @@ def check_division(architecture: Architecture, tensor: int, pipeline: int) -> No
         UsageError: it cannot; names the number that does not divide, and possible ones.
     """
     _check_tensor_parallel(architecture, tensor, "tensor-parallel size")
+    columns = architecture.moe_ffn_hidden_size or 0  # experts with biases are not divided
+    if columns % tensor and not architecture.add_bias_linear:
+        raise UsageError(
+            f"the {columns} columns of the model's experts cannot be divided by tensor-parallel"
+            f" size {tensor}; possible: {_divisors(columns)}"
+        )
     layers = architecture.num_layers
     if layers % pipeline:
         raise UsageError(

@@ -13,10 +13,10 @@ class BalancedRouter(TopKRouter):
 
     The gradients of a step are summed over its tokens and divided by the tokens in the loss. So
     that an auxiliary loss enters with its coefficient, that of a micro-batch is multiplied by the
-    tokens of the micro-batch, on all tensor- and context-parallel ranks together, and by
-    `loss_fraction`. Megatron Core 0.16.1 multiplies by the tokens of one rank (and divides
-    `seq_aux_loss` by the micro-batch size once more), which makes the coefficient smaller under
-    sequence or context parallelism; 0.19 does so for masked tokens.
+    tokens over which it is a mean, on all ranks together, and by `loss_fraction`. Megatron Core
+    0.16.1 multiplies by the tokens of one rank (and divides `seq_aux_loss` by the micro-batch size
+    once more), which makes the coefficient smaller under sequence or context parallelism. In 0.19,
+    too, that of `global_aux_loss` is divided by the replicas, and masked tokens make all larger.
     """
 
     loss_fraction: ClassVar[float] = 1.0
@@ -61,16 +61,25 @@ class BalancedRouter(TopKRouter):
         return probabilities, routing_map
 
     def attach_and_log_load_balancing_loss(
-        self, activation: Tensor, aux_loss_coeff: float, aux_loss: Tensor, *_: Any, **__: Any
+        self,
+        activation: Tensor,
+        aux_loss_coeff: float,
+        aux_loss: Tensor,
+        aux_loss_name: str,
+        reduce_group: torch.distributed.ProcessGroup,
+        *_: Any,
+        **__: Any,
     ) -> Tensor:
         """Add the gradient of this rank's part of a micro-batch's auxiliary loss.
 
         Args:
             activation: that passes on the gradient, [tokens of this rank, experts].
             aux_loss_coeff: contained in the loss.
-            aux_loss: the part of this rank; the sum over the ranks is a mean over the tokens.
+            aux_loss: the part of this rank; the sum over the group is a mean over the tokens.
+            aux_loss_name: unused.
+            reduce_group: tensor- and context-parallel ranks; of global_aux_loss, all replicas too.
         """
-        tokens = activation.shape[0] * self.tp_cp_group.size()
+        tokens = activation.shape[0] * reduce_group.size()
         self._record(self.num_experts, tokens * aux_loss / aux_loss_coeff)
         added: Tensor = MoEAuxLossAutoScaler.apply(
             activation, aux_loss * (tokens * self.loss_fraction)

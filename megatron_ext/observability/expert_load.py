@@ -1,5 +1,6 @@
 """The load of the experts in a run folder: written by the run, read by the monitor."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ def read(folder: Path) -> ExpertLoad | None:
     except ValueError as error:
         raise DataError(f"{path} is damaged: {one_line(error)}; remove it") from None
     widths = {len(layer) for layer in load.load}
-    if len(widths) != 1 or 0 in widths:
-        raise DataError(f"{path} is damaged: its layers have no equal number of experts; remove it")
+    values = itertools.chain.from_iterable(load.load)
+    if len(widths) != 1 or 0 in widths or not all(0 <= value < float("inf") for value in values):
+        raise DataError(f"{path} is damaged: it is no table of layers and experts; remove it")
     return load

@@ -13,7 +13,8 @@ from galen import json_file, lock, manifest
 from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.config.recipe import from_run
-from megatron_ext.observability import accounting, goodput
+from megatron_ext.observability import accounting, expert_load, goodput
+from megatron_ext.observability.expert_load import ExpertLoad
 from megatron_ext.observability.goodput import Goodput
 from megatron_ext.resilience import watchdog
 from megatron_ext.resilience.signals import STOPPED
@@ -31,6 +32,8 @@ STALLED_STEPS = 10
 _SAVES = ("checkpoint", "checkpoint_published")
 _ROUTINE = ("train", "validation", *_SAVES)
 """Kinds of records that are no events."""
+_EXPERTS = ("expert_load_max", "expert_load_min", "unused_experts")
+_OPTIONAL = ("mfu", "load_balancing_loss", "z_loss")
 _TRAIN = ("step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second", "elapsed")
 
 
@@ -56,6 +59,8 @@ class RunState:
     """Seconds since it was written."""
     goodput: Goodput | None
     """Parts of the wall time; None for a run of a version that did not record them."""
+    expert_load: ExpertLoad | None
+    """Load of the experts at the last logged step; None for a dense model."""
 
     @property
     def step(self) -> int:
@@ -128,6 +133,7 @@ def read(folder: str | Path) -> RunState:
         events=[record for record in records if record["kind"] not in _ROUTINE],
         checkpoint=checkpoint,
         checkpoint_age=checkpoint_age,
+        expert_load=expert_load.read(folder),
         goodput=accounting.read(
             folder,
             training.save_interval,
@@ -148,6 +154,7 @@ def figures(state: RunState) -> dict[str, str]:
         shown["lr"] = f"{last['lr']:.2e}"
         shown["tokens"] = f"{last['tokens']:,}"
         shown["tokens/s"] = f"{state.tokens_per_second:,.0f}"
+        shown |= _expert_figures(last)
     if state.mfu is not None:
         shown["MFU"] = f"{state.mfu:.1%}"
     if state.validation:
@@ -167,6 +174,21 @@ def figures(state: RunState) -> dict[str, str]:
     if state.events:
         event = state.events[-1]
         shown["last event"] = f"{event['kind'].replace('_', ' ')} at step {event['step']}"
+    return shown
+
+
+def _expert_figures(last: dict[str, Any]) -> dict[str, str]:
+    """Return the displayed values of a mixture of experts from the last log line."""
+    shown = {}
+    if "expert_load_max" in last:
+        shown["expert load"] = (
+            f"{last['expert_load_min']:.2f} to {last['expert_load_max']:.2f} of the mean,"
+            f" {last['unused_experts']:.1%} unused"
+        )
+    if "load_balancing_loss" in last:
+        shown["load balancing loss"] = f"{last['load_balancing_loss']:.4f}"
+    if "z_loss" in last:
+        shown["z-loss"] = f"{last['z_loss']:.4f}"
     return shown
 
 
@@ -193,8 +215,11 @@ def _record(value: Any) -> dict[str, Any]:
         raise TypeError("kind is not a text")
     if not all(_is_number(value.get(name)) for name in numbers):
         raise ValueError("a number is missing")
-    if value.get("mfu") is not None and not _is_number(value["mfu"]):
-        raise ValueError("the MFU is no number")
+    for name in _OPTIONAL:
+        if value.get(name) is not None and not _is_number(value[name]):
+            raise ValueError(f"{name} is no number")
+    if "expert_load_max" in value and not all(_is_number(value.get(name)) for name in _EXPERTS):
+        raise ValueError("a number of the experts is missing")
     return value
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from megatron_ext.config import pipeline_layout
-from megatron_ext.config.architecture import ACTIVATIONS, Architecture
+from megatron_ext.config.activations import ACTIVATIONS
+from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Training
 from megatron_ext.planner import experts

@@ -9,6 +9,7 @@ parallelism, `MODEL-LAYOUT.safetensors` (`logits` of the first step).
 """
 
 import dataclasses
+import datetime
 import json
 import math
 import os
@@ -40,6 +41,9 @@ from megatron_ext.training.optimizer import (
 )
 from megatron_ext.training.train_step import Batches, TrainStep
 from tests.checkpoints_convert.layouts import LAYOUTS, PROCESSES, Layout
+
+TIMEOUT_MINUTES = 1.0
+"""Of a collective, if another process has failed."""
 
 
 def run(folder: str) -> int:
@@ -78,9 +82,13 @@ class Group:
         name = f"store-{self.layout.name}-{self.number}-{self.joined}"
         store = torch.distributed.FileStore(str(self.folder / name), self.layout.processes)
         torch.distributed.init_process_group(
-            "gloo", store=store, rank=self.rank, world_size=self.layout.processes
+            "gloo",
+            store=store,
+            rank=self.rank,
+            world_size=self.layout.processes,
+            timeout=datetime.timedelta(minutes=TIMEOUT_MINUTES),
         )
-        parallel_groups.initialize(self.layout.parallel, seed=1)
+        parallel_groups.initialize(self.layout.parallel, 1, TIMEOUT_MINUTES)
         self.joined += 1
 
     def leave(self) -> None:

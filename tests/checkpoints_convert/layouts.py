@@ -14,8 +14,6 @@ class Layout:
     name: str
     parallel: Parallel
     processes: int
-    experts: bool = False
-    """Whether only mixtures of experts have it."""
     aux_loss_coeff: float = 1e-2
     """Coefficient of the auxiliary loss of experts."""
 
@@ -26,23 +24,28 @@ class Layout:
 
 
 def _layout(
-    name: str, tensor: int = 1, pipeline: int = 1, context: int = 1, expert: int = 1
+    name: str,
+    tensor: int = 1,
+    pipeline: int = 1,
+    context: int = 1,
+    expert: int = 1,
+    complete_experts: bool = False,
 ) -> Layout:
     parallel = Parallel(
         tensor_model_parallel_size=tensor,
         pipeline_model_parallel_size=pipeline,
         context_parallel_size=context,
         expert_model_parallel_size=expert,
+        expert_tensor_parallel_size=1 if complete_experts else None,
         sequence_parallel=tensor > 1,
         cp_comm_type="all_gather" if context > 1 else None,
     )
-    # experts are divided among the replicas
-    processes = math.prod((tensor, pipeline, context, expert))
-    return Layout(name, parallel, processes, experts=expert > 1)
+    processes = math.prod((tensor, pipeline, context, 1 if complete_experts else expert))
+    return Layout(name, parallel, processes)
 
 
 SINGLE = _layout("TP1")
-PLAIN_LOSS = dataclasses.replace(SINGLE, name="plain", experts=True, aux_loss_coeff=0.0)
+PLAIN_LOSS = dataclasses.replace(SINGLE, name="plain", aux_loss_coeff=0.0)
 """As transformers computes it."""
 LAYOUTS = {
     layout.name: layout
@@ -55,6 +58,15 @@ LAYOUTS = {
         _layout("TP2xPP2", tensor=2, pipeline=2),
         _layout("EP2", expert=2),
         _layout("EP2xTP2", expert=2, tensor=2),
+        _layout("TP2-ETP1", tensor=2, expert=2, complete_experts=True),
+        _layout("TP2xPP2-ETP1", tensor=2, pipeline=2, expert=2, complete_experts=True),
     )
 }
-"""By name; under tensor parallelism with sequence parallelism."""
+"""By name; under tensor parallelism with sequence parallelism.
+
+With ETP1 it is the tensor-parallel processes that divide the experts of a layer among them.
+"""
+DENSE = ("TP1", "TP2", "PP2", "CP2", "TP2xPP2")
+EXPERTS = ("plain", "TP1", "TP2", "PP2", "TP2xPP2", "EP2", "EP2xTP2")
+COMPLETE_EXPERTS = ("plain", "TP1", "PP2", "EP2", "TP2-ETP1", "TP2xPP2-ETP1")
+"""Of experts with biases, which Megatron Core cannot divide."""

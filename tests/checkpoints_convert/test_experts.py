@@ -1,6 +1,7 @@
 """Mixtures of experts: both hub layouts, the experts' order, configurations and their sizes."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from checkpoints_convert import families, hf_to_megatron, megatron_to_hf, verify
 from checkpoints_convert.conversion import weight_tasks
 from galen.errors import DataError
+from megatron_ext.checkpoint import torch_dist
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from tests.checkpoints_convert.tiny_models import MOE
 
@@ -102,6 +104,22 @@ def test_tiny_slices_and_a_router_of_another_precision(tmp_path, models, monkeyp
     assert same(exported(checkpoint, tmp_path / "back"), mixed)
 
 
+@pytest.mark.parametrize("name", ["layers.1.mlp.gate.", "layers.1.mlp.experts.2."])
+def test_a_layer_or_expert_of_another_precision_is_refused(tmp_path, models, name):
+    tensors = load_file(models["olmoe"] / "model.safetensors")
+    mixed = {key: one.bfloat16() if name in key else one for key, one in tensors.items()}
+    folder = with_weights(models["olmoe"], tmp_path / "mixed", mixed)
+    message = rf"layers\.0\.mlp\S* is float32, model\.{re.escape(name)}\S* is bfloat16, but"
+    with pytest.raises(DataError, match=message):
+        import_model(folder, tmp_path / "megatron")
+
+
+def test_another_family_cannot_represent_it(tmp_path, checkpoints):
+    options = ["--megatron", str(checkpoints["qwen3-moe"]), "--as-family", "qwen3"]
+    with pytest.raises(DataError, match="num_moe_experts is None instead of 4"):
+        megatron_to_hf.main([*options, "--output", str(tmp_path / "back")])
+
+
 def test_new_tokens_get_rows(tmp_path, models):
     tokens = tmp_path / "tokens.txt"
     tokens.write_text("<gene>\n<drug>\n")
@@ -170,3 +188,32 @@ def test_a_stacked_tensor_of_another_size_is_named(tmp_path, models):
     message = r"gate_up_proj: the size \[4, 191, 64\] is not \[experts, 2 x rows, columns\]"
     with pytest.raises(DataError, match=message):
         import_model(folder, tmp_path / "megatron")
+
+
+def test_tied_embeddings(tmp_path, make_model):
+    hf = make_model("olmoe", tie_word_embeddings=True)
+    original = load_file(hf / "model.safetensors")
+    assert "lm_head.weight" not in original
+    assert same(exported(import_model(hf, tmp_path / "megatron"), tmp_path / "back"), original)
+
+
+def test_numbered_layers_with_several_experts_in_a_part(tmp_path, checkpoints):
+    """Megatron numbers layers that may differ; a rank saves its experts as it likes."""
+    stored = TorchDist(checkpoints["qwen3-moe"] / "iter_0000000")
+    name = "decoder.layers.mlp.experts.experts.linear_fc1.weight"
+    experts = [stored.rows(name, (1, expert), 0, 96) for expert in range(4)]
+    numbered = name.replace("layers.", "layers.1.")
+    shape = (4, 96, 64)
+    path = tmp_path / "__0_0.distcp"
+    with path.open("wb") as file:
+        parts = {(0, 0, 0): experts[:3], (3, 0, 0): experts[3:]}
+        entries = [
+            torch_dist.write_entry(file, path.name, numbered, shape, offset, torch.stack(part))
+            for offset, part in parts.items()
+        ]
+    torch_dist.finish(tmp_path, entries, torch_dist.common_without_arguments())
+    copy = TorchDist(tmp_path)
+    assert copy.shape(name, (1, 0)) == (96, 64)
+    assert not copy.holds(name, (0, 0))
+    for expert, tensor in enumerate(experts):
+        assert copy.rows(name, (1, expert), 5, 90).equal(tensor[5:90])

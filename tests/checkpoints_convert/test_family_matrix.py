@@ -29,13 +29,7 @@ TRAINING_BOUND = 1e-6
 """Largest relative difference of a loss or gradient norm from that of one process."""
 
 
-def layouts_of(name: str) -> list[str]:
-    if MODELS[name].same_function:
-        return [SINGLE.name]
-    return [layout.name for layout in LAYOUTS.values() if name in MOE or not layout.experts]
-
-
-CASES = [(name, layout) for name in MODELS for layout in layouts_of(name)]
+CASES = [(name, layout) for name in MODELS for layout in MODELS[name].layouts]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +55,7 @@ def computed(tmp_path_factory, checkpoints, selected, tokens, megatron_side) -> 
             "checkpoint": str(checkpoints[name]),
             # the auxiliary loss of experts depends on how a batch is divided
             "micro_batch_size": 1 if name in MOE else SEQUENCES,
-            "layouts": layouts_of(name),
+            "layouts": MODELS[name].layouts,
         }
         for name in selected
     }

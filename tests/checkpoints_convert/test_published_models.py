@@ -28,6 +28,8 @@ def test_parameters_are_the_published_number(tmp_path, name):
         assert architecture.parameters == published
     else:
         assert architecture.parameters == pytest.approx(float(published), rel=5e-4)
+    active = float(model.get("active_parameters", published))
+    assert architecture.active_parameters == pytest.approx(active, rel=0.03)
     assert find(tmp_path, family.config(architecture)) == (family, architecture)
 
 
@@ -64,6 +66,7 @@ def test_parameters_are_the_published_number(tmp_path, name):
             "window_attn_skip_freq lists 2 layers, num_layers is 36",
         ),
         ("Olmo-3-1025-7B", {"rope_theta": 1e6}, "rope_theta = 1000000.0 is ambiguous"),
+        ("Olmo-3-1025-7B", {"layer_types": ["full_attention"]}, "layer_types lists 1 layers"),
         (
             "Olmo-3-1025-7B",
             {"rope_scaling": None, "rope_parameters": {"rope_type": "default"}},

@@ -71,6 +71,15 @@ def test_one_token_is_no_proof(model, checkpoint):
         verify.main(["--hf", str(model), "--megatron", str(checkpoint), "--max-tokens", "1"])
 
 
+def test_a_text_within_the_sliding_window_is_reported(checkpoint, caplog):
+    architecture = read_architecture(checkpoint / "iter_0000000")
+    architecture = dataclasses.replace(architecture, window_size=256)
+    verify._warn_of_idle_window(architecture, 257)
+    assert not caplog.text
+    verify._warn_of_idle_window(architecture, 256)
+    assert "the 256 tokens of the text fit in the sliding window of 256" in caplog.text
+
+
 def test_a_model_without_tokenizer_is_reported_at_import_and_compared_by_its_weights(
     model, tmp_path, caplog
 ):

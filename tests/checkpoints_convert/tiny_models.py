@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from checkpoints_convert import families
+from tests.checkpoints_convert import layouts
 
 TINY = {
     "vocab_size": 300,
@@ -43,10 +44,12 @@ class TinyModel:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of its config.json besides TINY."""
     seed: int = 0
+    layouts: tuple[str, ...] = layouts.DENSE
+    """At which the family matrix computes it."""
     same_function: str | None = None
     """Another entry with the same architecture up to names and the rotary base.
 
-    In the family matrix, this one is computed by one process only.
+    One layout is enough then.
     """
 
 
@@ -76,6 +79,7 @@ FAMILIES = {
     "mistral-v0.3": TinyModel(
         "mistral",
         {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+        layouts=("TP1",),
         same_function="llama-3",
     ),
     "qwen2": TinyModel("qwen2"),
@@ -85,7 +89,7 @@ FAMILIES = {
         "qwen2",
         TWO_LAYERS | {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
     ),
-    "internlm2": TinyModel("internlm2", same_function="llama-3"),
+    "internlm2": TinyModel("internlm2", layouts=("TP1",), same_function="llama-3"),
     "olmo2": TinyModel("olmo2", TWO_LAYERS | {"tie_word_embeddings": True}),
     "olmo3": TinyModel(
         "olmo3",
@@ -115,7 +119,7 @@ FAMILIES = {
         # with seed 0, rounding moves an input of xIELU over its edge at -1e-6
         seed=1,
     ),
-    "phi-4": TinyModel("phi3", TWO_LAYERS),
+    "phi-4": TinyModel("phi3", {"rms_norm_eps": 1e-6}, same_function="llama-3"),
     "ministral-8b": TinyModel(
         "ministral",
         TWO_LAYERS
@@ -145,7 +149,8 @@ EXPERTS = TWO_LAYERS | {"num_experts_per_tok": 2}
 MOE = {
     "gpt-oss": TinyModel(
         "gpt_oss",
-        EXPERTS
+        layouts=layouts.COMPLETE_EXPERTS,
+        options=EXPERTS
         | {
             "head_dim": 32,
             "sliding_window": 16,
@@ -163,7 +168,8 @@ MOE = {
     ),
     "qwen3-moe": TinyModel(
         "qwen3_moe",
-        EXPERTS
+        layouts=layouts.EXPERTS,
+        options=EXPERTS
         | {
             "head_dim": 32,
             "num_experts": 4,
@@ -171,11 +177,18 @@ MOE = {
             "norm_topk_prob": True,
         },
     ),
-    "mixtral": TinyModel("mixtral", EXPERTS | {"num_local_experts": 4}),
-    "olmoe": TinyModel("olmoe", EXPERTS | {"num_experts": 4, "num_key_value_heads": 4}),
+    "mixtral": TinyModel(
+        "mixtral", layouts=layouts.EXPERTS, options=EXPERTS | {"num_local_experts": 4}
+    ),
+    "olmoe": TinyModel(
+        "olmoe",
+        layouts=layouts.EXPERTS,
+        options=EXPERTS | {"num_experts": 4, "num_key_value_heads": 4},
+    ),
     "qwen2-moe": TinyModel(
         "qwen2_moe",
-        EXPERTS
+        layouts=layouts.EXPERTS,
+        options=EXPERTS
         | {
             "num_experts": 4,
             "moe_intermediate_size": 48,

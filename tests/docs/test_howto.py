@@ -33,4 +33,4 @@ def test_the_code_of_a_how_to_page_runs(page, tmp_path):
 
 
 def test_every_how_to_page_is_tested():
-    assert len(PAGES) == 7
+    assert len(PAGES) == 8

@@ -28,6 +28,7 @@ SIZES = {
     "biomistral_7b": ("7b", 7_241_740_288),
     "mmed_llama3_8b_64k": ("64k", 8_030_261_248),
     "qwen3_30b_a3b": ("30b_a3b", 30_532_122_624),
+    "gemma3_27b": ("27b", 27_009_346_304),  # without the vision tower
 }
 GPU_SPECS = {"h100": GPUS["h100-80gb"], "a100": GPUS["a100-80gb"], "h200": GPUS["h200"]}
 GPU_COUNTS = {"2b": (8, 64), "7b": (8, 32), "70b": (64, 128)}
@@ -36,6 +37,9 @@ CASES = []
 for _model, (_size, _) in SIZES.items():
     if _size == "64k":
         CASES += [(_model, "7b_h100_bf16_64k", _count) for _count in (8, 64)]
+        continue
+    if _size == "27b":
+        CASES += [(_model, "27b_h100_bf16", _count) for _count in (32, 64)]
         continue
     if _size == "30b_a3b":
         CASES += [(_model, _layout, _count) for _layout, _count in shipped_layouts.EXPERT_RUNS]
@@ -97,6 +101,17 @@ def test_the_documented_speed_and_memory_are_current():
         assert f"\n{shipped_layouts.cells(run)} " in text, (
             "insert the output of benchmarks/shipped_layouts.py"
         )
+
+
+def test_the_table_of_expert_layouts_is_current():
+    text = (ROOT / "docs/pretraining/layouts.md").read_text(encoding="utf-8")
+    for run in shipped_layouts.runs():
+        if run.model != shipped_layouts.EXPERT_RECIPE:
+            continue
+        (row,) = [line for line in text.splitlines() if f"| {run.gpus} | `{run.layout}`" in line]
+        one = run.estimate()
+        figures = f"| {one.memory / 2**30:.1f} | {one.tokens_per_second_per_gpu:,.0f} |"
+        assert row.endswith(figures), f"{row}: {figures}"
 
 
 def test_every_file_is_tested():

@@ -3,7 +3,9 @@
 import pytest
 
 from checkpoints_convert import reshard
+from galen.errors import DataError
 from megatron_ext.checkpoint import checkpoint_folder, optimizer_buckets
+from megatron_ext.observability import loss_report, run_state
 from tests.megatron_ext import experts
 from tests.megatron_ext.conftest import log
 
@@ -81,3 +83,20 @@ def test_a_layout_change_keeps_the_steps(pretrain_forked, alone, tmp_path):
     pretrain_forked(1, output=changing, recipe=RECIPE)
     compare(alone, changing)
     assert (changing / "goodput.jsonl").read_text().count(" EP2 ETP") == len(LAYOUTS)
+    check_monitor(changing)
+
+
+def check_monitor(folder):
+    """Check the figures and the page of a run."""
+    state = run_state.read(folder)
+    last = log(folder, "train")[-1]
+    highest = [max(layer) for layer in state.expert_load.load]
+    assert (state.expert_load.step, highest) == (6, last["expert_load_max_by_layer"])
+    shown = run_state.figures(state)
+    assert shown["expert load"].endswith(f"{max(highest):.2f} of the mean, 0.0% unused")
+    assert shown["load balancing loss"] == f"{last['load_balancing_loss']:.4f}"
+    curves = loss_report.curves(state)
+    assert "Load of each expert, step 6" in curves and "Highest expert load" in curves
+    (folder / "expert_load.json").write_text('{"step": 6, "load": [[1], [1, 2]]}')
+    with pytest.raises(DataError, match="no table of layers and experts; remove it"):
+        run_state.read(folder)

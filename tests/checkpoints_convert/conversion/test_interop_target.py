@@ -30,11 +30,13 @@ LLAMA = Architecture(
 )
 EXPERTS = {"num_moe_experts": 4, "moe_ffn_hidden_size": 32}
 SHARED_EXPERT = EXPERTS | {"moe_shared_expert_intermediate_size": 48}
+YARN = Yarn(factor=2.0, original_max_position_embeddings=256)
 QUICK_GEGLU = {"activation": "quick_gelu"}
 # by property: what a model needs beside it, and a value that is not its default
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "rope_scaling_factor": ({}, 8.0),
-    "yarn": ({}, Yarn(factor=2.0, original_max_position_embeddings=256)),
+    "yarn": ({}, YARN),
+    "llama_4_scaling_beta": ({"yarn": YARN}, 0.1),
     "seq_len_interpolation_factor": ({}, 8.0),
     "add_qkv_bias": ({}, True),
     "qk_layernorm": ({}, True),
@@ -96,7 +98,10 @@ def test_every_property_is_tested():
         assert getattr(model(name), name) != default
 
 
-@pytest.mark.parametrize("target", [target for target, _ in FORMATS.values()], ids=FORMATS)
+TARGETS = [target for target, _ in FORMATS.values()] + [bridge_config.GEMMA3_TARGET]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=[*FORMATS, "Megatron-Bridge's Gemma 3"])
 def test_a_property_is_declared_or_refused(target: InteropTarget):
     declared = set(target.supports)
     assert not declared & target.refuses

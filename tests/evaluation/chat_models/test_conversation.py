@@ -17,7 +17,7 @@ from evaluation.question_sets.question import Question
 from galen.errors import DataError, UsageError
 
 FOLDER = Path(__file__).parent / "templates"
-NAMES = ["chatml", "llama3", "mistral", "gemma", "gemma3", "qwen3", "deepseek_r1"]
+NAMES = ["chatml", "llama3", "mistral", "gemma", "gemma3", "qwen3", "deepseek_r1", "gpt_oss"]
 OPTIONS = {"A": "Aorta", "B": "Vena cava", "C": "Portal vein", "D": "Azygos vein"}
 QUESTIONS = [
     Question(
@@ -47,7 +47,9 @@ def created(tokenizer, name, protocol="lm_eval", **settings):
 
 def by_transformers(tokenizer, name, messages, **variables):
     text = (FOLDER / f"{name}.jinja").read_text().rstrip("\n")
-    tokenizer.chat_template = text.replace('strftime_now("%d %b %Y")', "'26 Jul 2024'")
+    for code, date in (("%d %b %Y", "26 Jul 2024"), ("%Y-%m-%d", "2024-07-26")):
+        text = text.replace(f'strftime_now("{code}")', f"'{date}'")
+    tokenizer.chat_template = text
     return tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, **variables
     )
@@ -63,6 +65,8 @@ def test_prompts_are_those_of_transformers(tokenizer, name, template):
     text = asked.prompt(prompt).text
     if name == "deepseek_r1":
         assert text == f"{expected}</think>\n\n"
+    elif name == "gpt_oss":
+        assert text == f"{expected}<|channel|>final<|message|>"
     else:
         assert text == expected
     assert SYSTEM in text and QUESTIONS[0].question in text
@@ -204,6 +208,24 @@ def test_scored_answers_follow_closed_thinking(tokenizer):
     thinking = created(tokenizer, "deepseek_r1", "reasoning")
     assert thinking.prompt(prompt).text.endswith("<|Assistant|><think>\n")
     assert thinking.starts_open(thinking.prompt(prompt))
+
+
+def test_gpt_oss_thinks_with_the_effort_that_is_set(tokenizer):
+    prompt = get_template("chat_cot")(QUESTIONS[0])
+    asked = created(
+        tokenizer,
+        "gpt_oss",
+        "reasoning",
+        system_prompt=SYSTEM,
+        chat_template_kwargs={"reasoning_effort": "high"},
+    )
+    text = asked.prompt(prompt).text
+    messages = asked.messages(prompt)
+    assert text == by_transformers(tokenizer, "gpt_oss", messages, reasoning_effort="high")
+    assert "\n\nReasoning: high\n\n" in text
+    assert f"<|start|>developer<|message|># Instructions\n\n{SYSTEM}" in text
+    assert text.endswith("<|start|>assistant")
+    assert asked.has_thinking and not asked.starts_open(asked.prompt(prompt))
 
 
 def test_a_model_without_template_reads_plain_text(tokenizer):

@@ -310,6 +310,47 @@ def test_an_article_is_no_letter():
     assert answer_extraction.extract("The answer is a beta blocker.", DRUGS) is None
 
 
+ANALYSIS = "<|channel|>analysis<|message|>Not B, so A?<|end|><|start|>assistant"
+FINAL = "<|channel|>final<|message|>**Answer: C**"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{ANALYSIS}{FINAL}",
+        f"{ANALYSIS}{FINAL}<|return|>",
+        f"<|start|>assistant{ANALYSIS}{FINAL}<|return|>",
+        f"{ANALYSIS}{ANALYSIS}{FINAL}<|return|>",
+        f"{ANALYSIS}<|channel|>commentary<|message|>I check D.<|end|><|start|>assistant{FINAL}",
+        f'{ANALYSIS}<|channel|>final <|constrain|>json<|message|>{{"answer": "C"}}<|return|>',
+        FINAL,
+        "analysisNot B, so A?assistantfinal**Answer: C**",
+        "analysisNot B.assistantcommentaryI check D.assistantfinalThe answer is C.",
+    ],
+)
+def test_the_answer_of_gpt_oss_is_its_final_channel(text):
+    """With and without the special tokens."""
+    extraction = answer_extraction.read(text, QT)
+    assert (extraction.letters, extraction.status) == (("C",), "answered")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|channel|>analysis<|message|>The answer is A.",
+        f"{ANALYSIS}",
+        f"{ANALYSIS}<|channel|>analysis<|message|>Answer: A",
+        f"{ANALYSIS}<|channel|>commentary to=functions.look <|constrain|>json<|message|>"
+        '{"answer": "A"}<|call|>',
+        "<|channel|>commentary to=functions.look <|constrain|>json<|message|>"
+        '{"answer": "A"}<|call|>',
+        "analysisThe answer is A.",
+    ],
+)
+def test_other_channels_of_gpt_oss_are_no_answer(text):
+    assert answer_extraction.read(text, QT).status == "truncated_thinking"
+
+
 @pytest.mark.parametrize(
     ("text", "letters", "status"),
     [

@@ -44,9 +44,16 @@ def test_the_loss_equals_that_of_single_unpadded_samples(tiny_llama):
 
 
 FAMILIES = {
+    "gemma3_text": {
+        "sliding_window": 6,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "head_dim": 8,
+        "query_pre_attn_scalar": 6,
+    },
     "llama": {},
     "qwen2": {},
     "mistral": {"sliding_window": 6},
+    "olmo3": {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
 }
 
 

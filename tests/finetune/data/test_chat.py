@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from finetune.data import chat, sample
@@ -6,6 +8,7 @@ from finetune.data.sample import IGNORE_INDEX, Item
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT
 
+GPT_OSS = Path(__file__).parents[2] / "evaluation/chat_models/templates/gpt_oss.jinja"
 MESSAGES = (
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "What is  it?\n"},
@@ -59,6 +62,22 @@ def test_a_conversation_is_rendered_and_its_answers_are_in_the_loss_token_by_tok
     assert second.strip() == "Nothing 什么<|im_end|>"
     # the line break behind "answer" is given, not learnt
     assert not tokenizer.decode([made.tokens[made.first_label - 1]]).strip()
+
+
+def test_answers_of_gpt_oss_are_final_messages_and_the_last_ends_generation(tokenizer):
+    marks = ("start", "channel", "message", "end", "return")
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{mark}|>" for mark in marks]})
+    chat.install(tokenizer, GPT_OSS.read_text())
+    (made,), _ = sample.encode([Item(Conversation("1", MESSAGES), "lm_eval")], tokenizer, 2000)
+    assert made.tokens == tokenizer.encode(
+        chat.render(tokenizer, MESSAGES), add_special_tokens=False
+    )
+    final = "<|channel|>final<|message|>"
+    first, second = runs(made, tokenizer)
+    # the template writes <|return|> behind the last message alone
+    assert first == f"{final}α-blockers, 5 mg\nNot ß."
+    assert second == f"{final} Nothing 什么<|return|>"
+    assert chat.end_of_answer(tokenizer) == tokenizer.convert_tokens_to_ids("<|return|>")
 
 
 def test_old_messages_go_first_and_the_system_message_stays(tokenizer):

@@ -77,6 +77,7 @@ def test_flops_count_active_parameters_and_the_router() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"activation": "xielu"}, "xielu has learned parameters: it needs an MLP without a gate"),
         ({"add_qkv_bias": False}, "add_bias_linear includes query, key and value"),
         ({"activation": "silu", "glu_linear_offset": 1.0}, "need gated_mlp and activation"),
         ({"gated_mlp": False, "activation_func_clamp_value": 7.0}, "need gated_mlp and activ"),
