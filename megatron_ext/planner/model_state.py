@@ -32,7 +32,7 @@ def _dense_parameters(architecture: Architecture, recipe: Recipe, stage: int) ->
     tensor = recipe.parallel.tensor_model_parallel_size
     stages = recipe.parallel.pipeline_model_parallel_size
     layer = architecture.layer_dense_matrix_parameters // tensor
-    layer += architecture.layer_bias_parameters // tensor
+    layer += architecture.layer_sharded_vector_parameters // tensor
     layer += architecture.layer_output_bias_parameters + architecture.layer_norm_parameters
     layer += architecture.layer_activation_parameters + architecture.layer_router_parameters
     embedding = architecture.padded_vocab_size(tensor) * architecture.hidden_size // tensor
