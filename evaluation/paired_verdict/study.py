@@ -101,8 +101,8 @@ def judge(
     verdicts += judged_tasks.judge_tasks(judges, base, model)
     if not verdicts:
         raise DataError(
-            f"{base} and {model} share answers that no judge has scored: see `galen judge`, and give"
-            " --judges"
+            f"{base} and {model} share answers that no judge has scored: see `galen judge`, and"
+            " give --judges"
         )
     verdicts = task_verdict.corrected(verdicts)
     return Study(
