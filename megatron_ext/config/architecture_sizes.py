@@ -35,10 +35,12 @@ class ArchitectureSizes(ArchitectureFields):
     def fusible_rope(self) -> bool:
         """Whether Transformer Engine's fused kernel computes the rotary positions.
 
-        It does not multiply by YaRN's attention factor; the core then uses its own functions, but
-        for packed documents calls the kernel and leaves the factor out (0.16.1 and 0.19.2).
+        It does not multiply by the attention factor of YaRN or LongRoPE; the core then uses its
+        own functions, but for packed documents calls the kernel and leaves the factor out (0.16.1
+        and 0.19.2).
         """
-        return self.yarn is None or not self.yarn.scales_attention
+        scaling = self.yarn or self.longrope
+        return scaling is None or not scaling.scales_attention
 
     @property
     def core_rotary_base(self) -> float:
