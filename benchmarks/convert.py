@@ -4,7 +4,7 @@
     python benchmarks/convert.py --folder /scratch/convert --model qwen3-30b-a3b --layers 1 2 4
 
 For each number of layers (Llama-2-7B has 32, 13.5 GB in bf16; Qwen3-30B-A3B 48, 61 GB, with 128
-experts in each) it writes random weights,
+experts in each; qwen3-narrow has as many tensors, but tiny) it writes random weights,
 copies them with `cp`, imports them, exports them again, copies them again, compares what came back,
 and removes everything. Needs about three times the model's bytes of disk. `cp` is the mean of the
 two copies: disks that are rented slow down when much is written. Each step begins with the inputs
@@ -42,8 +42,9 @@ class Model:
 
     config: dict[str, Any]
     """config.json without the number of layers."""
-    large: str
-    large_bytes: float
+    large: str = ""
+    large_bytes: float | None = None
+    """None for no extrapolation."""
 
     def shared(self) -> dict[str, tuple[int, ...]]:
         """Return the sizes of the tensors that exist once, by name."""
@@ -86,43 +87,39 @@ def _mlp(name: str, hidden: int, width: int) -> dict[str, tuple[int, ...]]:
     }
 
 
+LLAMA_2_7B = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+}
+QWEN3_30B_A3B = {
+    "model_type": "qwen3_moe",
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "moe_intermediate_size": 768,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "norm_topk_prob": True,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "rope_theta": 1e6,
+    "rms_norm_eps": 1e-6,
+}
+NARROW = {"hidden_size": 64, "moe_intermediate_size": 32, "head_dim": 16, "vocab_size": 300}
 MODELS = {
-    "llama-2-7b": Model(
-        {
-            "model_type": "llama",
-            "architectures": ["LlamaForCausalLM"],
-            "hidden_size": 4096,
-            "intermediate_size": 11008,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 32,
-            "vocab_size": 32000,
-            "max_position_embeddings": 4096,
-            "rms_norm_eps": 1e-5,
-        },
-        "Llama-2-70B",
-        138e9,
-    ),
-    "qwen3-30b-a3b": Model(
-        {
-            "model_type": "qwen3_moe",
-            "architectures": ["Qwen3MoeForCausalLM"],
-            "hidden_size": 2048,
-            "intermediate_size": 6144,
-            "moe_intermediate_size": 768,
-            "num_experts": 128,
-            "num_experts_per_tok": 8,
-            "norm_topk_prob": True,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 4,
-            "head_dim": 128,
-            "vocab_size": 151936,
-            "max_position_embeddings": 40960,
-            "rope_theta": 1e6,
-            "rms_norm_eps": 1e-6,
-        },
-        "Qwen3-30B-A3B",
-        61e9,
-    ),
+    "llama-2-7b": Model(LLAMA_2_7B, "Llama-2-70B", 138e9),
+    "qwen3-30b-a3b": Model(QWEN3_30B_A3B, "Qwen3-30B-A3B", 61e9),
+    "qwen3-narrow": Model(QWEN3_30B_A3B | NARROW),
 }
 
 
@@ -160,7 +157,7 @@ def main() -> None:
         ]
         peaks = [f"{row[f'{step}_peak'] / 2**30:.2f} GiB" for step in ("import", "export")]
         print(f"| {row['bytes'] / 1e9:.1f} GB | {' | '.join(speeds + peaks)} |")
-    if len(rows) > 1:
+    if len(rows) > 1 and model.large_bytes is not None:
         small = rows[0]
         large = rows[-1]
         for step in ("import", "export"):

@@ -3,8 +3,9 @@
     python benchmarks/loss_curves.py --steps 50
 
 The bounds: over the second half of the steps the mean loss in bf16 is within 2 % of fp32's, in FP8
-(hybrid, each recipe that the GPU has) within 4 %; every loss and gradient norm is finite. Exit code
-1 when one is not kept. Where there is no Transformer Engine, FP8 is left out and said so.
+(hybrid, each recipe that the GPU has) within 4 %, also of a mixture of experts; every loss and
+gradient norm is finite. Exit code 1 when one is not kept. Where there is no Transformer Engine, FP8
+is left out and said so.
 `make gpu-check` runs the variants at the same time.
 """
 
@@ -27,13 +28,21 @@ from galen.atomic import write_text  # noqa: E402
 from galen.errors import DataError, UsageError  # noqa: E402
 
 FP8 = ["training.precision=bf16", "training.fp8_format=hybrid"]
+FP32 = ["training.precision=fp32"]
+BF16 = ["training.precision=bf16"]
+TENSORWISE = [*FP8, "training.fp8_recipe=tensorwise"]
+EXPERTS = "experts"
 VARIANTS = {
-    "fp32": (["training.precision=fp32"], 0.0),
-    "bf16": (["training.precision=bf16"], 0.02),
+    "fp32": (FP32, 0.0),
+    "bf16": (BF16, 0.02),
     "fp8 delayed": ([*FP8, "training.fp8_recipe=delayed"], 0.04),
-    "fp8 tensorwise": ([*FP8, "training.fp8_recipe=tensorwise"], 0.04),
+    "fp8 tensorwise": (TENSORWISE, 0.04),
     "fp8 blockwise": ([*FP8, "training.fp8_recipe=blockwise"], 0.04),
+    f"{EXPERTS} fp32": (FP32, 0.0),
+    f"{EXPERTS} bf16": (BF16, 0.02),
+    f"{EXPERTS} fp8 tensorwise": (TENSORWISE, 0.04),
 }
+"""Keys and bound; those of a mixture of experts are compared with its own fp32."""
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
         "vocab_size": 4096,
@@ -54,6 +63,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "kv_channels": 16,
     },
 }
+EXPERT_PROPERTIES: dict[str, Any] = {"num_moe_experts": 8, "moe_router_topk": 2}
 LENGTHS = {"small": 256, "tiny": 32}
 """Sequence lengths; tiny is for CPUs."""
 
@@ -70,7 +80,7 @@ def main(argv: list[str] | None = None) -> int | None:
             try:
                 print(f"{name}: {measure(name, Path(folder), arguments)}")
             except DataError as error:
-                if name == "fp32":  # the others are compared with it
+                if name.endswith("fp32"):  # others are compared with it
                     raise
                 failed.append(str(error))
     if failed:
@@ -93,7 +103,7 @@ def measure(name: str, work: Path, arguments: argparse.Namespace) -> str:
         return str(json.loads(output.read_text(encoding="utf-8"))["summary"])
     lines = done.stderr.strip().splitlines() or [""]
     error = lines[-1].removeprefix("error: ")
-    if done.returncode == UsageError.exit_code and name.startswith("fp8"):
+    if done.returncode == UsageError.exit_code and "fp8" in name:
         return f"skipped, {error}"
     if done.returncode == DataError.exit_code:
         raise DataError(error)
@@ -111,7 +121,7 @@ def run_variant(arguments: argparse.Namespace) -> None:
     result = {"variant": arguments.variant, "mean": mean, "losses": losses, "norms": norms}
     bound = VARIANTS[arguments.variant][1]
     result["summary"] = f"loss {losses[0]:.4f} to {losses[-1]:.4f}"
-    reference = arguments.work / "fp32.json"
+    reference = arguments.work / f"{_prefix(arguments.variant)}fp32.json"
     if bound:
         expected = json.loads(reference.read_text(encoding="utf-8"))["mean"]
         result["difference"] = abs(mean - expected) / expected
@@ -143,6 +153,10 @@ def train(arguments: argparse.Namespace) -> tuple[list[float], list[float]]:
     from megatron_ext.hardware import process_environment
 
     shape = dataclasses.replace(read_architecture(LLAMA_3_8B), **SIZES[arguments.size])
+    prefix = _prefix(arguments.variant)
+    if prefix:
+        width = shape.ffn_hidden_size // 2
+        shape = dataclasses.replace(shape, moe_ffn_hidden_size=width, **EXPERT_PROPERTIES)
     arguments.work.mkdir(parents=True, exist_ok=True)
     options = [
         *VARIANTS[arguments.variant][0],
@@ -159,10 +173,15 @@ def train(arguments: argparse.Namespace) -> tuple[list[float], list[float]]:
         bootstrap()
         from synthetic_run import SyntheticRun, steps
 
-        run = SyntheticRun(recipe, shape, weights=arguments.work / "weights.pt")
+        run = SyntheticRun(recipe, shape, weights=arguments.work / f"{prefix}weights.pt")
         results = list(steps(run, arguments.steps))
         run.platform.leave_distributed()
     return [step.loss for step in results], [step.grad_norm for step in results]
+
+
+def _prefix(variant: str) -> str:
+    """Return the prefix of the files that variants share: those of experts have their own."""
+    return f"{EXPERTS}_" if variant.startswith(EXPERTS) else ""
 
 
 def _parser() -> cli.ArgumentParser:

@@ -32,6 +32,7 @@ from megatron_ext.planner.gpus import GPUS, GpuSpec
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
 from megatron_ext.planner.plan_lines import (
     cost_lines,
+    expert_lines,
     lower_rate_lines,
     parameters_line,
     short_number,
@@ -171,16 +172,17 @@ def _as_json(plan: Plan, count: int) -> dict[str, Any]:
         "gpus": plan.gpus,
         "gpu": plan.gpu_name,
         "reserve": memory_model.RESERVE,
-        "recipe": None if plan.estimate is None else _figures(plan.estimate, plan.recipe),
+        "recipe": None if plan.estimate is None else _figures(plan, plan.estimate),
         "refused": plan.refusal,
-        "best": [_figures(one, plan.recipe) for one in best(plan.possible, count)],
+        "best": [_figures(plan, one) for one in best(plan.possible, count)],
     }
 
 
-def _figures(one: Estimate, run: Recipe) -> dict[str, Any]:
+def _figures(plan: Plan, one: Estimate) -> dict[str, Any]:
     stages = [{**dataclasses.asdict(stage), "total": stage.total} for stage in one.stages]
     return {
-        "layout": overrides(one.recipe, run),
+        "layout": overrides(one.recipe, plan.recipe),
+        "experts_per_gpu": experts.num_local_experts(plan.architecture, one.recipe) or None,
         "fits": one.fits,
         "memory": one.memory,
         "stages": stages,
@@ -210,12 +212,11 @@ def _as_text(plan: Plan, count: int) -> str:
             f" {plan.gpus} x {plan.gpu_name}"
         ),
         f"{training.train_iters:,} steps of {training.global_batch_size} x {seq_length} tokens",
-        *_expert_lines(plan),
-        "",
     ]
     if plan.estimate is None:
-        lines += [f"The recipe's layout is impossible: {plan.refusal}", ""]
+        lines += ["", f"The recipe's layout is impossible: {plan.refusal}", ""]
     else:
+        lines += [*expert_lines(plan.architecture, plan.recipe, plan.gpus, plan.gpu), ""]
         lines += _memory_lines(plan, plan.estimate)
         lines += _speed_lines(plan, plan.estimate)
     ranked = best(plan.possible, count)
@@ -225,24 +226,6 @@ def _as_text(plan: Plan, count: int) -> str:
     lines += table(_columns(plan.architecture), [_row(one, plan) for one in ranked])
     words = " ".join(overrides(ranked[0].recipe, plan.recipe))
     return "\n".join([*lines, "", f"Overrides of the first: {words}"])
-
-
-def _expert_lines(plan: Plan) -> list[str]:
-    """Return how many experts a GPU has under the recipe's layout."""
-    architecture = plan.architecture
-    if not architecture.is_moe:
-        return []
-    line = (
-        f"{architecture.num_moe_experts} experts per layer, {architecture.moe_router_topk} active"
-    )
-    if plan.estimate is None:
-        return [line]
-    recipe = plan.recipe
-    local = experts.num_local_experts(architecture, recipe)
-    copies = experts.data_parallel_size(recipe, plan.gpus)
-    ranks = recipe.parallel.expert_model_parallel_size
-    replicas = "without copies" if copies == 1 else f"copies on {copies} GPUs"
-    return [f"{line}; {local} on each GPU (EP{ranks}), {replicas}"]
 
 
 def _none_fits(plan: Plan) -> str:

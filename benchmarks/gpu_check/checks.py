@@ -1,11 +1,14 @@
 """The checks of each stage: what they run, how long they take, and what they need."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 STAGES = {
     "environment": "GPUs, versions and compilers; what is missing, and what it disables",
-    "loss_curves": "bf16 and FP8 (delayed, tensorwise, blockwise) train as fp32 does",
+    "loss_curves": (
+        "bf16 and FP8 (delayed, tensorwise, blockwise) train as fp32 does, a mixture of experts too"
+    ),
     "end_to_end": (
         "a small model is imported, trained (packed documents, FP8 weights, asynchronous"
         " checkpoints), killed, resumed with the same losses, exported and verified"
@@ -106,7 +109,19 @@ def _loss_curves(scale: Scale) -> list[Check]:
     for variant in ("bf16", "fp8_delayed", "fp8_tensorwise", "fp8_blockwise"):
         requires = () if variant == "bf16" else (variant,)
         curves.append(check(variant, seconds=40, needs=("loss_curves/fp32",), requires=requires))
-    return curves
+    return curves if scale.cpu else [*curves, *_experts(check)]
+
+
+def _experts(check: Callable[..., Check]) -> list[Check]:
+    """Return the loss curves of a mixture of experts: grouped GEMMs, fused permutation."""
+    products = ("loss_curves/experts_weights.pt", "loss_curves/experts_fp32.json")
+    needs = ("loss_curves/experts_fp32",)
+    fp8 = ("fp8_tensorwise",)
+    return [
+        check("experts_fp32", seconds=35, products=products),
+        check("experts_bf16", seconds=40, needs=needs),
+        check("experts_fp8_tensorwise", seconds=45, needs=needs, requires=fp8),
+    ]
 
 
 def _end_to_end(scale: Scale) -> list[Check]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from checkpoints_convert.conversion.interop_target import InteropTarget, always, is_function
+from checkpoints_convert.conversion.interop_target import InteropTarget, always, is_function, never
 from galen.atomic import write_text
 from megatron_ext.config.architecture import Architecture, properties
 from megatron_ext.config.architecture_sizes import VOCAB_MULTIPLE
@@ -19,6 +19,7 @@ from megatron_ext.config.architecture_sizes import VOCAB_MULTIPLE
 logger = logging.getLogger(__name__)
 
 NAME = "run_config.yaml"
+_GEMMA3 = "gemma3_text"
 
 
 _CORE_PROPERTIES = (
@@ -62,6 +63,28 @@ TARGET = InteropTarget(
         }
     ),
 )
+_GEMMA3_LAYERS = (5, 1)
+"""Windowed layers, and layers without a window after them, of Bridge's Gemma 3."""
+
+
+def _has_gemma3_layers(architecture: Architecture) -> bool:
+    period = sum(_GEMMA3_LAYERS)
+    expected = tuple(int((number + 1) % period > 0) for number in range(architecture.num_layers))
+    return architecture.window_attn_skip_freq == expected
+
+
+GEMMA3_TARGET = InteropTarget(
+    "Megatron-Bridge",
+    supports={
+        **TARGET.supports,
+        "yarn": never,
+        "rope_scaling_factor": never,
+        **dict.fromkeys(("window_attn_skip_freq", "norm_placement"), _has_gemma3_layers),
+        **dict.fromkeys(("local_rotary_base", "scale_embeddings"), always),
+    },
+    refuses=frozenset({"full_width_qk_norm", "llama_4_scaling_beta"}),
+)
+"""For models of family gemma3_text, whose provider has these properties built in."""
 _MOE_TRAINING = {
     "moe_grouped_gemm": True,
     "moe_token_dispatcher_type": "alltoall",
@@ -78,7 +101,8 @@ def write(
 
     A model that Megatron-Bridge cannot express gets none, with a warning.
     """
-    if refusal := TARGET.refusal(architecture):
+    target = GEMMA3_TARGET if architecture.family == _GEMMA3 else TARGET
+    if refusal := target.refusal(architecture):
         logger.warning(f"{refusal}: {NAME} is not written")
         return
     write_text(
@@ -123,6 +147,23 @@ def _property_arguments(architecture: Architecture) -> dict[str, Any]:
     return arguments
 
 
+def _gemma3_arguments(architecture: Architecture) -> dict[str, Any]:
+    """Return the arguments in which Bridge's `Gemma3ModelProvider` differs from others."""
+    local_base = architecture.local_rotary_base or architecture.rotary_base
+    scale = architecture.softmax_scale or architecture.kv_channels**-0.5
+    return {
+        "_target_": "megatron.bridge.models.gemma.gemma3_provider.Gemma3ModelProvider",
+        "rotary_base": [local_base, architecture.rotary_base],
+        "rope_scaling_factor": architecture.seq_len_interpolation_factor or 1.0,
+        # which would be the same scaling once more, of all layers
+        "seq_len_interpolation_factor": None,
+        "softmax_scale": scale,
+        "window_size": architecture.window_size,
+        "window_attn_skip_freq": None,
+        "interleaved_attn_pattern": list(_GEMMA3_LAYERS),
+    }
+
+
 def run_config(
     architecture: Architecture, tensor_parallel: int, dtype: torch.dtype
 ) -> dict[str, Any]:
@@ -162,6 +203,7 @@ def run_config(
             "fp16": dtype == torch.float16,
             "params_dtype": {"_target_": str(dtype), "_call_": False},
             "autocast_dtype": {"_target_": str(dtype), "_call_": False},
+            **(_gemma3_arguments(architecture) if architecture.family == _GEMMA3 else {}),
         },
         "tokenizer": {
             "_target_": "megatron.bridge.training.tokenizers.config.TokenizerConfig",

@@ -42,7 +42,7 @@ class InteropTarget:
             f"{name} = {getattr(architecture, name)!r}"
             for name, default in properties().items()
             if getattr(architecture, name) != default
-            and not self.supports.get(name, _never)(architecture)
+            and not self.supports.get(name, never)(architecture)
         ]
         if not unsupported:
             return None
@@ -61,5 +61,6 @@ class InteropTarget:
             raise DataError(refusal)
 
 
-def _never(architecture: Architecture) -> bool:
+def never(architecture: Architecture) -> bool:
+    """Return false: the target expresses the default of a property only."""
     return False

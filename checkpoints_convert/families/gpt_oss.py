@@ -1,14 +1,12 @@
 """gpt-oss-20b and 120b: experts with biases, attention sinks, a window in every other layer."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from checkpoints_convert.families import hf_config, llama
+from checkpoints_convert.families import hf_config, layer_types, llama
 from checkpoints_convert.families.base import Family
 from checkpoints_convert.families.mappings import DirectMapping, GatedMLPMapping, ParamMapping
 from megatron_ext.config.architecture import Architecture
 
-_LAYER_TYPES = {"full_attention": 0, "sliding_attention": 1}
 _YARN = {
     "rope_type": "yarn",
     "factor": 32.0,
@@ -46,7 +44,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
         num_moe_experts=_same(fields, 128, "num_local_experts", "num_experts"),
         moe_router_topk=_same(fields, 4, "num_experts_per_tok", "experts_per_token"),
         moe_ffn_hidden_size=fields.pop_positive("intermediate_size"),
-        **_window(fields),
+        **_windows(fields),
     )
     original = result.yarn and result.yarn.original_max_position_embeddings
     if context not in (None, original):
@@ -59,10 +57,6 @@ def architecture(config: dict[str, Any]) -> Architecture:
 
 def config(architecture: Architecture) -> dict[str, Any]:
     """Return a gpt-oss config.json."""
-    windowed: Sequence[int] | None = architecture.window_attn_skip_freq
-    if windowed is None:
-        windowed = [int(architecture.window_size is not None)] * architecture.num_layers
-    names = list(_LAYER_TYPES)
     result = hf_config.config(
         architecture,
         "gpt_oss",
@@ -70,7 +64,7 @@ def config(architecture: Architecture) -> dict[str, Any]:
         hidden_act="silu",
         attention_bias=True,
         sliding_window=architecture.window_size,
-        layer_types=[names[is_windowed] for is_windowed in windowed],
+        layer_types=layer_types.from_architecture(architecture),
         num_local_experts=architecture.num_moe_experts,
         num_experts_per_tok=architecture.moe_router_topk,
         swiglu_limit=architecture.activation_func_clamp_value,
@@ -95,23 +89,12 @@ def _same(fields: hf_config.Fields, default: int, *names: str) -> int:
     return next(iter(values.values()), default)
 
 
-def _window(fields: hf_config.Fields) -> dict[str, Any]:
+def _windows(fields: hf_config.Fields) -> dict[str, Any]:
     """Return the fields of Architecture for the sliding window."""
-    window = fields.pop_positive("sliding_window", 128)
-    layers = fields.pop_positive("num_hidden_layers")
     types = fields.pop("layer_types", None)
     if types is None:
-        types = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(layers)]
-    if len(types) != layers or set(types) - set(_LAYER_TYPES):
-        raise ValueError(
-            f"layer_types = {types!r} should have {layers} times one of {', '.join(_LAYER_TYPES)}"
-        )
-    windowed = tuple(_LAYER_TYPES[layer_type] for layer_type in types)
-    if not any(windowed) or window is None:
-        return {"window_size": None}
-    if all(windowed):
-        return {"window_size": window}
-    return {"window_size": window, "window_attn_skip_freq": windowed}
+        types = layer_types.every_nth_full(fields.pop_positive("num_hidden_layers"), 2)
+    return layer_types.window_fields(types, fields.pop_positive("sliding_window", 128))
 
 
 def _check_quantization(quantization: Any) -> None:

@@ -278,6 +278,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "use_post_ln": (False,),
     "rope_scaling_factor": (1.0, 1, None),
     "sliding_window_size": (None,),
+    "num_experts": (None,),
 }
 
 

@@ -86,6 +86,15 @@ class AnswerTrainer(Trainer):
             self.is_fsdp_enabled = True
             sharding.use(self.accelerator, self.args.fsdp_plugin_args)
 
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Return the names of the weights with weight decay: as in Megatron, the matrices only.
+
+        The Trainer excludes norms and biases by name, not xIELU's parameters or attention sinks.
+        """
+        vectors = {name for name, weight in model.named_parameters() if weight.dim() < 2}
+        names: list[str] = super().get_decay_parameter_names(model)
+        return [name for name in names if name not in vectors]
+
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         """Return the sampler; the Trainer's own would depend on the number of processes."""
         return self.sampler

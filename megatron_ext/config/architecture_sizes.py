@@ -126,8 +126,8 @@ class ArchitectureSizes(ArchitectureFields):
         return (experts + self.moe_shared_expert_gate) * self.hidden_size + biases
 
     @property
-    def layer_bias_parameters(self) -> int:
-        """Biases, sinks and full-width norms of a layer, which tensor parallelism divides."""
+    def layer_sharded_vector_parameters(self) -> int:
+        """Biases, sinks and full-width norms of a layer that tensor parallelism divides."""
         total = 0
         if self.full_width_qk_norm:
             total += self.query_size + self.key_value_size
@@ -175,7 +175,8 @@ class ArchitectureSizes(ArchitectureFields):
         return self._count_parameters(self.layer_active_matrix_parameters, self.moe_router_topk)
 
     def _count_parameters(self, layer_matrices: int, experts: int) -> int:
-        layer = layer_matrices + self.layer_bias_parameters + self.layer_output_bias_parameters
+        layer = layer_matrices + self.layer_sharded_vector_parameters
+        layer += self.layer_output_bias_parameters
         layer += experts * self.expert_bias_parameters
         layer += self.layer_norm_parameters + self.layer_router_parameters
         layer += self.layer_activation_parameters

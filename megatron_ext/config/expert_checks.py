@@ -118,9 +118,12 @@ def _check_processes(parallel: Parallel, world_size: int) -> None:
     tensor = expert_tensor_parallel_size(parallel)
     pipeline = parallel.pipeline_model_parallel_size
     if world_size % (tensor * expert * pipeline):
+        remedy = "parallel.expert_model_parallel_size"
+        if tensor > 1 and expert > 1:
+            remedy += ", or set parallel.expert_tensor_parallel_size: 1"
         raise UsageError(
             f"the number of processes ({world_size}) must be a multiple of expert tensor x expert x"
             f" pipeline parallel size = {tensor} x {expert} x {pipeline} ="
-            f" {tensor * expert * pipeline}; change parallel.expert_model_parallel_size (experts"
-            " are divided among the tensor-, context- and data-parallel processes of a stage)"
+            f" {tensor * expert * pipeline}; change {remedy} (the tensor-, context- and"
+            " data-parallel processes of a stage divide the experts)"
         )

@@ -25,6 +25,7 @@ from torch import Tensor
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.model.attention import FusedCausalAttention
+from megatron_ext.model.expert_linear import ExpertRowParallelLinear
 from megatron_ext.model.router import BalancedRouter
 from megatron_ext.model.self_attention import DecoderAttention
 
@@ -114,6 +115,8 @@ def decoder_spec(
     )
     if architecture.is_moe:
         _set_router(layer)
+        if architecture.add_bias_linear:
+            _submodules(_mlp_submodules(layer).experts).linear_fc2 = ExpertRowParallelLinear
         # the name that Transformer Engine's layers write: no linear layer of experts has a norm
         del layer.submodules.sharded_state_dict_keys_map["pre_mlp_layernorm."]
     layer.submodules.input_layernorm = norm if architecture.norms_before else IdentityOp
@@ -186,14 +189,18 @@ def _engine_layer(architecture: Architecture, config: TransformerConfig) -> Modu
 
 
 def _mlp_submodules(layer: ModuleSpec) -> Any:
-    """Return the submodules of a layer's MLP or experts.
+    """Return the submodules of a layer's MLP or experts."""
+    return _submodules(layer.submodules.mlp)
 
-    Megatron Core 0.16 has a specification of the MLP, 0.19 a partial function.
+
+def _submodules(module: Any) -> Any:
+    """Return the submodules of a module that is to be built.
+
+    Megatron Core 0.16 has a specification of it, 0.19 a partial function.
     """
-    mlp = layer.submodules.mlp
-    if isinstance(mlp, functools.partial):
-        return mlp.keywords["submodules"]
-    return mlp.submodules
+    if isinstance(module, functools.partial):
+        return module.keywords["submodules"]
+    return module.submodules
 
 
 def _set_router(layer: ModuleSpec) -> None:

@@ -29,11 +29,16 @@ def num_local_experts(architecture: Architecture, recipe: Recipe) -> int:
     return (architecture.num_moe_experts or 0) // recipe.parallel.expert_model_parallel_size
 
 
-def layer_parameters(architecture: Architecture, recipe: Recipe) -> int:
-    """Return the weights of a layer's experts on one rank."""
-    local = num_local_experts(architecture, recipe)
+def layer_matrix_parameters(architecture: Architecture, recipe: Recipe) -> int:
+    """Return the weights of the matrices of a layer's experts on one rank."""
     tensor = expert_tensor_parallel_size(recipe.parallel)
-    return local * (architecture.expert_parameters // tensor + architecture.expert_bias_parameters)
+    return num_local_experts(architecture, recipe) * (architecture.expert_parameters // tensor)
+
+
+def layer_parameters(architecture: Architecture, recipe: Recipe) -> int:
+    """Return the weights of a layer's experts on one rank, biases included."""
+    biases = num_local_experts(architecture, recipe) * architecture.expert_bias_parameters
+    return layer_matrix_parameters(architecture, recipe) + biases
 
 
 def data_parallel_size(recipe: Recipe, gpus: int) -> int:

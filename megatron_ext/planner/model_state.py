@@ -32,7 +32,7 @@ def _dense_parameters(architecture: Architecture, recipe: Recipe, stage: int) ->
     tensor = recipe.parallel.tensor_model_parallel_size
     stages = recipe.parallel.pipeline_model_parallel_size
     layer = architecture.layer_dense_matrix_parameters // tensor
-    layer += architecture.layer_bias_parameters // tensor
+    layer += architecture.layer_sharded_vector_parameters // tensor
     layer += architecture.layer_output_bias_parameters + architecture.layer_norm_parameters
     layer += architecture.layer_activation_parameters + architecture.layer_router_parameters
     embedding = architecture.padded_vocab_size(tensor) * architecture.hidden_size // tensor
@@ -91,7 +91,7 @@ def weight_bytes(architecture: Architecture, recipe: Recipe, stage: int) -> int:
     in_fp8 = layers - bf16_layers(recipe, layers, stage)
     tensor = recipe.parallel.tensor_model_parallel_size
     matrices = architecture.layer_dense_matrix_parameters // tensor
-    matrices += experts.layer_parameters(architecture, recipe)
+    matrices += experts.layer_matrix_parameters(architecture, recipe)
     fp8_weights = in_fp8 * matrices
     copies = _FP8_COPIES * BYTES["fp8"]
     fp8_bytes = copies if training.fp8_param_gather else size + copies

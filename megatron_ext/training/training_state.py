@@ -6,6 +6,7 @@
 import dataclasses
 import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ from megatron_ext.training import bucket_slices
 from megatron_ext.training.optimizer import complete_groups, synchronize_offloaded
 
 STATE = "training_state.json"
+_EXTRA_STATE = re.compile(r"(^|\.)_extra_state\d*$")
+"""Names of Transformer Engine's FP8 states in a state dictionary; a grouped GEMM has one for each
+expert."""
 _METADATA = {"singleton_local_shards": False, "chained_optim_avoid_prefix": True}
 
 
@@ -307,7 +311,7 @@ def _repickle_fp8_history(state: dict[str, Any], folder: Path) -> None:
     for chunk_name, weights in state.items():
         if not chunk_name.startswith("model"):
             continue
-        for name in (name for name in weights if name.endswith("_extra_state")):
+        for name in filter(_EXTRA_STATE.search, list(weights)):
             history = weights[name]
             if history is None or (type(history) is torch.Tensor and not history.numel()):
                 continue
@@ -326,7 +330,7 @@ def _without_extra_state(weights: dict[str, Any]) -> dict[str, Any]:
 
     A checkpoint of PyTorch's layers has none.
     """
-    return {name: value for name, value in weights.items() if not name.endswith("_extra_state")}
+    return {name: value for name, value in weights.items() if not _EXTRA_STATE.search(name)}
 
 
 def _sharded_random() -> ShardedObject:

@@ -9,7 +9,7 @@ from galen.errors import DataError
 
 @pytest.fixture(scope="module")
 def model(make_model):
-    return make_model("qwen3", dtype="bfloat16")
+    return make_model("qwen3", dtype="bfloat16", num_hidden_layers=4)
 
 
 @pytest.fixture(scope="module")

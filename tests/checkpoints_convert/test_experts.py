@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from checkpoints_convert import families, hf_to_megatron, megatron_to_hf, verify
 from checkpoints_convert.conversion import weight_tasks
 from galen.errors import DataError
+from megatron_ext.checkpoint import torch_dist
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from tests.checkpoints_convert.tiny_models import MOE
 
@@ -194,3 +195,25 @@ def test_tied_embeddings(tmp_path, make_model):
     original = load_file(hf / "model.safetensors")
     assert "lm_head.weight" not in original
     assert same(exported(import_model(hf, tmp_path / "megatron"), tmp_path / "back"), original)
+
+
+def test_numbered_layers_with_several_experts_in_a_part(tmp_path, checkpoints):
+    """Megatron numbers layers that may differ; a rank saves its experts as it likes."""
+    stored = TorchDist(checkpoints["qwen3-moe"] / "iter_0000000")
+    name = "decoder.layers.mlp.experts.experts.linear_fc1.weight"
+    experts = [stored.rows(name, (1, expert), 0, 96) for expert in range(4)]
+    numbered = name.replace("layers.", "layers.1.")
+    shape = (4, 96, 64)
+    path = tmp_path / "__0_0.distcp"
+    with path.open("wb") as file:
+        parts = {(0, 0, 0): experts[:3], (3, 0, 0): experts[3:]}
+        entries = [
+            torch_dist.write_entry(file, path.name, numbered, shape, offset, torch.stack(part))
+            for offset, part in parts.items()
+        ]
+    torch_dist.finish(tmp_path, entries, torch_dist.common_without_arguments())
+    copy = TorchDist(tmp_path)
+    assert copy.shape(name, (1, 0)) == (96, 64)
+    assert not copy.holds(name, (0, 0))
+    for expert, tensor in enumerate(experts):
+        assert copy.rows(name, (1, expert), 5, 90).equal(tensor[5:90])

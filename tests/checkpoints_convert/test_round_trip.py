@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from checkpoints_convert import hf_to_megatron, megatron_to_hf
+from checkpoints_convert import families, hf_to_megatron, megatron_to_hf
 from galen.errors import DataError
 from tests.conftest import run
 
@@ -129,12 +129,13 @@ def add_a_tensor(folder):
     )
 
 
+KNOWN = sorted(families.FAMILIES | families.MULTIMODAL)
 MISTAKES = {
     "no folder": (shutil.rmtree, "there is no model folder"),
     "not JSON": (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
     "unknown family": (
         lambda folder: change_config(folder, model_type="gpt2"),
-        "model_type 'gpt2' cannot be converted; known: internlm2, llama, mistral",
+        f"model_type 'gpt2' cannot be converted; known: {', '.join(KNOWN)}",
     ),
     "bias": (
         lambda folder: change_config(folder, attention_bias=True),

@@ -2,7 +2,12 @@ import json
 
 import pytest
 
+from galen.recipe import load
 from megatron_ext import plan
+from megatron_ext.config.architecture import read_architecture
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.planner.gpus import GPUS
+from megatron_ext.planner.plan_lines import expert_lines
 from tests.conftest import ROOT
 from tests.megatron_ext.conftest import RECIPE
 
@@ -158,3 +163,58 @@ def test_recompute_saves_memory(call, words):
     recomputing = json.loads(call(*layout, *words))["recipe"]
     assert recomputing["memory"] < without["memory"]
     assert recomputing["stages"][0]["weights"] == without["stages"][0]["weights"]
+
+
+def test_a_mixture_of_experts(capsys):
+    recipe = str(ROOT / "examples/pretrain/qwen3_30b_a3b.yaml")
+    layout = str(ROOT / "examples/pretrain/layouts/30b_a3b_h100_bf16.yaml")
+    shape = f"model.architecture={ROOT}/examples/pretrain/architectures/qwen3_30b_a3b.json"
+    words = [recipe, layout, shape, "--gpus", "16", "--best", "3"]
+    assert plan.main(words) == 0
+    text = capsys.readouterr().out
+    assert "30.53B parameters (3.35B active)" in text
+    assert "128 experts per layer, 8 active per token; 16 on each GPU (EP8), without copies" in text
+    assert "With unbalanced experts (25% more tokens than the mean on one GPU) expect" in text
+    assert "expert parallel " in text and " dispatch " in text
+    assert "DP  EP  micro" in text
+    layout = text.split("Overrides of the first: ")[1].split()
+    assert plan.main([*words, "--json", *layout]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["active_parameters"] == 3_353_032_704
+    assert printed["recipe"]["experts_per_gpu"] == 32
+    assert printed["recipe"]["step_parts"]["dispatch"] > 0
+    fastest = printed["best"][0]
+    assert printed["recipe"] | {"layout": None} == fastest | {"layout": None}
+
+
+def test_what_makes_experts_slow():
+    recipe = load(
+        Recipe,
+        ROOT / "examples/pretrain/qwen3_30b_a3b.yaml",
+        [
+            *("parallel.expert_model_parallel_size=16", "training.precision=bf16"),
+            *("training.fp8_format=hybrid", "training.fp8_recipe=tensorwise"),
+        ],
+    )
+    architecture = read_architecture(ROOT / "examples/pretrain/architectures/qwen3_30b_a3b.json")
+    lines = expert_lines(architecture, recipe, 32, GPUS["h100-80gb"])
+    assert lines[0].endswith("8 on each GPU (EP16), copies on 2 GPUs")
+    assert "EP x ETP = 16 is more than the 8 GPUs of a node" in lines[1]
+    assert "Experts in FP8" in lines[2]
+    dense = read_architecture(ARCHITECTURE)
+    assert expert_lines(dense, recipe, 32, GPUS["h100-80gb"]) == []
+
+
+def test_the_layouts_of_experts_stay_within_their_number(capsys):
+    """A dense model gets no keys of experts, a mixture sizes that divide its experts."""
+    recipe = str(ROOT / "examples/pretrain/qwen3_30b_a3b.yaml")
+    shape = f"model.architecture={ROOT}/examples/pretrain/architectures/qwen3_30b_a3b.json"
+    words = [recipe, shape, "--gpus", "64", "--json", "--best", "50"]
+    plan.main([*words, "training.precision=bf16"])
+    sizes = set()
+    for one in json.loads(capsys.readouterr().out)["best"]:
+        layout = dict(word.split("=", 1) for word in one["layout"])
+        size = int(layout.get("parallel.expert_model_parallel_size", "1"))
+        assert one["experts_per_gpu"] == 128 // size
+        sizes.add(size)
+    assert {4, 8, 16} <= sizes

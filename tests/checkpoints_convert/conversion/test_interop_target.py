@@ -98,7 +98,10 @@ def test_every_property_is_tested():
         assert getattr(model(name), name) != default
 
 
-@pytest.mark.parametrize("target", [target for target, _ in FORMATS.values()], ids=FORMATS)
+TARGETS = [target for target, _ in FORMATS.values()] + [bridge_config.GEMMA3_TARGET]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=[*FORMATS, "Megatron-Bridge's Gemma 3"])
 def test_a_property_is_declared_or_refused(target: InteropTarget):
     declared = set(target.supports)
     assert not declared & target.refuses

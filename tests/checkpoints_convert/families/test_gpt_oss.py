@@ -95,7 +95,7 @@ def test_defaults_are_those_of_transformers():
         ({"attention_bias": False}, "attention_bias = False is not supported"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu' is not supported"),
         ({"swiglu_alpha": 1.0}, "swiglu_alpha = 1.0 is not supported"),
-        ({"layer_types": ["full_attention"]}, "should have 24 times one of full_attention"),
+        ({"layer_types": ["full_attention"]}, "lists 1 layers, num_hidden_layers is 24"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quant_method 'fp8' is not supported"),
         ({"num_shared_experts": 1}, "num_shared_experts = 1: not known"),
     ],

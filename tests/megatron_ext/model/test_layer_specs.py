@@ -1,19 +1,25 @@
 """The layers of Transformer Engine, which are not installed here: their specification."""
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import pytest
 import torch
 from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.moe.experts import TEGroupedMLP
+from megatron.core.transformer.moe.moe_layer import MoELayer
 from megatron.core.transformer.utils import is_layer_window_attention
 
+from megatron_ext.config.architecture import Architecture
 from megatron_ext.model import layer_specs
 from megatron_ext.model.activations import Xielu
 from megatron_ext.model.layer_specs import NormAfterLayer, _mlp_submodules, decoder_spec
+from megatron_ext.model.router import BalancedRouter
 from megatron_ext.model.self_attention import DecoderAttention
 from tests.megatron_ext.config.test_recipe import SHAPE
+from tests.megatron_ext.experts import ARCHITECTURE
 
 
 @pytest.fixture
@@ -44,6 +50,35 @@ def test_norm_placement_with_transformer_engine(transformer_engine, norm_placeme
         return
     assert first == {transformer_engine.TEColumnParallelLinear}
     assert modules.input_layernorm is modules.pre_mlp_layernorm is IdentityOp
+
+
+def test_experts_with_transformer_engine(transformer_engine, monkeypatch):
+    """A grouped GEMM, the norm before the experts on its own, and Galen's router."""
+    from megatron.core.extensions import transformer_engine_spec_provider as provider
+
+    for name in ("TEColumnParallelGroupedLinear", "TERowParallelGroupedLinear"):
+        monkeypatch.setattr(provider, name, type(name, (), {}))
+    architecture = Architecture(**ARCHITECTURE)
+    platform = SimpleNamespace(transformer_engine=True)
+    config = architecture.transformer_config(moe_grouped_gemm=True)
+    modules = decoder_spec(platform, architecture, config).submodules
+    assert modules.pre_mlp_layernorm is not IdentityOp
+    assert "pre_mlp_layernorm." not in modules.sharded_state_dict_keys_map
+    layer = modules.mlp
+    experts = _submodules(layer)
+    assert experts.router is BalancedRouter
+    assert _module(layer) is MoELayer
+    assert _module(experts.experts) is TEGroupedMLP
+    assert _submodules(experts.experts).linear_fc1 is provider.TEColumnParallelGroupedLinear
+
+
+def _module(spec):
+    """Return the module of a specification (megatron-core 0.16) or partial function (0.19)."""
+    return spec.func if isinstance(spec, functools.partial) else spec.module
+
+
+def _submodules(spec):
+    return spec.keywords["submodules"] if isinstance(spec, functools.partial) else spec.submodules
 
 
 def test_fused_geglu_is_selected_by_the_function_that_the_core_knows():

@@ -21,10 +21,10 @@ from megatron_ext.training.optimizer import _load_remainders, complete_groups
 
 
 class Fp8Model(torch.nn.Linear):
-    """A model of one weight in FP8."""
+    """A model of one weight in FP8, with the states of a grouped GEMM of two experts."""
 
     def sharded_state_dict(self, metadata):
-        return {"weight": None, "_extra_state": None}
+        return {"weight": None, "_extra_state": None, "_extra_state1": None}
 
 
 def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch):
@@ -46,8 +46,8 @@ def test_the_optimizer_of_weights_in_fp8_starts_from_what_was_loaded(monkeypatch
         # so that a run with PyTorch's layers can go on with Transformer Engine's
         (None, "delayed", True, {"weight"}),
         ("hybrid", "tensorwise", True, {"weight"}),
-        ("hybrid", "delayed", True, {"weight", "_extra_state"}),
-        (None, "delayed", False, {"weight", "_extra_state"}),
+        ("hybrid", "delayed", True, {"weight", "_extra_state", "_extra_state1"}),
+        (None, "delayed", False, {"weight", "_extra_state", "_extra_state1"}),
     ],
 )
 def test_fp8_history_is_loaded_only_with_delayed_scaling(fp8, recipe, loading, expected):
