@@ -302,6 +302,18 @@ def report(results: str | Path | Sequence[str | Path], output: str | Path, **opt
     return Path(output)
 
 
+def progress(
+    runs: Sequence[str | Path], output: str | Path, **options: Any
+) -> dict[str, dict[str, Any]]:
+    """Compare models with the one they came from, see `galen progress --help`.
+
+    Returns:
+        The verdict on each model, as in OUTPUT/MODEL.json.
+    """
+    run_command("progress", words("runs", runs), {"output": output, **options})
+    return api_results.read_progress(Path(output))
+
+
 def judge(
     runs: str | Path | Sequence[str | Path],
     task: str,

@@ -222,6 +222,12 @@ def read_judged(folder: Path, task: str) -> dict[str, dict[str, Any]]:
     return {entry["model"]: entry for entry in entries}
 
 
+def read_progress(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the verdicts that `galen progress` wrote, by model."""
+    entries = [json_file.read_object(path) for path in sorted(folder.glob("*.json"))]
+    return {entry["model"]: entry for entry in entries}
+
+
 def read_quantization(folder: Path, model: Path, methods: list[str]) -> Quantization:
     """Return the result of `galen quantize`."""
     original = _quantized_model(model, folder / "original.json")

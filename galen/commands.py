@@ -107,6 +107,7 @@ STAGES = (
         {
             "evaluate": Verb("evaluation.run", "score models on medical benchmarks"),
             "report": Verb("evaluation.report", "write the HTML report of scores and runs"),
+            "progress": Verb("evaluation.progress", "compare a model with the one it came from"),
             "judge": Verb("evaluation.judge", "score answers against rubrics with a judge"),
             "judge-pairs": Verb(
                 "evaluation.judge_pairs", "compare the answers of models with a judge"

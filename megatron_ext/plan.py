@@ -32,6 +32,7 @@ from megatron_ext.planner.gpus import GPUS, GpuSpec
 from megatron_ext.planner.layout_search import Estimate, best, estimate, overrides, search
 from megatron_ext.planner.plan_lines import (
     cost_lines,
+    expert_lines,
     lower_rate_lines,
     parameters_line,
     short_number,
@@ -211,12 +212,11 @@ def _as_text(plan: Plan, count: int) -> str:
             f" {plan.gpus} x {plan.gpu_name}"
         ),
         f"{training.train_iters:,} steps of {training.global_batch_size} x {seq_length} tokens",
-        *_expert_lines(plan),
-        "",
     ]
     if plan.estimate is None:
-        lines += [f"The recipe's layout is impossible: {plan.refusal}", ""]
+        lines += ["", f"The recipe's layout is impossible: {plan.refusal}", ""]
     else:
+        lines += [*expert_lines(plan.architecture, plan.recipe, plan.gpus, plan.gpu), ""]
         lines += _memory_lines(plan, plan.estimate)
         lines += _speed_lines(plan, plan.estimate)
     ranked = best(plan.possible, count)
@@ -226,23 +226,6 @@ def _as_text(plan: Plan, count: int) -> str:
     lines += table(_columns(plan.architecture), [_row(one, plan) for one in ranked])
     words = " ".join(overrides(ranked[0].recipe, plan.recipe))
     return "\n".join([*lines, "", f"Overrides of the first: {words}"])
-
-
-def _expert_lines(plan: Plan) -> list[str]:
-    """Return how many experts a GPU has under the recipe's layout."""
-    architecture = plan.architecture
-    if not architecture.is_moe:
-        return []
-    active = architecture.moe_router_topk
-    line = f"{architecture.num_moe_experts} experts per layer, {active} active per token"
-    if plan.estimate is None:
-        return [line]
-    recipe = plan.recipe
-    local = experts.num_local_experts(architecture, recipe)
-    copies = experts.data_parallel_size(recipe, plan.gpus)
-    ranks = recipe.parallel.expert_model_parallel_size
-    replicas = "without copies" if copies == 1 else f"copies on {copies} GPUs"
-    return [f"{line}; {local} on each GPU (EP{ranks}), {replicas}"]
 
 
 def _none_fits(plan: Plan) -> str:

@@ -72,8 +72,13 @@ if [[ -n $finetune ]]; then
 fi
 if [[ -n $tasks ]]; then
   score() { submit "score-$1" "$2" "${GALEN_SBATCH_GPU[@]}" "$GALEN_HOME/slurm/evaluate.sh" --name "$1" --tasks "$tasks" --data "$data" \
-    --protocol "$protocol" --output "$work/scores/$1" "${@:3}" > /dev/null; }
-  score base "" --model "$model"
-  score pretrained "$export" --model "$work/model"
-  if [[ -n $finetune ]]; then score finetuned "$tuned" --model "$work/model" --adapter "$work/finetune/adapter"; fi
+    --protocol "$protocol" --output "$work/scores/$1" "${@:3}"; }
+  base=$(score base "" --model "$model")
+  scored=$base:$(score pretrained "$export" --model "$work/model")
+  runs=("$work/scores/base" "$work/scores/pretrained")
+  if [[ -n $finetune ]]; then
+    scored=$scored:$(score finetuned "$tuned" --model "$work/model" --adapter "$work/finetune/adapter")
+    runs+=("$work/scores/finetuned")
+  fi
+  submit progress "$scored" "${GALEN_SBATCH_CPU[@]}" "$GALEN_HOME/slurm/progress.sh" "${runs[@]}" --output "$work/progress" > /dev/null
 fi

@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     with lock.hold(ROOT / work):
         stages.run(chosen, ROOT, work)
     print("These models are for research, not for medical advice.")
+    print(f"Did it help? {ROOT / work / 'progress'}")
     print(f"Report: {ROOT / work / 'report.html'}")
 
 

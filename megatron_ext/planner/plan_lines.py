@@ -3,7 +3,9 @@
 import math
 
 from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.recipe import Recipe
 from megatron_ext.planner import experts
+from megatron_ext.planner.gpus import GpuSpec
 from megatron_ext.planner.layout_search import Estimate
 from megatron_ext.planner.throughput_model import FITTED_LENGTH
 
@@ -22,6 +24,34 @@ def short_number(number: int) -> str:
         if number >= size:
             return f"{number / size:,.2f}{unit}"
     return f"{number:,}"
+
+
+def expert_lines(architecture: Architecture, recipe: Recipe, gpus: int, gpu: GpuSpec) -> list[str]:
+    """Return how a layout divides the experts, and what makes them slow; none for a dense model."""
+    if not architecture.is_moe:
+        return []
+    active = architecture.moe_router_topk
+    local = experts.num_local_experts(architecture, recipe)
+    copies = experts.data_parallel_size(recipe, gpus)
+    replicas = "without copies" if copies == 1 else f"copies on {copies} GPUs"
+    lines = [
+        (
+            f"{architecture.num_moe_experts} experts per layer, {active} active per token; {local}"
+            f" on each GPU (EP{recipe.parallel.expert_model_parallel_size}), {replicas}"
+        )
+    ]
+    ranks = experts.exchanging_ranks(recipe)
+    if ranks > gpu.per_node:
+        lines.append(
+            f"Tokens reach their experts over the network: EP x ETP = {ranks} is more than the"
+            f" {gpu.per_node} GPUs of a node"
+        )
+    if recipe.training.fp8_format is not None:
+        lines.append(
+            "Experts in FP8: published runs with alltoall were 36% to 51% slower than planned"
+            " (docs/planning.md)"
+        )
+    return lines
 
 
 def lower_rate_lines(one: Estimate) -> list[str]:

@@ -33,7 +33,9 @@ def test_demo_runs_each_stage_once_from_records_to_report(arguments):
     work = arguments[-1]
     first = run(*arguments)
     assert first.stdout.splitlines()[-1] == f"Report: {work / 'report.html'}"
-    assert "[1/13] Curate the records into documents" in first.stdout  # own input: nothing to fetch
+    assert "[1/14] Curate the records into documents" in first.stdout  # own input: nothing to fetch
+    verdict = (work / "progress" / "pretrained.md").read_text(encoding="utf-8")
+    assert verdict.startswith("## pretrained against base")
     page = (work / "report.html").read_text(encoding="utf-8")
     assert re.search(r"for base; .* for pretrained .* for finetuned", page)
     for heading in (
@@ -44,7 +46,7 @@ def test_demo_runs_each_stage_once_from_records_to_report(arguments):
     ):
         assert heading in page
     again = run(*arguments)
-    assert again.stdout.count("already finished") == 13
+    assert again.stdout.count("already finished") == 14
     assert " $ " not in again.stdout
 
 

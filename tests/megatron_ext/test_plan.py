@@ -2,7 +2,12 @@ import json
 
 import pytest
 
+from galen.recipe import load
 from megatron_ext import plan
+from megatron_ext.config.architecture import read_architecture
+from megatron_ext.config.recipe import Recipe
+from megatron_ext.planner.gpus import GPUS
+from megatron_ext.planner.plan_lines import expert_lines
 from tests.conftest import ROOT
 from tests.megatron_ext.conftest import RECIPE
 
@@ -180,6 +185,24 @@ def test_a_mixture_of_experts(capsys):
     assert printed["recipe"]["step_parts"]["dispatch"] > 0
     fastest = printed["best"][0]
     assert printed["recipe"] | {"layout": None} == fastest | {"layout": None}
+
+
+def test_what_makes_experts_slow():
+    recipe = load(
+        Recipe,
+        ROOT / "examples/pretrain/qwen3_30b_a3b.yaml",
+        [
+            *("parallel.expert_model_parallel_size=16", "training.precision=bf16"),
+            *("training.fp8_format=hybrid", "training.fp8_recipe=tensorwise"),
+        ],
+    )
+    architecture = read_architecture(ROOT / "examples/pretrain/architectures/qwen3_30b_a3b.json")
+    lines = expert_lines(architecture, recipe, 32, GPUS["h100-80gb"])
+    assert lines[0].endswith("8 on each GPU (EP16), copies on 2 GPUs")
+    assert "EP x ETP = 16 is more than the 8 GPUs of a node" in lines[1]
+    assert "Experts in FP8" in lines[2]
+    dense = read_architecture(ARCHITECTURE)
+    assert expert_lines(dense, recipe, 32, GPUS["h100-80gb"]) == []
 
 
 def test_the_layouts_of_experts_stay_within_their_number(capsys):

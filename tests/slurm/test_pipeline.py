@@ -114,6 +114,9 @@ def test_all_stages(cluster, site, tmp_path, tied_llama):
             json.loads((work / "scores" / name / "results.json").read_text())["tasks"]
         )
     assert len(set(losses.values())) == 3
+    for name in ("pretrained", "finetuned"):
+        verdict = json.loads((work / "progress" / f"{name}.json").read_text())
+        assert verdict["base"] == "base" and len(verdict["tasks"]) == 1
 
 
 def test_an_unknown_setting(cluster, site):

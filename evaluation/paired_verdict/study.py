@@ -1,0 +1,210 @@
+"""All tasks of a model against its base: verdicts, means over tasks, and sentences."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evaluation.metrics import hierarchical
+from evaluation.metrics.hierarchical import Overall
+from evaluation.paired_verdict import prompt_choice, task_verdict
+from evaluation.paired_verdict.task_verdict import LOSS, TIE, WIN, TaskVerdict
+from evaluation.reporting.report_inputs import ModelScores
+from evaluation.reporting.verdicts import signed
+from galen.errors import DataError, UsageError
+
+GENERAL = (
+    "mmlu_general",
+    "truthfulqa",
+    "lm_eval:arc_",
+    "lm_eval:gsm8k",
+    "lm_eval:hellaswag",
+    "lm_eval:ifeval",
+    "lm_eval:mmlu_pro",
+    "lm_eval:truthfulqa",
+    "lm_eval:wikitext",
+    "lm_eval:winogrande",
+)
+"""Beginnings of the names of tasks that are general unless the user says which are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """A model against its base."""
+
+    base: str
+    model: str
+    tasks: list[TaskVerdict]
+    medical: Overall | None
+    """Mean difference over the medical tasks; None without any."""
+    general: Overall | None
+    unchecked: tuple[str, ...] = ()
+    """Tasks that the two models do not share."""
+
+    def of(self, is_general: bool) -> list[TaskVerdict]:
+        """Return the general tasks, or the medical ones."""
+        return [item for item in self.tasks if item.is_general == is_general]
+
+    def count(self, outcome: str, is_general: bool) -> int:
+        """Return how many tasks have an outcome."""
+        return sum(item.outcome == outcome for item in self.of(is_general))
+
+
+def judge(
+    runs: Sequence[ModelScores],
+    base: str,
+    model: str,
+    general: Collection[str] | None = None,
+    validation_fraction: float = prompt_choice.VALIDATION_FRACTION,
+) -> Study:
+    """Return the verdict on a model.
+
+    Args:
+        runs: of both models, each under all candidate prompts; the first is the fixed one.
+        base: name of the model that the other was made from.
+        model: name of the other.
+        general: tasks that are not medical; None for those of `GENERAL`.
+        validation_fraction: of each task's samples, to choose prompts on.
+
+    Raises:
+        UsageError: the runs lack a model or a task.
+        DataError: the runs do not compare.
+    """
+    by_name = {name: [run for run in runs if run.model == name] for name in (base, model)}
+    for name, found in by_name.items():
+        if not found:
+            known = ", ".join(dict.fromkeys(run.model for run in runs))
+            raise UsageError(f"no run is of a model named {name}; the runs are of {known}")
+    names = {
+        name: dict.fromkeys(task for run in found for task in run.tasks)
+        for name, found in by_name.items()
+    }
+    shared = [task for task in names[base] if task in names[model]]
+    if not shared:
+        raise DataError(f"{base} and {model} were scored on no task in common")
+    _check_general(general, shared)
+    verdicts = [
+        task_verdict.judge_task(
+            task,
+            prompt_choice.candidates(by_name[base], task),
+            prompt_choice.candidates(by_name[model], task),
+            (base, model),
+            is_general(task, general),
+            validation_fraction,
+        )
+        for task in shared
+    ]
+    verdicts = task_verdict.corrected(verdicts)
+    return Study(
+        base=base,
+        model=model,
+        tasks=verdicts,
+        medical=_overall([item for item in verdicts if not item.is_general]),
+        general=_overall([item for item in verdicts if item.is_general]),
+        unchecked=tuple(task for task in {**names[base], **names[model]} if task not in shared),
+    )
+
+
+def is_general(task: str, general: Collection[str] | None) -> bool:
+    """Return whether a task is not medical."""
+    if general is not None:
+        return task in general
+    return task.startswith(GENERAL)
+
+
+def _check_general(general: Collection[str] | None, tasks: Sequence[str]) -> None:
+    unknown = [task for task in general or () if task not in tasks]
+    if unknown:
+        raise UsageError(f"--general: {unknown[0]} is none of the tasks: {', '.join(tasks)}")
+
+
+def _overall(verdicts: Sequence[TaskVerdict]) -> Overall | None:
+    """Return the mean difference over the tasks whose metric is a fraction."""
+    paired = [item.tuned for item in verdicts if item.is_in_points]
+    if not paired:
+        return None
+    values = [item.values for item in paired]
+    return hierarchical.mean_difference(values, [item.resampled for item in paired])
+
+
+def sentences(study: Study) -> list[str]:
+    """Return the verdict in three sentences: gains, losses, and what a tie means."""
+    return [
+        _gains(study, is_general=False),
+        _gains(study, is_general=True),
+        _reach(study),
+    ]
+
+
+def _gains(study: Study, *, is_general: bool) -> str:
+    tasks = study.of(is_general)
+    kind = "general" if is_general else "medical"
+    if not tasks:
+        missing = "what it forgot" if is_general else "what it learned"
+        return f"No {kind} task was scored on both models: {missing} is not known."
+    wins, ties, losses = (study.count(name, is_general) for name in (WIN, TIE, LOSS))
+    text = (
+        f"On {len(tasks)} {kind} task{'s' * (len(tasks) > 1)}, each model with its own best prompt,"
+        f" {study.model} is better than {study.base} on {wins}, worse on {losses}, and not clearly"
+        f" different on {ties}"
+    )
+    overall = study.general if is_general else study.medical
+    if overall is None:
+        return f"{text}."
+    return f"{text}; {_mean(overall)}."
+
+
+def _mean(overall: Overall) -> str:
+    fixed = overall.of_these_tasks
+    text = (
+        f"the mean difference is {signed(fixed.value, 'accuracy')} points (95 % interval"
+        f" {signed(fixed.low, 'accuracy')} to {signed(fixed.high, 'accuracy')} for these tasks"
+    )
+    if overall.tasks < 2:
+        return f"{text})"
+    wide = overall.of_such_tasks
+    low, high = signed(wide.low, "accuracy"), signed(wide.high, "accuracy")
+    return f"{text}, {low} to {high} for tasks like these)"
+
+
+def _reach(study: Study) -> str:
+    reach = [item.minimum_difference for item in study.tasks if item.minimum_difference is not None]
+    changed = sum(item.outcome != item.fixed_outcome for item in study.tasks)
+    text = "A tie is not equality"
+    if reach:
+        low, high = (f"{100 * value:.1f}" for value in (min(reach), max(reach)))
+        sizes = f"of {low} points" if low == high else f"of {low} to {high} points"
+        text += f": these test sets show differences {sizes} with 80 % probability"
+    if any(item.num_prompts > 1 for item in study.tasks):
+        text += f"; with the same fixed prompt for both, {changed} of {len(study.tasks)} outcomes"
+        text += " would differ"
+    return f"{text}."
+
+
+def as_dict(study: Study) -> dict[str, Any]:
+    """Return a study, of JSON types: every figure of the page, with the folders of the samples."""
+    return {
+        "base": study.base,
+        "model": study.model,
+        "sentences": sentences(study),
+        "medical": _overall_dict(study.medical),
+        "general": _overall_dict(study.general),
+        "tasks": [_task_dict(item) for item in study.tasks],
+        "not_shared": list(study.unchecked),
+    }
+
+
+def _overall_dict(overall: Overall | None) -> dict[str, Any] | None:
+    if overall is None:
+        return None
+    value = asdict(overall)
+    if overall.tasks < 2:  # unlimited, which JSON has no number for
+        value["of_such_tasks"] = None
+    return value
+
+
+def _task_dict(item: TaskVerdict) -> dict[str, Any]:
+    value = asdict(item)
+    for key in ("tuned", "fixed", "clean"):
+        if value[key] is not None:
+            del value[key]["values"], value[key]["resampled"]  # from the sample logs
+    return {**value, "outcome": item.outcome, "fixed_outcome": item.fixed_outcome}

@@ -1,0 +1,135 @@
+"""The recipe of a study: models, tasks and candidate prompts, which are evaluated first."""
+
+import dataclasses
+import logging
+import subprocess
+import sys
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from evaluation.paired_verdict import prompt_choice
+from evaluation.scoring import task_selection
+from evaluation.scoring.recipe import Recipe, check_recipe
+from galen import log, recipe
+from galen.atomic import write_text
+from galen.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+_FIXED = ("model", "iterations", "adapter", "tasks", "data", "output", "name", "backend")
+"""Keys of an evaluation that are the study's, not a prompt's."""
+
+
+def _prompt(settings: dict[str, Any]) -> dict[str, Any]:
+    known = {item.name for item in dataclasses.fields(Recipe)} - set(_FIXED)
+    unknown = [key for key in settings if key not in known]
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}; a prompt has keys of `galen evaluate`")
+    return settings
+
+
+Prompt = Annotated[dict[str, Any], AfterValidator(_prompt)]
+
+
+@dataclass(kw_only=True, config=recipe.STRICT)
+class StudyModel:
+    """A model of a study."""
+
+    name: str
+    """Its name on the pages."""
+    path: Path
+    """Hugging Face folder, or Megatron checkpoint."""
+    adapter: Path | None = None
+    """PEFT adapter on top of it."""
+    iteration: int | None = None
+    """Of a Megatron checkpoint; null: the newest."""
+
+
+@dataclass(kw_only=True, config=recipe.STRICT)
+class StudyRecipe:
+    """Whether models are better than the first one."""
+
+    models: Annotated[list[StudyModel], Field(min_length=2)]
+    """The base first, then the models made from it."""
+    tasks: Annotated[list[str], Field(min_length=1)]
+    """Medical and general tasks, as in `galen evaluate`."""
+    general: list[str] | None = None
+    """Those of the tasks that are not medical; null: MMLU's, TruthfulQA and known harness tasks."""
+    prompts: Annotated[list[Prompt], Field(min_length=1)] = field(
+        default_factory=lambda: [{"protocol": "lm_eval"}]
+    )
+    """Candidates: keys of `galen evaluate`, such as protocol; the first is the fixed one."""
+    data: Path
+    """Folder that contains the tasks' files."""
+    output: Path
+    """Folder of the pages; the runs are in OUTPUT/runs."""
+    settings: Prompt = field(default_factory=dict)
+    """Further keys of `galen evaluate` for all runs, such as device, limit or contamination."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = prompt_choice.VALIDATION_FRACTION
+    """Fraction of each task's samples that the prompts are chosen on."""
+    corpus: Path | None = None
+    """Curated corpus of the training, for sources and licenses."""
+
+    def __post_init__(self) -> None:
+        names = [model.name for model in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError("key 'models': two have the same name")
+        unknown = [task for task in self.general or () if task not in self.tasks]
+        if unknown:
+            raise ValueError(f"key 'general': {unknown[0]!r} is none of the tasks")
+
+
+def general_tasks(options: StudyRecipe) -> list[str] | None:
+    """Return the names of the general tasks; a task file is named by its stem."""
+    if options.general is None:
+        return None
+    return [
+        Path(task).stem if task.endswith((".yaml", ".yml")) else task for task in options.general
+    ]
+
+
+def evaluate(options: StudyRecipe) -> list[Path]:
+    """Score all models under all prompts; return the folders. Finished runs are not repeated.
+
+    Each run is a process of its own, so that its memory, also on a GPU, is free for the next.
+
+    Raises:
+        UsageError: a setting is wrong; all are checked before the first run.
+        DataError: a run has failed.
+    """
+    recipes = [
+        _recipe(options, model, number, prompt)
+        for number, prompt in enumerate(options.prompts)
+        for model in options.models
+    ]
+    for item in recipes:
+        check_recipe(item)
+        task_selection.select(item)
+    for number, item in enumerate(recipes, start=1):
+        logger.info(f"run {number} of {len(recipes)}: {item.output}")
+        path = item.output.with_name(f"{item.output.name}.yaml")
+        write_text(path, recipe.dump(item))
+        command = [sys.executable, "-m", "galen", "evaluate", *log.level_option(), str(path)]
+        if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
+            raise DataError(
+                f"`galen evaluate {path}` has failed, see its message above; the same command"
+                " resumes"
+            )
+    return [item.output for item in recipes]
+
+
+def _recipe(options: StudyRecipe, model: StudyModel, number: int, prompt: dict[str, Any]) -> Recipe:
+    return Recipe(
+        model=[model.path],
+        iterations=model.iteration,
+        adapter=model.adapter,
+        tasks=options.tasks,
+        data=options.data,
+        output=options.output / "runs" / f"prompt{number}" / model.name.replace("/", "."),
+        name=model.name,
+        **{**options.settings, **prompt},
+    )

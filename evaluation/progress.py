@@ -1,0 +1,198 @@
+"""Did it help, and what did it forget? A model against the one it was made from.
+
+    galen progress scores/base scores/tuned --output progress
+    galen progress scores/*/base scores/*/tuned --base base --model tuned \\
+        --general lm_eval:ifeval lm_eval:arc_challenge --corpus corpus --output progress
+    galen progress STUDY.yaml [key=value …]
+
+RUN is an output folder of `galen evaluate`. Runs with the same model name are that model under
+several prompts (protocols and settings): each model gets its own best one, chosen on a part of the
+samples that is then not scored, and every model must have the same candidates. The first run's
+prompt is the fixed one that is reported beside. STUDY.yaml evaluates the models first: all models,
+tasks and prompts, resumable.
+
+OUTPUT has the page of each model (MODEL.html), the same as Markdown for its model card (MODEL.md),
+and all figures (MODEL.json): win, tie or loss of each task by a paired test with Holm's correction,
+the mean over medical and over general tasks with intervals, the difference that the test sets could
+show, and what the scores rest on.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.paired_verdict import markdown, prompt_choice, study, study_recipe
+from evaluation.paired_verdict.study import Study
+from evaluation.paired_verdict.study_recipe import StudyRecipe
+from evaluation.reporting import report_inputs, verdicts
+from evaluation.reporting.report_inputs import ModelScores
+from galen import cli, lock, manifest, page, recipe
+from galen.atomic import write_text
+from galen.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+_TEMPLATE = Path(__file__).parent / "paired_verdict" / "progress.html.j2"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if any(Path(word).suffix in (".yaml", ".yml") for word in words):
+        parsed = cli.recipe_parser(__doc__ or "", StudyRecipe).parse_args(words)
+        options = recipe.load(StudyRecipe, parsed.recipe, parsed.overrides)
+        with lock.hold(options.output):
+            folders = study_recipe.evaluate(options)
+            write(
+                folders,
+                options.output,
+                base=options.models[0].name,
+                models=[model.name for model in options.models[1:]],
+                general=study_recipe.general_tasks(options),
+                validation_fraction=options.validation_fraction,
+                corpora=[] if options.corpus is None else [options.corpus],
+            )
+        return
+    given = _parser().parse_args(words)
+    if not 0 < given.validation_fraction < 1:
+        raise UsageError("--validation-fraction must be between 0 and 1")
+    with lock.hold(given.output):
+        write(
+            given.run,
+            given.output,
+            base=given.base,
+            models=given.model,
+            general=given.general,
+            validation_fraction=given.validation_fraction,
+            corpora=given.corpus,
+        )
+
+
+def write(
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    base: str | None = None,
+    models: Sequence[str] = (),
+    general: Sequence[str] | None = None,
+    validation_fraction: float = prompt_choice.VALIDATION_FRACTION,
+    corpora: Sequence[Path] = (),
+) -> list[Study]:
+    """Write the pages of models against their base; return the studies.
+
+    Args:
+        folders: output folders of `galen evaluate`.
+        output: folder of the pages.
+        base: the base's name; None for the first run's model.
+        models: names of the others; empty for all.
+        general: tasks that are not medical; None for those known to be.
+        validation_fraction: of each task's samples, to choose prompts on.
+        corpora: folders of curated corpora, for sources and licenses.
+
+    Raises:
+        UsageError, DataError: a run is missing or damaged, or the runs do not compare.
+    """
+    runs = [report_inputs.read_scores(folder) for folder in folders]
+    base = base or runs[0].model
+    known = dict.fromkeys(run.model for run in runs)
+    names = list(models) or [name for name in known if name != base]
+    if not names:
+        raise UsageError(f"all runs are of {base}: give those of the model made from it, too")
+    studies = [study.judge(runs, base, name, general, validation_fraction) for name in names]
+    sources = [source for folder in corpora for source in manifest_sources(folder)]
+    for item in studies:
+        stem = output / item.model.replace("/", ".")
+        html = render(item, runs, sources)
+        write_text(stem.with_name(f"{stem.name}.md"), markdown.text(item))
+        record = json.dumps(study.as_dict(item), indent=1, ensure_ascii=False)
+        write_text(stem.with_name(f"{stem.name}.json"), record + "\n")
+        write_text(stem.with_name(f"{stem.name}.html"), html)
+        for sentence in study.sentences(item):
+            print(sentence)
+        logger.info(f"page: {stem}.html")
+    return studies
+
+
+def manifest_sources(folder: Path) -> list[tuple[str, int, str]]:
+    """Return name, documents and license of each source of a curated corpus.
+
+    Raises:
+        DataError: the folder has no manifest of `galen curate`.
+    """
+    record = manifest.read(folder, "curate")
+    licenses = {item["source"]: item["license"] for item in record["inputs"]}
+    return [
+        (name, counts["kept"], licenses.get(name) or "each document's own")
+        for name, counts in record["counts"]["sources"].items()
+    ]
+
+
+def render(item: Study, runs: Sequence[ModelScores], sources: list[tuple[str, int, str]]) -> str:
+    """Return the page of a model as HTML."""
+    # matplotlib takes a second to import
+    from evaluation.paired_verdict import forest_figure
+
+    own = [run for run in runs if run.model in (item.base, item.model)]
+    return page.render(
+        _TEMPLATE,
+        filters={
+            "number": verdicts.number,
+            "signed": verdicts.signed,
+            "p_value": verdicts.p_value,
+        },
+        title=f"{item.model} against {item.base}",
+        study=item,
+        sentences=study.sentences(item),
+        figure=forest_figure.differences,
+        runs=own,
+        sources=sources,
+        documents=sum(documents for _, documents, _ in sources) or 1,
+        created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    )
+
+
+def _parser() -> cli.ArgumentParser:
+    parser = cli.ArgumentParser(__doc__)
+    parser.add_argument(
+        "run", type=Path, nargs="+", metavar="RUN", help="output folders of `galen evaluate`"
+    )
+    parser.add_argument("--base", metavar="NAME", help="the base (default: the first run's model)")
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="models to compare with the base (default: all others)",
+    )
+    parser.add_argument(
+        "--general",
+        nargs="+",
+        metavar="TASK",
+        help="tasks that are not medical (default: MMLU's, TruthfulQA and known harness tasks)",
+    )
+    parser.add_argument(
+        "--validation-fraction",
+        type=float,
+        default=prompt_choice.VALIDATION_FRACTION,
+        metavar="X",
+        help="of each task's samples, to choose the prompts on (default: 0.2)",
+    )
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="curated corpora of the training, for sources and licenses",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder of the pages"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)
