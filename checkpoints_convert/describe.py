@@ -95,6 +95,8 @@ def _megatron(
         architecture = read_architecture(folder)
     if architecture is not None:
         description |= architecture.to_json() | {"parameters": architecture.parameters}
+        if architecture.is_moe:
+            description["active parameters"] = architecture.active_parameters
     elif arguments is not None:
         description |= {
             name: shown(value) for name, value in arguments.items() if name in _ARGUMENTS

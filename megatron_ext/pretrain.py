@@ -275,8 +275,9 @@ def _log_start(
     from megatron_ext.hardware import parallel_groups
     from megatron_ext.planner import comparison
 
+    active = f" ({architecture.active_parameters:,} active)" if architecture.is_moe else ""
     logger.info(
-        f"{architecture.parameters:,} parameters on {platform.name},"
+        f"{architecture.parameters:,} parameters{active} on {platform.name},"
         f" {parallel_groups.describe_layout()}"
     )
     gpus, _ = _world_sizes()

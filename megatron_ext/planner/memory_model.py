@@ -126,9 +126,11 @@ def layer_activations(
         sharded = architecture.full_width_qk_norm and tensor > 1
         norm_size = size if fused or sharded else 8
         activations["query and key norms"] = norm_size * tokens * (queries + keys) / tensor
-    if not fused or not architecture.fusible_rope:
+    fused_rope = architecture.num_fusible_rope_layers / architecture.num_layers if fused else 0
+    if fused_rope < 1:
         rotary_tokens = tokens / training.micro_batch_size
-        activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels
+        rotary_factors = 4 * size * rotary_tokens * architecture.kv_channels
+        activations["rotary factors"] = (1 - fused_rope) * rotary_factors
     if training.attention_backend == "unfused":
         # scores and probabilities
         heads = architecture.num_attention_heads / tensor

@@ -129,7 +129,8 @@ class TrainStep:
         The gradient is divided by the number of these tokens, and the routers' losses are means
         over all tokens.
         """
-        read = list(itertools.islice(batches, micro_batches))
+        with self.timers.phase("data"):
+            read = list(itertools.islice(batches, micro_batches))
         counts = torch.zeros(2, dtype=torch.float64)
         for batch in read:
             counts[0] += batch["loss_mask"].sum()
