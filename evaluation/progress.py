@@ -29,7 +29,7 @@ from evaluation.paired_verdict.study import Study
 from evaluation.paired_verdict.study_recipe import StudyRecipe
 from evaluation.reporting import report_inputs, verdicts
 from evaluation.reporting.report_inputs import ModelScores
-from galen import cli, lock, manifest, page, recipe
+from galen import cli, lock, manifest, page, recipe, recipe_help
 from galen.atomic import write_text
 from galen.errors import UsageError
 
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
                 general=study_recipe.general_tasks(options),
                 validation_fraction=options.validation_fraction,
                 corpora=[] if options.corpus is None else [options.corpus],
+                judges=options.judges,
             )
         return
     given = _parser().parse_args(words)
@@ -68,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
             general=given.general,
             validation_fraction=given.validation_fraction,
             corpora=given.corpus,
+            judges=given.judges,
         )
 
 
@@ -80,6 +82,7 @@ def write(
     general: Sequence[str] | None = None,
     validation_fraction: float = prompt_choice.VALIDATION_FRACTION,
     corpora: Sequence[Path] = (),
+    judges: Sequence[Path] = (),
 ) -> list[Study]:
     """Write the pages of models against their base; return the studies.
 
@@ -91,6 +94,7 @@ def write(
         general: tasks that are not medical; None for those known to be.
         validation_fraction: of each task's samples, to choose prompts on.
         corpora: folders of curated corpora, for sources and licenses.
+        judges: folders of judges, for scores of answers.
 
     Raises:
         UsageError, DataError: a run is missing or damaged, or the runs do not compare.
@@ -101,7 +105,9 @@ def write(
     names = list(models) or [name for name in known if name != base]
     if not names:
         raise UsageError(f"all runs are of {base}: give those of the model made from it, too")
-    studies = [study.judge(runs, base, name, general, validation_fraction) for name in names]
+    studies = [
+        study.judge(runs, base, name, general, validation_fraction, judges) for name in names
+    ]
     sources = [source for folder in corpora for source in manifest_sources(folder)]
     for item in studies:
         stem = output / item.model.replace("/", ".")
@@ -155,7 +161,8 @@ def render(item: Study, runs: Sequence[ModelScores], sources: list[tuple[str, in
 
 
 def _parser() -> cli.ArgumentParser:
-    parser = cli.ArgumentParser(__doc__)
+    keys = f"keys of STUDY.yaml:\n{recipe_help.describe(StudyRecipe)}"
+    parser = cli.ArgumentParser(__doc__, epilog=keys)
     parser.add_argument(
         "run", type=Path, nargs="+", metavar="RUN", help="output folders of `galen evaluate`"
     )
@@ -187,6 +194,14 @@ def _parser() -> cli.ArgumentParser:
         default=[],
         metavar="DIR",
         help="curated corpora of the training, for sources and licenses",
+    )
+    parser.add_argument(
+        "--judges",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of judges that have scored answers, see `galen judge`",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder of the pages"

@@ -195,6 +195,8 @@ def _without_rope(architecture: Architecture) -> Architecture:
         rotary_base=1.0,
         rope_scaling_factor=None,
         yarn=None,
+        longrope=None,
+        llama_4_scaling_beta=None,
         seq_len_interpolation_factor=None,
     )
 

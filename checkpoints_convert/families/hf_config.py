@@ -175,7 +175,7 @@ def architecture(
     hidden = fields.pop_positive("hidden_size")
     positions = fields.pop_positive("max_position_embeddings")
     if rope is None:
-        rope = _rope_parameters(fields)
+        rope = rope_parameters(fields)
     rotary_fields = _rotary_fields(rope, positions, linear_scaling)
     result = Architecture(
         family=family,
@@ -249,6 +249,8 @@ def with_rope(config: Mapping[str, Any], rope: Mapping[str, Any]) -> dict[str, A
         "rope_theta": rope["rope_theta"],
         **(rope["rope_scaling"] or {"rope_type": "default"}),
     }
+    if "partial_rotary_factor" in rope:
+        parameters["partial_rotary_factor"] = rope["partial_rotary_factor"]
     if "full_attention" in config["rope_parameters"]:  # by type of layer
         parameters = {**config["rope_parameters"], "full_attention": parameters}
     changed["rope_parameters"] = parameters
@@ -273,7 +275,7 @@ def _rope_scaling(architecture: Architecture) -> dict[str, Any] | None:
     return None
 
 
-def _rope_parameters(fields: Fields) -> dict[str, Any]:
+def rope_parameters(fields: Fields) -> dict[str, Any]:
     """Return the rotary base and scaling of a config.json as transformers 5 writes them."""
     new = fields.pop("rope_parameters", None)
     old = fields.pop("rope_scaling", None)

@@ -1,4 +1,4 @@
-"""Phi-4 and Phi-3 (`model_type: phi3`): Llama's function with fused projections.
+"""Phi-4, Phi-4-mini and Phi-3 (`model_type: phi3`): Llama's function with fused projections.
 
 `qkv_proj` holds all queries, then all keys, then all values; `gate_up_proj` the gate, then up.
 """
@@ -14,59 +14,110 @@ from checkpoints_convert.families.mappings import (
     QKVMapping,
 )
 from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.rope import LongRope
 
 _DROPOUT = ("resid_pdrop", "embd_pdrop")
 """Applied in training only, whose recipe sets its own."""
+_LONGROPE = ("longrope", "su", "yarn")
+"""Names of LongRoPE in config.json; transformers reads all as the first."""
 
 
 def architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a Phi-3 or Phi-4 config.json."""
     fields = hf_config.Fields(config)
-    _refuse_longrope(config)
     fields.require(
         attention_bias=False,
         mlp_bias=False,
         lm_head_bias=False,
-        partial_rotary_factor=1.0,
+        full_attn_mod=1,
+        interpolate_factor=1,
     )
-    for name in (*_DROPOUT, "original_max_position_embeddings"):  # the latter is for longrope
+    for name in _DROPOUT:
         fields.pop(name, None)
-    window = fields.pop("sliding_window", None)
-    made = hf_config.architecture(fields, "phi3", window_size=window)
-    if made.yarn is not None or made.rope_scaling_factor is not None:
-        scaling = "llama3" if made.yarn is None else "yarn"
+    rope = hf_config.rope_parameters(fields)
+    rotary_percent = fields.pop("partial_rotary_factor", 1.0)
+    rotary_percent = rope.pop("partial_rotary_factor", rotary_percent)
+    rope_type = rope.get("rope_type") or rope.get("type") or "default"
+    longrope = None
+    original = fields.pop_positive("original_max_position_embeddings", None)
+    if rope_type in _LONGROPE:
+        original = original or rope.get("original_max_position_embeddings") or 4096
+        longrope = _longrope(rope, original, fields.pop_positive("max_position_embeddings"))
+        rope = {"rope_theta": rope["rope_theta"]}
+    elif rope_type != "default":
         raise ValueError(
-            f"rotary scaling {scaling!r} is not supported (Phi's code knows 'longrope' only);"
+            f"rotary scaling {rope_type!r} is not supported (Phi's code knows 'longrope' only);"
             " export a model trained with it with --as-family llama"
         )
-    return made
+    return hf_config.architecture(
+        fields,
+        "phi3",
+        rope=rope,
+        rotary_percent=rotary_percent,
+        longrope=longrope,
+        window_size=fields.pop("sliding_window", None),
+    )
 
 
-def _refuse_longrope(config: dict[str, Any]) -> None:
-    rope = config.get("rope_parameters") or config.get("rope_scaling")
-    if not isinstance(rope, dict):
-        return
-    rope_type = rope.get("rope_type") or rope.get("type")
-    if "short_factor" in rope or rope_type in ("longrope", "su"):
-        raise ValueError(
-            f"rotary scaling {rope_type!r} (Phi-4-mini, Phi-3 128k) is not supported by Megatron"
-            " Core; `galen finetune` trains such a model with transformers"
-        )
+def _longrope(rope: dict[str, Any], original: int, positions: int) -> LongRope:
+    """Return the rotary scaling of `rope_parameters`.
+
+    Args:
+        rope: the fields.
+        original: positions before the scaling.
+        positions: positions of the model.
+    """
+    known = {"rope_type", "type", "rope_theta", "original_max_position_embeddings"}
+    known |= {"short_factor", "long_factor", "factor", "attention_factor"}
+    if unknown := sorted(set(rope) - known):
+        raise ValueError(f"rotary scaling {unknown[0]} = {rope[unknown[0]]!r} is not supported")
+    attention_factor = rope.get("attention_factor")
+    if attention_factor is None:
+        factor = rope.get("factor") or positions / original
+        attention_factor = LongRope.default_attention_factor(factor, original)
+    return LongRope(
+        short_factor=tuple(rope["short_factor"]),
+        long_factor=tuple(rope["long_factor"]),
+        original_max_position_embeddings=original,
+        attention_factor=attention_factor,
+    )
 
 
 def config(architecture: Architecture) -> dict[str, Any]:
     """Return a Phi-4 config.json."""
+    longrope = architecture.longrope
+    own: dict[str, Any] = {}
+    if longrope is not None:
+        own["original_max_position_embeddings"] = longrope.original_max_position_embeddings
+        own["rope_scaling"] = _rope_scaling(longrope, architecture.max_position_embeddings)
+    if architecture.rotary_percent != 1.0:
+        own["partial_rotary_factor"] = architecture.rotary_percent
     common = hf_config.config(
         architecture,
         "phi3",
         ["Phi3ForCausalLM"],
         sliding_window=architecture.window_size,
-        # transformers' defaults are ids beyond a small vocabulary
+        # transformers' default is an id beyond a small vocabulary
         pad_token_id=None,
+        **own,
     )
     if architecture.kv_channels * architecture.num_attention_heads == architecture.hidden_size:
         del common["head_dim"]
     return common
+
+
+def _rope_scaling(longrope: LongRope, positions: int) -> dict[str, Any]:
+    """Return the rotary scaling; transformers 4 refuses other fields than these three."""
+    scaling: dict[str, Any] = {
+        "type": "longrope",
+        "short_factor": list(longrope.short_factor),
+        "long_factor": list(longrope.long_factor),
+    }
+    original = longrope.original_max_position_embeddings
+    default = LongRope.default_attention_factor(positions / original, original)
+    if longrope.attention_factor != default:
+        scaling["attention_factor"] = longrope.attention_factor
+    return scaling
 
 
 def _in_layer(name: str) -> Any:

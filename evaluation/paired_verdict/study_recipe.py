@@ -71,6 +71,8 @@ class StudyRecipe:
     """Further keys of `galen evaluate` for all runs, such as device, limit or contamination."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = prompt_choice.VALIDATION_FRACTION
     """Fraction of each task's samples that the prompts are chosen on."""
+    judges: list[Path] = field(default_factory=list)
+    """Folders of judges that have scored answers of all models, see `galen judge`."""
     corpus: Path | None = None
     """Curated corpus of the training, for sources and licenses."""
 

@@ -39,6 +39,8 @@ class Architecture(ArchitectureSizes):
     @property
     def max_seq_length(self) -> int | None:
         """Longest sequence for which Megatron's model is exact; None for any."""
+        if self.longrope is not None:
+            return self.longrope.original_max_position_embeddings
         if not self.llama_4_scaling_beta or self.yarn is None:
             return None
         return self.yarn.original_max_position_embeddings
@@ -50,11 +52,13 @@ class Architecture(ArchitectureSizes):
             UsageError: it is not.
         """
         if self.max_seq_length is not None and seq_length > self.max_seq_length:
+            reason = "scales queries by their position (llama_4_scaling_beta)"
+            if self.longrope is not None:
+                reason = "has other rotary frequencies (longrope)"
             raise UsageError(
                 f"sequences of {seq_length} tokens are not supported for this {self.family} model:"
-                f" from position {self.max_seq_length} on it scales queries"
-                f" (llama_4_scaling_beta = {self.llama_4_scaling_beta}), which Megatron Core does"
-                f" not; use at most {self.max_seq_length} (data.seq_length)"
+                f" beyond {self.max_seq_length} tokens it {reason}, unlike Megatron's; use at most"
+                f" {self.max_seq_length} (data.seq_length)"
             )
 
     def without_idle_window(self, seq_length: int) -> "Architecture":
@@ -132,14 +136,15 @@ class Architecture(ArchitectureSizes):
         function = getattr(importlib.import_module(module), name)
         # Megatron's functions are compiled, which the CPU platform cannot do
         arguments["activation_func"] = function if fused else inspect.unwrap(function)
-        if not self.fusible_rope:
+        if not self.num_fusible_rope_layers:  # of some layers, their attention decides
             options["apply_rope_fusion"] = False
         config = TransformerConfig(**arguments, **options)
         # the core then builds a module for each MLP; it accepts the option only for functions of
         # Transformer Engine
         config.use_te_activation_func = isinstance(function, type)
-        if self.yarn is not None:
-            for name, value in self.yarn.core_attributes().items():
+        scaling = self.yarn or self.longrope
+        if scaling is not None:
+            for name, value in scaling.core_attributes().items():
                 setattr(config, name, value)
         return config
 
@@ -186,6 +191,7 @@ _LATER_PROPERTIES = frozenset(
         "local_rotary_base",
         "layernorm_zero_centered_gamma",
         "llama_4_scaling_beta",
+        "longrope",
         "moe_ffn_hidden_size",
         "moe_router_pre_softmax",
         "moe_router_topk",
@@ -193,6 +199,7 @@ _LATER_PROPERTIES = frozenset(
         "moe_shared_expert_intermediate_size",
         "norm_placement",
         "num_moe_experts",
+        "rotary_percent",
         "scale_embeddings",
         "seq_len_interpolation_factor",
         "softmax_scale",

@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from galen.recipe import STRICT
 from megatron_ext.config.activations import ACTIVATIONS, ActivationName
-from megatron_ext.config.rope import Yarn
+from megatron_ext.config.rope import LongRope, Yarn
 
 _MAX_SIZE = 2**31 - 1
 _MAX_LAYERS = 10_000
@@ -45,6 +45,10 @@ class ArchitectureFields:
     """YaRN rotary scaling, None for none."""
     seq_len_interpolation_factor: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Factor of linear rotary scaling, by which positions are divided; None for none."""
+    longrope: LongRope | None = None
+    """LongRoPE rotary scaling (Phi-4-mini), None for none; limits `max_seq_length`."""
+    rotary_percent: float = Field(default=1.0, gt=0, le=1)
+    """Fraction of each head that is rotated."""
     llama_4_scaling_beta: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Scaling of queries by their position, 1 + beta ln(1 + position // original) (Ministral 3).
 
@@ -121,12 +125,14 @@ class ArchitectureFields:
             raise ValueError("qk_layernorm and full_width_qk_norm exclude each other")
         self._check_window_layers()
         self._check_experts()
-        names = ("rope_scaling_factor", "yarn", "seq_len_interpolation_factor")
+        names = ("rope_scaling_factor", "yarn", "seq_len_interpolation_factor", "longrope")
         scalings = [name for name in names if getattr(self, name) is not None]
         if len(scalings) > 1:
             raise ValueError(f"{' and '.join(scalings)} exclude each other")
         if self.llama_4_scaling_beta is not None and self.yarn is None:
             raise ValueError("llama_4_scaling_beta needs yarn")
+        if self.longrope is not None:
+            self._check_longrope(self.longrope)
         if self.add_bias_linear and self.moe_shared_expert_intermediate_size is not None:
             raise ValueError("Megatron Core has no shared expert with biases (add_bias_linear)")
         if self.add_bias_linear and not self.add_qkv_bias:
@@ -143,6 +149,13 @@ class ArchitectureFields:
                 "glu_linear_offset and activation_func_clamp_value need gated_mlp and activation:"
                 " quick_gelu, as in Megatron Core"
             )
+
+    def _check_longrope(self, longrope: LongRope) -> None:
+        """Check the number of factors, one for each rotary frequency."""
+        size = int(self.kv_channels * self.rotary_percent) // 2
+        for name in ("short_factor", "long_factor"):
+            if len(getattr(longrope, name)) != size:
+                raise ValueError(f"longrope: {name} must list {size} factors")
 
     def _check_window_layers(self) -> None:
         """Check the layers with a window, and their rotary base."""

@@ -284,12 +284,22 @@ def _mlp_dimensions(parallel: Parallel, architecture: Architecture) -> dict[str,
     return dimensions
 
 
-def check_division(architecture: Architecture, tensor: int, pipeline: int) -> None:
-    """Check that a model can be divided among `tensor` x `pipeline` processes.
+def check_division(architecture: Architecture, tensor: int, pipeline: int, expert: int = 1) -> None:
+    """Check that a model can be divided among `tensor` x `pipeline` x `expert` processes.
 
     Raises:
         UsageError: it cannot; names the number that does not divide, and possible ones.
     """
+    experts = architecture.num_moe_experts
+    if experts is None and expert > 1:
+        raise UsageError(
+            f"expert-parallel size {expert} needs a mixture of experts, the model is dense"
+        )
+    if experts is not None and experts % expert:
+        raise UsageError(
+            f"the model's {experts} experts cannot be divided by expert-parallel size {expert};"
+            f" possible: {_divisors(experts)}"
+        )
     _check_tensor_parallel(architecture, tensor, "tensor-parallel size")
     columns = architecture.moe_ffn_hidden_size or 0  # experts with biases are not divided
     if columns % tensor and not architecture.add_bias_linear:

@@ -5,7 +5,7 @@ The names of the options are Megatron's (`rotary_base`) and Hugging Face's (`rop
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -18,6 +18,8 @@ LLAMA3_SCALING = {
     "original_max_position_embeddings": 8192,
 }
 """Constants of Llama 3's rotary scaling in Megatron Core; only the factor can be chosen."""
+
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 YARN_OPTIONS = ("beta_fast", "beta_slow", "attention_factor", "truncate")
 """Options that only YaRN has."""
@@ -64,6 +66,40 @@ class Yarn:
             "yarn_mscale": mscale,
             "yarn_mscale_all_dim": mscale_all_dim,
             "yarn_correction_range_round_to_int": self.truncate,
+        }
+
+
+@dataclass(kw_only=True, frozen=True, config=STRICT)
+class LongRope:
+    """LongRoPE (Ding et al. 2024, arXiv 2402.13753), in Hugging Face's names."""
+
+    short_factor: tuple[PositiveFloat, ...]
+    """Divisors of the frequencies for sequences of up to the original positions."""
+    long_factor: tuple[PositiveFloat, ...]
+    """Divisors for longer sequences, which Megatron's model does not take."""
+    original_max_position_embeddings: int = Field(gt=1)
+    attention_factor: PositiveFloat
+    """Of the rotated queries and keys, at any length."""
+
+    @property
+    def scales_attention(self) -> bool:
+        """Whether queries and keys are multiplied by anything but 1."""
+        return self.attention_factor != 1.0
+
+    @staticmethod
+    def default_attention_factor(factor: float, original: int) -> float:
+        """Return the attention factor of the paper for a factor of the context length."""
+        return math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+
+    def core_attributes(self) -> dict[str, Any]:
+        """Return the attributes of TransformerConfig from which attention takes its factor.
+
+        They are YaRN's: Megatron multiplies by 0.1 mscale ln(factor) + 1.
+        """
+        return {
+            "yarn_rotary_scaling_factor": math.e,
+            "yarn_mscale": 10.0 * (self.attention_factor - 1.0),
+            "yarn_mscale_all_dim": 0.0,
         }
 
 

@@ -35,10 +35,11 @@ def with_rope(architecture: Architecture, rope: Rope) -> Architecture:
     if rope.rotary_base is not None:
         changes["rotary_base"] = rope.rotary_base
     if rope.rope_scaling is not None:
-        if architecture.llama_4_scaling_beta is not None:
+        if architecture.max_seq_length is not None:
             raise UsageError(
-                "model.rope.rope_scaling is not supported for this model, whose queries are scaled"
-                " by the positions of its own YaRN scaling (llama_4_scaling_beta); remove it"
+                "model.rope.rope_scaling is not supported for this model, whose own scaling"
+                " (longrope, or llama_4_scaling_beta with YaRN) depends on the sequence length;"
+                " remove it"
             )
         changes |= _scaling_fields(rope.rope_scaling, architecture)
     if rope.max_position_embeddings is not None:

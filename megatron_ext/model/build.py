@@ -15,6 +15,7 @@ from packaging.version import Version
 from torch import Tensor
 
 from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.rope import LongRope
 from megatron_ext.hardware.platforms import Platform
 from megatron_ext.model.cross_entropy import BlockwiseCrossEntropy
 from megatron_ext.model.layer_specs import decoder_spec
@@ -115,11 +116,14 @@ def build_model(
             share_embeddings_and_output_weights=architecture.share_embeddings_and_output_weights,
             position_embedding_type="rope" if architecture.yarn is None else "yarn",
             rotary_base=architecture.rotary_base,
+            rotary_percent=architecture.rotary_percent,
             seq_len_interpolation_factor=architecture.seq_len_interpolation_factor,
             rope_scaling=architecture.rope_scaling_factor is not None,
             rope_scaling_factor=architecture.rope_scaling_factor or 8.0,
             vp_stage=vp_stage,
         )
+    if architecture.longrope is not None:
+        _divide_frequencies(model, architecture.rotary_base, architecture.longrope)
     if not layers._grad_accum_fusion_available:
         _unfuse_core_layers(model)
     model.to(platform.device)
@@ -152,6 +156,14 @@ def _mark_sinks(model: LanguageModel) -> None:
             layers.set_tensor_model_parallel_attributes(
                 tensor=parameter, is_parallel=True, dim=0, stride=1
             )
+
+
+def _divide_frequencies(model: LanguageModel, base: float, longrope: LongRope) -> None:
+    """Give a model the rotary frequencies of LongRoPE for short sequences."""
+    rotary = model.rotary_pos_emb
+    factors = torch.tensor(longrope.short_factor, device=rotary.inv_freq.device)
+    exponents = torch.arange(len(factors), device=factors.device).float() / len(factors)
+    rotary.inv_freq = 1.0 / (factors * base**exponents)
 
 
 @contextlib.contextmanager

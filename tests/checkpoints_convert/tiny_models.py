@@ -120,6 +120,21 @@ FAMILIES = {
         seed=1,
     ),
     "phi-4": TinyModel("phi3", {"rms_norm_eps": 1e-6}, same_function="llama-3"),
+    "phi-4-mini": TinyModel(
+        "phi3",
+        TWO_LAYERS
+        | {
+            "tie_word_embeddings": True,
+            "original_max_position_embeddings": 64,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.75,
+                "short_factor": [1.0, 1.1, 1.3, 1.7, 2.5, 4.0],
+                "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
+            },
+        },
+    ),
     "ministral-8b": TinyModel(
         "ministral",
         TWO_LAYERS
