@@ -29,7 +29,7 @@ from evaluation.paired_verdict.study import Study
 from evaluation.paired_verdict.study_recipe import StudyRecipe
 from evaluation.reporting import report_inputs, verdicts
 from evaluation.reporting.report_inputs import ModelScores
-from galen import cli, lock, manifest, page, recipe
+from galen import cli, lock, manifest, page, recipe, recipe_help
 from galen.atomic import write_text
 from galen.errors import UsageError
 
@@ -161,7 +161,8 @@ def render(item: Study, runs: Sequence[ModelScores], sources: list[tuple[str, in
 
 
 def _parser() -> cli.ArgumentParser:
-    parser = cli.ArgumentParser(__doc__)
+    keys = f"keys of STUDY.yaml:\n{recipe_help.describe(StudyRecipe)}"
+    parser = cli.ArgumentParser(__doc__, epilog=keys)
     parser.add_argument(
         "run", type=Path, nargs="+", metavar="RUN", help="output folders of `galen evaluate`"
     )
