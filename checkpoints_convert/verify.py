@@ -92,6 +92,13 @@ def _parser() -> OptionParser:
         help="pipeline-parallel size of the Megatron side (default 1)",
     )
     parser.add_argument(
+        "--ep",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="expert-parallel size of the Megatron side (default 1)",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("fp32", "bf16"),
         default="fp32",
@@ -153,6 +160,7 @@ def _check_layout(arguments: argparse.Namespace) -> None:
         read_architecture(find_iteration(arguments.megatron, arguments.iteration)),
         arguments.tp,
         arguments.pp,
+        arguments.ep,
     )
 
 
@@ -253,6 +261,8 @@ def compare_logits(arguments: argparse.Namespace) -> bool:
         : arguments.worst
     ]
     layout = f"TP{arguments.tp} x PP{arguments.pp}"
+    if arguments.ep > 1:
+        layout += f" x EP{arguments.ep}"
     if arguments.tp > 1:
         layout += ", sequence parallel"
     bound = FP32_BOUND
@@ -346,11 +356,12 @@ def _megatron_logits(arguments: argparse.Namespace, folder: str) -> None:
         "--megatron": arguments.megatron,
         "--tp": arguments.tp,
         "--pp": arguments.pp,
+        "--ep": arguments.ep,
         "--dtype": arguments.dtype,
     }
     if arguments.iteration is not None:
         options["--iteration"] = arguments.iteration
-    processes = arguments.tp * arguments.pp
+    processes = arguments.tp * arguments.pp * arguments.ep
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     if processes <= 1:
         launcher = []

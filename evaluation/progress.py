@@ -14,7 +14,8 @@ tasks and prompts, resumable.
 OUTPUT has the page of each model (MODEL.html), the same as Markdown for its model card (MODEL.md),
 and all figures (MODEL.json): win, tie or loss of each task by a paired test with Holm's correction,
 the mean over medical and over general tasks with intervals, the difference that the test sets could
-show, and what the scores rest on.
+show, and what the scores rest on. Several models have an overview.html, too: iterations of a run in
+their order show when it forgets more than it learns.
 """
 
 import json
@@ -29,13 +30,15 @@ from evaluation.paired_verdict.study import Study
 from evaluation.paired_verdict.study_recipe import StudyRecipe
 from evaluation.reporting import report_inputs, verdicts
 from evaluation.reporting.report_inputs import ModelScores
-from galen import cli, lock, manifest, page, recipe
+from galen import cli, lock, manifest, page, recipe, recipe_help
 from galen.atomic import write_text
 from galen.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).parent / "paired_verdict" / "progress.html.j2"
+_OVERVIEW_TEMPLATE = _TEMPLATE.with_name("overview.html.j2")
+OVERVIEW = "overview.html"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,10 +53,11 @@ def main(argv: list[str] | None = None) -> None:
                 folders,
                 options.output,
                 base=options.models[0].name,
-                models=[model.name for model in options.models[1:]],
+                models=[model.name for model in study_recipe.models(options)[1:]],
                 general=study_recipe.general_tasks(options),
                 validation_fraction=options.validation_fraction,
                 corpora=[] if options.corpus is None else [options.corpus],
+                judges=options.judges,
             )
         return
     given = _parser().parse_args(words)
@@ -68,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
             general=given.general,
             validation_fraction=given.validation_fraction,
             corpora=given.corpus,
+            judges=given.judges,
         )
 
 
@@ -80,6 +85,7 @@ def write(
     general: Sequence[str] | None = None,
     validation_fraction: float = prompt_choice.VALIDATION_FRACTION,
     corpora: Sequence[Path] = (),
+    judges: Sequence[Path] = (),
 ) -> list[Study]:
     """Write the pages of models against their base; return the studies.
 
@@ -91,6 +97,7 @@ def write(
         general: tasks that are not medical; None for those known to be.
         validation_fraction: of each task's samples, to choose prompts on.
         corpora: folders of curated corpora, for sources and licenses.
+        judges: folders of judges, for scores of answers.
 
     Raises:
         UsageError, DataError: a run is missing or damaged, or the runs do not compare.
@@ -101,7 +108,9 @@ def write(
     names = list(models) or [name for name in known if name != base]
     if not names:
         raise UsageError(f"all runs are of {base}: give those of the model made from it, too")
-    studies = [study.judge(runs, base, name, general, validation_fraction) for name in names]
+    studies = [
+        study.judge(runs, base, name, general, validation_fraction, judges) for name in names
+    ]
     sources = [source for folder in corpora for source in manifest_sources(folder)]
     for item in studies:
         stem = output / item.model.replace("/", ".")
@@ -113,6 +122,9 @@ def write(
         for sentence in study.sentences(item):
             print(sentence)
         logger.info(f"page: {stem}.html")
+    if len(studies) > 1:
+        write_text(output / OVERVIEW, render_overview(studies))
+        logger.info(f"overview: {output / OVERVIEW}")
     return studies
 
 
@@ -154,8 +166,25 @@ def render(item: Study, runs: Sequence[ModelScores], sources: list[tuple[str, in
     )
 
 
+def render_overview(studies: Sequence[Study]) -> str:
+    """Return the page of all models, in their order: what each learned and forgot."""
+    # matplotlib takes a second to import
+    from evaluation.paired_verdict import forest_figure
+
+    return page.render(
+        _OVERVIEW_TEMPLATE,
+        filters={"signed": verdicts.signed},
+        title=f"{len(studies)} models against {studies[0].base}",
+        studies=studies,
+        figure=forest_figure.trajectory(studies) if studies[0].tasks else "",
+        outcomes=("win", "tie", "loss"),
+        created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    )
+
+
 def _parser() -> cli.ArgumentParser:
-    parser = cli.ArgumentParser(__doc__)
+    keys = f"keys of STUDY.yaml:\n{recipe_help.describe(StudyRecipe)}"
+    parser = cli.ArgumentParser(__doc__, epilog=keys)
     parser.add_argument(
         "run", type=Path, nargs="+", metavar="RUN", help="output folders of `galen evaluate`"
     )
@@ -187,6 +216,14 @@ def _parser() -> cli.ArgumentParser:
         default=[],
         metavar="DIR",
         help="curated corpora of the training, for sources and licenses",
+    )
+    parser.add_argument(
+        "--judges",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of judges that have scored answers, see `galen judge`",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder of the pages"

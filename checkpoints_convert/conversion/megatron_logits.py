@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--iteration", type=int, help="iteration (default: the newest)")
     parser.add_argument("--tp", type=int, default=1, help="tensor-parallel size")
     parser.add_argument("--pp", type=int, default=1, help="pipeline-parallel size")
+    parser.add_argument("--ep", type=int, default=1, help="expert-parallel size")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="precision")
     arguments = parser.parse_args(argv)
 
@@ -55,11 +56,13 @@ def main(argv: list[str] | None = None) -> None:
         Parallel(
             tensor_model_parallel_size=arguments.tp,
             pipeline_model_parallel_size=arguments.pp,
+            expert_model_parallel_size=arguments.ep,
             expert_tensor_parallel_size=_expert_tensor_parallel_size(architecture),
         ),
         seed=1,
     )
-    logits = compute(folder, architecture, tokens, arguments.tp, arguments.pp, arguments.dtype)
+    layout = (arguments.tp, arguments.pp, arguments.ep)
+    logits = compute(folder, architecture, tokens, *layout, arguments.dtype)
     if logits is not None:
         save_file(
             {"logits": logits.cpu().float().contiguous()}, arguments.folder / "logits.safetensors"
@@ -79,6 +82,7 @@ def compute(
     tokens: "Tensor",
     tensor: int,
     pipeline: int,
+    expert: int,
     dtype: str,
 ) -> "Tensor | None":
     """Return the logits [batch, sequence, padded vocabulary] (collective).
@@ -92,6 +96,7 @@ def compute(
             size.
         tensor: tensor-parallel size of the running layout.
         pipeline: its pipeline-parallel size.
+        expert: its expert-parallel size.
         dtype: fp32 or bf16.
     """
     import torch
@@ -109,6 +114,7 @@ def compute(
         tokens.size(1),
         tensor_model_parallel_size=tensor,
         pipeline_model_parallel_size=pipeline,
+        expert_model_parallel_size=expert,
         expert_tensor_parallel_size=_expert_tensor_parallel_size(architecture),
         sequence_parallel=tensor > 1,
         params_dtype=precision,
@@ -120,6 +126,7 @@ def compute(
     first = (
         parallel_state.is_pipeline_last_stage()
         and parallel_state.get_tensor_model_parallel_rank() == 0
+        and parallel_state.get_data_parallel_rank() == 0
     )
     return logits if first else None
 

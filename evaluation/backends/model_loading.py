@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from galen import pretrained
+from galen import json_file, pretrained
 from galen.errors import DataError, one_line
 
 
@@ -31,6 +31,7 @@ def load_model(folder: str | Path, **options: Any) -> tuple[Any, Any]:
         "ignore_mismatched_sizes": True,
         "use_safetensors": True,
         **options,
+        **_stored_precision(folder),
     }
     model, report = pretrained.load_model(AutoModelForCausalLM, folder, **options)
     mismatched = [name for name, *_ in report["mismatched_keys"]]
@@ -48,6 +49,18 @@ def load_model(folder: str | Path, **options: Any) -> tuple[Any, Any]:
         )
     _leave_unpacked(model)
     return model, tokenizer
+
+
+def _stored_precision(folder: str | Path) -> dict[str, Any]:
+    """Return the precision of a model that bitsandbytes has quantized, as an option; {} for others.
+
+    In another one, transformers loads only a part of the weights that are not quantized.
+    """
+    config = json_file.read_object(Path(folder) / "config.json")
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, dict) or quantization.get("quant_method") != "bitsandbytes":
+        return {}
+    return {"dtype": "auto"}
 
 
 def _surplus_layers(model: Any, unexpected: Iterable[str]) -> list[str]:
@@ -91,6 +104,8 @@ def with_adapter(model: Any, tokenizer: Any, adapter: Path) -> tuple[Any, Any]:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
+            # peft's own entries for mixtures of experts
+            warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")
             return PeftModel.from_pretrained(model, adapter), tokenizer
     except (
         OSError,

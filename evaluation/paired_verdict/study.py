@@ -2,14 +2,16 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import hierarchical
 from evaluation.metrics.hierarchical import Overall
-from evaluation.paired_verdict import prompt_choice, task_verdict
+from evaluation.paired_verdict import judged_tasks, prompt_choice, task_verdict
 from evaluation.paired_verdict.task_verdict import LOSS, TIE, WIN, TaskVerdict
 from evaluation.reporting.report_inputs import ModelScores
 from evaluation.reporting.verdicts import signed
+from evaluation.scoring.rubric_task import Rubric
 from galen.errors import DataError, UsageError
 
 GENERAL = (
@@ -55,6 +57,7 @@ def judge(
     model: str,
     general: Collection[str] | None = None,
     validation_fraction: float = prompt_choice.VALIDATION_FRACTION,
+    judges: Sequence[Path] = (),
 ) -> Study:
     """Return the verdict on a model.
 
@@ -64,6 +67,7 @@ def judge(
         model: name of the other.
         general: tasks that are not medical; None for those of `GENERAL`.
         validation_fraction: of each task's samples, to choose prompts on.
+        judges: folders of judges that have scored answers of both.
 
     Raises:
         UsageError: the runs lack a model or a task.
@@ -92,7 +96,14 @@ def judge(
             validation_fraction,
         )
         for task in shared
+        if not _is_unscored(by_name[base], task)
     ]
+    verdicts += judged_tasks.judge_tasks(judges, base, model)
+    if not verdicts:
+        raise DataError(
+            f"{base} and {model} share answers that no judge has scored: see `galen judge`, and"
+            " give --judges"
+        )
     verdicts = task_verdict.corrected(verdicts)
     return Study(
         base=base,
@@ -102,6 +113,12 @@ def judge(
         general=_overall([item for item in verdicts if item.is_general]),
         unchecked=tuple(task for task in {**names[base], **names[model]} if task not in shared),
     )
+
+
+def _is_unscored(runs: Sequence[ModelScores], task: str) -> bool:
+    """Return whether a task has answers, whose scores come from a judge."""
+    types = [run.tasks[task].task_type.name for run in runs if task in run.tasks]
+    return types[0] == Rubric.name
 
 
 def is_general(task: str, general: Collection[str] | None) -> bool:

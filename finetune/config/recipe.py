@@ -115,8 +115,20 @@ class Lora:
     """Dropout on the adapter's input."""
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     """Names of the linear layers with an adapter, or "all-linear": all but the output layer."""
+    target_parameters: list[str] = Field(default_factory=list)
+    """Names of weights outside linear layers with an adapter: the stacked experts of a layer.
+
+    For example [experts.gate_up_proj, experts.down_proj]; each expert has its own adapter of rank
+    r. It takes no dropout.
+    """
     merge: bool = False
     """Also write RUN/model, the unquantized model with the adapter merged into its weights."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.target_parameters and self.dropout:
+            raise ValueError("target_parameters take no dropout; set dropout: 0")
+        return self
 
 
 @dataclass(kw_only=True, config=STRICT)

@@ -128,6 +128,10 @@ print(tokenizer.decode(model.generate(**prompt, max_new_tokens=50)[0]))
 ```"""
 
 
+def _names(modules: str | Sequence[str]) -> str:
+    return modules if isinstance(modules, str) else ", ".join(modules)
+
+
 def _training(run: Mapping[str, Any], base: str) -> str:
     config, counts = run["config"], run["counts"]
     lora = config["lora"]
@@ -137,7 +141,7 @@ def _training(run: Mapping[str, Any], base: str) -> str:
     if lora:
         how = (
             f"a low-rank adapter (r {lora['r']}, alpha {lora['alpha']}, dropout {lora['dropout']},"
-            f" on {lora['target_modules']})"
+            f" on {', '.join([_names(lora['target_modules']), *lora['target_parameters']])})"
         )
     bits = (
         f", the base in {config['model']['quantization']} meanwhile"

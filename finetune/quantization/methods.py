@@ -16,6 +16,8 @@ from finetune.training import model_loading
 from galen import pretrained
 from galen.errors import DataError, UsageError, did_you_mean, install, one_line
 
+logger = logging.getLogger(__name__)
+
 GROUP_SIZES = (128, 64, 32)
 """Weights with a common scale in 4 bit, the first that divides the model's layers.
 
@@ -149,12 +151,24 @@ def check_model(methods: Sequence[str], model: Path) -> None:
         ImportError,
     ) as error:
         raise DataError(f"{model} cannot be loaded: {one_line(error)}") from error
+    _warn_of_experts(empty)
     if {"awq", "gptq"} & set(methods):
         group_size(empty)
     if "awq" in methods:
         _awq_mappings(empty)
     if "bnb4" in methods:
         _check_blocks(empty)
+
+
+def _warn_of_experts(model: torch.nn.Module) -> None:
+    """Warn if the model has experts, which remain as they are: they are no linear layers."""
+    experts = sum(weight.numel() for weight in model.parameters() if weight.dim() == 3)
+    if experts:
+        every = sum(weight.numel() for weight in model.parameters())
+        logger.warning(
+            f"only linear layers are quantized: the experts, {experts / every:.0%} of the weights,"
+            " keep their precision"
+        )
 
 
 def _check_blocks(model: torch.nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Loads the model to train, with new tokens, and with an adapter or all weights trainable."""
 
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from evaluation.backends.model_loading import load_model, with_adapter
 from finetune.config.recipe import Lora, Model
 from finetune.data import chat
 from galen.errors import UsageError, install
+
+logger = logging.getLogger(__name__)
 
 
 def load(model_recipe: Model) -> tuple[Any, Any]:
@@ -95,30 +98,7 @@ def add_lora(
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    linear = sorted(
-        {
-            name.rsplit(".", 1)[-1]
-            for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear)
-        }
-    )
-    if isinstance(lora.target_modules, list):
-        unknown = [name for name in lora.target_modules if name not in linear]
-        if unknown:
-            raise UsageError(
-                f"lora.target_modules: this model has no linear layer {unknown[0]!r}; it has"
-                f" {', '.join(linear)}"
-            )
-        output = next(
-            name
-            for name, module in model.named_modules()
-            if module is model.get_output_embeddings()
-        )
-        if output in lora.target_modules and len(_vocabulary_layers(model)) == 1:
-            raise UsageError(
-                f"lora.target_modules: {output} shares its weights with the embedding here, so that"
-                " no adapter can be merged into it"
-            )
+    _check_targets(model, lora)
     if getattr(model, "is_quantized", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
@@ -128,17 +108,75 @@ def add_lora(
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        target_parameters=lora.target_parameters or None,
         trainable_token_indices=(
             {name: list(new_tokens) for name in _vocabulary_layers(model)} if new_tokens else None
         ),
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(model, config)
+    with warnings.catch_warnings():
+        # peft's own entries for mixtures of experts
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")
+        adapted = get_peft_model(model, config)
     _sort_sets(adapted)
     for name, parameter in adapted.named_parameters():
         if "trainable_tokens_delta" in name:
             parameter.data = parameter.data.float()  # as the adapter's other weights
     return adapted
+
+
+def _check_targets(model: Any, lora: Lora) -> None:
+    """Check that the layers and weights that get an adapter exist and can have one.
+
+    Raises:
+        UsageError: names one that cannot.
+    """
+    if experts := _stacked_experts(model):
+        missing = [name for name in lora.target_parameters if name not in experts]
+        if missing:
+            raise UsageError(
+                f"lora.target_parameters: this model has no stacked experts {missing[0]!r}; it has"
+                f" {', '.join(experts)}"
+            )
+        if not lora.target_parameters:
+            logger.info(
+                f"the experts have no adapter; lora.target_parameters=[{','.join(experts)}] gives"
+                " them one"
+            )
+    elif lora.target_parameters:
+        raise UsageError("lora.target_parameters: this model has no stacked experts; remove it")
+    if lora.target_modules == "all-linear":
+        return
+    modules = dict(model.named_modules())
+    linear = {
+        name.rsplit(".", 1)[-1]
+        for name, module in modules.items()
+        if isinstance(module, torch.nn.Linear)
+    }
+    unknown = [name for name in lora.target_modules if name not in linear]
+    if unknown:
+        raise UsageError(
+            f"lora.target_modules: this model has no linear layer {unknown[0]!r}; it has"
+            f" {', '.join(sorted(linear))}"
+        )
+    output = next(
+        name for name, module in modules.items() if module is model.get_output_embeddings()
+    )
+    if output in lora.target_modules and len(_vocabulary_layers(model)) == 1:
+        raise UsageError(
+            f"lora.target_modules: {output} shares its weights with the embedding here, so that"
+            " no adapter can be merged into it"
+        )
+
+
+def _stacked_experts(model: Any) -> list[str]:
+    """Return the names of weights that stack the experts of a layer, without the layer's name."""
+    names = {
+        ".".join(name.split(".")[-2:])
+        for name, weight in model.named_parameters()
+        if weight.dim() == 3
+    }
+    return sorted(names, reverse=True)
 
 
 def _sort_sets(adapted: Any) -> None:

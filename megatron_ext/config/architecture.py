@@ -136,7 +136,7 @@ class Architecture(ArchitectureSizes):
         function = getattr(importlib.import_module(module), name)
         # Megatron's functions are compiled, which the CPU platform cannot do
         arguments["activation_func"] = function if fused else inspect.unwrap(function)
-        if not self.fusible_rope:
+        if not self.num_fusible_rope_layers:  # of some layers, their attention decides
             options["apply_rope_fusion"] = False
         config = TransformerConfig(**arguments, **options)
         # the core then builds a module for each MLP; it accepts the option only for functions of

@@ -32,15 +32,19 @@ class ArchitectureSizes(ArchitectureFields):
         return self.num_query_groups * self.kv_channels
 
     @property
-    def fusible_rope(self) -> bool:
-        """Whether Transformer Engine's fused kernel computes the rotary positions.
+    def num_fusible_rope_layers(self) -> int:
+        """Layers whose rotary positions Transformer Engine's fused kernel computes.
 
         It does not multiply by the attention factor of YaRN or LongRoPE; the core then uses its
         own functions, but for packed documents calls the kernel and leaves the factor out (0.16.1
-        and 0.19.2).
+        and 0.19.2). Layers with a rotary base of their own have no scaling.
         """
         scaling = self.yarn or self.longrope
-        return scaling is None or not scaling.scales_attention
+        if scaling is None or not scaling.scales_attention:
+            return self.num_layers
+        if self.local_rotary_base is None:
+            return 0
+        return sum(self.window_attn_skip_freq or ())
 
     @property
     def core_rotary_base(self) -> float:

@@ -36,9 +36,10 @@ _GROUPS = frozenset(
     {
         *("tp", "pp", "dp", "cp", "dp_cp", "tp_cp", "tp_dp", "tp_dp_cp", "mp", "embd", "pos_embd"),
         *("hcp", "intra_dp_cp", "intra_dist_opt_instance"),
+        *("ep", "ep_tp", "ep_dp", "intra_ep_dp", "tp_ep_mp", "tp_ep_pp"),  # of experts
     }
 )
-"""Process groups of a dense model to which Megatron Core passes NCCL's options."""
+"""Process groups to which Megatron Core passes NCCL's options."""
 _NCCL_NUMBERS = ("min_ctas", "max_ctas", "cga_cluster_size")
 _NETWORKS = ("IB", "socket")
 

@@ -150,7 +150,7 @@ def _set_self_attention(
     if base is not None:
         local_rope = RotaryEmbedding(
             kv_channels=architecture.kv_channels,
-            rotary_percent=1.0,
+            rotary_percent=architecture.rotary_percent,
             rotary_base=base,
             use_cpu_initialization=config.use_cpu_initialization,
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from megatron_ext.config.architecture import Architecture
+from megatron_ext.config.rope import LongRope, Yarn
 
 
 class DecoderAttention(SelfAttention):
@@ -40,11 +41,9 @@ class DecoderAttention(SelfAttention):
         """
         layers = architecture.window_attn_skip_freq
         is_local = layers is not None and layers[layer_number - 1] == 1
-        if local_rope is not None and is_local and architecture.yarn is not None:
-            # from which the core takes the factor of all rotated queries and keys
-            config = copy.copy(config)
-            for name in architecture.yarn.core_attributes():
-                delattr(config, name)
+        scaling = architecture.yarn or architecture.longrope
+        if local_rope is not None and scaling is not None:
+            config = _rope_config(config, scaling, is_local)
         super().__init__(config=config, layer_number=layer_number, **options)
         self.local_rope = local_rope if is_local else None
         if architecture.full_width_qk_norm:
@@ -89,6 +88,20 @@ class DecoderAttention(SelfAttention):
         else:
             group = None
         return self.local_rope(length * self.config.context_parallel_size, cp_group=group)
+
+
+def _rope_config(
+    config: TransformerConfig, scaling: Yarn | LongRope, is_local: bool
+) -> TransformerConfig:
+    """Return the configuration of a layer with rotary scaling, or without it if it is local."""
+    layer_config = copy.copy(config)
+    if is_local:
+        # from these the core takes the factor of all rotated queries and keys
+        for name in scaling.core_attributes():
+            delattr(layer_config, name)
+    elif scaling.scales_attention:
+        layer_config.apply_rope_fusion = False
+    return layer_config
 
 
 class FullWidthRMSNorm(torch.nn.Module):

@@ -122,12 +122,15 @@ def layer_activations(
         **_mlp_activations(architecture, recipe, fused),
     }
     if architecture.qk_layernorm or architecture.full_width_qk_norm:
-        # in PyTorch in float32, and once more normalized
-        norm_size = size if fused else 8
+        # in PyTorch in float32, and once more normalized; not in the norm over several ranks' heads
+        sharded = architecture.full_width_qk_norm and tensor > 1
+        norm_size = size if fused or sharded else 8
         activations["query and key norms"] = norm_size * tokens * (queries + keys) / tensor
-    if not fused or not architecture.fusible_rope:
+    fused_rope = architecture.num_fusible_rope_layers / architecture.num_layers if fused else 0
+    if fused_rope < 1:
         rotary_tokens = tokens / training.micro_batch_size
-        activations["rotary factors"] = 4 * size * rotary_tokens * architecture.kv_channels
+        rotary_factors = 4 * size * rotary_tokens * architecture.kv_channels
+        activations["rotary factors"] = (1 - fused_rope) * rotary_factors
     if training.attention_backend == "unfused":
         # scores and probabilities
         heads = architecture.num_attention_heads / tensor
@@ -164,14 +167,14 @@ def _mlp_activations(architecture: Architecture, recipe: Recipe, fused: bool) ->
 def _product_copies(architecture: Architecture, fused: bool) -> int:
     """Return the tensors of the size of an MLP's product that its activation keeps.
 
-    With a gate that is not fused these are also the activation's output and a copy of up; and what
-    is clamped or has an offset before.
+    With a gate that is not fused these are also the activation's output and a copy of up; the gate
+    if it is clamped, and the sigmoid of quick_gelu.
     """
     activation = ACTIVATIONS[architecture.activation]
     if not architecture.gated_mlp or (fused and activation.fused_function is not None):
         return 1
     clamped = architecture.activation_func_clamp_value is not None
-    return 3 + 2 * clamped + (architecture.glu_linear_offset != 0)
+    return 3 + clamped + (architecture.activation == "quick_gelu")
 
 
 _RECOMPUTED = {

@@ -7,13 +7,15 @@ Usage: FOLDER… each with a Hugging Face folder `hf` and Galen's import of it, 
 No model is built: each tensor of Galen's checkpoint goes through Megatron-Bridge's mapping of the
 parameter (`megatron_to_hf`), and the result is compared with the Hugging Face folder, bit by bit;
 then the Hugging Face tensors go through `hf_to_megatron`, and are compared with Galen's. A tensor
-of an expert has the name of the parameter in Megatron Core's grouped MLP. Where Transformer Engine
-is not installed, empty modules take its place: importing Megatron-Bridge needs its names only.
+of an expert has the name of the parameter in Megatron Core's grouped MLP. The arguments of Megatron
+Core's model are compared, too. Where Transformer Engine is not installed, empty modules take its
+place: importing Megatron-Bridge needs its names only.
 """
 
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import math
 import re
 import sys
 import types
@@ -23,6 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from megatron_ext.checkpoint.torch_dist import LAYERS, TorchDist
+from megatron_ext.config.architecture import read_architecture
 
 _ENGINE = "transformer_engine"
 _BEFORE = (
@@ -31,6 +34,12 @@ _BEFORE = (
     "transformers",
 )
 """Modules that must not find the empty one."""
+_WRITTEN_OTHERWISE = {
+    "gemma3_text": {"window_size", "window_attn_skip_freq"},  # an attention class of its own
+    "gpt_oss": {"add_qkv_bias", "window_attn_skip_freq"},  # implied by add_bias_linear; 2
+    "olmoe": {"qk_layernorm"},  # a class of its own over the full width
+}
+"""Arguments that Megatron-Bridge expresses in another way."""
 _EXPERTS = re.compile(r"\.mlp\.experts\.experts\.(linear_fc[12]\.(?:weight|bias))$")
 
 
@@ -101,6 +110,34 @@ def with_parameter(module, name, tensor):
     return module
 
 
+def differing_arguments(architecture, config):
+    """Return the arguments of Megatron Core's model that Megatron-Bridge sets differently."""
+    wrong = []
+    skipped = _WRITTEN_OTHERWISE.get(architecture.family, set())
+    arguments = architecture.core_arguments()
+    for name, expected in arguments.items():
+        if name in skipped:
+            continue
+        actual = getattr(config, name, None)
+        if name == "activation_func":
+            expected = expected.rpartition(".")[2]
+            actual = actual.__name__
+        elif name == "kv_channels" and actual is None:
+            actual = config.hidden_size // config.num_attention_heads
+        elif name == "softmax_scale" and actual is not None:
+            actual = expected if math.isclose(expected, actual) else actual
+        elif isinstance(expected, tuple) and actual is not None:
+            actual = tuple(actual)
+        if actual != expected:
+            wrong.append(f"{name} = {expected!r} is {actual!r} in Megatron-Bridge")
+    base = architecture.rotary_base
+    if architecture.local_rotary_base is not None:
+        base = (architecture.local_rotary_base, base)
+    if config.rotary_base != base:
+        wrong.append(f"rotary_base = {base!r} is {config.rotary_base!r} in Megatron-Bridge")
+    return wrong
+
+
 def compare(folder):
     """Return the number of compared tensors and a list of differences."""
     from megatron.bridge import AutoBridge
@@ -110,8 +147,9 @@ def compare(folder):
     registry = bridge._model_bridge.mapping_registry()
     expected = load_file(folder / "hf" / "model.safetensors")
     actual = {}
-    wrong = []
-    for name, tensor in parameters(folder / "megatron" / "iter_0000000"):
+    iteration = folder / "megatron" / "iter_0000000"
+    wrong = differing_arguments(read_architecture(iteration), config)
+    for name, tensor in parameters(iteration):
         mapping = registry.megatron_to_hf_lookup(name)
         if mapping is None:
             wrong.append(f"{name}: Megatron-Bridge has no such parameter")

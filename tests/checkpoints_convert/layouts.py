@@ -30,6 +30,7 @@ def _layout(
     context: int = 1,
     expert: int = 1,
     complete_experts: bool = False,
+    replicas: int = 1,
 ) -> Layout:
     parallel = Parallel(
         tensor_model_parallel_size=tensor,
@@ -40,7 +41,7 @@ def _layout(
         sequence_parallel=tensor > 1,
         cp_comm_type="all_gather" if context > 1 else None,
     )
-    processes = math.prod((tensor, pipeline, context, 1 if complete_experts else expert))
+    processes = math.prod((tensor, pipeline, context, replicas, 1 if complete_experts else expert))
     return Layout(name, parallel, processes)
 
 
@@ -60,6 +61,7 @@ LAYOUTS = {
         _layout("EP2xTP2", expert=2, tensor=2),
         _layout("TP2-ETP1", tensor=2, expert=2, complete_experts=True),
         _layout("TP2xPP2-ETP1", tensor=2, pipeline=2, expert=2, complete_experts=True),
+        _layout("EP2xTP2-ETP1", tensor=2, expert=2, complete_experts=True, replicas=2),
     )
 }
 """By name; under tensor parallelism with sequence parallelism.
@@ -68,5 +70,8 @@ With ETP1 it is the tensor-parallel processes that divide the experts of a layer
 """
 DENSE = ("TP1", "TP2", "PP2", "CP2", "TP2xPP2")
 EXPERTS = ("plain", "TP1", "TP2", "PP2", "TP2xPP2", "EP2", "EP2xTP2")
-COMPLETE_EXPERTS = ("plain", "TP1", "PP2", "EP2", "TP2-ETP1", "TP2xPP2-ETP1")
+COMPLETE_EXPERTS = (
+    *("plain", "TP1", "PP2", "CP2", "EP2"),
+    *("TP2-ETP1", "TP2xPP2-ETP1", "EP2xTP2-ETP1"),
+)
 """Of experts with biases, which Megatron Core cannot divide."""

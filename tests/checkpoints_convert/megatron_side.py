@@ -4,10 +4,13 @@ They are forked by tests/megatron_ext/fork_server.py.
 
 verify …                     what `python -m checkpoints_convert.conversion.megatron_logits …` does
 matrix FOLDER                train the tiny models at all layouts (family_matrix.py)
+logits TOKENS OUT CHECKPOINT…    write the logits of several checkpoints
 save CHECKPOINT FOLDER       load a checkpoint and save it with Megatron's own writer
 """
 
 from pathlib import Path
+
+from safetensors.torch import load_file, save_file
 
 from checkpoints_convert.conversion import megatron_logits
 from megatron_ext.checkpoint import checkpoint_folder
@@ -27,11 +30,20 @@ def main(argv):
     platforms.current_platform()
     if action == "matrix":
         return family_matrix.run(*arguments)
-    assert action == "save"
     platforms.current_platform().init_distributed()
     parallel_groups.initialize(Parallel(), seed=1)
-    save(*arguments)
-    return 0
+    return {"logits": write_logits, "save": save}[action](*arguments)
+
+
+def write_logits(tokens, target, *checkpoints):
+    ids = load_file(tokens)["tokens"]
+    logits = {}
+    for checkpoint in checkpoints:
+        folder = checkpoint_folder.newest(checkpoint)
+        model = architecture.read_architecture(folder)
+        computed = megatron_logits.compute(folder, model, ids, 1, 1, 1, "fp32")
+        logits[checkpoint] = computed.contiguous()
+    save_file(logits, target)
 
 
 def save(checkpoint, target):

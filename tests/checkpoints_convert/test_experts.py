@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints_convert import families, hf_to_megatron, megatron_to_hf, verify
 from checkpoints_convert.conversion import weight_tasks
-from galen.errors import DataError
+from galen.errors import DataError, UsageError
 from megatron_ext.checkpoint import torch_dist
 from megatron_ext.checkpoint.torch_dist import TorchDist
 from tests.checkpoints_convert.tiny_models import MOE
@@ -217,3 +217,12 @@ def test_numbered_layers_with_several_experts_in_a_part(tmp_path, checkpoints):
     assert not copy.holds(name, (0, 0))
     for expert, tensor in enumerate(experts):
         assert copy.rows(name, (1, expert), 5, 90).equal(tensor[5:90])
+
+
+@pytest.mark.multiprocess
+def test_logits_of_divided_experts(models, checkpoints, forked_logits, capsys):
+    options = ["--hf", str(models["olmoe"]), "--megatron", str(checkpoints["olmoe"])]
+    assert verify.main([*options, "--ep", "2"]) == 0
+    assert "Megatron under TP1 x PP1 x EP2" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="4 experts cannot be divided by expert-parallel size 3"):
+        verify.main([*options, "--ep", "3"])

@@ -78,7 +78,28 @@ GEMMA = dataclasses.replace(
     softmax_scale=0.2,
     share_embeddings_and_output_weights=True,
 )
+GPT_OSS = dataclasses.replace(
+    EXPERTS,
+    qk_layernorm=False,
+    add_qkv_bias=True,
+    add_bias_linear=True,
+    softmax_type="learnable",
+    activation="quick_gelu",
+    glu_linear_offset=1.0,
+    activation_func_clamp_value=7.0,
+    window_size=32,
+    window_attn_skip_freq=(1, 0, 1, 0),
+)
+OLMO = dataclasses.replace(
+    SHAPE,
+    full_width_qk_norm=True,
+    norm_placement="after",
+    window_size=32,
+    window_attn_skip_freq=(1, 1, 1, 0),
+)
 SHAPES = {
+    "gpt-oss": GPT_OSS,
+    "olmo": OLMO,
     "other shape": OTHER_SHAPE,
     "ungated": UNGATED,
     "norm after": NORM_AFTER,
@@ -106,6 +127,12 @@ HELD_OUT = {
         "recompute_modules": ["moe"],
     },
     "shared expert, EP2": {"expert_model_parallel_size": 2},
+    "gpt-oss, EP2 bf16": {"expert_model_parallel_size": 2, "precision": "bf16"},
+    "olmo, TP2 SP bf16": {
+        "tensor_model_parallel_size": 2,
+        "sequence_parallel": True,
+        "precision": "bf16",
+    },
     "ungated": {},
     "ungated, TP2 SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
     "norm after": {},

@@ -28,6 +28,7 @@ SIZES = {
     "biomistral_7b": ("7b", 7_241_740_288),
     "mmed_llama3_8b_64k": ("64k", 8_030_261_248),
     "qwen3_30b_a3b": ("30b_a3b", 30_532_122_624),
+    "apertus_8b": ("7b", 8_053_338_176),
     "gemma3_27b": ("27b", 27_009_346_304),  # without the vision tower
 }
 GPU_SPECS = {"h100": GPUS["h100-80gb"], "a100": GPUS["a100-80gb"], "h200": GPUS["h200"]}

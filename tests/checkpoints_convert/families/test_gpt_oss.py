@@ -1,6 +1,7 @@
 """gpt-oss: fused experts of the Hub, MXFP4, and the fields of config.json."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from checkpoints_convert import families, hf_to_megatron, megatron_to_hf, verify
 from checkpoints_convert.families import gpt_oss
 from galen.errors import DataError
+from tests.conftest import import_model
 
 CONFIG = {
     "architectures": ["GptOssForCausalLM"],
@@ -66,6 +68,11 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def model(make_model):
     return make_model("gpt-oss", dtype="bfloat16")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    return import_model(model, tmp_path_factory.mktemp("megatron") / "gpt-oss")
 
 
 def test_config_of_the_hub_goes_both_ways():
@@ -164,11 +171,10 @@ def test_mxfp4_is_exported_as_transformers_decodes_it(
     assert config["dtype"] == "bfloat16"
 
 
-def test_shards_of_an_export_have_complete_fused_tensors(tmp_path, model):
-    hf_to_megatron.main(["--hf", str(model), "--output", str(tmp_path / "megatron")])
+def test_shards_of_an_export_have_complete_fused_tensors(tmp_path, model, checkpoint):
     megatron_to_hf.main(
         [
-            *("--megatron", str(tmp_path / "megatron"), "--output", str(tmp_path / "exported")),
+            *("--megatron", str(checkpoint), "--output", str(tmp_path / "exported")),
             *("--max-shard-bytes", "100000"),
         ]
     )
@@ -214,3 +220,40 @@ def test_damaged_mxfp4_is_named(tmp_path, model, damage, message):
         hf_to_megatron.main(
             ["--hf", str(tmp_path / "mxfp4"), "--output", str(tmp_path / "megatron")]
         )
+
+
+def _swap_experts(tensors):
+    matrix = tensors["model.layers.1.mlp.experts.down_proj"]
+    tensors["model.layers.1.mlp.experts.down_proj"] = matrix[[0, 2, 1, 3]]
+
+
+def _swap_gate_and_up(tensors):
+    name = "model.layers.0.mlp.experts.gate_up_proj_bias"
+    tensors[name] = tensors[name].unflatten(1, (-1, 2)).flip(2).flatten(1)
+
+
+def _lose_sinks(tensors):
+    tensors["model.layers.1.self_attn.sinks"].zero_()
+
+
+def _lose_router_bias(tensors):
+    tensors["model.layers.0.mlp.router.bias"].zero_()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_swap_experts, r"experts\.linear_fc2\.weight \(layer 1, expert 1\) is not"),
+        (_swap_gate_and_up, r"experts\.linear_fc1\.bias \(layer 0, expert 0\) is not"),
+        (_lose_sinks, r"core_attention\.softmax_offset \(layer 1\) is not .*\.self_attn\.sinks"),
+        (_lose_router_bias, r"mlp\.router\.bias \(layer 0\) is not"),
+    ],
+)
+def test_verify_names_what_differs(tmp_path, model, checkpoint, capsys, damage, message):
+    shutil.copytree(model, tmp_path / "other")
+    tensors = load_file(model / "model.safetensors")
+    damage(tensors)
+    save_file(tensors, tmp_path / "other" / "model.safetensors", metadata={"format": "pt"})
+    compare = ["--hf", str(tmp_path / "other"), "--megatron", str(checkpoint)]
+    assert verify.main([*compare, "--weights-only"]) == 1
+    assert re.search(message, capsys.readouterr().out)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from checkpoints_convert import describe, legacy_to_megatron, megatron_to_hf
+from checkpoints_convert.interop import megatron_lm_legacy
 from galen.errors import DataError
 
 
@@ -188,3 +189,20 @@ def test_too_large_a_tokenizer(tmp_path, model):
                 str(tmp_path / "new"),
             ]
         )
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("num_experts", 8),
+        ("use_bias", True),
+        ("sliding_window_size", 4096),
+        ("parallel_attn", True),
+    ],
+)
+def test_an_argument_that_is_no_llama_s(tmp_path, model, argument, value):
+    write_ranks(model, tmp_path / "old", 1, 1)
+    ranks = megatron_lm_legacy.Ranks(tmp_path / "old")
+    setattr(ranks.arguments, argument, value)
+    with pytest.raises(DataError, match=f"{argument} = {value} is not supported"):
+        ranks.architecture(300)

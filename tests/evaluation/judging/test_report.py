@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evaluation import judge, judge_agreement, judge_pairs, report
+from evaluation import judge, judge_agreement, judge_pairs, progress, report
 from evaluation.judging import pairs
 from galen.errors import DataError, UsageError
 from tests.evaluation.judging.conftest import endpoint, verdict
@@ -50,3 +50,18 @@ def test_each_judge_has_tables_of_its_own(judges, runs, tmp_path):
         report.main([str(runs[0]), "--judges", *[str(judges[0])] * 2, "--output", str(page)])
     with pytest.raises(DataError, match="holds no scores"):
         report.main([str(runs[0]), "--judges", str(runs[0]), "--output", str(page)])
+
+
+def test_judged_answers_are_tasks_of_a_study(judges, runs, tmp_path, capsys):
+    folders = [str(folder) for folder in runs]
+    output = ["--output", str(tmp_path / "progress")]
+    with pytest.raises(DataError, match="no judge has scored"):
+        progress.main([*folders, *output])
+    progress.main([*folders, "--judges", str(judges[0]), *output])
+    record = json.loads((tmp_path / "progress" / "tuned.json").read_text())
+    [item] = record["tasks"]
+    assert item["task"] == "task (judge-1)" and item["samples"] == 6
+    assert item["tuned"]["base"]["value"] == pytest.approx(0.6) and item["outcome"] == "tie"
+    assert "macro F1 against physicians" in item["notes"][0]
+    with pytest.raises(DataError, match="no task for both"):
+        progress.main([*folders, "--judges", str(judges[1]), *output])

@@ -46,6 +46,10 @@ def test_the_settings_are_the_published_ones(name):
         ("optimizer.lr_decay_style=constant", "min_lr has no effect with lr_decay_style: constant"),
         ("lora={target_modules: []}", "lora.target_modules: .*at least 1 item"),
         (
+            "lora={target_parameters: [experts.down_proj], dropout: 0.1}",
+            "target_parameters take no dropout; set dropout: 0",
+        ),
+        (
             "data.train=[{set: medqa, file: a.jsonl}]",
             r"^.*'data\.train\.0\.source' is missing\n.*'data\.train\.0\.file'.*$",
         ),

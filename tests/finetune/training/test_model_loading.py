@@ -8,6 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from evaluation.backends.transformers_backend import TransformersBackend
 from finetune.config.recipe import Lora, Model
 from finetune.training import model_loading
+from galen.errors import UsageError
+from tests.checkpoints_convert import tiny_models
 from tests.finetune.conftest import MARKS
 
 
@@ -144,3 +146,28 @@ def test_the_default_adapter_is_on_all_linear_layers_of_a_family(model_type, exp
     adapted = model_loading.add_lora(model, Lora(r=2))
     trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "message"),
+    [
+        ("llama-2", "experts.down_proj", "no stacked experts; remove it"),
+        ("mixtral", "experts.w2", "'experts.w2'; it has experts.gate_up_proj, experts.down_proj"),
+    ],
+)
+def test_adapters_of_missing_experts_are_refused(
+    tmp_path, tiny_tokenizer, name, parameter, message
+):
+    tiny_models.make(tmp_path, name, tiny_tokenizer)
+    model, _ = model_loading.load(Model(path=str(tmp_path)))
+    with pytest.raises(UsageError, match=message):
+        model_loading.add_lora(model, Lora(target_parameters=[parameter]))
+
+
+def test_experts_without_an_adapter_are_reported(tmp_path, tiny_tokenizer, caplog):
+    caplog.set_level("INFO")
+    tiny_models.make(tmp_path, "mixtral", tiny_tokenizer)
+    model, _ = model_loading.load(Model(path=str(tmp_path)))
+    model_loading.add_lora(model, Lora())
+    expected = "lora.target_parameters=[experts.gate_up_proj,experts.down_proj] gives them one"
+    assert expected in caplog.text

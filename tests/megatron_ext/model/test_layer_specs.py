@@ -6,6 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from megatron.core.models.common.embeddings.yarn_rotary_pos_embedding import (
+    _yarn_get_concentration_factor_from_config,
+)
 from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.moe.experts import TEGroupedMLP
@@ -13,7 +16,8 @@ from megatron.core.transformer.moe.moe_layer import MoELayer
 from megatron.core.transformer.utils import is_layer_window_attention
 
 from megatron_ext.config.architecture import Architecture
-from megatron_ext.model import layer_specs
+from megatron_ext.config.rope import Yarn
+from megatron_ext.model import layer_specs, self_attention
 from megatron_ext.model.activations import Xielu
 from megatron_ext.model.layer_specs import NormAfterLayer, _mlp_submodules, decoder_spec
 from megatron_ext.model.router import BalancedRouter
@@ -131,3 +135,19 @@ def test_layers_with_a_window_have_rotary_positions_of_their_own(transformer_eng
     size = architecture.kv_channels
     expected = 5e3 ** -(torch.arange(0, size, 2, dtype=torch.float32) / size)
     torch.testing.assert_close(frequencies, expected)
+
+
+def test_layers_without_yarn_keep_the_fused_rotary_kernel():
+    yarn = Yarn(factor=8.0, original_max_position_embeddings=64)
+    config = dataclasses.replace(SHAPE, yarn=yarn).transformer_config()
+    config.apply_rope_fusion = True  # which needs Transformer Engine
+    full = self_attention._rope_config(config, yarn, is_local=False)
+    local = self_attention._rope_config(config, yarn, is_local=True)
+    assert (full.apply_rope_fusion, local.apply_rope_fusion) == (False, True)
+    factor = _yarn_get_concentration_factor_from_config
+    assert factor(full) == pytest.approx(yarn.default_attention_factor)
+    assert factor(local) == 1.0
+    pattern = dataclasses.replace(
+        SHAPE, yarn=yarn, window_attn_skip_freq=(1, 1, 0) * 10, local_rotary_base=1e4
+    )
+    assert pattern.num_fusible_rope_layers == 20

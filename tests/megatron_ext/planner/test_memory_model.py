@@ -11,13 +11,24 @@ from megatron_ext.config.rope import Yarn
 from megatron_ext.planner.memory_model import layer_activations
 from tests.megatron_ext.config.test_recipe import SHAPE, TEXT
 
+UNBALANCED = 0.045
+"""A new router does not balance its experts."""
+TOLERANCES = {
+    "experts": UNBALANCED,
+    "shared expert": UNBALANCED,
+    "gpt-oss": UNBALANCED,
+    # with one key head on a rank, its norm keeps a view
+    "olmo": 0.025,
+}
+"""Of activations, by shape."""
+
 
 @pytest.fixture(scope="module")
 def measurements(start_forked):
     codes, written = start_forked(2, module="tests.megatron_ext.measure_memory").wait()
     assert codes == [0, 0], written[-3000:]
     layouts = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
-    assert len(layouts) == 64  # 32 layouts, two ranks
+    assert len(layouts) == 68  # 34 layouts, two ranks
     return layouts
 
 
@@ -40,8 +51,7 @@ def test_activations(measurements):
     for one in measurements:
         ratio = one["measured"]["activations"] / one["planned"]["activations"]
         tolerance = 0.02 if one["held_out"] else 0.002
-        if "expert" in one["layout"]:  # a new router does not balance them
-            tolerance = 0.045
+        tolerance = TOLERANCES.get(one["layout"].split(",")[0], tolerance)
         assert ratio == pytest.approx(1, abs=tolerance), (one["layout"], one["rank"])
 
 
