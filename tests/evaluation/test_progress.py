@@ -315,7 +315,8 @@ def test_iterations_of_a_run_are_models_of_their_own(tmp_path, models):
     options.models.reverse()
     with pytest.raises(UsageError, match="the base has 2 iterations"):
         study_recipe.models(options)
-    options.models[1].iterations = 3
+    options.models.reverse()
+    options.models[0].iterations = 3
     with pytest.raises(UsageError, match="is for Megatron checkpoints"):
         study_recipe.models(options)
 
