@@ -14,7 +14,8 @@ tasks and prompts, resumable.
 OUTPUT has the page of each model (MODEL.html), the same as Markdown for its model card (MODEL.md),
 and all figures (MODEL.json): win, tie or loss of each task by a paired test with Holm's correction,
 the mean over medical and over general tasks with intervals, the difference that the test sets could
-show, and what the scores rest on.
+show, and what the scores rest on. Several models have an overview.html, too: iterations of a run in
+their order show when it forgets more than it learns.
 """
 
 import json
@@ -36,6 +37,8 @@ from galen.errors import UsageError
 logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).parent / "paired_verdict" / "progress.html.j2"
+_OVERVIEW_TEMPLATE = _TEMPLATE.with_name("overview.html.j2")
+OVERVIEW = "overview.html"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
                 folders,
                 options.output,
                 base=options.models[0].name,
-                models=[model.name for model in options.models[1:]],
+                models=[model.name for model in study_recipe.models(options)[1:]],
                 general=study_recipe.general_tasks(options),
                 validation_fraction=options.validation_fraction,
                 corpora=[] if options.corpus is None else [options.corpus],
@@ -119,6 +122,9 @@ def write(
         for sentence in study.sentences(item):
             print(sentence)
         logger.info(f"page: {stem}.html")
+    if len(studies) > 1:
+        write_text(output / OVERVIEW, render_overview(studies))
+        logger.info(f"overview: {output / OVERVIEW}")
     return studies
 
 
@@ -156,6 +162,22 @@ def render(item: Study, runs: Sequence[ModelScores], sources: list[tuple[str, in
         runs=own,
         sources=sources,
         documents=sum(documents for _, documents, _ in sources) or 1,
+        created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    )
+
+
+def render_overview(studies: Sequence[Study]) -> str:
+    """Return the page of all models, in their order: what each learned and forgot."""
+    # matplotlib takes a second to import
+    from evaluation.paired_verdict import forest_figure
+
+    return page.render(
+        _OVERVIEW_TEMPLATE,
+        filters={"signed": verdicts.signed},
+        title=f"{len(studies)} models against {studies[0].base}",
+        studies=studies,
+        figure=forest_figure.trajectory(studies) if studies[0].tasks else "",
+        outcomes=("win", "tie", "loss"),
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
 

@@ -1,4 +1,4 @@
-"""The differences of a study as a figure: a line for each task, and the means."""
+"""Figures of studies: a line for each task with its difference, the means of several models."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from evaluation.metrics.hierarchical import Overall
 from evaluation.metrics.intervals import Estimate
+from evaluation.paired_verdict.study import Study
 from evaluation.paired_verdict.task_verdict import LOSS, TIE, WIN, TaskVerdict
 from galen import svg
 
@@ -40,3 +41,27 @@ def differences(tasks: Sequence[TaskVerdict], overall: Overall | None, name: str
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("difference in percentage points; right of 0 is better")
         return svg.render(figure, name)
+
+
+def trajectory(studies: Sequence[Study]) -> Markup:
+    """Return the mean differences of models in their order: medical tasks and general ones."""
+    with svg.style():
+        figure = Figure(figsize=(svg.WIDTH, 3.0))
+        axes = figure.subplots()
+        axes.axhline(0, color=svg.INK, linewidth=1)
+        for title, color, marker, offset, of in (
+            ("medical", svg.FIRST, "o", -0.06, [item.medical for item in studies]),
+            ("general", svg.SECOND, "s", 0.06, [item.general for item in studies]),
+        ):
+            known = [(index, one.of_these_tasks) for index, one in enumerate(of) if one is not None]
+            places = [index + offset for index, _ in known]
+            values = [100 * estimate.value for _, estimate in known]
+            axes.plot(places, values, color=color, marker=marker, markersize=6, label=title)
+            for place, (_, estimate) in zip(places, known, strict=True):
+                ends = [100 * estimate.low, 100 * estimate.high]
+                axes.plot([place, place], ends, color=color, linewidth=1.5)
+        names = [item.model[-_MAX_NAME:] for item in studies]
+        axes.set_xticks(range(len(studies)), names, rotation=20 if len(studies) > 3 else 0)
+        axes.set_ylabel("mean difference, points")
+        axes.legend(loc="best")
+        return svg.render(figure, "trajectory")

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import subprocess
 import sys
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +12,11 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from evaluation.paired_verdict import prompt_choice
-from evaluation.scoring import task_selection
+from evaluation.scoring import megatron_export, task_selection
 from evaluation.scoring.recipe import Recipe, check_recipe
 from galen import log, recipe
 from galen.atomic import write_text
-from galen.errors import DataError
+from galen.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,11 @@ class StudyModel:
     """Hugging Face folder, or Megatron checkpoint."""
     adapter: Path | None = None
     """PEFT adapter on top of it."""
-    iteration: int | None = None
-    """Of a Megatron checkpoint; null: the newest."""
+    iterations: int | str | None = None
+    """Of a Megatron checkpoint: numbers with commas, or all; null: the newest.
+
+    Several are models of their own, named NAME@ITERATION.
+    """
 
 
 @dataclass(kw_only=True, config=recipe.STRICT)
@@ -94,6 +97,33 @@ def general_tasks(options: StudyRecipe) -> list[str] | None:
     ]
 
 
+def models(options: StudyRecipe) -> list[StudyModel]:
+    """Return the models, each with one iteration at most; the base is the first.
+
+    Raises:
+        UsageError, DataError: a checkpoint lacks an iteration, or the base has several.
+    """
+    result: list[StudyModel] = []
+    for model in options.models:
+        if model.iterations is None:
+            result.append(model)
+            continue
+        if not megatron_export.is_checkpoint(model.path):
+            raise UsageError(
+                f"model {model.name}: key 'iterations' is for Megatron checkpoints; {model.path} is"
+                " none"
+            )
+        numbers = megatron_export.select_iterations(model.path, str(model.iterations))
+        if len(numbers) > 1 and not result:
+            raise UsageError(
+                f"model {model.name}: the base has {len(numbers)} iterations, give one"
+            )
+        for number in numbers:
+            name = f"{model.name}@{number}" if len(numbers) > 1 else model.name
+            result.append(replace(model, name=name, iterations=number))
+    return result
+
+
 def evaluate(options: StudyRecipe) -> list[Path]:
     """Score all models under all prompts; return the folders. Finished runs are not repeated.
 
@@ -106,7 +136,7 @@ def evaluate(options: StudyRecipe) -> list[Path]:
     recipes = [
         _recipe(options, model, number, prompt)
         for number, prompt in enumerate(options.prompts)
-        for model in options.models
+        for model in models(options)
     ]
     for item in recipes:
         check_recipe(item)
@@ -127,7 +157,7 @@ def evaluate(options: StudyRecipe) -> list[Path]:
 def _recipe(options: StudyRecipe, model: StudyModel, number: int, prompt: dict[str, Any]) -> Recipe:
     return Recipe(
         model=[model.path],
-        iterations=model.iteration,
+        iterations=model.iterations,
         adapter=model.adapter,
         tasks=options.tasks,
         data=options.data,

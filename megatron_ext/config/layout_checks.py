@@ -9,7 +9,8 @@ from galen.errors import UsageError
 from megatron_ext.config import pipeline_layout
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.batch_rampup import BatchSchedule
-from megatron_ext.config.expert_checks import check_experts, expert_tensor_parallel_size
+from megatron_ext.config.expert_checks import check_experts
+from megatron_ext.config.fp8_checks import check_fp8_dimensions
 from megatron_ext.config.recipe import Recipe
 from megatron_ext.config.sections import Parallel
 from megatron_ext.config.sink_checks import check_sinks
@@ -39,7 +40,7 @@ def check_layout(recipe: Recipe, architecture: Architecture, world_size: int) ->
             f"training.cpu_offloading_num_layers = {offloaded} must be less than the"
             f" {architecture.num_layers} layers of the model"
         )
-    _check_fp8_dimensions(recipe, architecture)
+    check_fp8_dimensions(recipe, architecture)
     model = tensor * pipeline * context
     if world_size % model:
         below = world_size // model * model
@@ -238,50 +239,6 @@ def _check_bf16_layers(recipe: Recipe, layers: int) -> None:
                 f"training.{name} = {getattr(training, name)} is more than the {limit} layers of a"
                 " pipeline stage"
             )
-
-
-def _check_fp8_dimensions(recipe: Recipe, architecture: Architecture) -> None:
-    """Check that each FP8 GEMM of one rank has dimensions that the kernels support.
-
-    Transformer Engine checks the same in the first forward pass (`assert_dim_for_fp8_exec`,
-    MXFP8Quantizer); the GEMM of the weights' gradients adds the number of tokens. The output layer
-    is never in FP8.
-    """
-    if recipe.training.fp8_format is None:
-        return
-    multiple = 32 if recipe.training.fp8_recipe == "mxfp8" else 16
-    parallel = recipe.parallel
-    tensor = parallel.tensor_model_parallel_size
-    tokens = recipe.training.micro_batch_size * recipe.data.seq_length
-    tokens //= parallel.context_parallel_size * (tensor if parallel.sequence_parallel else 1)
-    qkv_size = architecture.query_size + 2 * architecture.key_value_size
-    dimensions = {
-        "hidden_size": architecture.hidden_size,
-        f"size of all query heads / {tensor}": architecture.query_size // tensor,
-        f"size of all query, key and value heads / {tensor}": qkv_size // tensor,
-        **_mlp_dimensions(recipe.parallel, architecture),
-        "number of tokens in a micro-batch of one rank": tokens,
-    }
-    for dimension, size in dimensions.items():
-        if size % multiple:
-            raise UsageError(
-                f"training.fp8_format needs multiples of {multiple}: the {dimension} is {size};"
-                " change the layout, or set fp8_format to null"
-            )
-
-
-def _mlp_dimensions(parallel: Parallel, architecture: Architecture) -> dict[str, int]:
-    """Return the columns of one rank's MLP, expert and shared expert by name."""
-    tensor = parallel.tensor_model_parallel_size
-    if not architecture.is_moe:
-        return {f"ffn_hidden_size / {tensor}": architecture.ffn_hidden_size // tensor}
-    expert_tensor = expert_tensor_parallel_size(parallel)
-    columns = (architecture.moe_ffn_hidden_size or 0) // expert_tensor
-    dimensions = {f"moe_ffn_hidden_size / {expert_tensor}": columns}
-    shared = architecture.moe_shared_expert_intermediate_size
-    if shared is not None:
-        dimensions[f"moe_shared_expert_intermediate_size / {tensor}"] = shared // tensor
-    return dimensions
 
 
 def check_division(architecture: Architecture, tensor: int, pipeline: int, expert: int = 1) -> None:

@@ -74,6 +74,31 @@ def test_the_window_matters(models, tokens):
     assert difference[:, 16:].abs().max() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("layer_type", "changes"),
+    [
+        ("full_attention", {"rope_type": "default"}),
+        ("full_attention", {"attention_factor": 1.3}),
+        ("sliding_attention", {"rope_theta": 500000.0}),
+        ("layer_types", ["full_attention", *["sliding_attention"] * 3]),
+    ],
+)
+def test_attention_of_each_layer_type_matters(models, tokens, layer_type, changes):
+    """test_family_matrix.py would not notice a wrong layer of OLMo 3 otherwise."""
+    from transformers import AutoModelForCausalLM, Olmo3Config
+
+    hf = models["olmo3"]
+    config = json.loads((hf / "config.json").read_text())
+    if layer_type == "layer_types":
+        config["layer_types"] = changes
+    else:
+        config["rope_parameters"][layer_type] |= changes
+    model = AutoModelForCausalLM.from_pretrained(hf, config=Olmo3Config(**config))
+    with torch.no_grad():
+        difference = model(tokens).logits - tiny_models.logits(hf, tokens)
+    assert difference.abs().max() > 0.1
+
+
 def test_internlm2_reference_is_llama_under_other_names(models, tokens):
     from transformers import AutoModelForCausalLM
 

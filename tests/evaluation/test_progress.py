@@ -14,6 +14,7 @@ from evaluation import run as evaluation_run
 from evaluation.metrics import chosen_prompts, hierarchical, intervals
 from evaluation.metrics.intervals import Estimate
 from evaluation.paired_verdict import prompt_choice, study, study_recipe
+from evaluation.paired_verdict.study_recipe import StudyRecipe
 from evaluation.reporting.report_inputs import ModelScores, TaskScores
 from evaluation.scoring.task_types import TASK_TYPES
 from galen.errors import DataError, UsageError
@@ -291,3 +292,41 @@ def test_a_wrong_study_is_refused_before_any_run(recipe, tmp_path):
         with pytest.raises(UsageError, match=message):
             progress.main([str(recipe), override, "general=null"])
     assert not (tmp_path / "progress" / "runs").exists()
+
+
+def test_iterations_of_a_run_are_models_of_their_own(tmp_path, models):
+    checkpoint = tmp_path / "run" / "checkpoints"
+    for number in (2, 4):
+        folder = checkpoint / f"iter_{number:07d}"
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("{}")
+    (checkpoint / "latest_checkpointed_iteration.txt").write_text("4")
+    options = StudyRecipe(
+        models=[
+            {"name": "base", "path": models[0]},
+            {"name": "run", "path": checkpoint, "iterations": "2,4"},
+        ],
+        tasks=["medqa"],
+        data=tmp_path,
+        output=tmp_path / "progress",
+    )
+    found = [(model.name, model.iterations) for model in study_recipe.models(options)]
+    assert found == [("base", None), ("run@2", 2), ("run@4", 4)]
+    options.models.reverse()
+    with pytest.raises(UsageError, match="the base has 2 iterations"):
+        study_recipe.models(options)
+    options.models.reverse()
+    options.models[0].iterations = 3
+    with pytest.raises(UsageError, match="is for Megatron checkpoints"):
+        study_recipe.models(options)
+
+
+def test_an_overview_of_several_models():
+    source = np.random.default_rng(7)
+    runs = planted(source, {"medqa": 0.1, "mmlu_general": -0.1}, 400, 1)
+    later = planted(source, {"medqa": 0.1, "mmlu_general": -0.1}, 400, 1)
+    runs.append(run("later", 0, later[1].tasks))
+    html = progress.render_overview(
+        [study.judge(runs, "base", name) for name in ("tuned", "later")]
+    )
+    assert "2 models against base" in html and 'href="later.html"' in html and "<svg" in html
