@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from evaluation.paired_verdict import prompt_choice
 from evaluation.scoring import megatron_export, task_selection
 from evaluation.scoring.recipe import Recipe, check_recipe
-from galen import log, recipe
+from galen import iterations, log, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
@@ -113,7 +113,7 @@ def models(options: StudyRecipe) -> list[StudyModel]:
                 f"model {model.name}: key 'iterations' is for Megatron checkpoints; {model.path} is"
                 " none"
             )
-        numbers = megatron_export.select_iterations(model.path, str(model.iterations))
+        numbers = iterations.select(model.path, str(model.iterations))
         if len(numbers) > 1 and not result:
             raise UsageError(
                 f"model {model.name}: the base has {len(numbers)} iterations, give one"

@@ -186,7 +186,11 @@ def main():
         for platform in (plain, engine):
             platforms.current_platform = lambda platform=platform: platform
             shape = read_architecture(folder)
-            logits.append(megatron_logits.compute(folder, shape, tokens, 1, 1, "fp32"))
+            logits.append(
+                megatron_logits.compute(
+                    folder, shape, tokens, tensor=1, pipeline=1, expert=1, dtype="fp32"
+                )
+            )
         difference = (logits[0] - logits[1]).abs().max() / logits[0].abs().max()
         print(f"{Path(checkpoint).name}: {float(difference):.3g}")
 
