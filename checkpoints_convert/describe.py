@@ -94,7 +94,7 @@ def _megatron(
     if (folder / ARCHITECTURE_FILE).is_file():
         architecture = read_architecture(folder)
     if architecture is not None:
-        description |= architecture.to_json() | {"parameters": architecture.parameters}
+        description |= architecture.to_json() | _parameters(architecture)
         if architecture.is_moe:
             description["active parameters"] = architecture.active_parameters
     elif arguments is not None:
@@ -166,11 +166,8 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
         "folder": folder,
         **architecture.to_json(),
     }
-    description |= {
-        "parameters": architecture.parameters,
-        "tensors": len(weights.tensors),
-        "files": len(weights.files),
-    }
+    description |= _parameters(architecture)
+    description |= {"tensors": len(weights.tensors), "files": len(weights.files)}
     description["dtype"] = ", ".join(
         sorted({str(one.dtype).removeprefix("torch.") for one in weights.tensors.values()})
     )
@@ -184,6 +181,14 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
 
 def _is_of_optimizer(name: str) -> bool:
     return name.startswith(("optimizer.", "chained_"))
+
+
+def _parameters(architecture: "Architecture") -> dict[str, int]:
+    """Return the number of weights, and of those that a token passes in a mixture of experts."""
+    sizes = {"parameters": architecture.parameters}
+    if architecture.is_moe:
+        sizes["active parameters"] = architecture.active_parameters
+    return sizes
 
 
 def _training_state(path: Path) -> dict[str, Any]:

@@ -343,9 +343,14 @@ def reference_logits(hf: Path, tokens: "Tensor", precision: str) -> "Tensor":
             reference = importlib.import_module(family.reference)
             logits: torch.Tensor = reference.logits(hf, tokens, dtype)
             return logits
-        from transformers import AutoModelForCausalLM
+        import transformers
 
-        model = pretrained.load_model(AutoModelForCausalLM, hf, dtype=dtype, use_safetensors=True)
+        auto_class = (
+            transformers.AutoModelForCausalLM
+            if family.text_config is None
+            else transformers.AutoModelForImageTextToText
+        )
+        model = pretrained.load_model(auto_class, hf, dtype=dtype, use_safetensors=True)
         logits = model(tokens).logits
         return logits
 

@@ -160,6 +160,15 @@ def reshard(megatron: str | Path, output: str | Path, **options: Any) -> Checkpo
     return _checkpoint(output)
 
 
+def average(
+    megatron: str | Path | Sequence[str | Path], output: str | Path, **options: Any
+) -> Checkpoint:
+    """Average checkpoints, see `galen average --help`."""
+    folders = [megatron] if isinstance(megatron, str | Path) else words("megatron", megatron)
+    run_command("average", [], {"megatron": folders, "output": output, **options})
+    return _checkpoint(output)
+
+
 def import_nemo(nemo: str | Path, output: str | Path, **options: Any) -> Checkpoint:
     """Write the Megatron checkpoint of a NeMo 2 model, see `galen import-nemo --help`."""
     run_command("import-nemo", [], {"nemo": nemo, "output": output, **options})

@@ -71,6 +71,7 @@ STAGES = (
             "reshard": Verb(
                 "checkpoints_convert.reshard", "make the optimizer state loadable by any layout"
             ),
+            "average": Verb("checkpoints_convert.average", "average checkpoints into one"),
             "import-nemo": Verb("checkpoints_convert.nemo_to_megatron", "NeMo 2 to Megatron"),
             "export-nemo": Verb("checkpoints_convert.megatron_to_nemo", "Megatron to NeMo 2"),
             "import-legacy": Verb(

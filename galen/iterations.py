@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from galen import manifest
-from galen.errors import DataError
+from galen.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -113,3 +113,43 @@ def iterations(checkpoint: str | Path) -> list[int]:
     return sorted(
         int(name[5:]) for name in names if name == iteration_folder(checkpoint, int(name[5:])).name
     )
+
+
+def select(checkpoint: str | Path, selection: str | None) -> list[int]:
+    """Return the iterations that an option selects.
+
+    Args:
+        checkpoint: folder of the iterations.
+        selection: numbers separated by commas, `all` up to the newest, or None for the newest,
+            which the checkpoint's pointer names.
+
+    Raises:
+        UsageError: the selection is neither.
+        DataError: one does not exist.
+    """
+    existing = iterations(checkpoint)
+    if selection is not None and selection != "all":
+        return _named(checkpoint, selection, existing)
+    newest = latest_iteration(checkpoint)
+    if newest is None or not iteration_folder(checkpoint, newest).is_dir():
+        raise DataError(f"{checkpoint} holds no iter_… folder")
+    if selection is None:
+        return [newest]
+    return [iteration for iteration in existing if iteration <= newest]
+
+
+def _named(checkpoint: str | Path, selection: str, existing: list[int]) -> list[int]:
+    numbers = [number.strip() for number in selection.split(",")]
+    if not all(_is_iteration(number) for number in numbers):
+        raise UsageError(f"--iterations must be all or numbers with commas, not {selection!r}")
+    missing = [number for number in numbers if int(number) not in existing]
+    if missing:
+        raise DataError(
+            f"{checkpoint} holds no iteration {missing[0]}; there are"
+            f" {', '.join(map(str, existing)) or 'none'}"
+        )
+    return [int(number) for number in numbers]
+
+
+def _is_iteration(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19

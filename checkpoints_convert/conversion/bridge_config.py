@@ -40,6 +40,7 @@ _OF_ALL_MODELS = (
     "rope_scaling_factor",
     "yarn",
     "seq_len_interpolation_factor",
+    "rotary_percent",
     "add_bias_linear",
     "add_qkv_bias",
     "qk_layernorm",
@@ -58,6 +59,7 @@ TARGET = InteropTarget(
             "full_width_qk_norm",
             "llama_4_scaling_beta",
             "local_rotary_base",
+            "longrope",
             "norm_placement",
             "scale_embeddings",
         }
@@ -82,7 +84,7 @@ GEMMA3_TARGET = InteropTarget(
         **dict.fromkeys(("window_attn_skip_freq", "norm_placement"), _has_gemma3_layers),
         **dict.fromkeys(("local_rotary_base", "scale_embeddings"), always),
     },
-    refuses=frozenset({"full_width_qk_norm", "llama_4_scaling_beta"}),
+    refuses=frozenset({"full_width_qk_norm", "llama_4_scaling_beta", "longrope"}),
 )
 """For models of family gemma3_text, whose provider has these properties built in."""
 _MOE_TRAINING = {
@@ -187,7 +189,7 @@ def run_config(
             "make_vocab_size_divisible_by": VOCAB_MULTIPLE * tensor_parallel,
             "position_embedding_type": "rope" if architecture.yarn is None else "yarn",
             "rotary_base": architecture.core_rotary_base,
-            "rotary_percent": 1.0,
+            "rotary_percent": architecture.rotary_percent,
             "rope_scaling": architecture.rope_scaling_factor is not None,
             "rope_scaling_factor": architecture.rope_scaling_factor or 1.0,
             "normalization": core["normalization"],

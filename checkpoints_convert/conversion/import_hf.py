@@ -196,6 +196,10 @@ class ExternalModel:
     """A folder whose files but the weights go into the checkpoint."""
     recorded: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
     """The files' records in a manifest."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What else decides the output."""
+    dtype: torch.dtype | None = None
+    """Precision of the output; None for each tensor's own."""
 
 
 def import_external(job: ExternalModel, output: Path, workers: int) -> None:
@@ -204,7 +208,7 @@ def import_external(job: ExternalModel, output: Path, workers: int) -> None:
     Raises:
         OutputConflictError: `output` holds another checkpoint.
     """
-    config = job.architecture.to_json()  # beside the files
+    config = {**job.architecture.to_json(), **job.options}  # beside the files
     if _is_complete(output, job.files, config):
         return
     companions = output / checkpoint_folder.HF
@@ -213,7 +217,16 @@ def import_external(job: ExternalModel, output: Path, workers: int) -> None:
     write_text(companions / "config.json", json.dumps(job.hf_config, indent=2) + "\n")
     seal_companions(companions)
     with InputHashes(job.files, job.recorded) as inputs:
-        _write_iteration(job.source, job.family, job.architecture, output, inputs, config, workers)
+        _write_iteration(
+            job.source,
+            job.family,
+            job.architecture,
+            output,
+            inputs,
+            config,
+            workers,
+            job.dtype,
+        )
 
 
 def _is_complete(output: Path, inputs: Sequence[Path], config: dict[str, Any]) -> bool:

@@ -52,6 +52,7 @@ _MOE = (
 """Properties of experts that Megatron-LM restores from a checkpoint under the same name."""
 _OF_ALL_MODELS = (
     "rope_scaling_factor",
+    "rotary_percent",
     "add_bias_linear",
     "add_qkv_bias",
     "qk_layernorm",
@@ -75,6 +76,7 @@ TARGET = InteropTarget(
             "glu_linear_offset",
             "llama_4_scaling_beta",
             "local_rotary_base",
+            "longrope",
             "moe_shared_expert_gate",
             "norm_placement",
             "scale_embeddings",
@@ -115,7 +117,7 @@ def common_state(
         seq_length=architecture.max_position_embeddings,
         position_embedding_type="rope",
         rotary_base=architecture.core_rotary_base,
-        rotary_percent=1.0,
+        rotary_percent=architecture.rotary_percent,
         use_rope_scaling=architecture.rope_scaling_factor is not None,
         rope_scaling_factor=architecture.rope_scaling_factor or 8.0,
         norm_epsilon=architecture.layernorm_epsilon,

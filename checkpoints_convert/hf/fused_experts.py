@@ -101,6 +101,7 @@ class ExpertWeights(Weights):
         super().__init__(folder, rename)
         self._experts: dict[str, int] = {}
         """Number of experts by name of the fused tensor."""
+        self._last: tuple[tuple[str, int], Tensor] | None = None
         for name in self.tensors:
             match = _FUSED.fullmatch(name)
             if match is not None and match[4] != "_scales":
@@ -162,7 +163,7 @@ class ExpertWeights(Weights):
         first = one.first + start * one.step
         rows = len(target)
         if not self._is_encoded(one):
-            target.copy_(_outputs(self._stored(one), one, first, rows))
+            target.copy_(self._outputs(one)[first : first + rows * one.step : one.step])
             return
         blocks = _groups(self.tensors[f"{one.fused}_blocks"], one, first, rows)
         scales = _groups(self.tensors[f"{one.fused}_scales"], one, first, rows)
@@ -171,6 +172,19 @@ class ExpertWeights(Weights):
         except DataError as error:
             path = self.tensors[f"{one.fused}_scales"].path
             raise DataError(f"{path} is damaged: {one.fused}_scales: {error}") from None
+
+    def _outputs(self, one: _ExpertTensor) -> Tensor:
+        """Return an expert's part of a fused tensor with a row per output.
+
+        The last one is kept, as it is read in several slices.
+        """
+        key = one.fused, one.expert
+        if self._last is None or self._last[0] != key:
+            part = self.tensors[one.fused].rows(one.expert, one.expert + 1)[0]
+            if part.dim() > 1:
+                part = torch.empty(part.mT.shape, dtype=part.dtype).copy_(part.mT)
+            self._last = key, part
+        return self._last[1]
 
     def _is_encoded(self, one: _ExpertTensor) -> bool:
         return one.fused not in self.tensors
@@ -205,19 +219,6 @@ class ExpertWeights(Weights):
                 f" {list(scales.shape)} are not MXFP4: bytes, 16 and one per group of 32"
             )
         return blocks.shape[0]
-
-
-def _outputs(stored: StoredTensor, one: _ExpertTensor, first: int, rows: int) -> Tensor:
-    """Read outputs of an expert from a fused tensor as rows."""
-    columns = stored.shape[-1]
-    elements = one.expert * math.prod(stored.shape[1:]) + first
-    return StoredTensor(
-        stored.path,
-        stored.offset + elements * stored.dtype.itemsize,
-        stored.dtype,
-        (rows, *stored.shape[1:-1]),
-        (one.step, columns)[: len(stored.shape) - 1],
-    ).read()
 
 
 def _groups(stored: StoredTensor, one: _ExpertTensor, first: int, rows: int) -> Tensor:

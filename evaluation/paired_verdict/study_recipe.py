@@ -17,7 +17,7 @@ from evaluation.paired_verdict import corpus_sources, judged_tasks, prompt_choic
 from evaluation.protocols.protocol import Protocol
 from evaluation.scoring import megatron_export, model_names, task_selection, task_types
 from evaluation.scoring.recipe import Recipe, check_recipe
-from galen import log, recipe
+from galen import iterations, log, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
@@ -124,7 +124,7 @@ def models(options: StudyRecipe) -> list[StudyModel]:
                 f"model {model.name}: key 'iterations' is for Megatron checkpoints; {model.path} is"
                 " none"
             )
-        numbers = megatron_export.select_iterations(model.path, str(model.iterations))
+        numbers = iterations.select(model.path, str(model.iterations))
         if len(numbers) > 1 and not result:
             raise UsageError(
                 f"model {model.name}: the base has {len(numbers)} iterations, give one"

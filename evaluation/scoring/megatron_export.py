@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evaluation.scoring.barrier import wait_for_file
 from galen import iterations, worker
-from galen.errors import DataError, UsageError
+from galen.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -23,46 +23,6 @@ def is_checkpoint(folder: Path) -> bool:
     These have a pointer to the newest one, or are `iter_…` folders without it.
     """
     return (folder / iterations.LATEST).is_file() or bool(iterations.iterations(folder))
-
-
-def select_iterations(folder: Path, selection: str | None) -> list[int]:
-    """Return the iterations to score.
-
-    Args:
-        folder: of the checkpoints.
-        selection: numbers separated by commas, `all` up to the newest, or None for the newest,
-            which the checkpoint's pointer names.
-
-    Raises:
-        UsageError: the selection is neither.
-        DataError: one does not exist.
-    """
-    existing = iterations.iterations(folder)
-    if selection is not None and selection != "all":
-        return _named(folder, selection, existing)
-    newest = iterations.latest_iteration(folder)
-    if newest is None or not iterations.iteration_folder(folder, newest).is_dir():
-        raise DataError(f"{folder} holds no iter_… folder")
-    if selection is None:
-        return [newest]
-    return [iteration for iteration in existing if iteration <= newest]
-
-
-def _named(folder: Path, selection: str, existing: list[int]) -> list[int]:
-    numbers = [number.strip() for number in selection.split(",")]
-    if not all(_is_iteration(number) for number in numbers):
-        raise UsageError(f"--iterations must be all or numbers with commas, not {selection!r}")
-    missing = [number for number in numbers if int(number) not in existing]
-    if missing:
-        raise DataError(
-            f"{folder} holds no iteration {missing[0]}; there are"
-            f" {', '.join(map(str, existing)) or 'none'}"
-        )
-    return [int(number) for number in numbers]
-
-
-def _is_iteration(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def export(folder: Path, iteration: int, target: Path, rank: int = 0, verify: bool = True) -> Path:

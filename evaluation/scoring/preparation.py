@@ -24,7 +24,7 @@ from evaluation.scoring import (
 from evaluation.scoring.option_orders import OptionOrders
 from evaluation.scoring.recipe import Recipe, check_recipe
 from evaluation.tasks.task import Task
-from galen import manifest, recipe
+from galen import iterations, manifest, recipe
 from galen.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -205,8 +205,8 @@ def _models(options: Recipe) -> list[ModelSource]:
     models: list[ModelSource] = []
     for folder in options.model:
         if megatron_export.is_checkpoint(folder):
-            iterations = None if options.iterations is None else str(options.iterations)
-            for number in megatron_export.select_iterations(folder, iterations):
+            selection = None if options.iterations is None else str(options.iterations)
+            for number in iterations.select(folder, selection):
                 models.append(ModelSource(f"iter_{number:07d}", folder, number))
         elif options.iterations is not None:
             raise UsageError(f"--iterations is for Megatron checkpoints; {folder} is none")

@@ -9,9 +9,10 @@ from typing import Any
 from galen.errors import UsageError
 from megatron_ext.config.architecture import Architecture
 from megatron_ext.config.recipe import Recipe, from_run
-from megatron_ext.observability import run_state
+from megatron_ext.observability import expert_load, run_state
 from megatron_ext.observability.goodput import Start
 from megatron_ext.observability.run_state import RECENT, RunState
+from megatron_ext.planner import experts
 from megatron_ext.planner.gpus import GPUS
 from megatron_ext.planner.layout_search import Estimate, estimate
 
@@ -54,6 +55,11 @@ class MeasuredRun:
     """Mean time between failures; None until there are three."""
     goodput: float | None
     """Fraction of the allocated time."""
+    expert_imbalance: float | None
+    """Tokens of the fullest GPU's experts, relative to the mean; None without expert parallelism.
+
+    Mean over the layers, over the steps of the newest log line.
+    """
 
 
 def measured(folder: Path, planned: Recipe) -> MeasuredRun:
@@ -94,7 +100,21 @@ def measured(folder: Path, planned: Recipe) -> MeasuredRun:
         stall_seconds=sum(state.goodput.stall_phases.values()) or None,
         mtbf_hours=interval.mtbf_seconds / 3600 if interval and has_failed else None,
         goodput=state.goodput.fraction_of_allocated,
+        expert_imbalance=_expert_imbalance(folder, planned.parallel.expert_model_parallel_size),
     )
+
+
+def _expert_imbalance(folder: Path, ranks: int) -> float | None:
+    """Return the mean over the layers of the fullest rank's tokens, relative to the mean."""
+    stored = expert_load.read(folder)
+    if stored is None or ranks == 1:
+        return None
+    fullest = []
+    for layer in stored.load:
+        local = len(layer) // ranks
+        sums = [sum(layer[first : first + local]) for first in range(0, len(layer), local)]
+        fullest.append(max(sums) / local)
+    return statistics.mean(fullest)
 
 
 def _last_start(state: RunState, folder: Path) -> Start:
@@ -173,6 +193,9 @@ def compare(one: Estimate, run: MeasuredRun) -> list[Comparison]:
         ("mtbf_hours", one.cost.mtbf_hours, run.mtbf_hours),
         ("goodput", one.cost.goodput, run.goodput),
     ]
+    if run.expert_imbalance is not None:
+        margin = experts.imbalance(one.recipe)
+        values.append(("expert_imbalance", margin, run.expert_imbalance))
     return [
         Comparison(figure=figure, planned=planned, measured=actual)
         for figure, planned, actual in values
@@ -195,6 +218,7 @@ _FIGURES = {
     "checkpoint_stall": _Figure("checkpoint stall, s", "{:.1f}".format),
     "mtbf_hours": _Figure("mean time between failures, h", "{:,.0f}".format),
     "goodput": _Figure("goodput", "{:.1%}".format),
+    "expert_imbalance": _Figure("tokens of the fullest GPU's experts / mean", "{:.2f}".format),
 }
 
 

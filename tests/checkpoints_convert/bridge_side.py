@@ -181,11 +181,16 @@ def to_megatron(mapping, hf, module):
     return mapping.hf_to_megatron({part: hf[name] for part, name in names.items()}, module)
 
 
-def main():
+def prepare():
+    """Make Megatron-Bridge importable without Transformer Engine."""
     for name in _BEFORE:
         importlib.import_module(name)
     if importlib.util.find_spec(_ENGINE) is None:
         sys.meta_path.append(_EmptyEngine())
+
+
+def main():
+    prepare()
     failed = False
     for path in sys.argv[1:]:
         count, wrong = compare(Path(path))

@@ -4,15 +4,19 @@ They are forked by tests/megatron_ext/fork_server.py.
 
 verify …                     what `python -m checkpoints_convert.conversion.megatron_logits …` does
 matrix FOLDER                train the tiny models at all layouts (family_matrix.py)
+pretrain RECIPE…             train by each recipe in this process, one after the other
 logits TOKENS OUT CHECKPOINT…    write the logits of several checkpoints
 save CHECKPOINT FOLDER       load a checkpoint and save it with Megatron's own writer
 """
 
+import os
+import traceback
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
 from checkpoints_convert.conversion import megatron_logits
+from megatron_ext import pretrain
 from megatron_ext.checkpoint import checkpoint_folder
 from megatron_ext.checkpoint.sharded import ShardedWriter
 from megatron_ext.config import architecture
@@ -30,9 +34,21 @@ def main(argv):
     platforms.current_platform()
     if action == "matrix":
         return family_matrix.run(*arguments)
+    if action == "pretrain":
+        return train(arguments)
     platforms.current_platform().init_distributed()
     parallel_groups.initialize(Parallel(), seed=1)
     return {"logits": write_logits, "save": save}[action](*arguments)
+
+
+def train(recipes):
+    del os.environ["RANK"]  # each run is of one process, as in a notebook
+    for recipe in recipes:
+        try:
+            pretrain.main([recipe])
+        except Exception:
+            Path(recipe).with_suffix(".error").write_text(traceback.format_exc())
+    return 0
 
 
 def write_logits(tokens, target, *checkpoints):

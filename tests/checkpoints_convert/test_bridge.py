@@ -25,24 +25,50 @@ MODELS = [
 ]
 
 
-def test_tensors_are_those_of_megatron_bridge(tmp_path, make_model):
-    python = os.environ.get("GALEN_BRIDGE_PYTHON")
-    if not python:
+SAME_LAYERS = ["llama-3.2", "qwen3", "qwen3-moe"]
+"""Models whose layers are Megatron Core's own in Megatron-Bridge."""
+
+
+@pytest.fixture(scope="module")
+def python():
+    name = os.environ.get("GALEN_BRIDGE_PYTHON")
+    if not name:
         pytest.skip("GALEN_BRIDGE_PYTHON does not name the Python of one with Megatron-Bridge")
+    return name
+
+
+@pytest.fixture(scope="module")
+def folders(python, make_model, tmp_path_factory):
+    root = tmp_path_factory.mktemp("bridge")
     for name in MODELS:
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "hf").symlink_to(make_model(name))
-        options = ["--hf", str(folder / "hf"), "--output", str(folder / "megatron")]
-        hf_to_megatron.main(options)
+        (root / name).mkdir()
+        (root / name / "hf").symlink_to(make_model(name))
+    return root
+
+
+def run(python, module, folders):
     root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "TORCHDYNAMO_DISABLE": "1"}
     done = subprocess.run(
-        [python, "-m", "tests.checkpoints_convert.bridge_side", *map(str, tmp_path.iterdir())],
+        [python, "-m", f"tests.checkpoints_convert.{module}", *map(str, folders)],
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert not done.returncode, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.count(" tensors, 0 differences") == len(MODELS)
+    return done.stdout
+
+
+def test_tensors_are_those_of_megatron_bridge(python, folders):
+    for name in MODELS:
+        options = ["--hf", str(folders / name / "hf"), "--output", str(folders / name / "megatron")]
+        hf_to_megatron.main(options)
+    output = run(python, "bridge_side", [folders / name for name in MODELS])
+    assert output.count(" tensors, 0 differences") == len(MODELS)
+
+
+def test_its_models_have_the_logits_of_transformers(python, folders):
+    output = run(python, "bridge_logits", [folders / name for name in SAME_LAYERS])
+    assert output.count("largest relative difference") == len(SAME_LAYERS)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints_convert import families, hf_to_megatron, megatron_to_hf, verify
+from checkpoints_convert import describe, families, hf_to_megatron, megatron_to_hf, verify
 from checkpoints_convert.conversion import weight_tasks
 from galen.errors import DataError, UsageError
 from megatron_ext.checkpoint import torch_dist
@@ -226,3 +226,12 @@ def test_logits_of_divided_experts(models, checkpoints, forked_logits, capsys):
     assert "Megatron under TP1 x PP1 x EP2" in capsys.readouterr().out
     with pytest.raises(UsageError, match="4 experts cannot be divided by expert-parallel size 3"):
         verify.main([*options, "--ep", "3"])
+
+
+def test_active_parameters_are_described(models, checkpoints, capsys):
+    for path in (models["mixtral"], checkpoints["mixtral"]):
+        capsys.readouterr()
+        assert describe.main([str(path), "--json"]) == 0
+        description = json.loads(capsys.readouterr().out)
+        unused = 2 * 2 * 3 * 96 * 64  # two of four experts in each of two layers
+        assert description["active parameters"] == description["parameters"] - unused

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints_convert import families, megatron_to_hf
+from checkpoints_convert import families, hf_to_megatron, megatron_to_hf
 from checkpoints_convert.families import internlm2_reference
 from galen.errors import DataError
 from tests.checkpoints_convert import tiny_models
-from tests.checkpoints_convert.tiny_models import FAMILIES
+from tests.checkpoints_convert.tiny_models import FAMILIES, MOE
 from tests.conftest import ROOT, run
 
 
@@ -33,6 +33,26 @@ def test_round_trip_is_bit_identical(tmp_path, models, checkpoints, name):
         for folder in (models[name], tmp_path / "back")
     )
     assert {**before, "torch_dtype": "float32"} == {**after, "torch_dtype": "float32"}
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES | MOE if name != "internlm2"])
+def test_new_tokens_with_the_other_tying_of_embeddings(tmp_path, make_model, name):
+    is_tied = (FAMILIES | MOE)[name].options.get("tie_word_embeddings", False)
+    hf = make_model(name, tie_word_embeddings=not is_tied)
+    (tmp_path / "tokens.txt").write_text("<gene>\n<drug>\n")
+    options = ["--add-special-tokens", str(tmp_path / "tokens.txt")]
+    megatron, back = (str(tmp_path / folder) for folder in ("megatron", "back"))
+    hf_to_megatron.main(["--hf", str(hf), "--output", megatron, *options])
+    megatron_to_hf.main(["--megatron", megatron, "--output", back])
+    expected = load_file(hf / "model.safetensors")
+    actual = load_file(tmp_path / "back" / "model.safetensors")
+    assert actual.keys() == expected.keys()
+    for key, tensor in expected.items():
+        is_vocabulary = tensor.shape == (300, 64)
+        assert actual[key].shape == ((302, 64) if is_vocabulary else tensor.shape)
+        assert (actual[key][:300] if is_vocabulary else actual[key]).equal(tensor)
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert (config["vocab_size"], config["tie_word_embeddings"]) == (302, not is_tied)
 
 
 @pytest.fixture(scope="module")

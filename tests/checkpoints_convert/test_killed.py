@@ -36,6 +36,7 @@ def inputs(make_model, tmp_path_factory):
         (base / "foreign" / "iter_0000000" / name).unlink()
     (base / "foreign" / "latest_checkpointed_iteration.txt").write_text("0")
     with_optimizer(base / "megatron", base / "run")
+    shutil.copytree(base / "megatron", base / "other")
     write_ranks(make_model("llama-2"), base / "legacy", 2, 1)
     return base
 
@@ -63,6 +64,7 @@ def killer():
         "megatron_to_hf": ["--megatron", "megatron", "--max-shard-bytes", "60000"],
         "megatron_to_nemo": ["--megatron", "megatron"],
         "reshard": ["--megatron", "run"],
+        "average": ["--megatron", "megatron", "other"],
         "nemo_to_megatron": ["--nemo", "nemo"],
         "legacy_to_megatron": ["--legacy", "legacy", "--tokenizer", "hf"],
         "register_checkpoint": ["--hf", "hf"],

@@ -1,5 +1,6 @@
 """The config.json of published models: read, written, and the number of their parameters."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 import yaml
 
 from checkpoints_convert import families
+from checkpoints_convert.conversion import export_hf
+from checkpoints_convert.families import hf_config
 from galen.errors import DataError
 
 MODELS = yaml.safe_load(Path(__file__).with_name("published_models.yaml").read_text())["models"]
@@ -157,3 +160,23 @@ def test_a_multimodal_folder_is_refused_by_name(tmp_path):
         find(tmp_path, mistral3({"model_type": "mistral4"}))
     with pytest.raises(DataError, match="audio_config = "):
         find(tmp_path, mistral3(text, audio_config={"hidden_size": 1}))
+
+
+@pytest.mark.parametrize("name", ["Ministral-3-8B text", "Phi-4-mini-instruct", "Apertus-8B-2509"])
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_run_with_another_rotary_base_is_exported_with_it(tmp_path, name, version):
+    config = MODELS[name]["config"]
+    family, architecture = find(tmp_path, config)
+    if version == 5:  # as transformers 5 saves it
+        rope = config.get("rope_parameters") or config.get("rope_scaling")
+        rope = {"rope_theta": config.get("rope_theta")} | rope
+        if "partial_rotary_factor" in config:
+            rope["partial_rotary_factor"] = config["partial_rotary_factor"]
+        old = ("rope_theta", "rope_scaling", "partial_rotary_factor")
+        config = {key: value for key, value in config.items() if key not in old}
+        config["rope_parameters"] = rope
+        assert find(tmp_path, config) == (family, architecture)
+    changed = dataclasses.replace(architecture, rotary_base=7.0)
+    assert export_hf._without_rope(changed) == export_hf._without_rope(architecture)
+    written = hf_config.with_rope(config, family.config(changed))
+    assert find(tmp_path, written) == (family, changed)

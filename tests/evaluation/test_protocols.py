@@ -18,6 +18,7 @@ from evaluation.question_sets.question import Question
 from evaluation.reporting import paper_tables, published_results, report_inputs
 from evaluation.scoring import generated_answers, megatron_export, multiple_choice
 from evaluation.tasks import task
+from galen import iterations
 from galen.errors import DataError, UsageError
 from tests.conftest import ROOT, import_model
 from tests.conftest import run as run_command
@@ -561,13 +562,13 @@ def test_the_pointer_of_a_checkpoint_is_obeyed(tmp_path, caplog):
             (folder / name).write_text("{}")
     pointer = tmp_path / "latest_checkpointed_iteration.txt"
     pointer.write_text("5")
-    assert megatron_export.select_iterations(tmp_path, None) == [5]
-    assert megatron_export.select_iterations(tmp_path, "all") == [5]
-    assert megatron_export.select_iterations(tmp_path, "10,5") == [10, 5]
+    assert iterations.select(tmp_path, None) == [5]
+    assert iterations.select(tmp_path, "all") == [5]
+    assert iterations.select(tmp_path, "10,5") == [10, 5]
     assert caplog.text == ""
     pointer.write_text("15x")
-    assert megatron_export.select_iterations(tmp_path, None) == [10]
+    assert iterations.select(tmp_path, None) == [10]
     assert "should hold the number of an iteration" in caplog.text
     pointer.unlink()
     assert megatron_export.is_checkpoint(tmp_path)
-    assert megatron_export.select_iterations(tmp_path, "all") == [5, 10]
+    assert iterations.select(tmp_path, "all") == [5, 10]

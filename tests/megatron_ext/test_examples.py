@@ -29,6 +29,7 @@ SIZES = {
     "mmed_llama3_8b_64k": ("64k", 8_030_261_248),
     "qwen3_30b_a3b": ("30b_a3b", 30_532_122_624),
     "apertus_8b": ("7b", 8_053_338_176),
+    "gpt_oss_20b": ("20b", 20_914_757_184),
     "gemma3_27b": ("27b", 27_009_346_304),  # without the vision tower
 }
 GPU_SPECS = {"h100": GPUS["h100-80gb"], "a100": GPUS["a100-80gb"], "h200": GPUS["h200"]}
@@ -38,6 +39,9 @@ CASES = []
 for _model, (_size, _) in SIZES.items():
     if _size == "64k":
         CASES += [(_model, "7b_h100_bf16_64k", _count) for _count in (8, 64)]
+        continue
+    if _size == "20b":
+        CASES += [(_model, "20b_h100_bf16", _count) for _count in (8, 32)]
         continue
     if _size == "27b":
         CASES += [(_model, "27b_h100_bf16", _count) for _count in (32, 64)]

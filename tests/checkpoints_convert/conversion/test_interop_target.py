@@ -12,7 +12,7 @@ from checkpoints_convert.interop import nemo_config
 from galen.errors import DataError
 from megatron_ext.checkpoint.torch_dist import common_without_arguments
 from megatron_ext.config.architecture import Architecture, properties
-from megatron_ext.config.rope import Yarn
+from megatron_ext.config.rope import LongRope, Yarn
 
 LLAMA = Architecture(
     family="llama",
@@ -31,6 +31,12 @@ LLAMA = Architecture(
 EXPERTS = {"num_moe_experts": 4, "moe_ffn_hidden_size": 32}
 SHARED_EXPERT = EXPERTS | {"moe_shared_expert_intermediate_size": 48}
 YARN = Yarn(factor=2.0, original_max_position_embeddings=256)
+LONGROPE = LongRope(
+    short_factor=(1.0,) * 8,
+    long_factor=(2.0,) * 8,
+    original_max_position_embeddings=256,
+    attention_factor=1.1,
+)
 QUICK_GEGLU = {"activation": "quick_gelu"}
 # by property: what a model needs beside it, and a value that is not its default
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
@@ -38,6 +44,8 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "yarn": ({}, YARN),
     "llama_4_scaling_beta": ({"yarn": YARN}, 0.1),
     "seq_len_interpolation_factor": ({}, 8.0),
+    "longrope": ({}, LONGROPE),
+    "rotary_percent": ({}, 0.5),
     "add_qkv_bias": ({}, True),
     "qk_layernorm": ({}, True),
     "full_width_qk_norm": ({}, True),

@@ -78,6 +78,9 @@ def checkpoint(model, tmp_path_factory):
 def test_config_of_the_hub_goes_both_ways():
     architecture = gpt_oss.architecture(CONFIG)
     assert architecture.parameters == 20_914_757_184
+    large = {"num_hidden_layers": 36, "num_local_experts": 128}
+    large["layer_types"] = ["sliding_attention", "full_attention"] * 18
+    assert gpt_oss.architecture(CONFIG | large).parameters == 116_829_156_672
     assert architecture.window_attn_skip_freq == (1, 0) * 12
     assert (architecture.moe_router_topk, architecture.num_moe_experts) == (4, 32)
     assert architecture.yarn is not None and not architecture.yarn.truncate

@@ -1,6 +1,7 @@
 """The Megatron model computes what the Hugging Face model computes."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from megatron_ext.config.sections import Parallel
 from megatron_ext.hardware import parallel_groups, platforms
-from megatron_ext.model.build import build_model
+from megatron_ext.model.build import _mark_expert_parameters, build_model
 from tests.conftest import import_model
 from tests.megatron_ext.config.test_recipe import SHAPE
 
@@ -121,3 +122,17 @@ def test_transformer_engine_accumulates_gradients_without_apex():
         assert platform.model_options["deallocate_pipeline_outputs"]
     cpu = platforms.Platform(device=torch.device("cpu"), backend="gloo", transformer_engine=False)
     assert not cpu.model_options["deallocate_pipeline_outputs"]  # gloo may still be sending
+
+
+@pytest.mark.parametrize("expert_tensor", [1, 2])
+def test_biases_of_experts_are_marked_as_each_rank_has_its_own(expert_tensor):
+    """Else the norm of the gradient misses them, and the ranks' gradients are added."""
+    model = torch.nn.Linear(2, 2)
+    model.bias.allreduce = False  # an expert's under expert parallelism
+    model.bias.sequence_parallel = True
+    config = SimpleNamespace(expert_tensor_parallel_size=expert_tensor)
+    _mark_expert_parameters(model, config)
+    is_own = expert_tensor == 1
+    assert getattr(model.bias, "tensor_model_parallel", False) == is_own
+    assert model.bias.sequence_parallel != is_own
+    assert not hasattr(model.weight, "tensor_model_parallel")

@@ -8,6 +8,7 @@ from galen import api
 from galen.errors import UsageError
 from megatron_ext import plan
 from megatron_ext.config.architecture import read_architecture
+from megatron_ext.observability import expert_load
 from megatron_ext.planner.comparison import expectation
 from tests.conftest import ROOT
 from tests.megatron_ext.conftest import RECIPE
@@ -173,3 +174,23 @@ def test_the_line_at_the_start_of_a_run(run):
     line = expectation(recipe, architecture, 8, H100)
     assert line is not None and line.startswith("planned: ") and "tokens/s/GPU" in line
     assert expectation(recipe, architecture, 8, "x86_64") is None
+
+
+def test_the_balance_of_experts(run, capsys):
+    """One of eight GPUs has half more tokens than the mean in one layer of two."""
+    file = run / "recipe.yaml"
+    qwen = ROOT / "examples/pretrain/architectures/qwen3_30b_a3b.json"
+    text = file.read_text().replace(str(ARCHITECTURE), str(qwen))
+    file.write_text(text + "parallel: {expert_model_parallel_size: 8}\n")
+    full = [1.5] * 16
+    layer = full + [(128 - sum(full)) / 112] * 112
+    expert_load.write(run, 30, [layer, [1.0] * 128])
+    assert plan.main([str(file), "--compare", str(run), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    imbalance = figures["expert_imbalance"]
+    assert (imbalance["planned"], imbalance["measured"]) == (1.25, pytest.approx(1.25))
+    assert plan.main([str(file), "--compare", str(run)]) == 0
+    assert "tokens of the fullest GPU's experts / mean" in capsys.readouterr().out
+    other = "parallel.expert_model_parallel_size=4"
+    with pytest.raises(UsageError, match="expert_model_parallel_size is 8 in the run and 4"):
+        plan.main([str(file), other, "--compare", str(run)])
