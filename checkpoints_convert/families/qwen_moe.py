@@ -35,6 +35,8 @@ def qwen3_architecture(config: dict[str, Any]) -> Architecture:
     """
     fields = hf_config.Fields(config)
     fields.require(attention_bias=False)
+    # of Qwen3-Coder and the models of July 2025; transformers knows no others
+    fields.require(qkv_bias=False, use_qk_norm=True, shared_expert_intermediate_size=0)
     moe.require_experts_in_all_layers(fields)
     fields.pop("max_window_layers", None)
     window = fields.pop_positive("sliding_window", 4096)
