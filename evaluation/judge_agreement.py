@@ -31,6 +31,7 @@ from evaluation.metrics import rater_agreement
 from evaluation.metrics.rater_agreement import Rating
 from evaluation.question_sets import jsonl, rubric_reader
 from evaluation.question_sets.rubric_reader import Criterion, LabeledAnswer
+from evaluation.reporting import plain_table
 from galen import cli, lock
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
@@ -157,11 +158,7 @@ def _table(agreement: dict[str, Any]) -> str:
     for theme, entry in {**groups, **agreement["by_theme"]}.items():
         interval = f"{entry['low']:.3f} to {entry['high']:.3f}"
         rows.append([theme, f"{entry['samples']:,}", f"{entry['value']:.3f}", interval])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = plain_table.lines(rows)
     lines.append(
         f"met: judge {100 * agreement['met_by_judge']:.1f} %, physicians"
         f" {100 * agreement['met_by_physicians']:.1f} %"
