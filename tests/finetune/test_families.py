@@ -107,12 +107,12 @@ def test_life(tmp_path, tiny_tokenizer, question_file, name):
     original = load_file(base / "model.safetensors")
     assert stored.keys() == original.keys()
     assert_published(run, tmp_path / "card")
+    assert_quantized(run / "model", tmp_path, expected)
     if name in NOT_MERGED:
         with pytest.raises(DataError, match=r"Tensor lm_head\.weight required"):
             assert_merged(base, tmp_path)
     else:
         assert_merged(base, tmp_path)
-    assert_quantized(run / "model", tmp_path, expected)
 
 
 def assert_published(run: Path, output: Path):
@@ -144,6 +144,7 @@ def assert_merged(base: Path, folder: Path):
 
 
 def assert_quantized(model: Path, folder: Path, expected):
+    pytest.importorskip("bitsandbytes")
     methods.check_model(["bnb8"], model)
     methods.write_quantized("bnb8", model, folder / "bnb8", [])
     quantized, _ = model_loading.load_model(folder / "bnb8", dtype=torch.float32)
