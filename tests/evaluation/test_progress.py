@@ -24,6 +24,7 @@ from evaluation.paired_verdict import (
 from evaluation.paired_verdict.study_recipe import StudyRecipe
 from evaluation.reporting.report_inputs import ModelScores, TaskScores
 from evaluation.scoring.task_types import TASK_TYPES
+from galen.corpus_sources import CorpusSource
 from galen.errors import DataError, UsageError
 
 STUDIES = 200
@@ -207,7 +208,7 @@ def test_names_are_escaped():
     name = "<b>a|b</b>"
     runs = [run(name, 0, {"x|y": scores([True, False] * 20)}) for name in ("base", name)]
     item = study.judge(runs, "base", name)
-    assert "<b>" not in progress.render(item, runs, [("<b>", 1, "<b>")])
+    assert "<b>" not in progress.render(item, runs, [CorpusSource("<b>", 1, "<b>")])
     html = progress.render_overview([item, item])
     assert "<b>a" not in html and 'href="%3Cb%3Ea%7Cb%3C.b%3E.html"' in html
     text = markdown.text(item)
