@@ -51,6 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError("give --meta-eval FILE and --output DIR, or --compare JUDGE JUDGE")
     if parsed.repeats < 1:
         raise UsageError("--repeats must be at least 1")
+    if parsed.limit is not None and parsed.limit < 1:
+        raise UsageError("--limit must be at least 1")
     settings = options.settings(parsed)
     if parsed.repeats > 1 and not settings.is_generated:
         raise UsageError("--repeats: likelihoods of Yes and No are the same each time")
@@ -145,10 +147,9 @@ def _consistency(given: Sequence[Sequence[Reply]]) -> float | None:
     """Return the fraction of answers on which all repetitions agree."""
     if len(given) < 2:
         return None
-    same = [
-        len({verdict.value for verdict in of_answer}) == 1 for of_answer in zip(*given, strict=True)
-    ]
-    return float(np.mean(same))
+    answers = [{verdict.value for verdict in of} for of in zip(*given, strict=True)]
+    # repetitions without a verdict do not agree on one
+    return float(np.mean([len(values) == 1 and None not in values for values in answers]))
 
 
 def _table(agreement: dict[str, Any]) -> str:
