@@ -131,7 +131,7 @@ def is_general(task: str, general: Collection[str] | None) -> bool:
 def _check_general(general: Collection[str] | None, tasks: Sequence[str]) -> None:
     unknown = [task for task in general or () if task not in tasks]
     if unknown:
-        raise UsageError(f"--general: {unknown[0]} is none of the tasks: {', '.join(tasks)}")
+        raise UsageError(f"--general: {unknown[0]} is not one of the tasks: {', '.join(tasks)}")
 
 
 def _overall(verdicts: Sequence[TaskVerdict]) -> Overall | None:

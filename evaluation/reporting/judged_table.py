@@ -32,7 +32,8 @@ def table(entries: Sequence[dict[str, Any]], judge: str) -> str:
         for row in rows
     ]
     notes = [
-        f"note: {entry['model']}: {entry['unjudged']:,} conversations have no score"
+        f"note: {entry['model']}: {entry['unjudged']:,} of"
+        f" {entry['samples'] + entry['unjudged']:,} conversations have no score"
         for entry in entries
         if entry["unjudged"]
     ]

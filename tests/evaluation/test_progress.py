@@ -183,7 +183,7 @@ def test_models_need_the_same_candidates_and_samples():
         study.judge(runs, "base", "tuned")
     with pytest.raises(UsageError, match="no run is of a model named x"):
         study.judge(runs, "base", "x")
-    with pytest.raises(UsageError, match="is none of the tasks"):
+    with pytest.raises(UsageError, match="is not one of the tasks: a"):
         study.judge(runs, "base", "tuned", general=["b"])
 
 
@@ -260,7 +260,7 @@ def test_a_study_from_models_to_pages(recipe, tmp_path, capsys, in_process):
     assert len(in_process) == 4
     assert capsys.readouterr().out.endswith("\n".join([*record["sentences"], ""]))
     before = (output / "runs" / "prompt0" / "base" / "samples" / "medical.jsonl").stat().st_mtime_ns
-    progress.main([str(recipe)])
+    progress.main([str(recipe), "general=[general]"])  # by its name
     after = (output / "runs" / "prompt0" / "base" / "samples" / "medical.jsonl").stat().st_mtime_ns
     assert before == after
     runs = [
@@ -291,6 +291,8 @@ def test_a_wrong_study_is_refused_before_any_run(recipe, tmp_path):
     ):
         with pytest.raises(UsageError, match=message):
             progress.main([str(recipe), override, "general=null"])
+    with pytest.raises(UsageError, match="'drugs' is not one of the tasks: medical, general"):
+        progress.main([str(recipe), "general=[drugs]"])
     assert not (tmp_path / "progress" / "runs").exists()
 
 
