@@ -25,12 +25,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.paired_verdict import markdown, prompt_choice, study, study_recipe
+from evaluation.paired_verdict import corpus_sources, markdown, prompt_choice, study, study_recipe
 from evaluation.paired_verdict.study import Study
 from evaluation.paired_verdict.study_recipe import StudyRecipe
 from evaluation.reporting import report_inputs, verdicts
 from evaluation.reporting.report_inputs import ModelScores
-from galen import cli, lock, manifest, page, recipe, recipe_help
+from evaluation.scoring import model_names
+from galen import cli, lock, page, recipe, recipe_help
 from galen.atomic import write_text
 from galen.errors import UsageError
 
@@ -38,13 +39,14 @@ logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).parent / "paired_verdict" / "progress.html.j2"
 _OVERVIEW_TEMPLATE = _TEMPLATE.with_name("overview.html.j2")
-OVERVIEW = "overview.html"
+OVERVIEW = f"{study_recipe.OVERVIEW}.html"
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if any(Path(word).suffix in (".yaml", ".yml") for word in words):
+    has_recipe = any(Path(word).suffix in (".yaml", ".yml") for word in words)
+    if has_recipe and not any(word.startswith("--o") for word in words):
         parsed = cli.recipe_parser(__doc__ or "", StudyRecipe).parse_args(words)
         options = recipe.load(StudyRecipe, parsed.recipe, parsed.overrides)
         with lock.hold(options.output):
@@ -105,15 +107,18 @@ def write(
     runs = [report_inputs.read_scores(folder) for folder in folders]
     base = base or runs[0].model
     known = dict.fromkeys(run.model for run in runs)
-    names = list(models) or [name for name in known if name != base]
+    names = list(dict.fromkeys(models)) or [name for name in known if name != base]
     if not names:
         raise UsageError(f"all runs are of {base}: give those of the model made from it, too")
+    if base in names:
+        raise UsageError(f"{base} is the base; a model is not compared with itself")
+    model_names.check_files(names, reserved=[study_recipe.OVERVIEW])
     studies = [
         study.judge(runs, base, name, general, validation_fraction, judges) for name in names
     ]
-    sources = [source for folder in corpora for source in manifest_sources(folder)]
+    sources = [source for folder in corpora for source in corpus_sources.read(folder)]
     for item in studies:
-        stem = output / item.model.replace("/", ".")
+        stem = output / model_names.file_stem(item.model)
         html = render(item, runs, sources)
         write_text(stem.with_name(f"{stem.name}.md"), markdown.text(item))
         record = json.dumps(study.as_dict(item), indent=1, ensure_ascii=False)
@@ -126,20 +131,6 @@ def write(
         write_text(output / OVERVIEW, render_overview(studies))
         logger.info(f"overview: {output / OVERVIEW}")
     return studies
-
-
-def manifest_sources(folder: Path) -> list[tuple[str, int, str]]:
-    """Return name, documents and license of each source of a curated corpus.
-
-    Raises:
-        DataError: the folder has no manifest of `galen curate`.
-    """
-    record = manifest.read(folder, "curate")
-    licenses = {item["source"]: item["license"] for item in record["inputs"]}
-    return [
-        (name, counts["kept"], licenses.get(name) or "each document's own")
-        for name, counts in record["counts"]["sources"].items()
-    ]
 
 
 def render(item: Study, runs: Sequence[ModelScores], sources: list[tuple[str, int, str]]) -> str:
@@ -173,7 +164,7 @@ def render_overview(studies: Sequence[Study]) -> str:
 
     return page.render(
         _OVERVIEW_TEMPLATE,
-        filters={"signed": verdicts.signed},
+        filters={"signed": verdicts.signed, "file_stem": model_names.file_stem},
         title=f"{len(studies)} models against {studies[0].base}",
         studies=studies,
         figure=forest_figure.trajectory(studies) if studies[0].tasks else "",

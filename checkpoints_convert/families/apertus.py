@@ -10,7 +10,7 @@ from megatron_ext.config.architecture import Architecture
 
 def architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of an Apertus config.json."""
-    fields = hf_config.Fields(config)
+    fields = hf_config.Fields({"rope_theta": 12e6, **config})  # transformers' default
     fields.require(attention_bias=False, mlp_bias=False, qk_norm=True, post_norm=False)
     if not config.get("rope_parameters") and not config.get("rope_scaling"):
         raise ValueError(

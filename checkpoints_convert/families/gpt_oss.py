@@ -22,8 +22,9 @@ _ROPE_THETA = 150000.0
 def architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a gpt-oss config.json."""
     fields = hf_config.Fields(config)
-    fields.require(attention_bias=True, output_router_logits=False, swiglu_alpha=1.702)
-    fields.pop("router_aux_loss_coef", None)  # of training, which sets its own
+    fields.require(attention_bias=True, swiglu_alpha=1.702)
+    for name in ("router_aux_loss_coef", "output_router_logits"):  # do not change the logits
+        fields.pop(name, None)
     _check_quantization(fields.pop("quantization_config", None))
     fields.config.setdefault("rope_theta", _ROPE_THETA)
     if config.get("rope_parameters") is None and config.get("rope_scaling") is None:
@@ -40,7 +41,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
         softmax_type="learnable",
         activation="quick_gelu",
         glu_linear_offset=1.0,
-        activation_func_clamp_value=float(fields.pop("swiglu_limit", 7.0)),
+        activation_func_clamp_value=_limit(fields),
         num_moe_experts=_same(fields, 128, "num_local_experts", "num_experts"),
         moe_router_topk=_same(fields, 4, "num_experts_per_tok", "experts_per_token"),
         moe_ffn_hidden_size=fields.pop_positive("intermediate_size"),
@@ -72,6 +73,18 @@ def config(architecture: Architecture) -> dict[str, Any]:
     if result["rope_scaling"] is None:
         result["rope_scaling"] = {"rope_type": "default"}  # null is transformers' default, YaRN
     return result
+
+
+def _limit(fields: hf_config.Fields) -> float:
+    """Return the bound of the gate and the up projection.
+
+    Raises:
+        ValueError: it is not a number.
+    """
+    value = fields.pop("swiglu_limit", 7.0)
+    if type(value) not in (int, float):
+        raise ValueError(f"swiglu_limit = {value!r} must be a number")
+    return float(value)
 
 
 def _same(fields: hf_config.Fields, default: int, *names: str) -> int:

@@ -107,6 +107,17 @@ class Fields:
             raise ValueError(f"{name} = {value!r} must be a positive integer")
         return value
 
+    def pop_bool(self, name: str, default: bool) -> bool:
+        """Return a field that is true or false, or the default.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        value = self.pop(name, default)
+        if type(value) is not bool:
+            raise ValueError(f"{name} = {value!r} must be true or false")
+        return value
+
     def require(self, **expected: Any) -> None:
         """Refuse fields whose value differs from the one of Megatron's model; absent is fine.
 
@@ -156,7 +167,8 @@ def architecture(
         fields: the configuration; the family has read its own fields already.
         family: name of the family.
         hidden_act: the field's only value; None for the name of the activation.
-        num_query_groups: default of the family's code; None for as many as heads.
+        num_query_groups: of a config.json without `num_key_value_heads`, by the family's code;
+            None for as many as heads, which null always means.
         kv_channels: default size of a head; None for hidden size over heads.
         tied: default for tied embeddings.
         activation_field: name of the activation's field.
@@ -183,9 +195,7 @@ def architecture(
         hidden_size=hidden,
         ffn_hidden_size=fields.pop_positive("intermediate_size"),
         num_attention_heads=heads,
-        num_query_groups=fields.pop_positive("num_key_value_heads", None)
-        or num_query_groups
-        or heads,
+        num_query_groups=fields.pop_positive("num_key_value_heads", num_query_groups) or heads,
         kv_channels=fields.pop_positive("head_dim", None) or kv_channels or hidden // heads,
         vocab_size=fields.pop_positive("vocab_size"),
         max_position_embeddings=positions,
@@ -284,6 +294,10 @@ def rope_parameters(fields: Fields) -> dict[str, Any]:
         raise ValueError(
             f"rope_parameters = {new!r}, rope_scaling = {old!r}: neither an object nor null"
         )
+    if new and old and new != old:
+        raise ValueError(
+            f"rope_scaling = {old!r} contradicts rope_parameters = {new!r}; remove one of them"
+        )
     # transformers 5 writes rope_parameters, earlier ones the other two
     return {"rope_theta": base, **(new or old or {})}
 
@@ -317,7 +331,7 @@ def _rotary_fields(rope: Mapping[str, Any], positions: int, linear_scaling: bool
         )
     result: dict[str, Any] = {"rotary_base": float(rope["rope_theta"])}
     if rope_type == "llama3":
-        result["rope_scaling_factor"] = _llama3_factor(rope)
+        result["rope_scaling_factor"] = _llama3_factor(rope, positions)
     elif rope_type == "yarn":
         result["yarn"] = _yarn(rope, positions)
     elif rope_type == "linear":
@@ -329,12 +343,19 @@ _LLAMA3 = {"factor", *LLAMA3_SCALING}
 _YARN = {field.name for field in dataclasses.fields(Yarn)} | {"mscale", "mscale_all_dim"}
 
 
-def _llama3_factor(rope: Mapping[str, Any]) -> float:
-    """Return the factor of Llama 3's scaling; refuse other constants than Megatron Core's."""
+def _llama3_factor(rope: Mapping[str, Any], positions: int) -> float:
+    """Return the factor of Llama 3's scaling; refuse other constants than Megatron Core's.
+
+    Args:
+        rope: its fields in config.json.
+        positions: `max_position_embeddings`, the default of the original positions.
+    """
+    defaults = {"original_max_position_embeddings": positions}
     for field, supported in LLAMA3_SCALING.items():
-        if rope.get(field, supported) != supported:
+        value = rope.get(field, defaults.get(field))
+        if value != supported:
             raise ValueError(
-                f"rotary scaling {field} = {rope[field]!r} is not supported (only {supported!r})"
+                f"rotary scaling {field} = {value!r} is not supported (only {supported!r})"
             )
     return float(rope["factor"])
 

@@ -26,7 +26,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
     The default window is 4,096, as in transformers.
     """
     fields = hf_config.Fields(config)
-    window = fields.pop("sliding_window", 4096)
+    window = fields.pop_positive("sliding_window", 4096)
     return hf_config.architecture(fields, "mistral", num_query_groups=8, window_size=window)
 
 
@@ -40,7 +40,7 @@ def config(architecture: Architecture) -> dict[str, Any]:
 def ministral_architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a Ministral config.json: a Mistral with a window by layer."""
     fields = hf_config.Fields(config)
-    window = fields.pop("sliding_window", 4096)
+    window = fields.pop_positive("sliding_window", 4096)
     types = fields.pop("layer_types", None)
     windows = layer_types.window_fields(types, window)
     return hf_config.architecture(fields, "ministral", num_query_groups=8, **windows)
@@ -77,7 +77,7 @@ def ministral3_architecture(config: dict[str, Any]) -> Architecture:
         "ministral3",
         num_query_groups=8,
         kv_channels=128,
-        window_size=fields.pop("sliding_window", None),
+        window_size=fields.pop_positive("sliding_window", None),
         llama_4_scaling_beta=rope[_BETA],
     )
 

@@ -15,7 +15,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
         fields,
         "mixtral",
         num_query_groups=8,
-        window_size=fields.pop("sliding_window", None),
+        window_size=fields.pop_positive("sliding_window", None),
         moe_ffn_hidden_size=fields.pop_positive("intermediate_size"),
         **moe.router_fields(fields, num_experts="num_local_experts", topk=2),
     )

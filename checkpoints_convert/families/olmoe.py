@@ -16,7 +16,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
         "olmoe",
         full_width_qk_norm=True,
         moe_ffn_hidden_size=fields.pop_positive("intermediate_size"),
-        moe_router_pre_softmax=not fields.pop("norm_topk_prob", False),
+        moe_router_pre_softmax=not fields.pop_bool("norm_topk_prob", False),
         **moe.router_fields(fields, num_experts="num_experts", topk=8),
     )
 

@@ -21,6 +21,9 @@ _DROPOUT = ("resid_pdrop", "embd_pdrop")
 _LONGROPE = ("longrope", "su", "yarn")
 """Names of LongRoPE in config.json; transformers reads all as the first."""
 
+_ORIGINAL_POSITIONS = 4096
+"""Positions before LongRoPE where config.json has none beside its scaling."""
+
 
 def architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a Phi-3 or Phi-4 config.json."""
@@ -41,7 +44,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
     longrope = None
     original = fields.pop_positive("original_max_position_embeddings", None)
     if rope_type in _LONGROPE:
-        original = original or rope.get("original_max_position_embeddings") or 4096
+        original = original or _original_positions(rope)
         longrope = _longrope(rope, original, fields.pop_positive("max_position_embeddings"))
         rope = {"rope_theta": rope["rope_theta"]}
     elif rope_type != "default":
@@ -55,8 +58,24 @@ def architecture(config: dict[str, Any]) -> Architecture:
         rope=rope,
         rotary_percent=rotary_percent,
         longrope=longrope,
-        window_size=fields.pop("sliding_window", None),
+        window_size=fields.pop_positive("sliding_window", None),
     )
+
+
+def _original_positions(rope: dict[str, Any]) -> int:
+    """Return transformers' default of the original positions, which ignores those of the scaling.
+
+    Raises:
+        ValueError: they differ.
+    """
+    in_scaling = rope.get("original_max_position_embeddings")
+    if in_scaling not in (None, _ORIGINAL_POSITIONS):
+        raise ValueError(
+            f"original_max_position_embeddings = {in_scaling!r} in the rotary scaling has no effect"
+            f" in transformers, whose default is {_ORIGINAL_POSITIONS}; set it beside"
+            " max_position_embeddings"
+        )
+    return _ORIGINAL_POSITIONS
 
 
 def _longrope(rope: dict[str, Any], original: int, positions: int) -> LongRope:

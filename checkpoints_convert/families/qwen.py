@@ -52,8 +52,8 @@ def _windows(fields: hf_config.Fields) -> dict[str, Any]:
 
     The layers from `max_window_layers` on have it, unless `layer_types` says otherwise.
     """
-    used = fields.pop("use_sliding_window", False)
-    window = fields.pop_positive("sliding_window", None)
+    used = fields.pop_bool("use_sliding_window", False)
+    window = fields.pop_positive("sliding_window", 4096)
     num_full = fields.pop("max_window_layers", 28)
     types = fields.pop("layer_types", None)
     if not used or window is None:

@@ -19,7 +19,7 @@ def qwen2_architecture(config: dict[str, Any]) -> Architecture:
         num_query_groups=16,
         add_qkv_bias=fields.pop("qkv_bias", True),
         moe_ffn_hidden_size=fields.pop_positive("moe_intermediate_size", 1408),
-        moe_router_pre_softmax=not fields.pop("norm_topk_prob", False),
+        moe_router_pre_softmax=not fields.pop_bool("norm_topk_prob", False),
         moe_shared_expert_intermediate_size=fields.pop_positive(
             "shared_expert_intermediate_size", 5632
         ),
@@ -35,17 +35,19 @@ def qwen3_architecture(config: dict[str, Any]) -> Architecture:
     """
     fields = hf_config.Fields(config)
     fields.require(attention_bias=False)
+    # of Qwen3-Coder and the models of July 2025; transformers knows no others
+    fields.require(qkv_bias=False, use_qk_norm=True, shared_expert_intermediate_size=0)
     moe.require_experts_in_all_layers(fields)
     fields.pop("max_window_layers", None)
-    window = fields.pop("sliding_window", 4096)
+    window = fields.pop_positive("sliding_window", 4096)
     return hf_config.architecture(
         fields,
         "qwen3_moe",
         qk_layernorm=True,
         num_query_groups=4,
-        window_size=window if fields.pop("use_sliding_window", False) else None,
+        window_size=window if fields.pop_bool("use_sliding_window", False) else None,
         moe_ffn_hidden_size=fields.pop_positive("moe_intermediate_size", 768),
-        moe_router_pre_softmax=not fields.pop("norm_topk_prob", False),
+        moe_router_pre_softmax=not fields.pop_bool("norm_topk_prob", False),
         **moe.router_fields(fields, num_experts=_num_experts_field(fields), topk=8),
     )
 

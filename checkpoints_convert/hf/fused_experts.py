@@ -202,6 +202,7 @@ class ExpertWeights(Weights):
                 raise DataError(
                     f"{stored.path}: {fused} has {len(stored.shape)} axes instead of {axes}"
                 )
+            _check_halves(stored, fused, stored.shape[-1])
             return stored.shape[0]
         if fused in self.tensors:
             raise DataError(f"{blocks.path} holds both {fused} and {fused}_blocks")
@@ -218,7 +219,13 @@ class ExpertWeights(Weights):
                 f"{blocks.path}: {fused}_blocks {list(blocks.shape)} and its scales"
                 f" {list(scales.shape)} are not MXFP4: bytes, 16 and one per group of 32"
             )
+        _check_halves(blocks, fused, blocks.shape[1])
         return blocks.shape[0]
+
+
+def _check_halves(stored: StoredTensor, fused: str, outputs: int) -> None:
+    if outputs % len(_expert_names(fused, 1)[0]):
+        raise DataError(f"{stored.path}: {fused} has {outputs} outputs: gate and up alternate")
 
 
 def _groups(stored: StoredTensor, one: _ExpertTensor, first: int, rows: int) -> Tensor:

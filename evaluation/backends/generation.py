@@ -26,6 +26,7 @@ _CHAT_END_TOKENS = (
     "<end_of_turn>",
     "<|return|>",
     "<|END_OF_TURN_TOKEN|>",
+    "<|assistant_end|>",  # Apertus
 )
 
 

@@ -17,13 +17,13 @@ from evaluation.metrics.intervals import Estimate
 from evaluation.metrics.rubric_scores import Adjustment, JudgedAnswer
 from evaluation.question_sets import jsonl
 from evaluation.question_sets.rubric_reader import RubricConversation
+from evaluation.scoring.model_names import file_stem
 from evaluation.scoring.results_schema import Checked, Interval, check
 from evaluation.tasks.rubric import RubricTask
 from galen.atomic import write_text
 from galen.errors import DataError
 
 FOLDER = "scores"
-_SEPARATORS = str.maketrans({"/": ".", ":": "."})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,14 +174,23 @@ def difference(
 
 def path(folder: Path, model: str, task: str) -> Path:
     """Return the file of a model's scores in a judge's folder."""
-    return folder / FOLDER / f"{model.translate(_SEPARATORS)}.{task}.json"
+    return folder / FOLDER / f"{file_stem(model)}.{task}.json"
 
 
 def write(
     folder: Path, scores: Mapping[str, Any], run: JudgedRun, means: Mapping[str, float]
 ) -> Path:
-    """Write a run's scores, and beside them those of each conversation with the verdicts."""
+    """Write a run's scores, and beside them those of each conversation with the verdicts.
+
+    Raises:
+        DataError: the file has the scores of a model with another name.
+    """
     target = path(folder, scores["model"], scores["task"])
+    if target.is_file() and (other := read(target)["model"]) != scores["model"]:
+        raise DataError(
+            f"{target} has the scores of {other}: give {scores['model']} another name, with --name"
+            " of galen evaluate, or move the file away"
+        )
     lines = [
         jsonl.dump({"id": id_, "score": means.get(id_), "is_met": verdicts})
         for id_, verdicts in run.verdicts.items()

@@ -1,5 +1,6 @@
 """Mean difference over tasks, with intervals over their samples and over the tasks themselves."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,15 @@ import numpy as np
 
 from evaluation.metrics.chosen_prompts import RESAMPLES, resampled_means
 from evaluation.metrics.intervals import SEED, Estimate, Floats
+
+_STUDENT = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+"""0.975 quantile of Student's t distribution with 1, 2 … degrees of freedom."""
+
+_NORMAL_QUANTILE = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +35,10 @@ def mean_difference(
 ) -> Overall:
     """Return the mean difference over tasks.
 
-    The interval over tasks is that of a hierarchical bootstrap: tasks are drawn, then samples
-    within each. With few tasks the bootstrap over tasks is too narrow; it is widened by
-    sqrt(n / (n - 1)), which gives the variance of the mean without bias, and with a single task it
-    is unlimited.
+    The interval over tasks is Student's, from the spread of the tasks' differences, which has both
+    errors: that of the tasks and that of the samples in each. A bootstrap over a handful of tasks
+    is far too narrow. It is at least as wide as the errors of the samples alone would make it; with
+    a single task it is unlimited.
 
     Args:
         differences: of each task, of each sample, the second model's score minus the first's.
@@ -50,11 +60,17 @@ def mean_difference(
     number = len(means)
     if number == 1:
         return Overall(1, fixed, Estimate(value, -np.inf, np.inf))
-    chosen = source.integers(0, number, (number, RESAMPLES))
-    over_tasks = drawn[chosen, np.arange(RESAMPLES)].mean(0)
-    widened = value + (over_tasks - over_tasks.mean()) * np.sqrt(number / (number - 1))
-    low, high = np.quantile(widened, [0.025, 0.975])
-    return Overall(number, fixed, Estimate(value, float(low), float(high)))
+    of_tasks = float(np.std(means, ddof=1)) / math.sqrt(number)
+    of_samples = _NORMAL_QUANTILE * float(drawn.mean(0).std())
+    half = max(_student_quantile(number - 1) * of_tasks, of_samples)
+    return Overall(number, fixed, Estimate(value, value - half, value + half))
+
+
+def _student_quantile(freedom: int) -> float:
+    """Return the 0.975 quantile of Student's t distribution."""
+    if freedom <= len(_STUDENT):
+        return _STUDENT[freedom - 1]
+    return _NORMAL_QUANTILE + (_NORMAL_QUANTILE**3 + _NORMAL_QUANTILE) / (4 * freedom)
 
 
 def _resampled(values: Sequence[float], source: np.random.Generator) -> Floats:

@@ -1,5 +1,6 @@
 """A study as Markdown, for a model card."""
 
+import re
 from collections.abc import Sequence
 
 from evaluation.paired_verdict import study as studies
@@ -12,8 +13,8 @@ _HEADER = "| task | samples | base | model | difference | corrected p | outcome 
 
 def text(study: Study) -> str:
     """Return sentences and tables."""
-    lines = [f"## {study.model} against {study.base}", ""]
-    lines += [f"- {sentence}" for sentence in studies.sentences(study)]
+    lines = [f"## {_escaped(study.model)} against {_escaped(study.base)}", ""]
+    lines += [f"- {_escaped(sentence)}" for sentence in studies.sentences(study)]
     for title, is_general in (("Medical tasks", False), ("General tasks: forgetting", True)):
         tasks = study.of(is_general)
         if tasks:
@@ -27,20 +28,22 @@ def _row(item: TaskVerdict) -> str:
     difference = item.tuned.difference
     estimates = (difference.value, difference.low, difference.high)
     values = [signed(value, item.metric) for value in estimates]
-    reach = "–"
-    if item.minimum_difference is not None:
-        reach = f"{100 * item.minimum_difference:.1f} points"
     cells = [
-        item.task,
+        _escaped(item.task),
         f"{item.samples:,}",
         number(item.tuned.base.value, item.metric),
         number(item.tuned.model.value, item.metric),
         f"{values[0]} ({values[1]} to {values[2]})",
         p_value(item.corrected_p),
         item.outcome,
-        reach,
+        item.reach,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Return text of names and settings that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", " ".join(text.split()))
 
 
 def _prompts(tasks: Sequence[TaskVerdict]) -> list[str]:
@@ -56,8 +59,9 @@ def _prompts(tasks: Sequence[TaskVerdict]) -> list[str]:
             "",
         ]
         lines += [
-            f"- {item.task}, {item.num_prompts} prompts on {item.validation_samples:,} samples:"
-            f" {item.base_prompt} for the base, {item.model_prompt} for the model"
+            f"- {_escaped(item.task)}, {item.num_prompts} prompts on {item.validation_samples:,}"
+            f" samples: {_escaped(item.base_prompt)} for the base, {_escaped(item.model_prompt)}"
+            " for the model"
             for item in tuned
         ]
     return lines

@@ -10,8 +10,9 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.reporting import comparability
 from evaluation.reporting.report_inputs import ModelScores, TaskScores
-from galen.errors import DataError
+from galen.errors import DataError, UsageError
 
 VALIDATION_FRACTION = 0.2
 MIN_VALIDATION = 20
@@ -38,6 +39,21 @@ class Candidate:
         task_type = self.scores.task_type
         sign = -1.0 if task_type.lower_is_better else 1.0
         return [sign * float(self.scores.samples[id_][task_type.compared_key]) for id_ in ids]
+
+
+def check_same_model(runs: Sequence[ModelScores]) -> None:
+    """Check that runs with the same model name are of the same weights, where these are recorded.
+
+    Raises:
+        UsageError: they are not.
+    """
+    first, *others = runs
+    for run in others:
+        if comparability.other_weights(first, run):
+            raise UsageError(
+                f"{first.folder} and {run.folder} have different models, {first.path} and"
+                f" {run.path}, both named {run.model}: give one another --name of galen evaluate"
+            )
 
 
 def candidates(runs: Sequence[ModelScores], task: str) -> dict[str, Candidate]:
@@ -69,10 +85,16 @@ def check_same(
             f" {len(missing)} of them not shared; every model needs the same candidates: score both"
             " under the same protocols and settings"
         )
-    expected = next(iter(base.values())).scores.samples.keys()
+    reference = next(iter(base.values())).scores
     for name, by_prompt in ((first, base), (second, other)):
         for candidate in by_prompt.values():
-            if candidate.scores.samples.keys() != expected:
+            if candidate.scores.samples.keys() == reference.samples.keys():
+                samples = candidate.scores.samples
+                if reason := reference.task_type.mismatch(reference.samples, samples):
+                    raise DataError(
+                        f"task {task!r}: {first} and {name} ({candidate.run.folder}) {reason}"
+                    )
+            else:
                 raise DataError(
                     f"task {task!r}: {candidate.run.folder} ({name}) has other samples than the"
                     " other runs; score all on the same data"

@@ -78,6 +78,7 @@ def judge(
         if not found:
             known = ", ".join(dict.fromkeys(run.model for run in runs))
             raise UsageError(f"no run is of a model named {name}; the runs are of {known}")
+        prompt_choice.check_same_model(found)
     names = {
         name: dict.fromkeys(task for run in found for task in run.tasks)
         for name, found in by_name.items()
@@ -159,8 +160,13 @@ def _gains(study: Study, *, is_general: bool) -> str:
         missing = "what it forgot" if is_general else "what it learned"
         return f"No {kind} task was scored on both models: {missing} is not known."
     wins, ties, losses = (study.count(name, is_general) for name in (WIN, TIE, LOSS))
+    own = "with the same prompt for both"
+    if all(item.num_prompts > 1 for item in tasks):
+        own = "each model with its own best prompt"
+    elif any(item.num_prompts > 1 for item in tasks):
+        own = "each model with its own best prompt where there was a choice"
     text = (
-        f"On {len(tasks)} {kind} task{'s' * (len(tasks) > 1)}, each model with its own best prompt,"
+        f"On {len(tasks)} {kind} task{'s' * (len(tasks) > 1)}, {own},"
         f" {study.model} is better than {study.base} on {wins}, worse on {losses}, and not clearly"
         f" different on {ties}"
     )
@@ -187,10 +193,15 @@ def _reach(study: Study) -> str:
     reach = [item.minimum_difference for item in study.tasks if item.minimum_difference is not None]
     changed = sum(item.outcome != item.fixed_outcome for item in study.tasks)
     text = "A tie is not equality"
-    if reach:
-        low, high = (f"{100 * value:.1f}" for value in (min(reach), max(reach)))
+    shown = [value for value in reach if value < 1]
+    if shown:
+        low, high = (f"{100 * value:.1f}" for value in (min(shown), max(shown)))
         sizes = f"of {low} points" if low == high else f"of {low} to {high} points"
         text += f": these test sets show differences {sizes} with 80 % probability"
+    if len(shown) < len(reach):
+        number = len(reach) - len(shown)
+        text += f"{', and' if shown else ':'} {number} of them {'is' if number == 1 else 'are'} too"
+        text += " small to show any difference"
     if any(item.num_prompts > 1 for item in study.tasks):
         text += f"; with the same fixed prompt for both, {changed} of {len(study.tasks)} outcomes"
         text += " would differ"

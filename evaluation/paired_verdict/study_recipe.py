@@ -4,20 +4,25 @@ import dataclasses
 import logging
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from evaluation.paired_verdict import prompt_choice
-from evaluation.scoring import megatron_export, task_selection
+from evaluation.backends import model_folder
+from evaluation.paired_verdict import corpus_sources, judged_tasks, prompt_choice
+from evaluation.protocols.protocol import Protocol
+from evaluation.scoring import megatron_export, model_names, task_selection, task_types
 from evaluation.scoring.recipe import Recipe, check_recipe
 from galen import iterations, log, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
+OVERVIEW = "overview"
+"""Name of the page of several models."""
 logger = logging.getLogger(__name__)
 
 _FIXED = ("model", "iterations", "adapter", "tasks", "data", "output", "name", "backend")
@@ -29,6 +34,12 @@ def _prompt(settings: dict[str, Any]) -> dict[str, Any]:
     unknown = [key for key in settings if key not in known]
     if unknown:
         raise ValueError(f"unknown key {unknown[0]!r}; a prompt has keys of `galen evaluate`")
+    try:
+        Recipe(tasks=[], data=Path(), output=Path(), **settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ValueError(f"key {key!r}: {first['msg']}") from None
     return settings
 
 
@@ -147,9 +158,7 @@ def evaluate(options: StudyRecipe) -> list[Path]:
         for number, prompt in enumerate(options.prompts)
         for model in models(options)
     ]
-    for item in recipes:
-        check_recipe(item)
-        task_selection.select(item)
+    _check(options, recipes)
     for number, item in enumerate(recipes, start=1):
         logger.info(f"run {number} of {len(recipes)}: {item.output}")
         path = item.output.with_name(f"{item.output.name}.yaml")
@@ -163,6 +172,39 @@ def evaluate(options: StudyRecipe) -> list[Path]:
     return [item.output for item in recipes]
 
 
+def _check(options: StudyRecipe, recipes: Sequence[Recipe]) -> None:
+    """Check all that the pages need, so that nothing is refused after hours of scoring.
+
+    Raises:
+        UsageError, DataError: something is wrong or missing.
+    """
+    names = [model.name for model in models(options)]
+    model_names.check_files(names, reserved=[OVERVIEW])
+    for item in recipes:
+        protocol = check_recipe(item)
+        _check_tasks(options, item, protocol)
+    for model in options.models:
+        if not megatron_export.is_checkpoint(model.path):
+            model_folder.check_model(model.path)
+    for name in names[1:]:
+        judged_tasks.judge_tasks(options.judges, names[0], name)
+    if options.corpus is not None:
+        corpus_sources.read(options.corpus)
+
+
+def _check_tasks(options: StudyRecipe, item: Recipe, protocol: Protocol) -> None:
+    """Check that the tasks' files exist and have enough samples to choose prompts on."""
+    for name, specification in task_selection.select(item).items():
+        task_type = task_types.of(specification)
+        task_type.input_files(specification, options.data)
+        if len(options.prompts) == 1 or not task_type.uses_protocol:
+            continue
+        samples = task_type.read_samples(specification, options.data, item.limit)
+        task_type.few_shot(name, specification, options.data, protocol, samples)
+        ids = [sample.id for sample in task_type.limited(samples, item.limit)]
+        prompt_choice.split(name, ids, len(options.prompts), options.validation_fraction)
+
+
 def _recipe(options: StudyRecipe, model: StudyModel, number: int, prompt: dict[str, Any]) -> Recipe:
     return Recipe(
         model=[model.path],
@@ -170,7 +212,7 @@ def _recipe(options: StudyRecipe, model: StudyModel, number: int, prompt: dict[s
         adapter=model.adapter,
         tasks=options.tasks,
         data=options.data,
-        output=options.output / "runs" / f"prompt{number}" / model.name.replace("/", "."),
+        output=options.output / "runs" / f"prompt{number}" / model_names.file_stem(model.name),
         name=model.name,
         **{**options.settings, **prompt},
     )

@@ -9,9 +9,9 @@ from evaluation.metrics import chosen_prompts, power, significance
 from evaluation.metrics.intervals import Estimate, Floats
 from evaluation.paired_verdict import prompt_choice
 from evaluation.paired_verdict.prompt_choice import Candidate, Split
+from evaluation.reporting import comparability
 from evaluation.reporting.comparison import ALPHA, is_fraction
 from evaluation.reporting.report_inputs import TaskScores, conditions_name, contaminated_by_any
-from galen.errors import DataError
 
 WIN, TIE, LOSS = "win", "tie", "loss"
 _QUALITY = ("unparsed", "reached_limit", "truncated_thinking", "forced", "tokens_per_answer")
@@ -67,7 +67,7 @@ class TaskVerdict:
     minimum_difference: float | None = None
     """Smallest true difference that would be shown with 80 % probability after correction.
 
-    None where the metric is no fraction.
+    1 where none would be; None where the metric is no fraction.
     """
 
     @property
@@ -79,6 +79,15 @@ class TaskVerdict:
     def fixed_outcome(self) -> str:
         """Win, tie or loss with the first prompt."""
         return outcome(self.fixed, self.corrected_fixed_p, self.lower_is_better)
+
+    @property
+    def reach(self) -> str:
+        """The smallest difference that would be shown, in words."""
+        if self.minimum_difference is None:
+            return "–"
+        if self.minimum_difference >= 1:
+            return "none"
+        return f"{100 * self.minimum_difference:.1f} points"
 
     @property
     def is_in_points(self) -> bool:
@@ -178,12 +187,9 @@ def judge_task(
     split = prompt_choice.split(task, ids, len(prompts), validation_fraction)
     own = (prompt_choice.best(base, split.validation), prompt_choice.best(model, split.validation))
     chosen = (base[own[0]], model[own[1]])
-    if reason := chosen[0].scores.task_type.mismatch(
-        chosen[0].scores.samples, chosen[1].scores.samples
-    ):
-        raise DataError(f"task {task!r}: {names[0]} and {names[1]} {reason}")
     task_type = chosen[0].scores.task_type
-    found = contaminated_by_any([chosen[0].scores, chosen[1].scores])
+    by_all = [*base.values(), *model.values()]
+    found = contaminated_by_any([candidate.scores for candidate in by_all])
     clean = None
     if found is not None:
         kept = [id_ for id_ in split.test if id_ not in found]
@@ -209,7 +215,7 @@ def judge_task(
             name: quality(candidate.scores)
             for name, candidate in zip(("base", "model"), chosen, strict=True)
         },
-        notes=_notes(names, chosen),
+        notes=_notes(task, names, chosen),
         folders=(str(chosen[0].run.folder), str(chosen[1].run.folder)),
     )
 
@@ -226,7 +232,7 @@ def quality(scores: TaskScores) -> dict[str, float]:
     return values
 
 
-def _notes(names: tuple[str, str], chosen: Sequence[Candidate]) -> tuple[str, ...]:
+def _notes(task: str, names: tuple[str, str], chosen: Sequence[Candidate]) -> tuple[str, ...]:
     notes = []
     for name, candidate in zip(names, chosen, strict=True):
         scores = candidate.scores
@@ -234,23 +240,29 @@ def _notes(names: tuple[str, str], chosen: Sequence[Candidate]) -> tuple[str, ..
             notes.append(f"{name}: {scores.truncated_prompts:,} prompts were truncated")
         if scores.summary.get("one_sided"):
             notes.append(f"{name}: {scores.summary['one_sided']}")
+    if files := comparability.other_data_files(chosen[0].run, chosen[1].run, task):
+        notes.append(
+            f"{names[1]} was scored on other data files ({', '.join(files)}) with the same ids and"
+            " answers: check that the questions are the same"
+        )
     return tuple(notes)
 
 
 def corrected(verdicts: Sequence[TaskVerdict]) -> list[TaskVerdict]:
     """Return the verdicts of a study with Holm's correction over its tasks, and their power."""
-    tuned = significance.holm({item.task: item.tuned.p for item in verdicts})
-    fixed = significance.holm({item.task: item.fixed.p for item in verdicts})
+    # by number: two judges may have the same name, and so their tasks
+    tuned = significance.holm({str(index): item.tuned.p for index, item in enumerate(verdicts)})
+    fixed = significance.holm({str(index): item.fixed.p for index, item in enumerate(verdicts)})
     # the level of the first step of Holm's procedure: what a single difference must reach
     alpha = ALPHA / max(len(verdicts), 1)
     return [
         replace(
             item,
-            corrected_p=tuned[item.task],
-            corrected_fixed_p=fixed[item.task],
+            corrected_p=tuned[str(index)],
+            corrected_fixed_p=fixed[str(index)],
             minimum_difference=_minimum_difference(item, alpha),
         )
-        for item in verdicts
+        for index, item in enumerate(verdicts)
     ]
 
 
@@ -260,4 +272,5 @@ def _minimum_difference(item: TaskVerdict, alpha: float) -> float | None:
     smallest = power.minimum_difference(item.tuned.values, alpha)
     if item.tuned.standard_error is None:
         return smallest
-    return max(smallest, power.of_standard_error(item.tuned.standard_error, alpha))
+    with_choice = power.of_standard_error(item.tuned.standard_error, alpha)
+    return min(max(smallest, with_choice), 1.0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 from evaluation.protocols.protocol import Protocol
@@ -24,6 +25,8 @@ _LOCATION = (
     "num_fewshot",
 )
 """Keys of a task that may differ: where its data are, and what the protocol's settings record."""
+
+_WEIGHTS = (".safetensors", ".bin", ".pt")
 
 
 def different_settings(model: ModelScores | RationaleRun, published: PublishedTable) -> list[str]:
@@ -89,6 +92,29 @@ def other_data_files(base: ModelScores, model: ModelScores, task: str) -> list[s
     return [name for name, digest in actual.items() if digest not in expected.values()]
 
 
+def other_weights(first: ModelScores, second: ModelScores) -> bool:
+    """Return whether two runs are of models with different weights.
+
+    The SHA-256 of the files are in the runs' manifests; without one of these nothing is known.
+    """
+    return any(
+        bool(before) and bool(after) and before != after
+        for before, after in zip(_weights(first), _weights(second), strict=True)
+    )
+
+
+def _weights(run: ModelScores) -> list[dict[str, Any]]:
+    """Return the hashes of the weights of a run's model and adapter."""
+    config = _recorded(run, "config")
+    result = []
+    for key in ("model", "adapter"):
+        record = config.get(key)
+        files = record.get("files") if isinstance(record, dict) else None
+        known = files if isinstance(files, dict) else {}
+        result.append({name: known[name] for name in known if Path(name).suffix in _WEIGHTS})
+    return result
+
+
 def _built_in(task: str) -> dict[str, Any]:
     try:
         _, specification = task_files.load(task)
@@ -100,11 +126,16 @@ def _built_in(task: str) -> dict[str, Any]:
 
 def _recorded_task(model: ModelScores, task: str) -> dict[str, Any]:
     """Return the task in a run's manifest; empty if there is none."""
+    return _recorded(model, "config", "tasks", task)
+
+
+def _recorded(model: ModelScores, *keys: str) -> dict[str, Any]:
+    """Return what a run's manifest has under keys; empty if there is nothing."""
     path = model.folder / manifest.NAME
     try:
         record: Any = jsonl.tree(path)
     except (OSError, DataError):
         return {}
-    for key in ("config", "tasks", task):
+    for key in keys:
         record = record.get(key) if isinstance(record, dict) else None
     return record if isinstance(record, dict) else {}

@@ -12,6 +12,7 @@ import torch
 from evaluation.backends.model_loading import load_model, with_adapter
 from finetune.config.recipe import Lora, Model
 from finetune.data import chat
+from galen import json_file
 from galen.errors import UsageError, install
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def load(model_recipe: Model) -> tuple[Any, Any]:
         UsageError: quantization is asked for and its package is missing.
     """
     dtype = getattr(torch, model_recipe.dtype)
-    options: dict[str, Any] = {}
+    options = decoded(Path(model_recipe.path), model_recipe.quantization)
     if model_recipe.quantization is not None:
         options["quantization_config"] = bitsandbytes_config(model_recipe.quantization, dtype)
         if torch.cuda.is_available():
@@ -36,6 +37,28 @@ def load(model_recipe: Model) -> tuple[Any, Any]:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model, tokenizer
+
+
+def decoded(folder: Path, quantization: str | None) -> dict[str, Any]:
+    """Return the option that decodes MXFP4 (gpt-oss), which cannot be trained; {} for others.
+
+    Raises:
+        UsageError: `model.quantization` asks for another quantization of such a model.
+    """
+    path = folder / "config.json"
+    config = json_file.read_object(path) if path.is_file() else {}
+    stored = config.get("quantization_config")
+    if not isinstance(stored, dict) or stored.get("quant_method") != "mxfp4":
+        return {}
+    if quantization is not None:
+        raise UsageError(
+            f"model.quantization: {quantization} needs weights that are not quantized, those of"
+            f" {folder} are MXFP4; write them in bf16 with `galen import` and `galen export`"
+        )
+    from transformers import Mxfp4Config
+
+    logger.info(f"{folder}: MXFP4 is decoded")
+    return {"quantization_config": Mxfp4Config(dequantize=True)}
 
 
 def bitsandbytes_config(bits: str, dtype: torch.dtype) -> Any:

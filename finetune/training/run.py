@@ -21,7 +21,13 @@ from finetune.data.sample import Sample
 from finetune.data.sampler import EpochSampler, Row
 from finetune.data.training_data import TrainingData
 from finetune.parallel import processes
-from finetune.training import checkpoint, model_loading, trainer, training_arguments
+from finetune.training import (
+    checkpoint,
+    model_loading,
+    packing,
+    trainer,
+    training_arguments,
+)
 from finetune.training.metrics_logger import RunLog
 from finetune.training.stopping import Stopping
 from finetune.training.validation_accuracy import ValidationAccuracy
@@ -121,6 +127,8 @@ def _prepare(options: Recipe, data: TrainingData) -> _Prepared:
     global_batch = training_arguments.global_batch_size(options.training)
     sampler = EpochSampler(_rows(options, train), global_batch, options.training.seed)
     _check_length([*train, *validation], model)
+    if options.data.packing:
+        packing.check(model)
     processes.log_once(
         f"{truncated:,} samples truncated to {max_length} tokens; {len(sampler.rows):,} rows,"
         f" {sampler.steps:,} steps per epoch"

@@ -12,6 +12,7 @@ from megatron_ext.config.rope import LongRope, Yarn
 _MAX_SIZE = 2**31 - 1
 _MAX_LAYERS = 10_000
 _MAX_EXPERTS = 10_000
+_MAX_EXPERTS_OF_ALL_LAYERS = 200_000
 """More than any model has; a damaged number would fill the memory with tensor names."""
 
 NormPlacement = Literal["before", "after", "both"]
@@ -178,6 +179,10 @@ class ArchitectureFields:
                 if getattr(self, name):
                     raise ValueError(f"{name} needs num_moe_experts")
             return
+        if self.num_layers * self.num_moe_experts > _MAX_EXPERTS_OF_ALL_LAYERS:
+            raise ValueError(
+                f"num_layers x num_moe_experts is larger than {_MAX_EXPERTS_OF_ALL_LAYERS:,}"
+            )
         if self.moe_ffn_hidden_size is None:
             raise ValueError("num_moe_experts needs moe_ffn_hidden_size")
         if self.moe_router_topk > self.num_moe_experts:

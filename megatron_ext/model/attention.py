@@ -158,7 +158,8 @@ def _attend_with_sinks(
     """Return attention whose softmax has one more logit per head, which takes no value.
 
     The sink is a key before all others, with a channel of its own: there the queries hold the
-    logit, the other keys 0. So the fused kernel computes it, and its gradient.
+    logit, the other keys 0. So the fused kernel computes it, and its gradient. Further empty
+    channels make a head size that CUDA's kernels accept, a multiple of 8.
 
     Args:
         attend: scaled_dot_product_attention with its scale.
@@ -169,16 +170,18 @@ def _attend_with_sinks(
         sinks: logits, [heads].
     """
     pad = torch.nn.functional.pad
-    scale = attend.keywords["scale"]
-    logits = (sinks / scale).to(query_bhsd.dtype).view(1, -1, 1, 1)
-    query = torch.cat([query_bhsd, logits.expand(*query_bhsd.shape[:3], 1)], dim=3)
-    key = pad(key_bhsd, (0, 1, 1, 0))
-    key[:, :, 0, -1] = 1
-    value = pad(value_bhsd, (0, 1, 1, 0))
+    size = query_bhsd.size(3)
+    channels = 8 - size % 8
+    logits = (sinks / attend.keywords["scale"]).to(query_bhsd.dtype).view(1, -1, 1, 1)
+    logits = pad(logits.expand(*query_bhsd.shape[:3], 1), (0, channels - 1))
+    query = torch.cat([query_bhsd, logits], dim=3)
+    key = pad(key_bhsd, (0, channels, 1, 0))
+    key[:, :, 0, size] = 1
+    value = pad(value_bhsd, (0, channels, 1, 0))
     if mask is not None:
-        return attend(query, key, value, attn_mask=pad(mask, (1, 0), value=True))[..., :-1]
+        return attend(query, key, value, attn_mask=pad(mask, (1, 0), value=True))[..., :size]
     # a query before all others keeps the mask causal
-    return attend(pad(query, (0, 0, 1, 0)), key, value, is_causal=True)[:, :, 1:, :-1]
+    return attend(pad(query, (0, 0, 1, 0)), key, value, is_causal=True)[:, :, 1:, :size]
 
 
 @functools.lru_cache(maxsize=2)

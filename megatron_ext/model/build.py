@@ -152,7 +152,7 @@ def _mark_sinks(model: LanguageModel) -> None:
     Of an unmarked weight, the norm of the gradient counts only the first rank's.
     """
     for name, parameter in model.named_parameters():
-        if name.endswith(".softmax_offset"):
+        if name.endswith(".softmax_offset") and not hasattr(parameter, "tensor_model_parallel"):
             layers.set_tensor_model_parallel_attributes(
                 tensor=parameter, is_parallel=True, dim=0, stride=1
             )

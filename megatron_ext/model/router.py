@@ -22,6 +22,9 @@ class BalancedRouter(TopKRouter):
     loss_fraction: ClassVar[float] = 1.0
     """Fraction of the tokens of the global batch that are in the loss."""
 
+    packed_length: ClassVar[int | None] = None
+    """Tokens in each sequence of a micro-batch that is packed into one row; None: not packed."""
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.statistics: Tensor | None = None
@@ -59,6 +62,42 @@ class BalancedRouter(TopKRouter):
         if self.training and torch.is_grad_enabled():
             self._record(0, routing_map.sum(dim=0))
         return probabilities, routing_map
+
+    def _apply_seq_aux_loss(
+        self, probs: Tensor, scores_for_aux_loss: Tensor, routing_map: Tensor, *rows: Any, **_: Any
+    ) -> Tensor:
+        """Add the gradient of the mean auxiliary loss of the sequences.
+
+        Megatron's takes the row of a packed micro-batch for one sequence; so it remains under
+        context parallelism, where a process has pieces of all of them.
+
+        Args:
+            probs: pass on the gradient, [tokens of this rank, experts].
+            scores_for_aux_loss: of all experts, the same.
+            routing_map: of the chosen experts, the same.
+            rows: their length and number.
+        """
+        length = self.packed_length
+        if length is None or self.cp_group.size() > 1:
+            return super()._apply_seq_aux_loss(  # type: ignore[no-any-return]
+                probs, scores_for_aux_loss, routing_map, *rows
+            )
+        coefficient = self.get_aux_loss_coeff("seq_aux_loss")
+        if not coefficient:
+            return probs
+        tokens = routing_map.shape[0]
+        sequences = tokens * self.tp_cp_group.size() // length
+        positions = torch.arange(tokens, device=probs.device)
+        positions += tokens * self.tp_cp_group.rank()
+        numbers = torch.arange(sequences, device=probs.device).unsqueeze(1)
+        members = (positions // length == numbers).to(scores_for_aux_loss.dtype)
+        counts = members @ routing_map.to(members.dtype)
+        torch.distributed.all_reduce(counts, group=self.tp_cp_group)
+        products = (counts * (members @ scores_for_aux_loss)).sum()
+        scale = self.num_experts * coefficient / (self.topk * length * length * sequences)
+        return self.attach_and_log_load_balancing_loss(
+            probs, coefficient, products * scale, "seq_load_balancing_loss", self.tp_cp_group
+        )
 
     def attach_and_log_load_balancing_loss(
         self,

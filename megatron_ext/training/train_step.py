@@ -69,6 +69,7 @@ class TrainStep:
             if finalize is not None:
                 chunk.config.finalize_model_grads_func = self.timers.wrap(finalize, "gradient_sync")
         self._is_moe = model[0].config.num_moe_experts is not None
+        BalancedRouter.packed_length = self.seq_length if self.packed else None
         self._forward_backward = get_forward_backward_func()
 
     def run(

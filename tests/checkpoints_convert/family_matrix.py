@@ -40,7 +40,7 @@ from megatron_ext.training.optimizer import (
     wrap_model,
 )
 from megatron_ext.training.train_step import Batches, TrainStep
-from tests.checkpoints_convert.layouts import LAYOUTS, PROCESSES, Layout
+from tests.checkpoints_convert.layouts import BOUND, LAYOUTS, PROCESSES, Layout
 
 TIMEOUT_MINUTES = 1.0
 """Of a collective, if another process has failed."""
@@ -130,7 +130,7 @@ class Group:
         sequences = self.tokens.size(1)
         losses = []
         grad_norms = []
-        for _ in range(len(self.tokens)):
+        for _ in range(self.layout.steps or len(self.tokens)):
             for chunk in wrapped:
                 chunk.train()
                 chunk.zero_grad_buffer()
@@ -151,7 +151,7 @@ class Group:
         replicas = parallel_state.get_data_parallel_world_size()
         for step in self.tokens:
             for micro_batch in step.split(size)[rank::replicas]:
-                yield _batch(micro_batch)
+                yield _batch(micro_batch, self.layout.documents)
 
     def recipe(self, checkpoint: str, micro_batch_size: int, is_moe: bool) -> Recipe:
         steps, sequences, positions = self.tokens.shape
@@ -159,7 +159,9 @@ class Group:
         return Recipe(
             output=str(self.folder),
             model=Model(checkpoint=checkpoint),
-            data=Data(train=["none"], seq_length=positions - 1),
+            data=Data(
+                train=["none"], seq_length=positions - 1, reset_attention_mask=self.layout.documents
+            ),
             training=Training(
                 train_iters=steps,
                 micro_batch_size=micro_batch_size,
@@ -173,11 +175,14 @@ class Group:
         )
 
 
-def _batch(tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+def _batch(tokens: torch.Tensor, documents: bool) -> dict[str, torch.Tensor]:
     inputs = tokens[:, :-1].contiguous()
+    positions = torch.arange(inputs.size(1))
+    if documents:
+        positions[BOUND:] -= BOUND
     return {
         "tokens": inputs,
         "labels": tokens[:, 1:].contiguous(),
         "loss_mask": torch.ones(inputs.shape),
-        "position_ids": torch.arange(inputs.size(1)).expand_as(inputs).contiguous(),
+        "position_ids": positions.expand_as(inputs).contiguous(),
     }

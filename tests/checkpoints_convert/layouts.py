@@ -16,11 +16,20 @@ class Layout:
     processes: int
     aux_loss_coeff: float = 1e-2
     """Coefficient of the auxiliary loss of experts."""
+    documents: bool = False
+    """Whether a sequence holds two documents that do not attend to each other."""
+    steps: int | None = None
+    """Training steps; None for those of the comparison with one process."""
+
+    @property
+    def divided(self) -> bool:
+        """Whether several processes have a part of the model."""
+        return self.processes > 1
 
     @property
     def computes_logits(self) -> bool:
         """Whether the logits are computed; else only losses, which check them too."""
-        return self.parallel.context_parallel_size == 1
+        return self.parallel.context_parallel_size == 1 and not self.documents
 
 
 def _layout(
@@ -46,13 +55,17 @@ def _layout(
 
 
 SINGLE = _layout("TP1")
-PLAIN_LOSS = dataclasses.replace(SINGLE, name="plain", aux_loss_coeff=0.0)
+PLAIN_LOSS = dataclasses.replace(SINGLE, name="plain", aux_loss_coeff=0.0, steps=1)
 """As transformers computes it."""
+DOCUMENTS = dataclasses.replace(PLAIN_LOSS, name="documents", documents=True)
+BOUND = 20
+"""Where the second document of a sequence begins."""
 LAYOUTS = {
     layout.name: layout
     for layout in (
         SINGLE,
         PLAIN_LOSS,
+        DOCUMENTS,
         _layout("TP2", tensor=2),
         _layout("PP2", pipeline=2),
         _layout("CP2", context=2),
@@ -68,10 +81,10 @@ LAYOUTS = {
 
 With ETP1 it is the tensor-parallel processes that divide the experts of a layer among them.
 """
-DENSE = ("TP1", "TP2", "PP2", "CP2", "TP2xPP2")
-EXPERTS = ("plain", "TP1", "TP2", "PP2", "TP2xPP2", "EP2", "EP2xTP2")
+DENSE = ("documents", "TP1", "TP2", "PP2", "CP2", "TP2xPP2")
+EXPERTS = ("documents", "plain", "TP1", "TP2", "PP2", "TP2xPP2", "EP2", "EP2xTP2")
 COMPLETE_EXPERTS = (
-    *("plain", "TP1", "PP2", "CP2", "EP2"),
+    *("documents", "plain", "TP1", "PP2", "CP2", "EP2"),
     *("TP2-ETP1", "TP2xPP2-ETP1", "EP2xTP2-ETP1"),
 )
 """Of experts with biases, which Megatron Core cannot divide."""

@@ -13,7 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from megatron_ext.config.architecture import read_architecture
 from tests.checkpoints_convert import tiny_models
-from tests.checkpoints_convert.layouts import LAYOUTS, PLAIN_LOSS, PROCESSES, SINGLE
+from tests.checkpoints_convert.layouts import (
+    BOUND,
+    DOCUMENTS,
+    LAYOUTS,
+    PLAIN_LOSS,
+    PROCESSES,
+    SINGLE,
+)
 from tests.checkpoints_convert.tiny_models import FAMILIES, MOE, UNREGISTERED, Reference
 
 pytestmark = pytest.mark.multiprocess
@@ -92,18 +99,26 @@ def test_logits_are_those_of_transformers(computed, references, name, layout):
     assert (actual - expected).abs().max() / expected.abs().max() < LOGITS_BOUND
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_first_step_is_that_of_transformers(computed, references, name):
-    actual = result(computed, name, (PLAIN_LOSS if name in MOE else SINGLE).name)
-    expected = references[name]
+def assert_first_step(actual: dict, expected: Reference) -> None:
     assert_close(actual["losses"][:1], [expected.loss], TRAINING_BOUND)
     if expected.grad_norm is not None:
         assert_close(actual["grad_norms"][:1], [expected.grad_norm], TRAINING_BOUND)
 
 
-@pytest.mark.parametrize(
-    ("name", "layout"), [case for case in CASES if case[1] not in (SINGLE.name, PLAIN_LOSS.name)]
-)
+@pytest.mark.parametrize("name", MODELS)
+def test_the_first_step_is_that_of_transformers(computed, references, name):
+    layout = PLAIN_LOSS if name in MOE else SINGLE
+    assert_first_step(result(computed, name, layout.name), references[name])
+
+
+@pytest.mark.parametrize("name", [name for name, layout in CASES if layout == DOCUMENTS.name])
+def test_documents_are_computed_alone(computed, models, references, tokens, name):
+    expected = tiny_models.reference(models[name], tokens[0], BOUND)
+    assert abs(expected.loss / references[name].loss - 1) > 100 * TRAINING_BOUND
+    assert_first_step(result(computed, name, DOCUMENTS.name), expected)
+
+
+@pytest.mark.parametrize(("name", "layout"), [case for case in CASES if LAYOUTS[case[1]].divided])
 def test_training_is_that_of_one_process(computed, name, layout):
     expected = result(computed, name, SINGLE.name)
     actual = result(computed, name, layout)

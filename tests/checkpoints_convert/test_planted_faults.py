@@ -88,6 +88,9 @@ FAULTS = {
     "a lost sink": Fault("gpt-oss", "softmax_offset", weights=lose_sink),
     "no sinks": Fault("gpt-oss", "softmax_type", architecture={"softmax_type": "vanilla"}),
     "rotary base": Fault("llama-3", "rotary_base", architecture={"rotary_base": 1e4}),
+    "rotary scaling": Fault(
+        "llama-3.2", "rope_scaling_factor", architecture={"rope_scaling_factor": None}
+    ),
     "local rotary base": Fault(
         "gemma3", "local_rotary_base", architecture={"local_rotary_base": 1e6}
     ),
@@ -102,6 +105,9 @@ FAULTS = {
         weights=exchange(
             "layers.0.post_feedforward_layernorm", "layers.1.post_feedforward_layernorm"
         ),
+    ),
+    "gate and up": Fault(
+        "llama-3", "linear_fc1", weights=exchange("gate_proj.weight", "up_proj.weight")
     ),
     "interleaved gate": Fault("qwen3", "linear_fc1", weights=interleave_gate),
     "stacked gate": Fault("gpt-oss", "linear_fc1", weights=stack_gate),

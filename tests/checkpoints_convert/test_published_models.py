@@ -19,6 +19,8 @@ MODELS = yaml.safe_load(Path(__file__).with_name("published_models.yaml").read_t
 # the published factors are not needed here
 FACTORS = {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
 MODELS["Phi-4-mini-instruct"]["config"]["rope_scaling"] = FACTORS
+UNNAMED_POSITIONS = dict(MODELS["Apertus-8B-2509"]["config"]["rope_scaling"])
+del UNNAMED_POSITIONS["original_max_position_embeddings"]
 
 
 def find(folder, config):
@@ -79,6 +81,26 @@ def test_parameters_are_the_published_number(tmp_path, name):
             "it lacks full_attention",
         ),
         (
+            "Apertus-8B-2509",
+            {"rope_scaling": UNNAMED_POSITIONS},
+            "original_max_position_embeddings = 65536 is not supported (only 8192)",
+        ),
+        (
+            "Apertus-8B-2509",
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+            "contradicts rope_parameters = {",
+        ),
+        (
+            "Phi-4-mini-instruct",
+            {"sliding_window": True},
+            "sliding_window = True must be a positive integer",
+        ),
+        (
+            "Qwen3-30B-A3B",
+            {"norm_topk_prob": None},
+            "norm_topk_prob = None must be true or false",
+        ),
+        (
             "Ministral-3-8B text",
             {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
             "(only with llama_4_scaling_beta)",
@@ -88,6 +110,40 @@ def test_parameters_are_the_published_number(tmp_path, name):
 def test_what_changes_the_function_is_refused_by_name(tmp_path, name, changes, message):
     with pytest.raises(DataError, match=re.escape(message)):
         find(tmp_path, MODELS[name]["config"] | changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "removed", "expected"),
+    [
+        ("Apertus-8B-2509", {}, ["rope_theta"], {"rotary_base": 12e6}),
+        ("Qwen3-30B-A3B", {}, ["num_key_value_heads"], {"num_query_groups": 4}),
+        ("Qwen3-30B-A3B", {"num_key_value_heads": None}, [], {"num_query_groups": 32}),
+        ("Qwen3-14B", {"num_key_value_heads": None}, [], {"num_query_groups": 40}),
+        (
+            "Qwen3-8B",
+            {"use_sliding_window": True, "max_window_layers": 0},
+            ["sliding_window"],
+            {"window_size": 4096},
+        ),
+    ],
+)
+def test_missing_fields_have_the_defaults_of_transformers(
+    tmp_path, name, changes, removed, expected
+):
+    config = MODELS[name]["config"] | changes
+    for field in removed:
+        del config[field]
+    _, architecture = find(tmp_path, config)
+    assert {field: getattr(architecture, field) for field in expected} == expected
+
+
+def test_positions_beside_longrope_are_those_of_transformers(tmp_path):
+    config = dict(MODELS["Phi-4-mini-instruct"]["config"])
+    original = config.pop("original_max_position_embeddings")
+    assert find(tmp_path, config)[1].longrope.original_max_position_embeddings == original
+    config["rope_scaling"] = config["rope_scaling"] | {"original_max_position_embeddings": 64}
+    with pytest.raises(DataError, match="= 64 in the rotary scaling has no effect"):
+        find(tmp_path, config)
 
 
 def test_ministral_has_a_window_by_layer(tmp_path):

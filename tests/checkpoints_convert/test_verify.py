@@ -162,12 +162,11 @@ def test_a_wrong_mapping_is_caught_by_the_weights(model, wrong_checkpoint, chang
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("change", [swap_gate_and_up, ungroup])
 def test_a_wrong_mapping_is_caught_by_the_logits(
-    model, wrong_checkpoint, change, forked_logits, capsys, monkeypatch
+    model, wrong_checkpoint, forked_logits, capsys, monkeypatch
 ):
     """Were the mapping itself wrong, the weights would agree with it: the logits must not."""
-    folder = wrong_checkpoint(change)
+    folder = wrong_checkpoint(ungroup)
     monkeypatch.setattr(verify, "compare_weights", lambda *_: True)
     assert verify.main(["--hf", str(model), "--megatron", str(folder)]) == 1
     assert "NOT the same model" in capsys.readouterr().out
@@ -190,20 +189,6 @@ def test_bf16_has_a_bound_of_its_own(
     assert 0 < largest <= 1.5 * own < 0.2
     monkeypatch.setattr(verify, "compare_weights", lambda *_: True)
     assert verify.main([*options, str(wrong_checkpoint(swap_gate_and_up))]) == 1
-
-
-@pytest.mark.multiprocess
-def test_lost_rotary_scaling_is_caught(
-    model, checkpoint, tmp_path, forked_logits, capsys, monkeypatch
-):
-    lost = tmp_path / "lost"
-    shutil.copytree(checkpoint, lost)
-    folder = lost / "iter_0000000"
-    dataclasses.replace(read_architecture(folder), rope_scaling_factor=None).write(folder)
-    assert verify.main(["--hf", str(model), "--megatron", str(lost), "--weights-only"]) == 1
-    assert "rope_scaling_factor is 32.0 instead of None" in capsys.readouterr().out
-    monkeypatch.setattr(verify, "compare_weights", lambda *_: True)
-    assert verify.main(["--hf", str(model), "--megatron", str(lost)]) == 1
 
 
 def test_one_changed_bit_is_named(model, checkpoint, tmp_path, capsys):

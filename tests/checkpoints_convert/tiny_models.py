@@ -273,20 +273,21 @@ def logits(hf: Path, tokens: torch.Tensor) -> torch.Tensor:
         return _load(hf)(tokens).logits
 
 
-def reference(hf: Path, tokens: torch.Tensor) -> Reference:
+def reference(hf: Path, tokens: torch.Tensor, *bounds: int) -> Reference:
     """Return what the family's own code computes for ids [batch, sequence + 1].
 
-    The last id of a sequence is a label only.
+    The last id of a sequence is a label only. From each of `bounds` on, a sequence is another
+    document, which is computed alone.
     """
-    inputs = tokens[:, :-1]
+    inputs = tokens[:, :-1].tensor_split(bounds, 1)
     labels = tokens[:, 1:].flatten()
-    if (hf / "llama").is_symlink():
-        computed = logits(hf, inputs)
-        loss = torch.nn.functional.cross_entropy(computed.flatten(0, 1), labels)
-        return Reference(computed, float(loss), None)
-    model = _load(hf)
-    computed = model(inputs).logits
+    is_internlm2 = (hf / "llama").is_symlink()
+    model = None if is_internlm2 else _load(hf)
+    parts = [model(part).logits if model else logits(hf, part) for part in inputs]
+    computed = torch.cat(parts, 1)
     loss = torch.nn.functional.cross_entropy(computed.flatten(0, 1), labels)
+    if model is None:
+        return Reference(computed, loss.item(), None)
     loss.backward()
     grad_norm = torch.nn.utils.get_total_norm([weight.grad for weight in model.parameters()])
     return Reference(computed.detach(), loss.item(), float(grad_norm))

@@ -1,5 +1,6 @@
 """A model against its base: prompts of its own, planted gains and losses, the pages."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -13,7 +14,13 @@ from evaluation import progress
 from evaluation import run as evaluation_run
 from evaluation.metrics import chosen_prompts, hierarchical, intervals
 from evaluation.metrics.intervals import Estimate
-from evaluation.paired_verdict import prompt_choice, study, study_recipe
+from evaluation.paired_verdict import (
+    markdown,
+    prompt_choice,
+    study,
+    study_recipe,
+    task_verdict,
+)
 from evaluation.paired_verdict.study_recipe import StudyRecipe
 from evaluation.reporting.report_inputs import ModelScores, TaskScores
 from evaluation.scoring.task_types import TASK_TYPES
@@ -169,6 +176,100 @@ def test_contaminated_samples_are_left_out_beside():
     assert item.clean.difference.value == 0
 
 
+def test_samples_all_of_which_are_contaminated_are_named_so():
+    found = [f"q{number}" for number in range(40)]
+    runs = [
+        run("base", 0, {"a": scores([True, False] * 20)}),
+        run("tuned", 0, {"a": scores([True] * 40, contaminated=found)}),
+    ]
+    item = study.judge(runs, "base", "tuned")
+    html = progress.render(item, runs, [])
+    assert "all contaminated" in html and "none found" not in html
+
+
+def test_one_prompt_is_not_called_the_best():
+    runs = [run(name, 0, {"a": scores([True, False] * 20)}) for name in ("base", "tuned")]
+    gains, *_ = study.sentences(study.judge(runs, "base", "tuned"))
+    assert gains.startswith("On 1 medical task, with the same prompt for both, tuned is")
+
+
+def test_a_handful_of_samples_shows_no_difference():
+    few = [{"a": scores(right)} for right in ([True, False], [False, True])]
+    runs = [run("base", 0, few[0]), run("tuned", 0, few[1])]
+    item = study.judge(runs, "base", "tuned")
+    assert item.tasks[0].reach == "none"
+    assert study.sentences(item)[-1] == (
+        "A tie is not equality: 1 of them is too small to show any difference."
+    )
+
+
+def test_names_are_escaped():
+    name = "<b>a|b</b>"
+    runs = [run(name, 0, {"x|y": scores([True, False] * 20)}) for name in ("base", name)]
+    item = study.judge(runs, "base", name)
+    assert "<b>" not in progress.render(item, runs, [("<b>", 1, "<b>")])
+    html = progress.render_overview([item, item])
+    assert "<b>a" not in html and 'href="%3Cb%3Ea%7Cb%3C.b%3E.html"' in html
+    text = markdown.text(item)
+    assert "| x\\|y |" in text and "<b>" not in text.replace("\\<", "")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a/b", "a.b"], "models a/b and a.b would have the same files"),
+        (["Tuned", "tuned"], "would have the same files"),
+        (["overview"], "cannot be named 'overview'"),
+        ([".."], "cannot be named"),
+        (["base"], "base is the base"),
+    ],
+)
+def test_pages_do_not_overwrite_each_other(names, message, monkeypatch, tmp_path):
+    runs = {name: run(name, 0, {"a": scores([True, False])}) for name in ["base", *names]}
+    monkeypatch.setattr(progress.report_inputs, "read_scores", lambda folder: runs[folder])
+    with pytest.raises(UsageError, match=message):
+        progress.write(list(runs), tmp_path, base="base", models=names)
+
+
+def test_other_models_under_the_same_name_are_refused(tmp_path):
+    runs = []
+    for number in (0, 1):
+        item = run("base", number, {"a": scores([True, False])})
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        files = {"model.safetensors": str(number), "manifest.json": "x"}
+        record = {"config": {"model": {"files": files}, "adapter": None}}
+        (folder / "manifest.json").write_text(json.dumps(record))
+        runs.append(dataclasses.replace(item, folder=folder))
+    prompt_choice.check_same_model([runs[0], runs[0]])
+    with pytest.raises(UsageError, match="both named base"):
+        prompt_choice.check_same_model(runs)
+
+
+def test_other_answers_under_another_prompt_are_refused():
+    right = [True, False] * 100
+    other = scores(right)
+    other.samples["q0"]["answer"] = "B"
+    runs = [
+        run(name, prompt, {"a": other if (name, prompt) == ("tuned", 5) else scores(right)})
+        for prompt in (0, 5)
+        for name in ("base", "tuned")
+    ]
+    with pytest.raises(DataError, match="tuned5"):
+        study.judge(runs, "base", "tuned")
+
+
+def test_corrections_count_tasks_of_the_same_name():
+    """Two judges of the same name: each task counts, and keeps its own p-value."""
+    one = study.judge(planted(np.random.default_rng(3), {"a": 0.4}, 300, 1), "base", "tuned").tasks[
+        0
+    ]
+    other = dataclasses.replace(one, tuned=dataclasses.replace(one.tuned, p=0.04))
+    first, second = task_verdict.corrected([one, other])
+    assert first.corrected_p == pytest.approx(2 * one.tuned.p)
+    assert second.corrected_p == pytest.approx(0.04)
+
+
 def test_models_need_the_same_candidates_and_samples():
     right = [True, False] * 100
     runs = [
@@ -288,8 +389,15 @@ def test_a_wrong_study_is_refused_before_any_run(recipe, tmp_path):
         ("prompts=[{shots: 3}]", "unknown key 'shots'"),
         ("tasks=[nowhere]", "nowhere"),
         ("validation_fraction=2", "validation_fraction"),
+        ("prompts=[{num_fewshot: many}]", "num_fewshot"),
+        ("settings={limit: 50}", "too few"),
+        ("data=nowhere", "nowhere"),
+        ("corpus=nowhere", "nowhere"),
+        ("judges=[nowhere]", "nowhere"),
+        ("models=[{name: a, path: nowhere}, {name: b, path: nowhere}]", "nowhere"),
+        ("models=[{name: a, path: x}, {name: b/c, path: x}, {name: b.c, path: x}]", "b/c and b.c"),
     ):
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises((UsageError, DataError), match=message):
             progress.main([str(recipe), override, "general=null"])
     with pytest.raises(UsageError, match="'drugs' is not one of the tasks: medical, general"):
         progress.main([str(recipe), "general=[drugs]"])

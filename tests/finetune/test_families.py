@@ -10,7 +10,11 @@ from transformers import AutoModelForCausalLM
 
 from evaluation.backends import model_loading
 from finetune import export, merge, train
+from finetune.data.batch import collate, collate_packed, loss_sum, pack
+from finetune.data.sample import Sample
 from finetune.quantization import methods
+from finetune.training import packing
+from galen.errors import DataError, UsageError
 from tests.checkpoints_convert import tiny_models
 from tests.checkpoints_convert.tiny_models import FAMILIES, MOE
 
@@ -26,6 +30,10 @@ optimizer: {{lr: 0.02}}
 training: {{train_iters: 2, micro_batch_size: 2}}
 output: {run}
 """
+WITHOUT_PACKING = {"gpt_oss"}
+"""Models of transformers 5.24 that build no mask from positions."""
+NOT_MERGED = {"phi-4-mini"}
+"""Mergekit 0.1.5 wants an output layer in each Phi-3."""
 EXPERTS = "[experts.gate_up_proj, experts.down_proj]"
 
 
@@ -51,6 +59,31 @@ def assert_loaded(adapted, folder: Path, experts: bool):
     assert any(".experts." in name for name in weights) == experts
 
 
+@torch.inference_mode()
+def assert_batches(folder: Path):
+    """Compare the loss of samples alone with that of a padded batch, and of packed rows."""
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    generator = torch.Generator().manual_seed(1)
+    samples = []
+    for prompt in (5, 40, 12):  # also longer than a tiny model's window
+        ids = torch.randint(1, 300, (prompt + 4,), generator=generator).tolist()
+        samples.append(Sample.of(ids[:prompt], ids[prompt:]))
+    losses = []
+    rows = pack(samples, 64)
+    assert max(map(len, rows)) > 1
+    for made in (*(collate([one]) for one in samples), collate(samples), collate_packed(rows)):
+        labels = made.pop("labels")
+        losses.append(loss_sum(model(**made).logits, labels).item())
+    *alone, padded, packed = losses
+    assert padded == pytest.approx(sum(alone), rel=1e-5)
+    if model.config.model_type in WITHOUT_PACKING:
+        with pytest.raises(UsageError, match=r"data\.packing: gpt_oss models of this version"):
+            packing.check(model)
+    else:
+        packing.check(model)
+        assert packed == pytest.approx(sum(alone), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_life(tmp_path, tiny_tokenizer, question_file, name):
     torch.set_num_threads(1)
@@ -60,6 +93,7 @@ def test_life(tmp_path, tiny_tokenizer, question_file, name):
     recipe = tmp_path / "recipe.yaml"
     experts = EXPERTS if name in MOE else "[]"
     recipe.write_text(RECIPE.format(base=base, questions=question_file, experts=experts, run=run))
+    assert_batches(base)
     assert train.main([str(recipe)]) == 0
 
     plain = load(base)
@@ -73,8 +107,12 @@ def test_life(tmp_path, tiny_tokenizer, question_file, name):
     original = load_file(base / "model.safetensors")
     assert stored.keys() == original.keys()
     assert_published(run, tmp_path / "card")
-    assert_merged(base, tmp_path)
     assert_quantized(run / "model", tmp_path, expected)
+    if name in NOT_MERGED:
+        with pytest.raises(DataError, match=r"Tensor lm_head\.weight required"):
+            assert_merged(base, tmp_path)
+    else:
+        assert_merged(base, tmp_path)
 
 
 def assert_published(run: Path, output: Path):
@@ -106,6 +144,7 @@ def assert_merged(base: Path, folder: Path):
 
 
 def assert_quantized(model: Path, folder: Path, expected):
+    pytest.importorskip("bitsandbytes")
     methods.check_model(["bnb8"], model)
     methods.write_quantized("bnb8", model, folder / "bnb8", [])
     quantized, _ = model_loading.load_model(folder / "bnb8", dtype=torch.float32)

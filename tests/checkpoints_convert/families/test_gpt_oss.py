@@ -104,6 +104,7 @@ def test_defaults_are_those_of_transformers():
         ({"initial_context_length": 8192}, "initial_context_length = 8192 contradicts"),
         ({"attention_bias": False}, "attention_bias = False is not supported"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu' is not supported"),
+        ({"swiglu_limit": None}, "swiglu_limit = None must be a number"),
         ({"swiglu_alpha": 1.0}, "swiglu_alpha = 1.0 is not supported"),
         ({"layer_types": ["full_attention"]}, "lists 1 layers, num_hidden_layers is 24"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quant_method 'fp8' is not supported"),
@@ -208,9 +209,15 @@ def _wide(tensors):
     tensors[name] = tensors[name].flatten(2)
 
 
+def _odd(tensors):
+    name = "model.layers.1.mlp.experts.gate_up_proj_bias"
+    tensors[name] = torch.cat([tensors[name], tensors[name][:, :1]], 1)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (_odd, "gate_up_proj_bias has 193 outputs: gate and up alternate"),
         (_nan, r"model\.safetensors is damaged: .*layers\.1\..*down_proj_scales: .* is NaN"),
         (_without_scales, "holds .*down_proj_blocks without .*down_proj_scales"),
         (_both, "holds both .*down_proj and .*down_proj_blocks"),

@@ -16,7 +16,14 @@ def draw(source, samples, discordant, delta):
 
 @pytest.mark.parametrize(
     ("samples", "discordant", "alpha"),
-    [(200, 0.3, 0.05), (500, 0.1, 0.05), (1273, 0.25, 0.05 / 9), (2000, 0.05, 0.01)],
+    [
+        (20, 0.1, 0.05),
+        (60, 0.3, 0.005),
+        (200, 0.3, 0.05),
+        (500, 0.1, 0.05),
+        (1273, 0.25, 0.05 / 9),
+        (2000, 0.05, 0.01),
+    ],
 )
 def test_the_stated_power_is_reached_within_five_points(samples, discordant, alpha):
     """Each study states a difference, and one with that true difference follows it."""
@@ -56,6 +63,23 @@ def test_intervals_over_tasks_and_over_samples():
         covered["such"] += overall.of_such_tasks.low <= 0.02 <= overall.of_such_tasks.high
     assert covered["these"] / studies == pytest.approx(0.95, abs=0.05)
     assert covered["such"] / studies >= 0.88
+
+
+@pytest.mark.parametrize("number", [2, 3, 5])
+def test_the_interval_over_a_few_tasks_is_wide_enough(number):
+    source = np.random.default_rng(number)
+    covered = 0
+    studies = 200
+    for _ in range(studies):
+        tasks = source.normal(0.02, 0.1, number)
+        overall = hierarchical.mean_difference([[task, task] for task in tasks])
+        covered += overall.of_such_tasks.low <= 0.02 <= overall.of_such_tasks.high
+    assert covered / studies >= 0.91
+
+
+def test_scores_that_differ_alike_everywhere():
+    """A single score, or equal ones, have no spread: the difference is a number in JSON."""
+    assert power.minimum_difference([0.3], 0.05) == 1.0
 
 
 def test_one_task_says_nothing_about_others():

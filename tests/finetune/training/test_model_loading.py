@@ -171,3 +171,14 @@ def test_experts_without_an_adapter_are_reported(tmp_path, tiny_tokenizer, caplo
     model_loading.add_lora(model, Lora())
     expected = "lora.target_parameters=[experts.gate_up_proj,experts.down_proj] gives them one"
     assert expected in caplog.text
+
+
+def test_mxfp4_is_decoded_for_training_and_not_quantized_again(tmp_path):
+    config = {"model_type": "gpt_oss", "quantization_config": {"quant_method": "mxfp4"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    options = model_loading.decoded(tmp_path, None)
+    assert options["quantization_config"].dequantize
+    with pytest.raises(UsageError, match=r"model\.quantization: 4bit needs weights that are not"):
+        model_loading.decoded(tmp_path, "4bit")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt_oss"}))
+    assert model_loading.decoded(tmp_path, "4bit") == {}

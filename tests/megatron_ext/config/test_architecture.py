@@ -95,6 +95,7 @@ def test_properties_that_contradict(fields: dict[str, Any], message: str) -> Non
         ({"num_moe_experts": None}, "moe_ffn_hidden_size needs num_moe_experts"),
         ({"moe_ffn_hidden_size": None}, "num_moe_experts needs moe_ffn_hidden_size"),
         ({"moe_router_topk": 9}, "moe_router_topk is larger than num_moe_experts"),
+        ({"num_moe_experts": 9999}, "num_layers x num_moe_experts is larger than 200,000"),
         ({"moe_shared_expert_gate": True}, "needs moe_shared_expert_intermediate_size"),
     ],
 )

@@ -50,6 +50,7 @@ def make_router(group_of_one):
 
     yield make
     BalancedRouter.loss_fraction = 1.0
+    BalancedRouter.packed_length = None
     parallel_state.destroy_model_parallel()
 
 
@@ -98,6 +99,21 @@ def test_losses_have_their_coefficients(make_router, load_balancing, pre_softmax
     figures = summarize(sums.unsqueeze(0), one_layer)
     assert figures.aux_loss == pytest.approx(auxiliary.item(), rel=1e-5)
     assert figures.z_loss == pytest.approx(z_loss.item(), rel=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the platform is CUDA")
+def test_packed_sequences_have_the_losses_of_separate_ones(make_router):
+    hidden = torch.randn(SEQUENCE, BATCH, 32, generator=torch.Generator().manual_seed(2))
+    gradients = []
+    for packed in (False, True):
+        router = make_router("seq_aux_loss", pre_softmax=False)
+        BalancedRouter.packed_length = SEQUENCE if packed else None
+        rows = hidden.transpose(0, 1).reshape(SEQUENCE * BATCH, 1, 32) if packed else hidden
+        probabilities, _ = router(rows)
+        probabilities.square().sum().backward()
+        gradients.append((router.weight.grad, router.take_statistics(hidden.device)))
+    for separate, together in zip(*gradients, strict=True):
+        torch.testing.assert_close(together, separate.to(together.dtype), rtol=1e-5, atol=1e-5)
 
 
 def test_figures_of_the_load():
