@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.reporting.verdicts import p_value
+from evaluation.reporting.verdicts import p_value, with_sign
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -35,7 +35,11 @@ def table(summary: dict[str, Any]) -> str:
     order = sorted(summary["strengths"].items(), key=lambda item: -item[1]["value"])
     for name, value in order:
         rows.append(
-            [name, _signed(value["value"]), f"{_signed(value['low'])} to {_signed(value['high'])}"]
+            [
+                name,
+                with_sign(value["value"]),
+                f"{with_sign(value['low'])} to {with_sign(value['high'])}",
+            ]
         )
     lines += [*_aligned(rows), *_biases(summary)]
     if "human_agreement" in summary:
@@ -50,14 +54,9 @@ def _biases(summary: dict[str, Any]) -> list[str]:
         f"order: the first answer wins {100 * order['first_wins']:.1f} % of the decided verdicts;"
         f" {100 * order['changed_by_order']:.1f} % of the pairs are judged differently in the other"
         " order",
-        f"length: log-odds {_signed(length['value'])} ({_signed(length['low'])} to"
-        f" {_signed(length['high'])}) for an answer e times as long; strengths are at equal length",
+        f"length: log-odds {with_sign(length['value'])} ({with_sign(length['low'])} to"
+        f" {with_sign(length['high'])}) for an answer e times as long; strengths are at equal length",
     ]
-
-
-def _signed(value: float) -> str:
-    """Return a number with its sign; one that rounds to 0 is +0.00."""
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _agreement(entry: dict[str, Any]) -> list[str]:

@@ -127,7 +127,7 @@ def test_planted_gains_and_losses_are_found():
     gains, losses, reach = study.sentences(result)
     assert "is better than base on 1, worse on 0, and not clearly different on 1" in gains
     assert "is better than base on 0, worse on 1" in losses and "On 1 general task," in losses
-    assert reach.startswith("A tie is not equality: these test sets show differences of")
+    assert reach.startswith("A tie is not equality: these test sets detect differences of")
 
 
 def test_each_model_gets_its_own_prompt():
@@ -199,7 +199,7 @@ def test_a_handful_of_samples_shows_no_difference():
     item = study.judge(runs, "base", "tuned")
     assert item.tasks[0].reach == "none"
     assert study.sentences(item)[-1] == (
-        "A tie is not equality: 1 of them is too small to show any difference."
+        "A tie is not equality: 1 test set is too small to detect any difference."
     )
 
 

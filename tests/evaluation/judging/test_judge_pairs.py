@@ -72,7 +72,7 @@ def test_the_better_model_wins_in_both_orders(data, runs, server, tmp_path, caps
     assert len(server.asked) == asked
 
 
-def test_a_judge_that_prefers_the_first_answer_finds_ties(data, runs, server, tmp_path):
+def test_a_judge_that_prefers_the_first_answer_finds_ties(data, runs, server, tmp_path, capsys):
     server.reply = lambda message: reply("1")
     compare(data, runs, *endpoint(server, tmp_path / "judge"))
     found = result(tmp_path / "judge")
@@ -83,6 +83,7 @@ def test_a_judge_that_prefers_the_first_answer_finds_ties(data, runs, server, tm
     assert found["order_bias"]["changed_by_order"] == 1.0
     assert found["order_bias"]["log_odds"]["low"] > 1
     assert match["win_probability_at_equal_length"] == pytest.approx(0.5, abs=0.05)
+    assert "-0.00" not in capsys.readouterr().out
 
 
 def test_incomplete_replies_are_asked_again(data, runs, server, tmp_path):
