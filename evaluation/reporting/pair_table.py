@@ -50,12 +50,14 @@ def table(summary: dict[str, Any]) -> str:
 def _biases(summary: dict[str, Any]) -> list[str]:
     order = summary["order_bias"]
     length = summary["length_bias"]["log_odds_per_factor_e"]
+    log_odds = with_sign(length["value"])
+    limits = f"{with_sign(length['low'])} to {with_sign(length['high'])}"
     return [
         f"order: the first answer wins {100 * order['first_wins']:.1f} % of the decided verdicts;"
         f" {100 * order['changed_by_order']:.1f} % of the pairs are judged differently in the other"
         " order",
-        f"length: log-odds {with_sign(length['value'])} ({with_sign(length['low'])} to"
-        f" {with_sign(length['high'])}) for an answer e times as long; strengths are at equal length",
+        f"length: log-odds {log_odds} ({limits}) for an answer e times as long; strengths are at"
+        " equal length",
     ]
 
 

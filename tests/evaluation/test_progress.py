@@ -126,7 +126,9 @@ def test_planted_gains_and_losses_are_found():
     assert result.tasks[0].samples == 1200 and result.tasks[0].validation_samples == 300
     gains, losses, reach = study.sentences(result)
     assert "is better than base on 1, worse on 0, and not clearly different on 1" in gains
-    assert "is better than base on 0, worse on 1" in losses and "On 1 general task," in losses
+    assert "On 1 general task," in losses and "tuned is worse than base; the diff" in losses
+    difference = result.tasks[2].tuned.difference  # a single task has one interval
+    assert result.general.of_these_tasks == difference
     assert reach.startswith("A tie is not equality: these test sets detect differences of")
 
 

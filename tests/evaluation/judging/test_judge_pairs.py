@@ -83,7 +83,8 @@ def test_a_judge_that_prefers_the_first_answer_finds_ties(data, runs, server, tm
     assert found["order_bias"]["changed_by_order"] == 1.0
     assert found["order_bias"]["log_odds"]["low"] > 1
     assert match["win_probability_at_equal_length"] == pytest.approx(0.5, abs=0.05)
-    assert "-0.00" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "log-odds +0.00" in printed and "\N{MINUS SIGN}0.00" not in printed
 
 
 def test_incomplete_replies_are_asked_again(data, runs, server, tmp_path):
