@@ -94,9 +94,7 @@ def _megatron(
     if (folder / ARCHITECTURE_FILE).is_file():
         architecture = read_architecture(folder)
     if architecture is not None:
-        description |= architecture.to_json() | _parameters(architecture)
-        if architecture.is_moe:
-            description["active parameters"] = architecture.active_parameters
+        description |= _fields(architecture) | _parameters(architecture)
     elif arguments is not None:
         description |= {
             name: shown(value) for name, value in arguments.items() if name in _ARGUMENTS
@@ -164,7 +162,7 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
     description = {
         "format": "Hugging Face safetensors",
         "folder": folder,
-        **architecture.to_json(),
+        **_fields(architecture),
     }
     description |= _parameters(architecture)
     description |= {"tensors": len(weights.tensors), "files": len(weights.files)}
@@ -181,6 +179,14 @@ def _hugging_face(folder: Path) -> dict[str, Any]:
 
 def _is_of_optimizer(name: str) -> bool:
     return name.startswith(("optimizer.", "chained_"))
+
+
+def _fields(architecture: "Architecture") -> dict[str, Any]:
+    """Return the fields of `architecture.json`, and the experts of a token at their default too."""
+    fields = architecture.to_json()
+    if architecture.is_moe:
+        fields["moe_router_topk"] = architecture.moe_router_topk
+    return fields
 
 
 def _parameters(architecture: "Architecture") -> dict[str, int]:

@@ -31,6 +31,7 @@ from evaluation.metrics import rater_agreement
 from evaluation.metrics.rater_agreement import Rating
 from evaluation.question_sets import jsonl, rubric_reader
 from evaluation.question_sets.rubric_reader import Criterion, LabeledAnswer
+from evaluation.reporting import plain_table
 from galen import cli, lock
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
@@ -50,6 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError("give --meta-eval FILE and --output DIR, or --compare JUDGE JUDGE")
     if parsed.repeats < 1:
         raise UsageError("--repeats must be at least 1")
+    if parsed.limit is not None and parsed.limit < 1:
+        raise UsageError("--limit must be at least 1")
     settings = options.settings(parsed)
     if parsed.repeats > 1 and not settings.is_generated:
         raise UsageError("--repeats: likelihoods of Yes and No are the same each time")
@@ -144,10 +147,9 @@ def _consistency(given: Sequence[Sequence[Reply]]) -> float | None:
     """Return the fraction of answers on which all repetitions agree."""
     if len(given) < 2:
         return None
-    same = [
-        len({verdict.value for verdict in of_answer}) == 1 for of_answer in zip(*given, strict=True)
-    ]
-    return float(np.mean(same))
+    answers = [{verdict.value for verdict in of} for of in zip(*given, strict=True)]
+    # repetitions without a verdict do not agree on one
+    return float(np.mean([len(values) == 1 and None not in values for values in answers]))
 
 
 def _table(agreement: dict[str, Any]) -> str:
@@ -156,11 +158,7 @@ def _table(agreement: dict[str, Any]) -> str:
     for theme, entry in {**groups, **agreement["by_theme"]}.items():
         interval = f"{entry['low']:.3f} to {entry['high']:.3f}"
         rows.append([theme, f"{entry['samples']:,}", f"{entry['value']:.3f}", interval])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = plain_table.lines(rows)
     lines.append(
         f"met: judge {100 * agreement['met_by_judge']:.1f} %, physicians"
         f" {100 * agreement['met_by_physicians']:.1f} %"

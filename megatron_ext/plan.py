@@ -192,6 +192,7 @@ def _figures(plan: Plan, one: Estimate) -> dict[str, Any]:
         "lower_tokens_per_second_per_gpu": one.lower_tokens_per_second_per_gpu,
         "mfu": one.mfu,
         "cost": _cost_figures(one.cost),
+        "upper_cost": None if one.upper_cost is None else _cost_figures(one.upper_cost),
         "sent_per_step": dataclasses.asdict(one.comm_volume),
     }
 
@@ -224,6 +225,9 @@ def _as_text(plan: Plan, count: int) -> str:
         return "\n".join([*lines, _none_fits(plan)])
     lines.append("Fastest layouts that fit (with the recipe's batch and precision):")
     lines += table(_columns(plan.architecture), [_row(one, plan) for one in ranked])
+    own = plan.estimate
+    if own is not None and own.fits and own.step.total <= ranked[0].step.total:
+        lines.append("None is faster than the recipe's layout.")
     words = " ".join(overrides(ranked[0].recipe, plan.recipe))
     return "\n".join([*lines, "", f"Overrides of the first: {words}"])
 

@@ -105,7 +105,7 @@ def write(
     """
     target = GEMMA3_TARGET if architecture.family == _GEMMA3 else TARGET
     if refusal := target.refusal(architecture):
-        logger.warning(f"{refusal}: {NAME} is not written")
+        logger.warning(f"{refusal}: the checkpoint has no {NAME} for it (Galen needs none)")
         return
     write_text(
         folder / NAME,

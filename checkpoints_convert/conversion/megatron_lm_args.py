@@ -98,7 +98,9 @@ def common_state(
     cannot express are left out, with a warning.
     """
     if refusal := TARGET.refusal(architecture):
-        logger.warning(f"{refusal}: its arguments are not written")
+        logger.warning(
+            f"{refusal}: the checkpoint has no arguments for Megatron-LM (Galen needs none)"
+        )
         return torch_dist.common_without_arguments()
     core = architecture.core_arguments()
     layers = {}

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from galen import run_folder
 from galen.errors import UsageError
 from galen.run_identity import Identity
 
+logger = logging.getLogger(__name__)
 _OWN = ("judge_prompt", "verdict", "guided_decoding", "estimate_only", "max_new_tokens")
 
 
@@ -60,6 +62,11 @@ class JudgeSettings:
             "system_prompt": self.protocol.system_prompt,
         }
 
+    def warn_of_own_answers(self, models: Sequence[str]) -> None:
+        """Warn where the judge has the name of a model that it judges."""
+        if self.name in models:
+            logger.warning(f"{self.name} judges its own answers, which judges tend to prefer")
+
     def bind(self) -> dict[str, Any]:
         """Bind the output folder to this judge; return its identity.
 
@@ -75,8 +82,13 @@ class JudgeSettings:
         return verdicts.ask(judge, questions, self.template, self.is_generated, repeat)
 
     def estimate(self, judge: Judge, questions: Sequence[Question], repeats: int = 1) -> str:
-        """Return in words how much this judge will be asked about criteria."""
+        """Return in words how much this judge will be asked about criteria.
+
+        Raises:
+            DataError: a question does not fit the judge's context.
+        """
         texts = [question.text(self.template) for question in questions]
+        judge.check_lengths(texts, self.is_generated)
         return judge.estimate(texts, repeats if self.is_generated else None)
 
     def load(self) -> Judge:

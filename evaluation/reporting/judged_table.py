@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from evaluation.reporting import plain_table
 from evaluation.reporting.verdicts import p_value, signed
 
 _OMITTED = ("level", "cluster", "physician_agreed_category")
@@ -26,18 +27,14 @@ def table(entries: Sequence[dict[str, Any]], judge: str) -> str:
         for k, value in enumerate(entry["worst_at_k"], start=1):
             if len(entry["worst_at_k"]) > 1:
                 rows.append([entry["model"], f"worst of {k}", "", f"{100 * value:.1f} %", "", ""])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
     notes = [
         f"note: {entry['model']}: {entry['unjudged']:,} of"
         f" {entry['samples'] + entry['unjudged']:,} conversations have no score"
         for entry in entries
         if entry["unjudged"]
     ]
-    return "\n".join([f"{entries[0]['task']}, {judge}", *lines, *notes])
+    heading = f"{entries[0]['task']}, {judge}"
+    return "\n".join([heading, *plain_table.lines(rows), *notes])
 
 
 def _cells(entry: dict[str, Any], samples: int) -> list[str]:
@@ -47,11 +44,11 @@ def _cells(entry: dict[str, Any], samples: int) -> list[str]:
 
 
 def _difference(entry: dict[str, Any]) -> str:
-    found = entry.get("difference")
-    if found is None:
+    difference = entry.get("difference")
+    if difference is None:
         return ""
-    value = signed(found["value"], "accuracy")
-    low = signed(found["low"], "accuracy")
-    high = signed(found["high"], "accuracy")
-    p = p_value(found["corrected_p"])
+    value = signed(difference["value"], "accuracy")
+    low = signed(difference["low"], "accuracy")
+    high = signed(difference["high"], "accuracy")
+    p = p_value(difference["corrected_p"])
     return f"{value} points ({low} to {high}), corrected p {p}"

@@ -1,50 +1,64 @@
 """A comparison of models by pairs of answers, as plain text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation.reporting import plain_table
 from evaluation.reporting.verdicts import p_value, with_sign
 
 
 def table(summary: dict[str, Any]) -> str:
     """Return wins, win rates, strengths and biases."""
-    lines = [f"{summary['task']}, judge {summary['judge']}", ""]
+    lines = [
+        f"{summary['task']}, judge {summary['judge']}",
+        "",
+        *plain_table.lines(_match_rows(summary["matches"])),
+        "",
+        *plain_table.lines(_criterion_rows(summary["matches"])),
+        "",
+        *plain_table.lines(_strength_rows(summary["strengths"])),
+        *_biases(summary),
+    ]
+    if "human_agreement" in summary:
+        lines += _agreement(summary["human_agreement"])
+    return "\n".join(lines)
+
+
+def _match_rows(matches: Sequence[dict[str, Any]]) -> list[list[str]]:
     rows = [["model", "against", "wins", "ties", "losses", "win rate", "95 % interval", "p"]]
-    for match in summary["matches"]:
-        counts = [str(match[key]) for key in ("wins", "ties", "losses")]
+    for match in matches:
         rate = match["win_rate"]
-        interval = f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} %"
         rows.append(
             [
                 match["first"],
                 match["second"],
-                *counts,
+                str(match["wins"]),
+                str(match["ties"]),
+                str(match["losses"]),
                 f"{100 * rate['value']:.1f} %",
-                interval,
+                f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} %",
                 p_value(match["corrected_p"]),
             ]
         )
-    lines += _aligned(rows)
-    names = list(summary["matches"][0]["by_criterion"])
-    rows = [["win rate by criterion", *names]]
-    for match in summary["matches"]:
-        values = [f"{100 * match['by_criterion'][name]['value']:.0f} %" for name in names]
-        rows.append([f"{match['first']} against {match['second']}", *values])
-    lines += ["", *_aligned(rows), ""]
+    return rows
+
+
+def _criterion_rows(matches: Sequence[dict[str, Any]]) -> list[list[str]]:
+    criteria = list(matches[0]["by_criterion"])
+    rows = [["win rate by criterion", *criteria]]
+    for match in matches:
+        rates = match["by_criterion"]
+        cells = [f"{100 * rates[criterion]['value']:.0f} %" for criterion in criteria]
+        rows.append([f"{match['first']} against {match['second']}", *cells])
+    return rows
+
+
+def _strength_rows(strengths: Mapping[str, dict[str, float]]) -> list[list[str]]:
     rows = [["model", "strength", "95 % interval"]]
-    order = sorted(summary["strengths"].items(), key=lambda item: -item[1]["value"])
-    for name, value in order:
-        rows.append(
-            [
-                name,
-                with_sign(value["value"]),
-                f"{with_sign(value['low'])} to {with_sign(value['high'])}",
-            ]
-        )
-    lines += [*_aligned(rows), *_biases(summary)]
-    if "human_agreement" in summary:
-        lines += _agreement(summary["human_agreement"])
-    return "\n".join(lines)
+    for model, strength in sorted(strengths.items(), key=lambda item: -item[1]["value"]):
+        interval = f"{with_sign(strength['low'])} to {with_sign(strength['high'])}"
+        rows.append([model, with_sign(strength["value"]), interval])
+    return rows
 
 
 def _biases(summary: dict[str, Any]) -> list[str]:
@@ -75,11 +89,3 @@ def _shown(estimate: dict[str, float] | None) -> str:
     if estimate is None:
         return "undefined"
     return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

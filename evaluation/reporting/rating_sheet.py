@@ -58,7 +58,7 @@ def agreement(path: Path, given: Sequence[Verdict]) -> dict[str, Any]:
     Raises:
         DataError: the sheet has no ratings, or one is unknown.
     """
-    ratings = _read(path)
+    ratings = read(path)
     rows = _rows(given)
     judged = {
         id_: mean_outcomes(
@@ -83,8 +83,12 @@ def agreement(path: Path, given: Sequence[Verdict]) -> dict[str, Any]:
     return entry
 
 
-def _read(path: Path) -> dict[str, dict[str, str]]:
-    """Return each rater's ratings by the row's id; empty cells are left out."""
+def read(path: Path) -> dict[str, dict[str, str]]:
+    """Return each rater's ratings by the row's id; empty cells are left out.
+
+    Raises:
+        DataError: the sheet has no ratings, or one is unknown.
+    """
     filled = sheet.read(path)
     names = [name for name in filled.columns if name.startswith("rater")]
     ratings: dict[str, dict[str, str]] = {name: {} for name in names}

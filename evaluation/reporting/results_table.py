@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from evaluation.reporting import plain_table
 from evaluation.reporting.verdicts import number
 from evaluation.scoring.task_type import TRUNCATED_PROMPTS
 
@@ -27,14 +28,9 @@ def table(results: dict[str, Any], heading: str) -> str:
             )
         if "one_sided" in entry:
             notes.append(f"note: {name}: {entry['one_sided']}")
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
     if "endpoint" in results:
         notes.append(_usage(results["endpoint"]))
-    return "\n".join([heading, *lines, *notes])
+    return "\n".join([heading, *plain_table.lines(rows), *notes])
 
 
 def _contamination(entry: dict[str, Any]) -> list[list[str]]:

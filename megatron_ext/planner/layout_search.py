@@ -54,6 +54,8 @@ class Estimate:
     """Of the bf16 peak, also in FP8, as is usual."""
     cost: RunCost
     """To the recipe's last step."""
+    upper_cost: RunCost | None
+    """The same at `lower_tokens_per_second_per_gpu`."""
 
 
 def estimate(
@@ -88,10 +90,12 @@ def estimate(
     tokens = recipe.training.global_batch_size * length
     rate = tokens / step.total / gpus
     lower_rate = None
+    upper_cost = None
     slow = _slow_efficiencies(recipe)
     if slow != throughput_model.EFFICIENCIES:
         slow_step = throughput_model.step_time(architecture, recipe, gpus, gpu, slow)
         lower_rate = tokens / slow_step.total / gpus
+        upper_cost = run_cost(architecture, recipe, gpus, slow_step.total, mtbf_hours)
     return Estimate(
         recipe=recipe,
         stages=stages,
@@ -103,6 +107,7 @@ def estimate(
         lower_tokens_per_second_per_gpu=lower_rate,
         mfu=rate * architecture.flops_per_token(length) / gpu.bf16_flops,
         cost=run_cost(architecture, recipe, gpus, step.total, mtbf_hours),
+        upper_cost=upper_cost,
     )
 
 

@@ -56,13 +56,16 @@ def expert_lines(architecture: Architecture, recipe: Recipe, gpus: int, gpu: Gpu
 
 def lower_rate_lines(one: Estimate) -> list[str]:
     """Return the range of the throughput, and what is not known well."""
-    if one.lower_tokens_per_second_per_gpu is None:
+    if one.lower_tokens_per_second_per_gpu is None or one.upper_cost is None:
         return []
+    hours = ""
+    if math.isfinite(one.upper_cost.days):
+        hours = f": {one.upper_cost.days:,.1f} days and {one.upper_cost.gpu_hours:,.0f} GPU-hours"
     lower = f"{one.lower_tokens_per_second_per_gpu:,.0f}"
     imbalance = experts.imbalance(one.recipe)
     unbalanced = f"{imbalance - 1:.0%} more tokens than the mean on one GPU"
     if one.recipe.data.seq_length <= FITTED_LENGTH:
-        return [f"With unbalanced experts ({unbalanced}) expect {lower} tokens/s/GPU"]
+        return [f"With unbalanced experts ({unbalanced}) expect {lower} tokens/s/GPU{hours}"]
     causes = "the attention kernels"
     if imbalance > 1:
         causes += f" and the balance of the experts (up to {unbalanced})"
@@ -70,6 +73,7 @@ def lower_rate_lines(one: Estimate) -> list[str]:
         (
             f"Beyond {FITTED_LENGTH:,} tokens in a sequence expect {lower} to"
             f" {one.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, depending on {causes}"
+            f"{hours and f'; at the lower rate{hours}'}"
         )
     ]
 

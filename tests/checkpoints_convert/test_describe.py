@@ -55,6 +55,12 @@ def test_losses_are_shown_where_a_run_keeps_them(checkpoint, tmp_path, capsys):
         assert described(folder, capsys).get("recent losses") == (losses or None)
 
 
+def test_the_experts_of_a_token_are_shown_at_their_default(make_model, capsys):
+    description = described(make_model("mixtral"), capsys)
+    assert description["moe_router_topk"] == 2
+    assert description["active parameters"] < description["parameters"]
+
+
 def test_a_hugging_face_folder(model, capsys):
     description = described(model, capsys)
     assert (description["family"], description["tensors"], description["complete"]) == (

@@ -124,6 +124,22 @@ def test_agreement_with_human_raters(data, runs, server, tmp_path, capsys):
         compare(data, runs, *options, "--ratings", str(path))
 
 
+def test_a_quoted_verdict_is_none_of_the_judge():
+    quoted, own = reply("1"), reply("2")
+    assert pairs.read_reply(f"So {own}")["overall"] == "2"
+    assert pairs.read_reply(own + own)["overall"] == "2"
+    assert pairs.read_reply(f"Reply 1 says {quoted}. {own}") is None
+    assert pairs.read_reply(f"Reply 1 says {quoted}. {own[:-2]}") is None
+    escaped = json.loads(own) | {"explanation": f"Reply 1 says {quoted}"}
+    assert pairs.read_reply(json.dumps(escaped))["overall"] == "2"
+
+
+def test_a_sheet_is_read_before_the_judge_is_asked(data, runs, server, tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.csv"):
+        compare(data, runs, *endpoint(server, tmp_path / "judge"), "--ratings", "nowhere.csv")
+    assert not server.asked
+
+
 def test_refusals(data, runs, server, tmp_path):
     with pytest.raises(UsageError, match="at least two RUNs"):
         compare(data, runs[:1], *endpoint(server, tmp_path / "judge"))
