@@ -24,6 +24,7 @@ from evaluation.paired_verdict import (
 from evaluation.paired_verdict.study_recipe import StudyRecipe
 from evaluation.reporting.report_inputs import ModelScores, TaskScores
 from evaluation.scoring.task_types import TASK_TYPES
+from galen.corpus_sources import CorpusSource
 from galen.errors import DataError, UsageError
 
 STUDIES = 200
@@ -126,8 +127,10 @@ def test_planted_gains_and_losses_are_found():
     assert result.tasks[0].samples == 1200 and result.tasks[0].validation_samples == 300
     gains, losses, reach = study.sentences(result)
     assert "is better than base on 1, worse on 0, and not clearly different on 1" in gains
-    assert "is better than base on 0, worse on 1" in losses and "On 1 general task," in losses
-    assert reach.startswith("A tie is not equality: these test sets show differences of")
+    assert "On 1 general task," in losses and "tuned is worse than base; the diff" in losses
+    difference = result.tasks[2].tuned.difference  # a single task has one interval
+    assert result.general.of_these_tasks == difference
+    assert reach.startswith("A tie is not equality: these test sets detect differences of")
 
 
 def test_each_model_gets_its_own_prompt():
@@ -222,7 +225,7 @@ def test_a_handful_of_samples_shows_no_difference():
     item = study.judge(runs, "base", "tuned")
     assert item.tasks[0].reach == "none"
     assert study.sentences(item)[-1] == (
-        "A tie is not equality: 1 of them is too small to show any difference."
+        "A tie is not equality: 1 test set is too small to detect any difference."
     )
 
 
@@ -230,7 +233,7 @@ def test_names_are_escaped():
     name = "<b>a|b</b>"
     runs = [run(name, 0, {"x|y": scores([True, False] * 20)}) for name in ("base", name)]
     item = study.judge(runs, "base", name)
-    assert "<b>" not in progress.render(item, runs, [("<b>", 1, "<b>")])
+    assert "<b>" not in progress.render(item, runs, [CorpusSource("<b>", 1, "<b>")])
     html = progress.render_overview([item, item])
     assert "<b>a" not in html and 'href="%3Cb%3Ea%7Cb%3C.b%3E.html"' in html
     text = markdown.text(item)
@@ -307,7 +310,7 @@ def test_models_need_the_same_candidates_and_samples():
         study.judge(runs, "base", "tuned")
     with pytest.raises(UsageError, match="no run is of a model named x"):
         study.judge(runs, "base", "x")
-    with pytest.raises(UsageError, match="is none of the tasks"):
+    with pytest.raises(UsageError, match="is not one of the tasks: a"):
         study.judge(runs, "base", "tuned", general=["b"])
 
 
@@ -384,7 +387,7 @@ def test_a_study_from_models_to_pages(recipe, tmp_path, capsys, in_process):
     assert len(in_process) == 4
     assert capsys.readouterr().out.endswith("\n".join([*record["sentences"], ""]))
     before = (output / "runs" / "prompt0" / "base" / "samples" / "medical.jsonl").stat().st_mtime_ns
-    progress.main([str(recipe)])
+    progress.main([str(recipe), "general=[general]"])  # by its name
     after = (output / "runs" / "prompt0" / "base" / "samples" / "medical.jsonl").stat().st_mtime_ns
     assert before == after
     runs = [
@@ -422,6 +425,8 @@ def test_a_wrong_study_is_refused_before_any_run(recipe, tmp_path):
     ):
         with pytest.raises((UsageError, DataError), match=message):
             progress.main([str(recipe), override, "general=null"])
+    with pytest.raises(UsageError, match="'drugs' is not one of the tasks: medical, general"):
+        progress.main([str(recipe), "general=[drugs]"])
     assert not (tmp_path / "progress" / "runs").exists()
 
 
