@@ -75,8 +75,8 @@ def _judged(
     settings: JudgeSettings,
     judge: Judge,
 ) -> JudgedRun:
-    given = settings.verdicts(judge, answers.questions(run, conversations))
-    judged = score_files.judged(run, conversations, given)
+    replies = settings.verdicts(judge, answers.questions(run, conversations))
+    judged = score_files.judged(run, conversations, replies)
     if judged.unjudged:
         logger.warning(
             f"{run.name}: no score for {judged.unjudged} of {len(judged.verdicts)} conversations:"

@@ -68,11 +68,11 @@ def main(argv: list[str] | None = None) -> None:
             print(estimate)
             return
         logger.info(f"judge {settings.name}: {estimate}")
-        given = [settings.verdicts(judge, questions, repeat) for repeat in range(parsed.repeats)]
-        agreement = measure(settings.name, labeled, given)
+        replies = [settings.verdicts(judge, questions, repeat) for repeat in range(parsed.repeats)]
+        agreement = measure(settings.name, labeled, replies)
         lines = [
             jsonl.dump({"id": item.id, "is_met": verdict.value})
-            for item, verdict in zip(labeled, given[0], strict=True)
+            for item, verdict in zip(labeled, replies[0], strict=True)
         ]
         write_text(settings.recipe.output / agreement_file.LABELS, "\n".join(lines) + "\n")
         path = agreement_file.write(settings.recipe.output, agreement)
@@ -85,21 +85,21 @@ def _question(item: LabeledAnswer) -> Question:
 
 
 def measure(
-    judge: str, labeled: Sequence[LabeledAnswer], given: Sequence[Sequence[Reply]]
+    judge: str, labeled: Sequence[LabeledAnswer], replies: Sequence[Sequence[Reply]]
 ) -> dict[str, Any]:
     """Return a judge's agreement, of JSON types.
 
     Args:
         judge: its name.
         labeled: answers with the labels of physicians.
-        given: of each repetition the verdict on each answer.
+        replies: of each repetition the verdict on each answer.
 
     Raises:
         DataError: no answer has a verdict.
     """
     judged = [
         (item, verdict.value)
-        for item, verdict in zip(labeled, given[0], strict=True)
+        for item, verdict in zip(labeled, replies[0], strict=True)
         if verdict.value is not None
     ]
     if not judged:
@@ -124,8 +124,8 @@ def measure(
         "met_by_judge": float(np.mean([met for _, met in judged])),
         "met_by_physicians": float(np.mean([np.mean(item.labels) for item, _ in judged])),
         "physicians_macro_f1": _physicians(labeled),
-        "repeats": len(given),
-        "self_consistency": _consistency(given),
+        "repeats": len(replies),
+        "self_consistency": _consistency(replies),
     }
 
 
@@ -138,7 +138,7 @@ def _physicians(labeled: Sequence[LabeledAnswer]) -> float | None:
             if others:
                 ratings[physician].append(Rating(item.labels[index], others))
     scores = [
-        rater_agreement.macro_f1(rater_agreement.pair_counts(given)) for given in ratings.values()
+        rater_agreement.macro_f1(rater_agreement.pair_counts(own)) for own in ratings.values()
     ]
     return float(np.mean(scores)) if scores else None
 

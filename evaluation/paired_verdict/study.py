@@ -74,31 +74,25 @@ def judge(
         UsageError: the runs lack a model or a task.
         DataError: the runs do not compare.
     """
-    by_name = {name: [run for run in runs if run.model == name] for name in (base, model)}
-    for name, found in by_name.items():
-        if not found:
-            known = ", ".join(dict.fromkeys(run.model for run in runs))
-            raise UsageError(f"no run is of a model named {name}; the runs are of {known}")
-        prompt_choice.check_same_model(found)
-    names = {
-        name: dict.fromkeys(task for run in found for task in run.tasks)
-        for name, found in by_name.items()
-    }
-    shared = [task for task in names[base] if task in names[model]]
+    base_runs = _runs_of(runs, base)
+    model_runs = _runs_of(runs, model)
+    base_tasks = _tasks_of(base_runs)
+    model_tasks = _tasks_of(model_runs)
+    shared = [task for task in base_tasks if task in model_tasks]
     if not shared:
         raise DataError(f"{base} and {model} were scored on no task in common")
     _check_general(general, shared)
     verdicts = [
         task_verdict.judge_task(
             task,
-            prompt_choice.candidates(by_name[base], task),
-            prompt_choice.candidates(by_name[model], task),
+            prompt_choice.candidates(base_runs, task),
+            prompt_choice.candidates(model_runs, task),
             (base, model),
             is_general(task, general),
             validation_fraction,
         )
         for task in shared
-        if not _is_unscored(by_name[base], task)
+        if not _is_unscored(base_runs, task)
     ]
     verdicts += judged_tasks.judge_tasks(judges, base, model)
     if not verdicts:
@@ -113,8 +107,27 @@ def judge(
         tasks=verdicts,
         medical=_overall([item for item in verdicts if not item.is_general]),
         general=_overall([item for item in verdicts if item.is_general]),
-        unchecked=tuple(task for task in {**names[base], **names[model]} if task not in shared),
+        unchecked=tuple(task for task in {**base_tasks, **model_tasks} if task not in shared),
     )
+
+
+def _runs_of(runs: Sequence[ModelScores], model: str) -> list[ModelScores]:
+    """Return the runs of a model.
+
+    Raises:
+        UsageError: there are none.
+    """
+    of_model = [run for run in runs if run.model == model]
+    if not of_model:
+        available = ", ".join(dict.fromkeys(run.model for run in runs))
+        raise UsageError(f"no run is of a model named {model}; the runs are of {available}")
+    prompt_choice.check_same_model(of_model)
+    return of_model
+
+
+def _tasks_of(runs: Sequence[ModelScores]) -> dict[str, None]:
+    """Return the tasks of some runs in their order, as the keys of a dictionary."""
+    return dict.fromkeys(task for run in runs for task in run.tasks)
 
 
 def _is_unscored(runs: Sequence[ModelScores], task: str) -> bool:

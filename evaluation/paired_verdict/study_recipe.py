@@ -13,11 +13,11 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from evaluation.backends import model_folder
-from evaluation.paired_verdict import corpus_sources, judged_tasks, prompt_choice
+from evaluation.paired_verdict import judged_tasks, prompt_choice
 from evaluation.protocols.protocol import Protocol
 from evaluation.scoring import megatron_export, model_names, task_selection, task_types
 from evaluation.scoring.recipe import Recipe, check_recipe
-from galen import iterations, log, recipe
+from galen import corpus_sources, iterations, log, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 

@@ -24,6 +24,7 @@ from evaluation.paired_verdict import (
 from evaluation.paired_verdict.study_recipe import StudyRecipe
 from evaluation.reporting.report_inputs import ModelScores, TaskScores
 from evaluation.scoring.task_types import TASK_TYPES
+from galen.corpus_sources import CorpusSource
 from galen.errors import DataError, UsageError
 
 STUDIES = 200
@@ -199,6 +200,29 @@ def test_one_prompt_is_not_called_the_best():
     assert gains.startswith("On 1 medical task, with the same prompt for both, tuned is")
 
 
+def test_a_lower_perplexity_is_a_win():
+    """Also of the fixed prompt; it has no part in the means, and no points."""
+    perplexity = TASK_TYPES["perplexity"]
+    source = np.random.default_rng(4)
+    hard = source.uniform(100, 300, 60)
+    runs = []
+    for name, factor in (("base", 1.0), ("tuned", 0.9)):
+        samples = {
+            f"d{number}": {"id": f"d{number}", "nll": value * factor, "tokens": 100, "bytes": 400}
+            for number, value in enumerate(hard)
+        }
+        value = perplexity.estimate([list(samples.values())])
+        metrics = {"perplexity": value}
+        runs.append(run(name, 0, {"text": TaskScores(perplexity, metrics, samples, None, {})}))
+    for base, model, outcome in (("base", "tuned", "win"), ("tuned", "base", "loss")):
+        result = study.judge(runs, base, model)
+        [item] = result.tasks
+        assert (item.outcome, item.fixed_outcome, item.reach) == (outcome, outcome, "–")
+        assert (item.tuned.difference.value < 0) == (outcome == "win")
+        assert result.medical is None
+        json.dumps(study.as_dict(result), allow_nan=False)
+
+
 def test_a_handful_of_samples_shows_no_difference():
     few = [{"a": scores(right)} for right in ([True, False], [False, True])]
     runs = [run("base", 0, few[0]), run("tuned", 0, few[1])]
@@ -213,7 +237,7 @@ def test_names_are_escaped():
     name = "<b>a|b</b>"
     runs = [run(name, 0, {"x|y": scores([True, False] * 20)}) for name in ("base", name)]
     item = study.judge(runs, "base", name)
-    assert "<b>" not in progress.render(item, runs, [("<b>", 1, "<b>")])
+    assert "<b>" not in progress.render(item, runs, [CorpusSource("<b>", 1, "<b>")])
     html = progress.render_overview([item, item])
     assert "<b>a" not in html and 'href="%3Cb%3Ea%7Cb%3C.b%3E.html"' in html
     text = markdown.text(item)
@@ -445,4 +469,5 @@ def test_an_overview_of_several_models():
     html = progress.render_overview(
         [study.judge(runs, "base", name) for name in ("tuned", "later")]
     )
+    assert "own best prompts" not in html  # there is one
     assert "2 models against base" in html and 'href="later.html"' in html and "<svg" in html
