@@ -220,7 +220,7 @@ def _reach(study: Study) -> str:
     reach = [item.minimum_difference for item in study.tasks if item.minimum_difference is not None]
     changed = sum(item.outcome != item.fixed_outcome for item in study.tasks)
     has_tie = any(item.outcome == TIE for item in study.tasks)
-    text = "A tie is not equality" if has_tie else "Power"
+    text = "Power" if reach and not has_tie else "A tie is not equality"
     shown = [value for value in reach if value < 1]
     if shown:
         low, high = (f"{100 * value:.1f}" for value in (min(shown), max(shown)))
