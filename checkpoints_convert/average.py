@@ -28,35 +28,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = OptionParser(__doc__)
-    parser.add_argument(
-        "--megatron",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="DIR",
-        help="checkpoint folders with latest_checkpointed_iteration.txt",
-    )
-    parser.add_argument(
-        "--iterations",
-        metavar="N,N",
-        help="iterations of each folder, or all, oldest first (default: the newest)",
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="X,X",
-        help="weight of each checkpoint, in the order of folders and iterations (default: equal)",
-    )
-    parser.add_argument(
-        "--ema",
-        type=float,
-        metavar="DECAY",
-        help="exponential moving average in this order, in place of --weights",
-    )
-    add_output(parser, "checkpoint folder to write")
-    add_dtype(parser)
-    add_execution(parser)
-    arguments = parser.parse(argv)
+    arguments = _parser().parse(argv)
     folders = _iterations(arguments.megatron, arguments.iterations)
     weights = _weights(len(folders), arguments.weights, arguments.ema)
 
@@ -97,6 +69,38 @@ def main(argv: list[str] | None = None) -> None:
     )
     with lock.hold(arguments.output):
         import_hf.import_external(job, arguments.output, arguments.workers)
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser(__doc__)
+    parser.add_argument(
+        "--megatron",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="checkpoint folders with latest_checkpointed_iteration.txt",
+    )
+    parser.add_argument(
+        "--iterations",
+        metavar="N,N",
+        help="iterations of each folder, or all, oldest first (default: the newest)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="X,X",
+        help="weight of each checkpoint, in the order of folders and iterations (default: equal)",
+    )
+    parser.add_argument(
+        "--ema",
+        type=float,
+        metavar="DECAY",
+        help="exponential moving average in this order, in place of --weights",
+    )
+    add_output(parser, "checkpoint folder to write")
+    add_dtype(parser)
+    add_execution(parser)
+    return parser
 
 
 def _iterations(checkpoints: list[Path], selection: str | None) -> list[Path]:

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,27 +111,36 @@ def _megatron(
     description["dtype"] = ", ".join(
         sorted({str(value.properties.dtype).removeprefix("torch.") for value in weights.values()})
     )
-    optimizer = sum(map(_is_of_optimizer, source.tensors))
-    description["optimizer state"] = "none"
-    if optimizer:
-        stored = common.get("optimizer")
-        if isinstance(stored, dict):
-            stored = stored.get(0, stored)  # one of several optimizers
-        kind = stored.get("param_state_sharding_type") if isinstance(stored, dict) else None
-        description["optimizer state"] = f"{optimizer} tensors, {shown(kind or 'unknown format')}"
+    description["optimizer state"] = _optimizer_state(source.tensors, common.get("optimizer"))
     if (folder / "training_state.json").is_file():
         description |= _training_state(folder / "training_state.json")
     elif arguments is not None:
-        sizes = (
-            arguments.get("tensor_model_parallel_size", "?"),
-            arguments.get("pipeline_model_parallel_size", "?"),
-        )
-        description["saved from"] = "TP{} x PP{}".format(*map(shown, sizes))
+        tensor = shown(arguments.get("tensor_model_parallel_size", "?"))
+        pipeline = shown(arguments.get("pipeline_model_parallel_size", "?"))
+        description["saved from"] = f"TP{tensor} x PP{pipeline}"
         description["iteration"] = shown(common.get("iteration"))
     from checkpoints_convert.conversion.validate import missing
 
     lacking = missing(source)
     return description | {"complete": "yes" if lacking is None else f"no: {lacking}"}
+
+
+def _optimizer_state(names: Iterable[str], stored: Any) -> str:
+    """Return the number of the optimizer's tensors and their format.
+
+    Args:
+        names: of all tensors.
+        stored: the optimizer's entry of `common.pt`.
+    """
+    from megatron_ext.checkpoint.pickle_values import shown
+
+    number = sum(map(_is_of_optimizer, names))
+    if not number:
+        return "none"
+    if isinstance(stored, dict):
+        stored = stored.get(0, stored)  # one of several optimizers
+    sharding = stored.get("param_state_sharding_type") if isinstance(stored, dict) else None
+    return f"{number} tensors, {shown(sharding or 'unknown format')}"
 
 
 _ARGUMENTS = {
@@ -141,8 +151,6 @@ _ARGUMENTS = {
     "num_query_groups",
     "kv_channels",
     "rotary_base",
-}
-_ARGUMENTS |= {
     "padded_vocab_size",
     "norm_epsilon",
     "max_position_embeddings",

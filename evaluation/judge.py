@@ -32,6 +32,7 @@ from evaluation.judging.score_files import JudgedRun
 from evaluation.metrics import significance
 from evaluation.question_sets.rubric_reader import RubricConversation
 from evaluation.reporting import judged_table
+from evaluation.scoring import model_names
 from evaluation.tasks import task
 from evaluation.tasks.rubric import RubricTask
 from galen import cli, lock
@@ -51,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     if not conversations[0].rubric:
         raise UsageError(f"--task {parsed.task} has no rubrics; see `galen judge-pairs`")
     runs = answers.read_all(parsed.run, name, specification, conversations, parsed.data)
+    model_names.check_files([run.name for run in runs])
+    settings.warn_of_own_answers([run.name for run in runs])
     with lock.hold(settings.recipe.output):
         settings.bind()
         judge = settings.load()
@@ -72,8 +75,8 @@ def _judged(
     settings: JudgeSettings,
     judge: Judge,
 ) -> JudgedRun:
-    given = settings.verdicts(judge, answers.questions(run, conversations))
-    judged = score_files.judged(run, conversations, given)
+    replies = settings.verdicts(judge, answers.questions(run, conversations))
+    judged = score_files.judged(run, conversations, replies)
     if judged.unjudged:
         logger.warning(
             f"{run.name}: no score for {judged.unjudged} of {len(judged.verdicts)} conversations:"

@@ -51,6 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError("give --meta-eval FILE and --output DIR, or --compare JUDGE JUDGE")
     if parsed.repeats < 1:
         raise UsageError("--repeats must be at least 1")
+    if parsed.limit is not None and parsed.limit < 1:
+        raise UsageError("--limit must be at least 1")
     settings = options.settings(parsed)
     if parsed.repeats > 1 and not settings.is_generated:
         raise UsageError("--repeats: likelihoods of Yes and No are the same each time")
@@ -66,11 +68,11 @@ def main(argv: list[str] | None = None) -> None:
             print(estimate)
             return
         logger.info(f"judge {settings.name}: {estimate}")
-        given = [settings.verdicts(judge, questions, repeat) for repeat in range(parsed.repeats)]
-        agreement = measure(settings.name, labeled, given)
+        replies = [settings.verdicts(judge, questions, repeat) for repeat in range(parsed.repeats)]
+        agreement = measure(settings.name, labeled, replies)
         lines = [
             jsonl.dump({"id": item.id, "is_met": verdict.value})
-            for item, verdict in zip(labeled, given[0], strict=True)
+            for item, verdict in zip(labeled, replies[0], strict=True)
         ]
         write_text(settings.recipe.output / agreement_file.LABELS, "\n".join(lines) + "\n")
         path = agreement_file.write(settings.recipe.output, agreement)
@@ -83,21 +85,21 @@ def _question(item: LabeledAnswer) -> Question:
 
 
 def measure(
-    judge: str, labeled: Sequence[LabeledAnswer], given: Sequence[Sequence[Reply]]
+    judge: str, labeled: Sequence[LabeledAnswer], replies: Sequence[Sequence[Reply]]
 ) -> dict[str, Any]:
     """Return a judge's agreement, of JSON types.
 
     Args:
         judge: its name.
         labeled: answers with the labels of physicians.
-        given: of each repetition the verdict on each answer.
+        replies: of each repetition the verdict on each answer.
 
     Raises:
         DataError: no answer has a verdict.
     """
     judged = [
         (item, verdict.value)
-        for item, verdict in zip(labeled, given[0], strict=True)
+        for item, verdict in zip(labeled, replies[0], strict=True)
         if verdict.value is not None
     ]
     if not judged:
@@ -122,8 +124,8 @@ def measure(
         "met_by_judge": float(np.mean([met for _, met in judged])),
         "met_by_physicians": float(np.mean([np.mean(item.labels) for item, _ in judged])),
         "physicians_macro_f1": _physicians(labeled),
-        "repeats": len(given),
-        "self_consistency": _consistency(given),
+        "repeats": len(replies),
+        "self_consistency": _consistency(replies),
     }
 
 
@@ -136,7 +138,7 @@ def _physicians(labeled: Sequence[LabeledAnswer]) -> float | None:
             if others:
                 ratings[physician].append(Rating(item.labels[index], others))
     scores = [
-        rater_agreement.macro_f1(rater_agreement.pair_counts(given)) for given in ratings.values()
+        rater_agreement.macro_f1(rater_agreement.pair_counts(own)) for own in ratings.values()
     ]
     return float(np.mean(scores)) if scores else None
 
@@ -145,10 +147,9 @@ def _consistency(given: Sequence[Sequence[Reply]]) -> float | None:
     """Return the fraction of answers on which all repetitions agree."""
     if len(given) < 2:
         return None
-    same = [
-        len({verdict.value for verdict in of_answer}) == 1 for of_answer in zip(*given, strict=True)
-    ]
-    return float(np.mean(same))
+    answers = [{verdict.value for verdict in of} for of in zip(*given, strict=True)]
+    # repetitions without a verdict do not agree on one
+    return float(np.mean([len(values) == 1 and None not in values for values in answers]))
 
 
 def _table(agreement: dict[str, Any]) -> str:

@@ -51,13 +51,17 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError(
             f"--task {parsed.task} has no conversations; healthbench, for example, has"
         )
+    if parsed.ratings is not None:
+        rating_sheet.read(parsed.ratings)  # nothing is asked where it has a mistake
     conversations = specification.conversations(parsed.data)
     runs = answers.read_all(parsed.run, name, specification, conversations, parsed.data)
+    settings.warn_of_own_answers([run.name for run in runs])
     asked = list(pairs.of_runs(runs, conversations))
     texts = [pair.text() for pair in asked]
     with lock.hold(settings.recipe.output):
         settings.bind()
         judge = settings.load()
+        judge.check_lengths(texts)
         estimate = judge.estimate(texts, 1)
         if parsed.estimate_only:
             print(estimate)

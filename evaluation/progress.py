@@ -25,14 +25,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.paired_verdict import corpus_sources, markdown, prompt_choice, study, study_recipe
+from evaluation.paired_verdict import markdown, prompt_choice, study, study_recipe
 from evaluation.paired_verdict.study import Study
 from evaluation.paired_verdict.study_recipe import StudyRecipe
 from evaluation.reporting import report_inputs, verdicts
 from evaluation.reporting.report_inputs import ModelScores
 from evaluation.scoring import model_names
-from galen import cli, lock, page, recipe, recipe_help
+from galen import cli, corpus_sources, lock, page, recipe, recipe_help
 from galen.atomic import write_text
+from galen.corpus_sources import CorpusSource
 from galen.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     has_recipe = any(Path(word).suffix in (".yaml", ".yml") for word in words)
     if has_recipe and not any(word.startswith("--o") for word in words):
-        parsed = cli.recipe_parser(__doc__ or "", StudyRecipe).parse_args(words)
-        options = recipe.load(StudyRecipe, parsed.recipe, parsed.overrides)
+        named = cli.recipe_parser(__doc__ or "", StudyRecipe).parse_args(words)
+        options = recipe.load(StudyRecipe, named.recipe, named.overrides)
         with lock.hold(options.output):
             folders = study_recipe.evaluate(options)
             write(
@@ -62,19 +63,19 @@ def main(argv: list[str] | None = None) -> None:
                 judges=options.judges,
             )
         return
-    given = _parser().parse_args(words)
-    if not 0 < given.validation_fraction < 1:
+    parsed = _parser().parse_args(words)
+    if not 0 < parsed.validation_fraction < 1:
         raise UsageError("--validation-fraction must be between 0 and 1")
-    with lock.hold(given.output):
+    with lock.hold(parsed.output):
         write(
-            given.run,
-            given.output,
-            base=given.base,
-            models=given.model,
-            general=given.general,
-            validation_fraction=given.validation_fraction,
-            corpora=given.corpus,
-            judges=given.judges,
+            parsed.run,
+            parsed.output,
+            base=parsed.base,
+            models=parsed.model,
+            general=parsed.general,
+            validation_fraction=parsed.validation_fraction,
+            corpora=parsed.corpus,
+            judges=parsed.judges,
         )
 
 
@@ -106,34 +107,46 @@ def write(
     """
     runs = [report_inputs.read_scores(folder) for folder in folders]
     base = base or runs[0].model
-    known = dict.fromkeys(run.model for run in runs)
-    names = list(dict.fromkeys(models)) or [name for name in known if name != base]
-    if not names:
-        raise UsageError(f"all runs are of {base}: give those of the model made from it, too")
-    if base in names:
-        raise UsageError(f"{base} is the base; a model is not compared with itself")
-    model_names.check_files(names, reserved=[study_recipe.OVERVIEW])
+    names = _compared_models(runs, base, models)
     studies = [
         study.judge(runs, base, name, general, validation_fraction, judges) for name in names
     ]
     sources = [source for folder in corpora for source in corpus_sources.read(folder)]
     for item in studies:
-        stem = output / model_names.file_stem(item.model)
-        html = render(item, runs, sources)
-        write_text(stem.with_name(f"{stem.name}.md"), markdown.text(item))
-        record = json.dumps(study.as_dict(item), indent=1, ensure_ascii=False)
-        write_text(stem.with_name(f"{stem.name}.json"), record + "\n")
-        write_text(stem.with_name(f"{stem.name}.html"), html)
+        page_path = _write_study(output, item, render(item, runs, sources))
         for sentence in study.sentences(item):
             print(sentence)
-        logger.info(f"page: {stem}.html")
+        logger.info(f"page: {page_path}")
     if len(studies) > 1:
         write_text(output / OVERVIEW, render_overview(studies))
         logger.info(f"overview: {output / OVERVIEW}")
     return studies
 
 
-def render(item: Study, runs: Sequence[ModelScores], sources: list[tuple[str, int, str]]) -> str:
+def _compared_models(runs: Sequence[ModelScores], base: str, models: Sequence[str]) -> list[str]:
+    """Return the names of the models to compare with the base: those given, or all others."""
+    available = dict.fromkeys(run.model for run in runs)
+    names = list(dict.fromkeys(models)) or [name for name in available if name != base]
+    if not names:
+        raise UsageError(f"all runs are of {base}: give those of the model made from it, too")
+    if base in names:
+        raise UsageError(f"{base} is the base; a model is not compared with itself")
+    model_names.check_files(names, reserved=[study_recipe.OVERVIEW])
+    return names
+
+
+def _write_study(output: Path, item: Study, html: str) -> Path:
+    """Write a study as Markdown, JSON and HTML; return the page."""
+    stem = model_names.file_stem(item.model)
+    record = json.dumps(study.as_dict(item), indent=1, ensure_ascii=False)
+    page_path = output / f"{stem}.html"
+    write_text(output / f"{stem}.md", markdown.text(item))
+    write_text(output / f"{stem}.json", record + "\n")
+    write_text(page_path, html)
+    return page_path
+
+
+def render(item: Study, runs: Sequence[ModelScores], sources: Sequence[CorpusSource]) -> str:
     """Return the page of a model as HTML."""
     # matplotlib takes a second to import
     from evaluation.paired_verdict import forest_figure
@@ -152,7 +165,7 @@ def render(item: Study, runs: Sequence[ModelScores], sources: list[tuple[str, in
         figure=forest_figure.differences,
         runs=own,
         sources=sources,
-        documents=sum(documents for _, documents, _ in sources) or 1,
+        documents=sum(source.documents for source in sources) or 1,
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
 

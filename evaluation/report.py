@@ -101,6 +101,7 @@ def render(
             "number": verdicts.number,
             "duration": duration,
             "signed": verdicts.signed,
+            "with_sign": verdicts.with_sign,
             "p_value": verdicts.p_value,
         },
         comparisons=comparisons,

@@ -10,6 +10,7 @@ from megatron_ext.config.architecture import Architecture
 def qwen2_architecture(config: dict[str, Any]) -> Architecture:
     """Return the architecture of a Qwen2-MoE config.json."""
     fields = hf_config.Fields(config)
+    fields.require(qkv_bias=True)
     moe.require_experts_in_all_layers(fields)
     _refuse_window(fields)
     fields.pop("max_window_layers", None)
@@ -17,7 +18,7 @@ def qwen2_architecture(config: dict[str, Any]) -> Architecture:
         fields,
         "qwen2_moe",
         num_query_groups=16,
-        add_qkv_bias=fields.pop("qkv_bias", True),
+        add_qkv_bias=True,
         moe_ffn_hidden_size=fields.pop_positive("moe_intermediate_size", 1408),
         moe_router_pre_softmax=not fields.pop_bool("norm_topk_prob", False),
         moe_shared_expert_intermediate_size=fields.pop_positive(
@@ -58,7 +59,7 @@ def qwen2_config(architecture: Architecture) -> dict[str, Any]:
         architecture,
         "qwen2_moe",
         ["Qwen2MoeForCausalLM"],
-        qkv_bias=architecture.add_qkv_bias,
+        qkv_bias=True,
         use_sliding_window=False,
         sliding_window=None,
         max_window_layers=architecture.num_layers,

@@ -1,7 +1,8 @@
 """Hub tensors that hold all experts of a layer, as views of them expert by expert.
 
 Families map the tensors of single experts. Where a folder has them stacked, [experts, rows,
-columns], reading replaces the stacked tensor by views of it and copies no byte.
+columns], reading replaces the stacked tensor by views of it and copies no byte. gpt-oss's are
+transposed, interleaved and perhaps MXFP4, which no view expresses: `hf/fused_experts.py`.
 """
 
 from dataclasses import dataclass, replace

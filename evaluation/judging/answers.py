@@ -138,7 +138,7 @@ def _answers(folder: Path, task: str) -> dict[str, list[str]]:
     for file in sample_log.parts(path) or [path]:
         for where, sample in jsonl.records(file):
             check(AnsweredConversation, sample, where, ": not an answered conversation")
-            answers[sample["id"]] = sample["answers"]
+            answers.setdefault(sample["id"], sample["answers"])  # as the scores do
     if len({len(items) for items in answers.values()}) != 1:
         raise DataError(f"{path}: the conversations have different numbers of answers")
     return answers

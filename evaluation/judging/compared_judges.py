@@ -78,20 +78,24 @@ def _common(first: Path, second: Path) -> tuple[list[bool], list[bool]]:
 def _scores(first: Path, second: Path) -> list[str]:
     """Return how far apart the scores of the two judges are, and whether they rank alike."""
     values: list[tuple[str, float, float]] = []
+    tasks: list[str] = []
     for path in sorted((first / score_files.FOLDER).glob("*.json")):
         other = second / score_files.FOLDER / path.name
         if other.is_file():
-            before = _score(score_files.read(path))
+            entry = score_files.read(path)
+            tasks.append(entry["task"])
             after = _score(score_files.read(other))
-            values.append((path.name.removesuffix(".json"), before, after))
+            values.append((path.name.removesuffix(".json"), _score(entry), after))
     lines = [
         f"{name}: score {100 * a:.1f} and {100 * b:.1f} %, {100 * (b - a):+.1f} points"
         for name, a, b in values
     ]
-    pairs = list(itertools.combinations(values, 2))
-    if pairs:
-        same = sum((x[1] - y[1]) * (x[2] - y[2]) > 0 for x, y in pairs)
-        lines.append(f"the same order in {same} of {len(pairs)} pairs of scores")
+    for task in dict.fromkeys(tasks):
+        of_task = [value for value, name in zip(values, tasks, strict=True) if name == task]
+        pairs = list(itertools.combinations(of_task, 2))
+        if pairs:
+            same = sum((x[1] - y[1]) * (x[2] - y[2]) > 0 for x, y in pairs)
+            lines.append(f"{task}: the same order of {same} of {len(pairs)} pairs of models")
     return lines
 
 

@@ -7,6 +7,7 @@ models, share it.
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,10 +102,25 @@ class Judge:
             for batch in self.backend.log_likelihoods(requests, batching):
                 for index, [yes, no] in batch:
                     detail = f"log-likelihood of Yes {yes:.3f}, of No {no:.3f}"
-                    value = {"value": yes > no, "explanation": detail}
+                    is_known = math.isfinite(yes) and math.isfinite(no)
+                    value = {"value": yes > no if is_known else None, "explanation": detail}
                     self.log.append(missing_keys[index], value)
                 progress.update(len(batch))
         return [self._reply(key) for key in keys]
+
+    def check_lengths(self, questions: Sequence[str], is_generated: bool = True) -> None:
+        """Check that all questions fit the judge's context, before the first is asked.
+
+        Raises:
+            DataError: one does not.
+        """
+        if self.backend.context_length is None:
+            return
+        for question in dict.fromkeys(questions):
+            if is_generated:
+                self._request(question, "", 0, 0)
+            else:
+                self._likelihood_request(question)
 
     def estimate(self, questions: Sequence[str], repeats: int | None) -> str:
         """Return in words how much the judge will be asked.

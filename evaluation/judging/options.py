@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from galen import run_folder
 from galen.errors import UsageError
 from galen.run_identity import Identity
 
+logger = logging.getLogger(__name__)
 _OWN = ("judge_prompt", "verdict", "guided_decoding", "estimate_only", "max_new_tokens")
 
 
@@ -60,6 +62,11 @@ class JudgeSettings:
             "system_prompt": self.protocol.system_prompt,
         }
 
+    def warn_of_own_answers(self, models: Sequence[str]) -> None:
+        """Warn where the judge has the name of a model that it judges."""
+        if self.name in models:
+            logger.warning(f"{self.name} judges its own answers, which judges tend to prefer")
+
     def bind(self) -> dict[str, Any]:
         """Bind the output folder to this judge; return its identity.
 
@@ -75,8 +82,13 @@ class JudgeSettings:
         return verdicts.ask(judge, questions, self.template, self.is_generated, repeat)
 
     def estimate(self, judge: Judge, questions: Sequence[Question], repeats: int = 1) -> str:
-        """Return in words how much this judge will be asked about criteria."""
+        """Return in words how much this judge will be asked about criteria.
+
+        Raises:
+            DataError: a question does not fit the judge's context.
+        """
         texts = [question.text(self.template) for question in questions]
+        judge.check_lengths(texts, self.is_generated)
         return judge.estimate(texts, repeats if self.is_generated else None)
 
     def load(self) -> Judge:
@@ -163,6 +175,32 @@ def settings(options: argparse.Namespace, asks_pairs: bool = False) -> JudgeSett
     Raises:
         UsageError: it selects none, or an option is wrong.
     """
+    _check(options, asks_pairs)
+    verdict = "json" if asks_pairs else options.verdict or _default_verdict(options.backend)
+    is_generated = verdict == "json"
+    recipe = _recipe(options)
+    protocol = check_recipe(recipe)
+    if is_generated:
+        protocol = replace(protocol, enable_thinking=None)
+        template = verdicts.JSON_PROMPT
+    else:
+        protocol = replace(protocol, scoring="letter")
+        template = verdicts.YES_NO_PROMPT
+    if options.judge_prompt is not None:
+        template = verdicts.read_template(options.judge_prompt)
+    return JudgeSettings(
+        recipe=recipe,
+        protocol=protocol,
+        endpoint=endpoint_settings.endpoint(recipe, protocol),
+        template=template,
+        is_generated=is_generated,
+        is_guided=is_generated and options.guided_decoding and _can_guide(options),
+        max_new_tokens=options.max_new_tokens,
+    )
+
+
+def _check(options: argparse.Namespace, asks_pairs: bool) -> None:
+    """Raise UsageError for options that exclude each other."""
     if options.model is None and options.backend != "openai":
         raise UsageError("which judge? give --model DIR, or --backend openai with an endpoint")
     if options.processes > 1:
@@ -171,40 +209,28 @@ def settings(options: argparse.Namespace, asks_pairs: bool = False) -> JudgeSett
         raise UsageError("--verdict yes_no needs the likelihoods of a local model: give json")
     if asks_pairs and (options.verdict == "yes_no" or options.judge_prompt is not None):
         raise UsageError("--verdict yes_no and --judge-prompt are for criteria, not for pairs")
-    names = Recipe.__dataclass_fields__.keys() & vars(options).keys() - set(_OWN)
-    values = {name: getattr(options, name) for name in names - {"model"}}
-    model = [] if options.model is None else [options.model]
-    verdict = "json" if asks_pairs else options.verdict or _default_verdict(options.backend)
-    is_generated = verdict == "json"
-    recipe = Recipe(
-        model=model,
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    """Return the options that a judge shares with an evaluated model."""
+    own = {*_OWN, "model", "data", "tasks"}
+    shared = Recipe.__dataclass_fields__.keys() & vars(options).keys() - own
+    return Recipe(
+        model=[] if options.model is None else [options.model],
         tasks=[],
         data=Path(),
         protocol="chat",
         guided_decoding=False,
         max_new_tokens=options.max_new_tokens,
-        **{name: value for name, value in values.items() if name not in ("data", "tasks")},
+        **{name: getattr(options, name) for name in shared},
     )
-    protocol = check_recipe(recipe)
-    if is_generated:
-        protocol = replace(protocol, enable_thinking=None)
-    else:
-        protocol = replace(protocol, scoring="letter")
-    template = verdicts.JSON_PROMPT if is_generated else verdicts.YES_NO_PROMPT
-    if options.judge_prompt is not None:
-        template = verdicts.read_template(options.judge_prompt)
-    can_guide = options.backend == "vllm" or (
-        options.backend == "openai" and options.route == "chat"
-    )
-    return JudgeSettings(
-        recipe=recipe,
-        protocol=protocol,
-        endpoint=endpoint_settings.endpoint(recipe, protocol),
-        template=template,
-        is_generated=is_generated,
-        is_guided=is_generated and options.guided_decoding and can_guide,
-        max_new_tokens=options.max_new_tokens,
-    )
+
+
+def _can_guide(options: argparse.Namespace) -> bool:
+    """Return whether the backend can force the JSON of replies."""
+    if options.backend == "openai":
+        return bool(options.route == "chat")
+    return bool(options.backend == "vllm")
 
 
 def _default_verdict(backend: str) -> str:

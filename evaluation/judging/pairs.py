@@ -58,6 +58,9 @@ Reply with a JSON object and nothing else, with the keys "explanation" (one or t
 <<keys>>.
 """
 _KEYS = (*CRITERIA, OVERALL)
+_OVERALL = re.compile(rf'"{OVERALL}"\s*:')
+_MAX_OBJECTS = 100
+"""Of a reply that are tried as JSON."""
 SCHEMA = json.dumps(
     {
         "type": "object",
@@ -114,19 +117,36 @@ def of_runs(
 
 
 def read_reply(text: str) -> dict[str, str] | None:
-    """Return the verdict by criterion, None where one is missing or unknown."""
-    content = re.sub(r"^```(?:json)?\s*|\s*```$", "", text.strip())
-    start = content.find("{")
-    try:
-        value = json.JSONDecoder().raw_decode(content, start)[0] if start >= 0 else None
-    except (ValueError, RecursionError):
+    """Return the verdict by criterion, None where one is missing or unknown.
+
+    A reply with two different verdicts has none: one may be a quotation from an answer.
+    """
+    found: list[dict[str, str]] = []
+    for value in _objects(text):
+        choices = {key: _choice(value.get(key)) for key in _KEYS}
+        verdict = {key: choice for key, choice in choices.items() if choice is not None}
+        if len(verdict) == len(_KEYS):
+            found.append(verdict)
+    # one that cannot be read, such as a judge's own after a quotation, contradicts, too
+    if not found or len(found) < len(_OVERALL.findall(text)):
         return None
-    if not isinstance(value, dict):
-        return None
-    verdict = {key: _choice(value.get(key)) for key in _KEYS}
-    if None in verdict.values():
-        return None
-    return {key: str(choice) for key, choice in verdict.items()}
+    return found[0] if all(verdict == found[0] for verdict in found) else None
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects in a text."""
+    decoder = json.JSONDecoder()
+    start = text.find("{")
+    for _ in range(_MAX_OBJECTS):
+        if start < 0:
+            return
+        end = start + 1
+        try:
+            value, end = decoder.raw_decode(text, start)
+            yield value
+        except (ValueError, RecursionError):
+            pass
+        start = text.find("{", end)
 
 
 def _choice(value: Any) -> str | None:

@@ -64,32 +64,43 @@ class Score(Checked):
 
 
 def judged(
-    run: AnsweredRun, conversations: Sequence[RubricConversation], given: Sequence[Reply]
+    run: AnsweredRun, conversations: Sequence[RubricConversation], replies: Sequence[Reply]
 ) -> JudgedRun:
-    """Return a run's answers with the verdicts on them, which have the order of `questions`."""
-    remaining = iter(given)
+    """Return a run's answers with the verdicts on them.
+
+    Args:
+        run: the answers.
+        conversations: of the task.
+        replies: of the judge, in the order of `answers.questions`.
+    """
+    remaining = iter(replies)
     answers: dict[str, list[JudgedAnswer]] = {}
     by_conversation: dict[str, list[list[bool | None]]] = {}
     for item in conversations:
         if item.id not in run.answers:
             continue
         texts = run.answers[item.id]
-        met = [_taken(remaining, len(item.rubric)) for _ in texts]
+        met = [_next_verdicts(remaining, len(item.rubric)) for _ in texts]
         by_conversation[item.id] = met
         if all(verdict is not None for row in met for verdict in row):
             answers[item.id] = [
-                JudgedAnswer(
-                    points=tuple(criterion.points for criterion in item.rubric),
-                    is_met=tuple(bool(verdict) for verdict in row),
-                    criterion_tags=tuple(criterion.tags for criterion in item.rubric),
-                    characters=len(text),
-                )
-                for text, row in zip(texts, met, strict=True)
+                _judged_answer(item, text, row) for text, row in zip(texts, met, strict=True)
             ]
     return JudgedRun(run=run, answers=answers, verdicts=by_conversation)
 
 
-def _taken(verdicts: Iterator[Reply], number: int) -> list[bool | None]:
+def _judged_answer(
+    item: RubricConversation, text: str, verdicts: Sequence[bool | None]
+) -> JudgedAnswer:
+    return JudgedAnswer(
+        points=tuple(criterion.points for criterion in item.rubric),
+        is_met=tuple(bool(verdict) for verdict in verdicts),
+        criterion_tags=tuple(criterion.tags for criterion in item.rubric),
+        characters=len(text),
+    )
+
+
+def _next_verdicts(verdicts: Iterator[Reply], number: int) -> list[bool | None]:
     return [verdict.value for verdict in itertools.islice(verdicts, number)]
 
 
@@ -118,10 +129,7 @@ def entry(
             " replies.jsonl, and try another judge, or --judge-prompt"
         )
     correction = adjustment(specification)
-    scores = {
-        id_: [_adjusted(answer, correction) for answer in answers]
-        for id_, answers in run.answers.items()
-    }
+    scores = {id_: _adjusted(answers, correction) for id_, answers in run.answers.items()}
     means = [sum(values) / len(values) for values in scores.values()]
     tags = {item.id: item.tags for item in conversations}
     groups = rubric_scores.by_tag(run.answers, tags, correction)
@@ -148,10 +156,14 @@ def sample_scores(run: JudgedRun, correction: Adjustment | None) -> dict[str, fl
     }
 
 
-def _adjusted(answer: JudgedAnswer, correction: Adjustment | None) -> float:
-    value = rubric_scores.score(answer, adjustment=correction)
-    assert value is not None  # the reader wants a criterion with positive points
-    return value
+def _adjusted(answers: Sequence[JudgedAnswer], correction: Adjustment | None) -> list[float]:
+    """Return the scores of a conversation's answers."""
+    scores = []
+    for answer in answers:
+        value = rubric_scores.score(answer, adjustment=correction)
+        assert value is not None  # the reader refuses rubrics without positive points
+        scores.append(value)
+    return scores
 
 
 def difference(

@@ -67,7 +67,8 @@ SCHEMA = json.dumps(
     }
 )
 """JSON schema of a reply, for guided decoding."""
-_MET = re.compile(r'"criteria_met"\s*:\s*(true|false)', re.IGNORECASE)
+_KEY = "criteria_met"
+_MET = re.compile(rf'"{_KEY}"\s*:\s*(true|false)', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +124,18 @@ def ask(
 
 
 def read_reply(text: str) -> bool | None:
-    """Return the verdict in a reply, None where it has none or contradicts itself."""
+    """Return the verdict in a reply, None where it has none or contradicts itself.
+
+    A reply that is no JSON object has none either where the key has another value once: the
+    other verdict may be a quotation from the conversation.
+    """
     verdict = _of_json(text)
     if verdict is not None:
         return verdict
-    found = {match[1].lower() for match in _MET.finditer(text)}
-    return found == {"true"} if len(found) == 1 else None
+    found = [match[1].lower() for match in _MET.finditer(text)]
+    if len(found) < text.count(_KEY) or len(set(found)) != 1:
+        return None
+    return found[0] == "true"
 
 
 def explanation(text: str) -> str:
@@ -139,7 +146,7 @@ def explanation(text: str) -> str:
 
 def _of_json(text: str) -> bool | None:
     value = _object(text)
-    verdict = value.get("criteria_met") if value else None
+    verdict = value.get(_KEY) if value else None
     return verdict if isinstance(verdict, bool) else None
 
 
@@ -147,10 +154,21 @@ def _object(text: str) -> dict[str, Any] | None:
     """Return the JSON object that a reply is, perhaps in a code block."""
     content = re.sub(r"^```(?:json)?\s*|\s*```$", "", text.strip())
     try:
-        value = json.loads(content)
+        value = json.loads(content, object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; a key with two values contradicts itself.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return dict(pairs)
 
 
 FORMAT = ReplyFormat(SCHEMA, read_reply, explanation)

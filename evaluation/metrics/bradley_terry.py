@@ -19,6 +19,7 @@ _RIDGE = 1e-2
 """Penalty on squared coefficients: keeps the strengths of a model that always wins finite."""
 _ITERATIONS = 50
 _CONVERGED = 1e-9
+_NORMAL_QUANTILE = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,11 @@ class Fit:
 
 
 def fit(comparisons: Sequence[Comparison]) -> Fit:
-    """Return strengths, order and length bias with 95 % bootstrap intervals over conversations."""
+    """Return strengths, order and length bias with 95 % intervals.
+
+    They are those of a bootstrap over conversations, and at least as wide as those of the
+    likelihood: where one model always wins, each resample says the same.
+    """
     models = sorted({name for item in comparisons for name in (item.first, item.second)})
     design, outcomes = _design(comparisons, models)
     value = _solve(design, outcomes)
@@ -66,6 +71,9 @@ def fit(comparisons: Sequence[Comparison]) -> Fit:
         counts = np.bincount(source.integers(0, number, number), minlength=number)
         drawn.append(_solve(design, outcomes, counts[index].astype(float), start=value))
     low, high = np.quantile(np.array(drawn), [0.025, 0.975], axis=0)
+    half = _NORMAL_QUANTILE * _standard_errors(design, value)
+    low = np.minimum(low, value - half)
+    high = np.maximum(high, value + half)
     estimates = [
         Estimate(float(middle), float(lower), float(upper))
         for middle, lower, upper in zip(value, low, high, strict=True)
@@ -108,6 +116,19 @@ def _solve(
             break
     strengths = coefficients[:-2]
     return np.concatenate([strengths - strengths.mean(), coefficients[-2:]])
+
+
+def _standard_errors(
+    design: NDArray[np.float64], coefficients: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the coefficients' standard errors by the curvature of the penalized likelihood."""
+    probability = 1 / (1 + np.exp(-design @ coefficients))
+    curvature = probability * (1 - probability)
+    size = len(coefficients)
+    covariance = np.linalg.inv(design.T @ (curvature[:, None] * design) + _RIDGE * np.eye(size))
+    centered = np.eye(size)
+    centered[:-2, :-2] -= 1 / (size - 2)  # strengths have a mean of 0
+    return np.asarray(np.sqrt(np.diag(centered @ covariance @ centered.T)))
 
 
 def _sigmoid(value: float) -> float:

@@ -68,13 +68,15 @@ def score(
 def clipped_mean(scores: Sequence[float]) -> Estimate:
     """Return the mean clipped to 0 to 1, with a bootstrap interval over conversations.
 
-    Where all scores are 0, or all are 1, which leaves a bootstrap without width, the interval is
-    Wilson's; that of a single conversation is 0 to 1.
+    Where the clipped bootstrap has no width at 0 or 1, the interval is Wilson's; that of a single
+    conversation is 0 to 1.
     """
     if len(scores) == 1:
         return Estimate(float(np.clip(scores[0], 0.0, 1.0)), 0.0, 1.0)
     mean = intervals.fraction(scores)
     low, value, high = np.clip([mean.low, mean.value, mean.high], 0.0, 1.0)
+    if low == high and low in (0.0, 1.0):  # all resampled means are beyond this end
+        return intervals.accuracy(np.full(len(scores), low))
     return Estimate(float(value), float(low), float(high))
 
 

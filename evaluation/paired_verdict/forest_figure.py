@@ -21,11 +21,9 @@ def differences(tasks: Sequence[TaskVerdict], overall: Overall | None, name: str
     rows: list[tuple[str, Estimate, str]] = []
     for item in shown:
         color = _COLORS[item.outcome]
-        sign = -1 if item.lower_is_better else 1
-        estimate = item.tuned.difference
-        low, high = sorted((sign * estimate.low, sign * estimate.high))
-        rows.append((item.task[:_MAX_NAME], Estimate(sign * estimate.value, low, high), color))
-    if overall is not None:
+        rows.append((item.task[:_MAX_NAME], item.gain, color))
+    has_mean = overall is not None and overall.tasks > 1
+    if overall is not None and has_mean:
         rows.append(("mean", overall.of_these_tasks, svg.INK))
     with svg.style({"axes.grid.axis": "x"}):
         figure = Figure(figsize=(svg.WIDTH, 0.8 + 0.34 * len(rows)))
@@ -34,12 +32,14 @@ def differences(tasks: Sequence[TaskVerdict], overall: Overall | None, name: str
         for index, (_, estimate, color) in enumerate(rows):
             ends = [100 * estimate.low, 100 * estimate.high]
             axes.plot(ends, [index, index], color=color, linewidth=2.5, solid_capstyle="round")
-            marker = "D" if overall is not None and index == len(rows) - 1 else "o"
+            marker = "D" if has_mean and index == len(rows) - 1 else "o"
             axes.plot(100 * estimate.value, index, marker, color=color, markersize=7)
         axes.set_yticks(range(len(rows)), [title for title, _, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("difference in percentage points; right of 0 is better")
+        # below the figure, not the axes, which long names make narrow
+        label = "difference in percentage points; right of 0 is better"
+        figure.supxlabel(label, fontsize=svg.STYLE["font.size"])
         return svg.render(figure, name)
 
 

@@ -8,7 +8,7 @@ from evaluation.paired_verdict.study import Study
 from evaluation.paired_verdict.task_verdict import TaskVerdict
 from evaluation.reporting.verdicts import number, p_value, signed
 
-_HEADER = "| task | samples | base | model | difference | corrected p | outcome | shows |"
+_HEADER = "| task | samples | base | model | difference | corrected p | outcome | detectable |"
 
 
 def text(study: Study) -> str:
@@ -49,7 +49,8 @@ def _escaped(text: str) -> str:
 def _prompts(tasks: Sequence[TaskVerdict]) -> list[str]:
     lines = [
         "Differences with 95 % intervals, paired over samples; p-values with Holm's correction over"
-        " all tasks; *shows*: the smallest true difference found with 80 % probability."
+        " all tasks; *detectable*: the smallest true difference that the task detects with 80 %"
+        " probability."
     ]
     tuned = [item for item in tasks if item.num_prompts > 1]
     if tuned:

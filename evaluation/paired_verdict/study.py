@@ -1,7 +1,8 @@
 """All tasks of a model against its base: verdicts, means over tasks, and sentences."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,31 +74,25 @@ def judge(
         UsageError: the runs lack a model or a task.
         DataError: the runs do not compare.
     """
-    by_name = {name: [run for run in runs if run.model == name] for name in (base, model)}
-    for name, found in by_name.items():
-        if not found:
-            known = ", ".join(dict.fromkeys(run.model for run in runs))
-            raise UsageError(f"no run is of a model named {name}; the runs are of {known}")
-        prompt_choice.check_same_model(found)
-    names = {
-        name: dict.fromkeys(task for run in found for task in run.tasks)
-        for name, found in by_name.items()
-    }
-    shared = [task for task in names[base] if task in names[model]]
+    base_runs = _runs_of(runs, base)
+    model_runs = _runs_of(runs, model)
+    base_tasks = _tasks_of(base_runs)
+    model_tasks = _tasks_of(model_runs)
+    shared = [task for task in base_tasks if task in model_tasks]
     if not shared:
         raise DataError(f"{base} and {model} were scored on no task in common")
     _check_general(general, shared)
     verdicts = [
         task_verdict.judge_task(
             task,
-            prompt_choice.candidates(by_name[base], task),
-            prompt_choice.candidates(by_name[model], task),
+            prompt_choice.candidates(base_runs, task),
+            prompt_choice.candidates(model_runs, task),
             (base, model),
             is_general(task, general),
             validation_fraction,
         )
         for task in shared
-        if not _is_unscored(by_name[base], task)
+        if not _is_unscored(base_runs, task)
     ]
     verdicts += judged_tasks.judge_tasks(judges, base, model)
     if not verdicts:
@@ -112,8 +107,27 @@ def judge(
         tasks=verdicts,
         medical=_overall([item for item in verdicts if not item.is_general]),
         general=_overall([item for item in verdicts if item.is_general]),
-        unchecked=tuple(task for task in {**names[base], **names[model]} if task not in shared),
+        unchecked=tuple(task for task in {**base_tasks, **model_tasks} if task not in shared),
     )
+
+
+def _runs_of(runs: Sequence[ModelScores], model: str) -> list[ModelScores]:
+    """Return the runs of a model.
+
+    Raises:
+        UsageError: there are none.
+    """
+    of_model = [run for run in runs if run.model == model]
+    if not of_model:
+        available = ", ".join(dict.fromkeys(run.model for run in runs))
+        raise UsageError(f"no run is of a model named {model}; the runs are of {available}")
+    prompt_choice.check_same_model(of_model)
+    return of_model
+
+
+def _tasks_of(runs: Sequence[ModelScores]) -> dict[str, None]:
+    """Return the tasks of some runs in their order, as the keys of a dictionary."""
+    return dict.fromkeys(task for run in runs for task in run.tasks)
 
 
 def _is_unscored(runs: Sequence[ModelScores], task: str) -> bool:
@@ -132,16 +146,19 @@ def is_general(task: str, general: Collection[str] | None) -> bool:
 def _check_general(general: Collection[str] | None, tasks: Sequence[str]) -> None:
     unknown = [task for task in general or () if task not in tasks]
     if unknown:
-        raise UsageError(f"--general: {unknown[0]} is none of the tasks: {', '.join(tasks)}")
+        raise UsageError(f"--general: {unknown[0]} is not one of the tasks: {', '.join(tasks)}")
 
 
 def _overall(verdicts: Sequence[TaskVerdict]) -> Overall | None:
     """Return the mean difference over the tasks whose metric is a fraction."""
-    paired = [item.tuned for item in verdicts if item.is_in_points]
-    if not paired:
+    shown = [item for item in verdicts if item.is_in_points]
+    if not shown:
         return None
-    values = [item.values for item in paired]
-    return hierarchical.mean_difference(values, [item.resampled for item in paired])
+    values = [item.tuned.values for item in shown]
+    overall = hierarchical.mean_difference(values, [item.tuned.resampled for item in shown])
+    if len(shown) == 1:  # the same interval as in the task's row
+        return replace(overall, of_these_tasks=shown[0].gain)
+    return overall
 
 
 def sentences(study: Study) -> list[str]:
@@ -159,31 +176,41 @@ def _gains(study: Study, *, is_general: bool) -> str:
     if not tasks:
         missing = "what it forgot" if is_general else "what it learned"
         return f"No {kind} task was scored on both models: {missing} is not known."
-    wins, ties, losses = (study.count(name, is_general) for name in (WIN, TIE, LOSS))
     own = "with the same prompt for both"
     if all(item.num_prompts > 1 for item in tasks):
         own = "each model with its own best prompt"
     elif any(item.num_prompts > 1 for item in tasks):
         own = "each model with its own best prompt where there was a choice"
-    text = (
-        f"On {len(tasks)} {kind} task{'s' * (len(tasks) > 1)}, {own},"
-        f" {study.model} is better than {study.base} on {wins}, worse on {losses}, and not clearly"
-        f" different on {ties}"
-    )
+    plural = "s" * (len(tasks) > 1)
+    text = f"On {len(tasks)} {kind} task{plural}, {own}, {_outcomes(study, tasks)}"
     overall = study.general if is_general else study.medical
     if overall is None:
         return f"{text}."
-    return f"{text}; {_mean(overall)}."
+    shown = [item.task for item in tasks if item.is_in_points]
+    of_task = f" on {shown[0]}" if len(tasks) > 1 else ""
+    return f"{text}; {_mean(overall, of_task)}."
 
 
-def _mean(overall: Overall) -> str:
-    fixed = overall.of_these_tasks
-    text = (
-        f"the mean difference is {signed(fixed.value, 'accuracy')} points (95 % interval"
-        f" {signed(fixed.low, 'accuracy')} to {signed(fixed.high, 'accuracy')} for these tasks"
+def _outcomes(study: Study, tasks: Sequence[TaskVerdict]) -> str:
+    """Return how the model compares with its base on tasks that are all medical or all general."""
+    if len(tasks) == 1:
+        compared = {WIN: "better than", LOSS: "worse than", TIE: "not clearly different from"}
+        return f"{study.model} is {compared[tasks[0].outcome]} {study.base}"
+    number = Counter(item.outcome for item in tasks)
+    return (
+        f"{study.model} is better than {study.base} on {number[WIN]}, worse on {number[LOSS]}, and"
+        f" not clearly different on {number[TIE]}"
     )
+
+
+def _mean(overall: Overall, of_task: str) -> str:
+    """Return the mean difference in words; `of_task` says of which task if only one has points."""
+    fixed = overall.of_these_tasks
+    value = signed(fixed.value, "accuracy")
+    limits = f"{signed(fixed.low, 'accuracy')} to {signed(fixed.high, 'accuracy')}"
     if overall.tasks < 2:
-        return f"{text})"
+        return f"the difference{of_task} is {value} points (95 % interval {limits})"
+    text = f"the mean difference is {value} points (95 % interval {limits} for these tasks"
     wide = overall.of_such_tasks
     low, high = signed(wide.low, "accuracy"), signed(wide.high, "accuracy")
     return f"{text}, {low} to {high} for tasks like these)"
@@ -192,16 +219,18 @@ def _mean(overall: Overall) -> str:
 def _reach(study: Study) -> str:
     reach = [item.minimum_difference for item in study.tasks if item.minimum_difference is not None]
     changed = sum(item.outcome != item.fixed_outcome for item in study.tasks)
-    text = "A tie is not equality"
+    has_tie = any(item.outcome == TIE for item in study.tasks)
+    text = "Power" if reach and not has_tie else "A tie is not equality"
     shown = [value for value in reach if value < 1]
     if shown:
         low, high = (f"{100 * value:.1f}" for value in (min(shown), max(shown)))
         sizes = f"of {low} points" if low == high else f"of {low} to {high} points"
-        text += f": these test sets show differences {sizes} with 80 % probability"
+        text += f": these test sets detect differences {sizes} with 80 % probability"
     if len(shown) < len(reach):
         number = len(reach) - len(shown)
-        text += f"{', and' if shown else ':'} {number} of them {'is' if number == 1 else 'are'} too"
-        text += " small to show any difference"
+        text += ", and" if shown else ":"
+        text += f" {number} test {'set is' if number == 1 else 'sets are'}"
+        text += " too small to detect any difference"
     if any(item.num_prompts > 1 for item in study.tasks):
         text += f"; with the same fixed prompt for both, {changed} of {len(study.tasks)} outcomes"
         text += " would differ"

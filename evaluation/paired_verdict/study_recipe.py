@@ -13,11 +13,11 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from evaluation.backends import model_folder
-from evaluation.paired_verdict import corpus_sources, judged_tasks, prompt_choice
+from evaluation.paired_verdict import judged_tasks, prompt_choice
 from evaluation.protocols.protocol import Protocol
 from evaluation.scoring import megatron_export, model_names, task_selection, task_types
 from evaluation.scoring.recipe import Recipe, check_recipe
-from galen import iterations, log, recipe
+from galen import corpus_sources, iterations, log, recipe
 from galen.atomic import write_text
 from galen.errors import DataError, UsageError
 
@@ -72,7 +72,10 @@ class StudyRecipe:
     tasks: Annotated[list[str], Field(min_length=1)]
     """Medical and general tasks, as in `galen evaluate`."""
     general: list[str] | None = None
-    """Those of the tasks that are not medical; null: MMLU's, TruthfulQA and known harness tasks."""
+    """Those of the tasks that are not medical; null: MMLU's, TruthfulQA and known harness tasks.
+
+    A task file by its path or its name without folder and ending.
+    """
     prompts: Annotated[list[Prompt], Field(min_length=1)] = field(
         default_factory=lambda: [{"protocol": "lm_eval"}]
     )
@@ -94,18 +97,24 @@ class StudyRecipe:
         names = [model.name for model in self.models]
         if len(set(names)) < len(names):
             raise ValueError("key 'models': two have the same name")
-        unknown = [task for task in self.general or () if task not in self.tasks]
+        known = [_task_name(task) for task in self.tasks]
+        unknown = [task for task in self.general or () if _task_name(task) not in known]
         if unknown:
-            raise ValueError(f"key 'general': {unknown[0]!r} is none of the tasks")
+            raise ValueError(
+                f"key 'general': {unknown[0]!r} is not one of the tasks: {', '.join(known)}"
+            )
 
 
 def general_tasks(options: StudyRecipe) -> list[str] | None:
-    """Return the names of the general tasks; a task file is named by its stem."""
+    """Return the names of the general tasks."""
     if options.general is None:
         return None
-    return [
-        Path(task).stem if task.endswith((".yaml", ".yml")) else task for task in options.general
-    ]
+    return [_task_name(task) for task in options.general]
+
+
+def _task_name(task: str) -> str:
+    """Return a task's name; a task file is named by its stem."""
+    return Path(task).stem if task.endswith((".yaml", ".yml")) else task
 
 
 def models(options: StudyRecipe) -> list[StudyModel]:

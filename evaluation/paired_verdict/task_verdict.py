@@ -65,7 +65,7 @@ class TaskVerdict:
     corrected_p: float = 1.0
     corrected_fixed_p: float = 1.0
     minimum_difference: float | None = None
-    """Smallest true difference that would be shown with 80 % probability after correction.
+    """Smallest true difference that would be detected with 80 % probability after correction.
 
     1 where none would be; None where the metric is no fraction.
     """
@@ -81,8 +81,16 @@ class TaskVerdict:
         return outcome(self.fixed, self.corrected_fixed_p, self.lower_is_better)
 
     @property
+    def gain(self) -> Estimate:
+        """The difference with tuned prompts, positive where the model is better."""
+        found = self.tuned.difference
+        if not self.lower_is_better:
+            return found
+        return Estimate(-found.value, -found.high, -found.low)
+
+    @property
     def reach(self) -> str:
-        """The smallest difference that would be shown, in words."""
+        """The smallest difference that would be detected, in words."""
         if self.minimum_difference is None:
             return "–"
         if self.minimum_difference >= 1:

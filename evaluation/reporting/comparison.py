@@ -1,6 +1,7 @@
 """Comparison of models with the first one, on the same samples of each task."""
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -305,7 +306,7 @@ def _check_same_protocol(first: ModelScores, second: ModelScores) -> None:
 
 
 def _settings(model: ModelScores, keys: Sequence[str]) -> str:
-    return ", ".join(f"{key} {model.settings[key]}" for key in keys)
+    return ", ".join(f"{key} {json.dumps(model.settings[key], ensure_ascii=False)}" for key in keys)
 
 
 def _check_same_samples(

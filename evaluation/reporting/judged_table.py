@@ -28,7 +28,8 @@ def table(entries: Sequence[dict[str, Any]], judge: str) -> str:
             if len(entry["worst_at_k"]) > 1:
                 rows.append([entry["model"], f"worst of {k}", "", f"{100 * value:.1f} %", "", ""])
     notes = [
-        f"note: {entry['model']}: {entry['unjudged']:,} conversations have no score"
+        f"note: {entry['model']}: {entry['unjudged']:,} of"
+        f" {entry['samples'] + entry['unjudged']:,} conversations have no score"
         for entry in entries
         if entry["unjudged"]
     ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.reporting import plain_table
-from evaluation.reporting.verdicts import p_value
+from evaluation.reporting.verdicts import p_value, with_sign
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -56,20 +56,22 @@ def _criterion_rows(matches: Sequence[dict[str, Any]]) -> list[list[str]]:
 def _strength_rows(strengths: Mapping[str, dict[str, float]]) -> list[list[str]]:
     rows = [["model", "strength", "95 % interval"]]
     for model, strength in sorted(strengths.items(), key=lambda item: -item[1]["value"]):
-        interval = f"{strength['low']:+.2f} to {strength['high']:+.2f}"
-        rows.append([model, f"{strength['value']:+.2f}", interval])
+        interval = f"{with_sign(strength['low'])} to {with_sign(strength['high'])}"
+        rows.append([model, with_sign(strength["value"]), interval])
     return rows
 
 
 def _biases(summary: dict[str, Any]) -> list[str]:
     order = summary["order_bias"]
     length = summary["length_bias"]["log_odds_per_factor_e"]
+    log_odds = with_sign(length["value"])
+    limits = f"{with_sign(length['low'])} to {with_sign(length['high'])}"
     return [
         f"order: the first answer wins {100 * order['first_wins']:.1f} % of the decided verdicts;"
         f" {100 * order['changed_by_order']:.1f} % of the pairs are judged differently in the other"
         " order",
-        f"length: log-odds {length['value']:+.2f} ({length['low']:+.2f} to {length['high']:+.2f})"
-        " for an answer e times as long; strengths are at equal length",
+        f"length: log-odds {log_odds} ({limits}) for an answer e times as long; strengths are at"
+        " equal length",
     ]
 
 

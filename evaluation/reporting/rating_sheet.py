@@ -45,7 +45,7 @@ def write(path: Path, given: Sequence[Verdict], raters: int) -> None:
         turns = [f"{turn['role']}: {turn['content']}" for turn in verdict.pair.messages]
         answers = [verdict.pair.answers[name] for name in (first, second)]
         rows.append([id_, "\n\n".join(turns), *answers])
-    names = [f"judge{number}" for number in range(1, raters + 1)]
+    names = [f"rater{number}" for number in range(1, raters + 1)]
     sheet.write(path, ["id", "conversation", "answer 1", "answer 2"], rows, names)
 
 
@@ -58,7 +58,7 @@ def agreement(path: Path, given: Sequence[Verdict]) -> dict[str, Any]:
     Raises:
         DataError: the sheet has no ratings, or one is unknown.
     """
-    ratings = _read(path)
+    ratings = read(path)
     rows = _rows(given)
     judged = {
         id_: mean_outcomes(
@@ -83,10 +83,14 @@ def agreement(path: Path, given: Sequence[Verdict]) -> dict[str, Any]:
     return entry
 
 
-def _read(path: Path) -> dict[str, dict[str, str]]:
-    """Return each rater's ratings by the row's id; empty cells are left out."""
+def read(path: Path) -> dict[str, dict[str, str]]:
+    """Return each rater's ratings by the row's id; empty cells are left out.
+
+    Raises:
+        DataError: the sheet has no ratings, or one is unknown.
+    """
     filled = sheet.read(path)
-    names = [name for name in filled.columns if name.startswith("judge")]
+    names = [name for name in filled.columns if name.startswith("rater")]
     ratings: dict[str, dict[str, str]] = {name: {} for name in names}
     for row, line in zip(filled.rows, filled.lines, strict=True):
         for name in names:
@@ -100,7 +104,7 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
             ratings[name][row["id"]] = cell
     ratings = {name: given for name, given in ratings.items() if given}
     if not ratings:
-        raise DataError(f"{path} has no rating: a column 'judge…' with 1, 2 or tie is expected")
+        raise DataError(f"{path} has no rating: a column 'rater…' with 1, 2 or tie is expected")
     return ratings
 
 

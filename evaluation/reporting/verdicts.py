@@ -118,7 +118,12 @@ def number(value: float, metric: str) -> str:
 
 def signed(value: float, metric: str) -> str:
     """Return a difference with its sign: percentage points, or units of perplexity and the like."""
-    text = f"{100 * value:+.1f}" if is_fraction(metric) else f"{value:+.2f}"
+    return with_sign(100 * value, 1) if is_fraction(metric) else with_sign(value, 2)
+
+
+def with_sign(value: float, digits: int = 2) -> str:
+    """Return a number with its sign; one that rounds to zero is positive."""
+    text = f"{round(value, digits) + 0.0:+.{digits}f}"  # adding zero turns -0.0 into 0.0
     return text.replace("-", "\N{MINUS SIGN}")
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from evaluation.question_sets import rows
 from finetune.publishing.scores import read_results
-from galen import manifest
+from galen import corpus_sources
 
 CAUTION = (
     "This model is for research. It was not reviewed or approved for use on patients, and it makes"
@@ -199,19 +199,12 @@ def _questions(run: Mapping[str, Any]) -> str:
 def _corpora(corpora: Sequence[Path]) -> str:
     if not corpora:
         return "None given: the base model was taken as it was."
-    rows: list[tuple[str, int, str]] = []
-    for folder in corpora:
-        record = manifest.read(folder, "curate")
-        licenses = {item["source"]: item["license"] for item in record["inputs"]}
-        sources = record["counts"]["sources"].items()
-        rows += [
-            (name, counts["kept"], licenses[name] or "each document's own")
-            for name, counts in sources
-        ]
-    total = sum(documents for _, documents, _ in rows) or 1  # of an empty corpus
+    sources = [source for folder in corpora for source in corpus_sources.read(folder)]
+    total = sum(source.documents for source in sources) or 1  # of an empty corpus
     lines = [
-        f"| {name} | {documents:,} | {documents / total:.1%} | {license} |"
-        for name, documents, license in rows
+        f"| {source.name} | {source.documents:,} | {source.documents / total:.1%} |"
+        f" {source.license} |"
+        for source in sources
     ]
     return "\n".join(["| source | documents | share | license |", "|---|---|---|---|", *lines])
 

@@ -126,6 +126,12 @@ class ArchitectureFields:
             raise ValueError("qk_layernorm and full_width_qk_norm exclude each other")
         self._check_window_layers()
         self._check_experts()
+        self._check_rope()
+        self._check_biases()
+        self._check_activation()
+
+    def _check_rope(self) -> None:
+        """Check that at most one scaling of the rotary positions is set."""
         names = ("rope_scaling_factor", "yarn", "seq_len_interpolation_factor", "longrope")
         scalings = [name for name in names if getattr(self, name) is not None]
         if len(scalings) > 1:
@@ -134,10 +140,16 @@ class ArchitectureFields:
             raise ValueError("llama_4_scaling_beta needs yarn")
         if self.longrope is not None:
             self._check_longrope(self.longrope)
-        if self.add_bias_linear and self.moe_shared_expert_intermediate_size is not None:
+
+    def _check_biases(self) -> None:
+        if not self.add_bias_linear:
+            return
+        if self.moe_shared_expert_intermediate_size is not None:
             raise ValueError("Megatron Core has no shared expert with biases (add_bias_linear)")
-        if self.add_bias_linear and not self.add_qkv_bias:
+        if not self.add_qkv_bias:
             raise ValueError("add_bias_linear includes query, key and value: add_qkv_bias is true")
+
+    def _check_activation(self) -> None:
         has_parameters = ACTIVATIONS[self.activation].parameters > 0
         if has_parameters and (self.gated_mlp or self.num_moe_experts is not None):
             raise ValueError(

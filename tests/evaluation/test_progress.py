@@ -24,6 +24,7 @@ from evaluation.paired_verdict import (
 from evaluation.paired_verdict.study_recipe import StudyRecipe
 from evaluation.reporting.report_inputs import ModelScores, TaskScores
 from evaluation.scoring.task_types import TASK_TYPES
+from galen.corpus_sources import CorpusSource
 from galen.errors import DataError, UsageError
 
 STUDIES = 200
@@ -126,8 +127,14 @@ def test_planted_gains_and_losses_are_found():
     assert result.tasks[0].samples == 1200 and result.tasks[0].validation_samples == 300
     gains, losses, reach = study.sentences(result)
     assert "is better than base on 1, worse on 0, and not clearly different on 1" in gains
-    assert "is better than base on 0, worse on 1" in losses and "On 1 general task," in losses
-    assert reach.startswith("A tie is not equality: these test sets show differences of")
+    assert "On 1 general task," in losses and "tuned is worse than base; the diff" in losses
+    assert reach.startswith("A tie is not equality")
+    difference = result.tasks[2].tuned.difference  # a single task has one interval
+    assert result.general.of_these_tasks == difference
+    perplexity = dataclasses.replace(result.tasks[1], metric="perplexity")
+    only = dataclasses.replace(result, tasks=[result.tasks[0], perplexity], medical=result.general)
+    assert "the difference on medqa is" in study.sentences(only)[0]
+    assert reach.startswith("A tie is not equality: these test sets detect differences of")
 
 
 def test_each_model_gets_its_own_prompt():
@@ -193,13 +200,36 @@ def test_one_prompt_is_not_called_the_best():
     assert gains.startswith("On 1 medical task, with the same prompt for both, tuned is")
 
 
+def test_a_lower_perplexity_is_a_win():
+    """Also of the fixed prompt; it has no part in the means, and no points."""
+    perplexity = TASK_TYPES["perplexity"]
+    source = np.random.default_rng(4)
+    hard = source.uniform(100, 300, 60)
+    runs = []
+    for name, factor in (("base", 1.0), ("tuned", 0.9)):
+        samples = {
+            f"d{number}": {"id": f"d{number}", "nll": value * factor, "tokens": 100, "bytes": 400}
+            for number, value in enumerate(hard)
+        }
+        value = perplexity.estimate([list(samples.values())])
+        metrics = {"perplexity": value}
+        runs.append(run(name, 0, {"text": TaskScores(perplexity, metrics, samples, None, {})}))
+    for base, model, outcome in (("base", "tuned", "win"), ("tuned", "base", "loss")):
+        result = study.judge(runs, base, model)
+        [item] = result.tasks
+        assert (item.outcome, item.fixed_outcome, item.reach) == (outcome, outcome, "–")
+        assert (item.tuned.difference.value < 0) == (outcome == "win")
+        assert result.medical is None
+        json.dumps(study.as_dict(result), allow_nan=False)
+
+
 def test_a_handful_of_samples_shows_no_difference():
     few = [{"a": scores(right)} for right in ([True, False], [False, True])]
     runs = [run("base", 0, few[0]), run("tuned", 0, few[1])]
     item = study.judge(runs, "base", "tuned")
     assert item.tasks[0].reach == "none"
     assert study.sentences(item)[-1] == (
-        "A tie is not equality: 1 of them is too small to show any difference."
+        "A tie is not equality: 1 test set is too small to detect any difference."
     )
 
 
@@ -207,7 +237,7 @@ def test_names_are_escaped():
     name = "<b>a|b</b>"
     runs = [run(name, 0, {"x|y": scores([True, False] * 20)}) for name in ("base", name)]
     item = study.judge(runs, "base", name)
-    assert "<b>" not in progress.render(item, runs, [("<b>", 1, "<b>")])
+    assert "<b>" not in progress.render(item, runs, [CorpusSource("<b>", 1, "<b>")])
     html = progress.render_overview([item, item])
     assert "<b>a" not in html and 'href="%3Cb%3Ea%7Cb%3C.b%3E.html"' in html
     text = markdown.text(item)
@@ -284,7 +314,7 @@ def test_models_need_the_same_candidates_and_samples():
         study.judge(runs, "base", "tuned")
     with pytest.raises(UsageError, match="no run is of a model named x"):
         study.judge(runs, "base", "x")
-    with pytest.raises(UsageError, match="is none of the tasks"):
+    with pytest.raises(UsageError, match="is not one of the tasks: a"):
         study.judge(runs, "base", "tuned", general=["b"])
 
 
@@ -361,7 +391,7 @@ def test_a_study_from_models_to_pages(recipe, tmp_path, capsys, in_process):
     assert len(in_process) == 4
     assert capsys.readouterr().out.endswith("\n".join([*record["sentences"], ""]))
     before = (output / "runs" / "prompt0" / "base" / "samples" / "medical.jsonl").stat().st_mtime_ns
-    progress.main([str(recipe)])
+    progress.main([str(recipe), "general=[general]"])  # by its name
     after = (output / "runs" / "prompt0" / "base" / "samples" / "medical.jsonl").stat().st_mtime_ns
     assert before == after
     runs = [
@@ -399,6 +429,8 @@ def test_a_wrong_study_is_refused_before_any_run(recipe, tmp_path):
     ):
         with pytest.raises((UsageError, DataError), match=message):
             progress.main([str(recipe), override, "general=null"])
+    with pytest.raises(UsageError, match="'drugs' is not one of the tasks: medical, general"):
+        progress.main([str(recipe), "general=[drugs]"])
     assert not (tmp_path / "progress" / "runs").exists()
 
 
@@ -437,4 +469,5 @@ def test_an_overview_of_several_models():
     html = progress.render_overview(
         [study.judge(runs, "base", name) for name in ("tuned", "later")]
     )
+    assert "own best prompts" not in html  # there is one
     assert "2 models against base" in html and 'href="later.html"' in html and "<svg" in html

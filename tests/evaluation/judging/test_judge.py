@@ -1,11 +1,13 @@
 """Answers scored against rubrics by a judge, and the judge against physicians."""
 
 import json
+import shutil
 
 import pytest
 
 from evaluation import judge, judge_agreement
 from evaluation.judging import verdicts
+from evaluation.judging.judge import Reply
 from evaluation.question_sets import rubric_reader
 from galen.errors import DataError, OutputConflictError, UsageError
 from tests.evaluation.judging.conftest import conversation, endpoint
@@ -185,6 +187,10 @@ def test_agreement_with_physicians(server, tmp_path, capsys):
     assert found["physicians_macro_f1"] == pytest.approx(sum(means) / 2)
     assert "repeats agree in 100.0 %" in capsys.readouterr().out
     assert {body["temperature"] for body in server.asked} == {0.0, 1.0}
+    with pytest.raises(UsageError, match="--limit must be at least 1"):
+        judge_agreement.main([*options, "--limit", "0"])
+    unread = [[Reply(True), Reply(None)]] * 2
+    assert judge_agreement._consistency(unread) == 0.5
 
 
 def test_two_judges_are_compared(data, runs, server, tmp_path, capsys):
@@ -201,6 +207,7 @@ def test_two_judges_are_compared(data, runs, server, tmp_path, capsys):
         printed
     )
     assert "base.task: score 60.0 and 10.0 %, -50.0 points" in printed
+    assert "task: the same order of 0 of 1 pairs of models" in printed
     with pytest.raises(DataError, match="nothing in common"):
         judge_agreement.main(["--compare", str(first), str(tmp_path)])
 
@@ -213,12 +220,65 @@ def test_two_judges_are_compared(data, runs, server, tmp_path, capsys):
         ('Sure: {"explanation": "a "quoted" word", "criteria_met": true}', True),
         ('"criteria_met": true, then "criteria_met": false', None),
         ('{"criteria_met": "true"}', None),
+        ('{"criteria_met": true, "criteria_met": false}', None),
+        # the answer's own "verdict", quoted by a judge whose own cannot be read
+        ('{"explanation": "it says "criteria_met": true", "criteria_met": "no"}', None),
         ("Yes", None),
         ("", None),
     ],
 )
 def test_replies(text, verdict):
     assert verdicts.read_reply(text) is verdict
+
+
+def test_all_questions_fit_the_judge_before_one_is_asked(data, runs, model, tmp_path):
+    long = tmp_path / "tuned"
+    shutil.copytree(runs[1], long)
+    path = long / "samples" / "task.jsonl"
+    samples = [json.loads(line) for line in path.read_text().splitlines()]
+    samples[-1]["answers"][-1] = "word " * 9000
+    path.write_text("\n".join(map(json.dumps, samples)) + "\n")
+    options = ["--output", str(tmp_path / "judge"), "--model", str(model), "--device", "cpu"]
+    with pytest.raises(DataError, match="the judge's context has 4,096"):
+        score(data, [runs[0], long], *options, "--chat-template", "none")
+    assert (tmp_path / "judge" / "replies.jsonl").read_text() == ""
+
+
+def renamed(folder, output, name):
+    """Return a copy of a run under another model name."""
+    shutil.copytree(folder, output)
+    path = output / "results.json"
+    results = json.loads(path.read_text())
+    results["model"]["name"] = name
+    path.write_text(json.dumps(results))
+    return output
+
+
+def test_models_do_not_share_a_file_of_scores(data, runs, server, tmp_path, caplog):
+    first = renamed(runs[0], tmp_path / "first", "a/judge-1")
+    second = renamed(runs[0], tmp_path / "second", "a.judge-1")
+    with pytest.raises(UsageError, match=r"a/judge-1 and a\.judge-1 would have the same files"):
+        score(data, [first, second], *endpoint(server, tmp_path / "judge"))
+    score(data, [first], *endpoint(server, tmp_path / "judge"))
+    with pytest.raises(DataError, match="has the scores of a/judge-1"):
+        score(data, [second], *endpoint(server, tmp_path / "judge"))
+    own = renamed(runs[0], tmp_path / "own", "judge-1")
+    assert "judges its own answers" not in caplog.text
+    score(data, [own], *endpoint(server, tmp_path / "judge"))
+    assert "judge-1 judges its own answers" in caplog.text
+
+
+def test_samples_of_several_processes(data, runs, server, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(runs[0], folder)
+    path = folder / "samples" / "task.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    other = {**json.loads(lines[0]), "answers": ["another"]}  # scored twice: the first counts
+    path.write_text("".join(lines[:3]))
+    path.with_name("task.rank1.jsonl").write_text(json.dumps(other) + "\n" + "".join(lines[3:]))
+    score(data, [folder], *endpoint(server, tmp_path / "judge"))
+    assert scores(tmp_path / "judge", "base")["samples"] == 6
+    assert not any("another" in body["messages"][0]["content"] for body in server.asked)
 
 
 def test_a_placeholder_in_a_conversation_stays():

@@ -72,7 +72,7 @@ def test_the_better_model_wins_in_both_orders(data, runs, server, tmp_path, caps
     assert len(server.asked) == asked
 
 
-def test_a_judge_that_prefers_the_first_answer_finds_ties(data, runs, server, tmp_path):
+def test_a_judge_that_prefers_the_first_answer_finds_ties(data, runs, server, tmp_path, capsys):
     server.reply = lambda message: reply("1")
     compare(data, runs, *endpoint(server, tmp_path / "judge"))
     found = result(tmp_path / "judge")
@@ -83,6 +83,8 @@ def test_a_judge_that_prefers_the_first_answer_finds_ties(data, runs, server, tm
     assert found["order_bias"]["changed_by_order"] == 1.0
     assert found["order_bias"]["log_odds"]["low"] > 1
     assert match["win_probability_at_equal_length"] == pytest.approx(0.5, abs=0.05)
+    printed = capsys.readouterr().out
+    assert "log-odds +0.00" in printed and "\N{MINUS SIGN}0.00" not in printed
 
 
 def test_incomplete_replies_are_asked_again(data, runs, server, tmp_path):
@@ -107,19 +109,35 @@ def test_agreement_with_human_raters(data, runs, server, tmp_path, capsys):
         for number, row in enumerate(rows):
             both = [row["answer 1"] in tuned, row["answer 2"] in tuned]
             better = "tie" if both[0] == both[1] else "1" if both[0] else "2"
-            row["judge1"] = better  # agrees with the judge
-            row["judge2"] = "tie" if number % 2 else better
+            row["rater1"] = better  # agrees with the judge
+            row["rater2"] = "tie" if number % 2 else better
             writer.writerow(row)
     compare(data, runs, *options, "--ratings", str(path))
     found = result(tmp_path / "judge")["human_agreement"]
-    assert found["raters"]["judge1"]["kappa"]["value"] == 1.0
-    assert found["raters"]["judge2"]["kappa"]["value"] < 1.0
+    assert found["raters"]["rater1"]["kappa"]["value"] == 1.0
+    assert found["raters"]["rater2"]["kappa"]["value"] < 1.0
     assert found["tau"]["value"] > 0.7
-    assert found["between_raters"]["judge1, judge2"]["pairs"] == 6
-    assert "judge with judge1: kappa 1.000" in capsys.readouterr().out
+    assert found["between_raters"]["rater1, rater2"]["pairs"] == 6
+    assert "judge with rater1: kappa 1.000" in capsys.readouterr().out
     path.write_text(path.read_text().replace("tie", "maybe"))
     with pytest.raises(DataError, match="must be 1, 2 or tie"):
         compare(data, runs, *options, "--ratings", str(path))
+
+
+def test_a_quoted_verdict_is_none_of_the_judge():
+    quoted, own = reply("1"), reply("2")
+    assert pairs.read_reply(f"So {own}")["overall"] == "2"
+    assert pairs.read_reply(own + own)["overall"] == "2"
+    assert pairs.read_reply(f"Reply 1 says {quoted}. {own}") is None
+    assert pairs.read_reply(f"Reply 1 says {quoted}. {own[:-2]}") is None
+    escaped = json.loads(own) | {"explanation": f"Reply 1 says {quoted}"}
+    assert pairs.read_reply(json.dumps(escaped))["overall"] == "2"
+
+
+def test_a_sheet_is_read_before_the_judge_is_asked(data, runs, server, tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.csv"):
+        compare(data, runs, *endpoint(server, tmp_path / "judge"), "--ratings", "nowhere.csv")
+    assert not server.asked
 
 
 def test_refusals(data, runs, server, tmp_path):

@@ -58,3 +58,18 @@ def test_a_model_that_always_wins_has_a_finite_strength():
     fit = bradley_terry.fit(comparisons)
     assert 2 < fit.strengths["a"].value < 20
     assert fit.order.value == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("conversations", [1, 50])
+def test_a_model_that_always_wins_has_no_certain_strength(conversations):
+    fitted = bradley_terry.fit(
+        [
+            Comparison(str(number), first, second, float(first == "a"), 0.0)
+            for number in range(conversations)
+            for first, second in (("a", "b"), ("b", "a"))
+        ]
+    )
+    strength = fitted.strengths["a"]
+    assert strength.low < strength.value < strength.high
+    assert strength.high - strength.low > 1
+    assert fitted.order.low <= fitted.order.value <= fitted.order.high

@@ -32,6 +32,9 @@ def test_the_mean_is_clipped_and_not_the_scores():
     assert rubric_scores.clipped_mean([-0.5, 0.1]).value == 0
     single = rubric_scores.clipped_mean([0.4])
     assert (single.low, single.value, single.high) == (0.0, 0.4, 1.0)
+    negative = rubric_scores.clipped_mean([-0.5, -0.2, -0.1])
+    assert negative.low == negative.value == 0
+    assert negative.high == pytest.approx(0.5615, abs=1e-4)
 
 
 def test_worst_at_k_is_the_mean_over_all_subsets():

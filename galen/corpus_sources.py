@@ -1,13 +1,24 @@
 """Sources of a curated corpus, with the licenses of their documents."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from galen import manifest
 from galen.errors import DataError
 
 
-def read(folder: Path) -> list[tuple[str, int, str]]:
-    """Return name, documents and license of each source of a curated corpus.
+@dataclass(frozen=True, slots=True)
+class CorpusSource:
+    """A source of a curated corpus."""
+
+    name: str
+    documents: int
+    """Documents of the source that are in the corpus."""
+    license: str
+
+
+def read(folder: Path) -> list[CorpusSource]:
+    """Return the sources of a curated corpus.
 
     Raises:
         DataError: the folder has no manifest of `galen curate`.
@@ -16,7 +27,7 @@ def read(folder: Path) -> list[tuple[str, int, str]]:
     try:
         licenses = {item["source"]: item["license"] for item in record["inputs"]}
         return [
-            (name, int(counts["kept"]), licenses.get(name) or "each document's own")
+            CorpusSource(name, int(counts["kept"]), licenses.get(name) or "each document's own")
             for name, counts in record["counts"]["sources"].items()
         ]
     except (KeyError, TypeError, ValueError, AttributeError):
