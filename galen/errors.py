@@ -19,7 +19,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class GalenError(Exception):
@@ -174,4 +174,17 @@ def malformed(path: object) -> contextlib.AbstractContextManager[None]:
 
 def one_line(error: BaseException) -> str:
     """Return what a library's exception says as one line, the end of a long text cut off."""
-    return " ".join(str(error).split())[:400]
+    text = str(error)
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):  # pydantic's
+        text = "; ".join(_of_validation(fault) for fault in error.errors())
+    return " ".join(text.split())[:400]
+
+
+def _of_validation(fault: dict[str, Any]) -> str:
+    """Return a fault that pydantic found, with the field and its value."""
+    text = str(fault["msg"]).removeprefix("Value error, ")
+    field = ".".join(str(part) for part in fault["loc"])
+    if not field:
+        return text
+    value = "" if fault["type"] == "missing" else f" = {fault['input']!r}"
+    return f"{field}{value}: {text}"

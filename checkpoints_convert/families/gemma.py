@@ -92,7 +92,7 @@ def config(architecture: Architecture) -> dict[str, Any]:
         attention_bias=False,
         attn_logit_softcapping=None,
         final_logit_softcapping=None,
-        sliding_window=architecture.window_size,
+        sliding_window=layer_types.written_window(architecture),
         layer_types=types,
         rope_local_base_freq=architecture.local_rotary_base or architecture.rotary_base,
         query_pre_attn_scalar=_scalar(architecture),

@@ -64,7 +64,7 @@ def config(architecture: Architecture) -> dict[str, Any]:
         ["GptOssForCausalLM"],
         hidden_act="silu",
         attention_bias=True,
-        sliding_window=architecture.window_size,
+        sliding_window=layer_types.written_window(architecture),
         layer_types=layer_types.from_architecture(architecture),
         num_local_experts=architecture.num_moe_experts,
         num_experts_per_tok=architecture.moe_router_topk,

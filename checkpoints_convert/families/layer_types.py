@@ -25,6 +25,14 @@ def from_architecture(architecture: Architecture) -> list[str]:
     return [SLIDING if windowed else FULL for windowed in layers]
 
 
+def written_window(architecture: Architecture) -> int:
+    """Return `sliding_window` for config.json.
+
+    transformers makes the mask of the windowed layers even if there are none, and needs a number.
+    """
+    return architecture.window_size or architecture.max_position_embeddings
+
+
 def window_fields(
     layer_types: Sequence[str] | None, window: int | None, local_base: float | None = None
 ) -> dict[str, Any]:

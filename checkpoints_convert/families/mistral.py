@@ -52,7 +52,7 @@ def ministral_config(architecture: Architecture) -> dict[str, Any]:
         architecture,
         "ministral",
         ["MinistralForCausalLM"],
-        sliding_window=architecture.window_size,
+        sliding_window=layer_types.written_window(architecture),
         layer_types=layer_types.from_architecture(architecture),
     )
 

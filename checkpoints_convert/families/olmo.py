@@ -49,7 +49,7 @@ def olmo3_config(architecture: Architecture) -> dict[str, Any]:
         "olmo3",
         ["Olmo3ForCausalLM"],
         attention_bias=False,
-        sliding_window=architecture.window_size,
+        sliding_window=layer_types.written_window(architecture),
         layer_types=layer_types.from_architecture(architecture),
     )
     return layer_types.with_layer_rope(config, architecture)

@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from checkpoints_convert import families
 from checkpoints_convert.conversion import export_hf
 from checkpoints_convert.families import hf_config
 from galen.errors import DataError
+from tests.checkpoints_convert import tiny_models
 
 MODELS = yaml.safe_load(Path(__file__).with_name("published_models.yaml").read_text())["models"]
 
@@ -27,6 +29,15 @@ def find(folder, config):
     path = folder / "config.json"
     path.write_text(json.dumps(config))
     return families.find(path)
+
+
+def tiny_config(family):
+    """Return the config.json of a family's tiny model."""
+    from transformers import AutoConfig
+
+    models = tiny_models.FAMILIES | tiny_models.MOE
+    tiny = next(model for model in models.values() if model.model_type == family)
+    return AutoConfig.for_model(family, **(tiny_models.TINY | tiny.options)).to_dict()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -135,6 +146,19 @@ def test_missing_fields_have_the_defaults_of_transformers(
         del config[field]
     _, architecture = find(tmp_path, config)
     assert {field: getattr(architecture, field) for field in expected} == expected
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "gpt_oss", "ministral", "olmo3"])
+def test_a_model_without_windows_loads_in_transformers(tmp_path, family):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _, windowed = find(tmp_path, tiny_config(family))
+    plain = {"window_size": None, "window_attn_skip_freq": None, "local_rotary_base": None}
+    architecture = dataclasses.replace(windowed, **plain)
+    config = families.FAMILIES[family].config(architecture)
+    assert find(tmp_path, config)[1] == architecture
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    assert model(torch.tensor([[1, 2, 3]])).logits.isfinite().all()
 
 
 def test_positions_beside_longrope_are_those_of_transformers(tmp_path):
