@@ -186,7 +186,9 @@ def _gains(study: Study, *, is_general: bool) -> str:
     overall = study.general if is_general else study.medical
     if overall is None:
         return f"{text}."
-    return f"{text}; {_mean(overall)}."
+    shown = [item.task for item in tasks if item.is_in_points]
+    of_task = f" on {shown[0]}" if len(tasks) > 1 else ""
+    return f"{text}; {_mean(overall, of_task)}."
 
 
 def _outcomes(study: Study, tasks: Sequence[TaskVerdict]) -> str:
@@ -201,12 +203,13 @@ def _outcomes(study: Study, tasks: Sequence[TaskVerdict]) -> str:
     )
 
 
-def _mean(overall: Overall) -> str:
+def _mean(overall: Overall, of_task: str) -> str:
+    """Return the mean difference in words; `of_task` says of which task if only one has points."""
     fixed = overall.of_these_tasks
     value = signed(fixed.value, "accuracy")
     limits = f"{signed(fixed.low, 'accuracy')} to {signed(fixed.high, 'accuracy')}"
     if overall.tasks < 2:
-        return f"the difference is {value} points (95 % interval {limits})"
+        return f"the difference{of_task} is {value} points (95 % interval {limits})"
     text = f"the mean difference is {value} points (95 % interval {limits} for these tasks"
     wide = overall.of_such_tasks
     low, high = signed(wide.low, "accuracy"), signed(wide.high, "accuracy")
@@ -216,7 +219,8 @@ def _mean(overall: Overall) -> str:
 def _reach(study: Study) -> str:
     reach = [item.minimum_difference for item in study.tasks if item.minimum_difference is not None]
     changed = sum(item.outcome != item.fixed_outcome for item in study.tasks)
-    text = "A tie is not equality"
+    has_tie = any(item.outcome == TIE for item in study.tasks)
+    text = "Power" if reach and not has_tie else "A tie is not equality"
     shown = [value for value in reach if value < 1]
     if shown:
         low, high = (f"{100 * value:.1f}" for value in (min(shown), max(shown)))

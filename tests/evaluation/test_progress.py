@@ -128,8 +128,12 @@ def test_planted_gains_and_losses_are_found():
     gains, losses, reach = study.sentences(result)
     assert "is better than base on 1, worse on 0, and not clearly different on 1" in gains
     assert "On 1 general task," in losses and "tuned is worse than base; the diff" in losses
+    assert reach.startswith("A tie is not equality")
     difference = result.tasks[2].tuned.difference  # a single task has one interval
     assert result.general.of_these_tasks == difference
+    perplexity = dataclasses.replace(result.tasks[1], metric="perplexity")
+    only = dataclasses.replace(result, tasks=[result.tasks[0], perplexity], medical=result.general)
+    assert "the difference on medqa is" in study.sentences(only)[0]
     assert reach.startswith("A tie is not equality: these test sets detect differences of")
 
 
