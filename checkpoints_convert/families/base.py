@@ -47,6 +47,19 @@ class Family:
     text_tensor: Callable[[str], str | None] | None = None
     """Returns a text folder's name of a tensor in a multimodal folder; None if it has none."""
 
+    def __post_init__(self) -> None:
+        """Check that no tensor has two mappings.
+
+        Raises:
+            ValueError: names the tensor.
+        """
+        seen = set()
+        for mapping in (*self.shared, self.output, *self.layer):
+            for name in (mapping.megatron, *mapping.hf):
+                if name in seen:
+                    raise ValueError(f"the family {self.name} has two mappings of {name}")
+                seen.add(name)
+
     def mappings(self, architecture: Architecture) -> list[ParamMapping]:
         """Return the mappings of the tensors that exist once, for this model."""
         return (

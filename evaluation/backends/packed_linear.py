@@ -39,16 +39,26 @@ def pack(model: Any) -> None:
     Packed weights replace the original ones, so that memory grows only by an output layer that
     shares its weights with the embedding. Recurrent layers, as Mamba's, read the weights of their
     linear layers; a model with them remains as it is. So do the layers below an adapter, whose
-    weights DoRA and trained tokens read.
+    weights DoRA and trained tokens read, and adapters of parameters (stacked experts, routers),
+    whose weights are multiplied with each other.
     """
     if getattr(model, "_is_stateful", False) or not is_available():
         return
     # no list of the linear layers, so that the memory of each is free after its replacement
     parents = [module for module in model.modules() if not isinstance(module, nn.Linear)]
+    multiplied = _multiplied_adapters(parents)
     for parent in parents:
+        if parent in multiplied:
+            continue
         for name, child in list(parent.named_children()):
             if name != "base_layer" and _is_packable(child):
                 setattr(parent, name, PackedLinear(child))
+
+
+def _multiplied_adapters(modules: list[nn.Module]) -> set[nn.Module]:
+    """Return the containers of the adapters that peft adds to parameters, not to modules."""
+    wrappers = [module for module in modules if hasattr(module, "parameter_name")]
+    return {getattr(one, name) for one in wrappers for name in ("lora_A", "lora_B")}
 
 
 def is_available() -> bool:

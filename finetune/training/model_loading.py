@@ -130,7 +130,7 @@ def add_lora(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
+        target_modules=_target_modules(model, lora),
         target_parameters=lora.target_parameters or None,
         trainable_token_indices=(
             {name: list(new_tokens) for name in _vocabulary_layers(model)} if new_tokens else None
@@ -146,6 +146,22 @@ def add_lora(
         if "trainable_tokens_delta" in name:
             parameter.data = parameter.data.float()  # as the adapter's other weights
     return adapted
+
+
+def _target_modules(model: Any, lora: Lora) -> str | list[str]:
+    """Return the layers that get an adapter.
+
+    Of some mixtures of experts, peft's own all-linear also includes the router and the experts.
+    """
+    if lora.target_modules != "all-linear" or not _stacked_experts(model):
+        return lora.target_modules
+    output = model.get_output_embeddings()
+    names = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not output
+    }
+    return sorted(names)
 
 
 def _check_targets(model: Any, lora: Lora) -> None:

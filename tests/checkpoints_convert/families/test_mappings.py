@@ -1,6 +1,10 @@
+import dataclasses
+
+import pytest
 import torch
 
 from checkpoints_convert.conversion.weight_tasks import WeightConversionTask
+from checkpoints_convert.families import llama, moe
 from checkpoints_convert.families.mappings import GatedMLPMapping, QKVMapping, VocabMapping
 from megatron_ext.config.architecture import Architecture
 from tests.checkpoints_convert.in_memory import to_hf, to_megatron
@@ -51,3 +55,10 @@ def test_vocabulary_is_padded_with_zeros_and_cut_again():
     assert padded.shape == (128, 3)
     assert padded[5:].abs().sum() == 0
     assert torch.cat(to_hf(task, padded, SHAPE)).equal(rows(1, 2, 3, 4, 5))
+
+
+def test_a_family_with_two_mappings_of_a_tensor_is_refused():
+    layer = (*llama.NORMS_BEFORE, *llama.ATTENTION, *moe.layer("mlp"))
+    expected = r"the family medmoe has two mappings of .*post_attention_layernorm\.weight"
+    with pytest.raises(ValueError, match=expected):
+        dataclasses.replace(llama.FAMILY, name="medmoe", layer=layer)

@@ -50,3 +50,19 @@ def test_other_layers_and_recurrent_models_remain():
     mamba = MambaForCausalLM(MambaConfig(**sizes))
     packed_linear.pack(mamba)
     assert not any(isinstance(module, PackedLinear) for module in mamba.modules())
+
+
+def test_adapters_of_parameters_remain():
+    class Wrapper(nn.Module):
+        """The attributes of peft's ParamWrapper."""
+
+        def __init__(self):
+            super().__init__()
+            self.parameter_name = "gate_up_proj"
+            self.lora_A = nn.ModuleDict({"default": nn.Linear(4, 2, bias=False)})
+            self.lora_B = nn.ModuleDict({"default": nn.Linear(2, 4, bias=False)})
+
+    wrapper = Wrapper()
+    packed_linear.pack(nn.Sequential(wrapper))
+    weights = wrapper.lora_B["default"].weight @ wrapper.lora_A["default"].weight
+    assert weights.shape == (4, 4)

@@ -168,7 +168,9 @@ def test_experts_without_an_adapter_are_reported(tmp_path, tiny_tokenizer, caplo
     caplog.set_level("INFO")
     tiny_models.make(tmp_path, "mixtral", tiny_tokenizer)
     model, _ = model_loading.load(Model(path=str(tmp_path)))
-    model_loading.add_lora(model, Lora())
+    adapted = model_loading.add_lora(model, Lora())
+    trained = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
+    assert trained and all(".self_attn." in name for name in trained)
     expected = "lora.target_parameters=[experts.gate_up_proj,experts.down_proj] gives them one"
     assert expected in caplog.text
 
