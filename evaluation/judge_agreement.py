@@ -143,13 +143,16 @@ def _physicians(labeled: Sequence[LabeledAnswer]) -> float | None:
     return float(np.mean(scores)) if scores else None
 
 
-def _consistency(given: Sequence[Sequence[Reply]]) -> float | None:
+def _consistency(replies: Sequence[Sequence[Reply]]) -> float | None:
     """Return the fraction of answers on which all repetitions agree."""
-    if len(given) < 2:
+    if len(replies) < 2:
         return None
-    answers = [{verdict.value for verdict in of} for of in zip(*given, strict=True)]
-    # repetitions without a verdict do not agree on one
-    return float(np.mean([len(values) == 1 and None not in values for values in answers]))
+    agreed = []
+    for of_answer in zip(*replies, strict=True):
+        values = {reply.value for reply in of_answer}
+        # repetitions without a verdict do not agree on one
+        agreed.append(len(values) == 1 and None not in values)
+    return float(np.mean(agreed))
 
 
 def _table(agreement: dict[str, Any]) -> str:

@@ -71,20 +71,20 @@ def main(argv: list[str] | None = None) -> None:
         unread = sum(reply.value is None for reply in replies)
         if unread:
             logger.warning(f"{unread:,} of {len(replies):,} comparisons have no verdict")
-        given = pair_scores.verdicts(asked, replies)
+        verdicts = pair_scores.verdicts(asked, replies)
         summary = {"task": name, "judge": settings.name, "unjudged": unread}
-        summary |= pair_scores.summary(given)
+        summary |= pair_scores.summary(verdicts)
         if parsed.ratings is not None:
-            summary["human_agreement"] = rating_sheet.agreement(parsed.ratings, given)
-        path = _write(settings.recipe.output, name, summary, given)
+            summary["human_agreement"] = rating_sheet.agreement(parsed.ratings, verdicts)
+        path = _write(settings.recipe.output, name, summary, verdicts)
     if parsed.sheet is not None:
-        rating_sheet.write(parsed.sheet, given, parsed.raters)
+        rating_sheet.write(parsed.sheet, verdicts, parsed.raters)
         logger.info(f"rating sheet: {parsed.sheet}")
     print(pair_table.table(summary))
     logger.info(f"comparison: {path}")
 
 
-def _write(folder: Path, name: str, summary: dict[str, Any], given: list[Verdict]) -> Path:
+def _write(folder: Path, name: str, summary: dict[str, Any], verdicts: list[Verdict]) -> Path:
     """Write the summary, and the verdicts beside it."""
     path = folder / FOLDER / f"{name}.json"
     lines = [
@@ -96,7 +96,7 @@ def _write(folder: Path, name: str, summary: dict[str, Any], given: list[Verdict
                 **verdict.choices,
             }
         )
-        for verdict in given
+        for verdict in verdicts
     ]
     write_text(path.with_suffix(".verdicts.jsonl"), "\n".join(lines) + "\n")
     write_text(path, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")

@@ -37,12 +37,13 @@ def table(first: Path, second: Path) -> str:
 def _pairs(first: Path, second: Path) -> list[tuple[str, list[bool], list[bool]]]:
     """Return the verdicts of both judges on each set of answers that both have judged."""
     pairs = []
-    labels = [_labels(folder) for folder in (first, second)]
-    if common := [id_ for id_ in labels[0] if id_ in labels[1]]:
-        kept = [id_ for id_ in common if labels[0][id_] is not None and labels[1][id_] is not None]
-        if kept:
-            before, after = ([bool(of[id_]) for id_ in kept] for of in labels)
-            pairs.append(("labeled answers", before, after))
+    labels = _labels(first)
+    other_labels = _labels(second)
+    common = [id_ for id_ in labels if id_ in other_labels]
+    if common:
+        before = [labels[id_] for id_ in common]
+        after = [other_labels[id_] for id_ in common]
+        pairs.append(("labeled answers", before, after))
     for path in sorted((first / score_files.FOLDER).glob(f"*{_SAMPLES}")):
         other = second / score_files.FOLDER / path.name
         if other.is_file():
@@ -52,11 +53,13 @@ def _pairs(first: Path, second: Path) -> list[tuple[str, list[bool], list[bool]]
     return pairs
 
 
-def _labels(folder: Path) -> dict[str, bool | None]:
+def _labels(folder: Path) -> dict[str, bool]:
+    """Return a judge's verdicts on the labeled answers, without those that it did not judge."""
     path = folder / agreement_file.LABELS
     if not path.is_file():
         return {}
-    return {record["id"]: record["is_met"] for _, record in jsonl.records(path)}
+    verdicts = {record["id"]: record["is_met"] for _, record in jsonl.records(path)}
+    return {id_: bool(is_met) for id_, is_met in verdicts.items() if is_met is not None}
 
 
 def _common(first: Path, second: Path) -> tuple[list[bool], list[bool]]:

@@ -76,13 +76,15 @@ def verdicts(pairs: Sequence[Pair], replies: Sequence[Reply]) -> list[Verdict]:
         DataError: there is none.
     """
     both = zip(pairs, replies, strict=True)
-    given = {
+    decided = {
         (pair.id, pair.first, pair.second): Verdict(pair, reply.value)
         for pair, reply in both
         if reply.value is not None
     }
     complete = [
-        verdict for (id_, first, second), verdict in given.items() if (id_, second, first) in given
+        verdict
+        for (id_, first, second), verdict in decided.items()
+        if (id_, second, first) in decided
     ]
     if not complete:
         raise DataError(
@@ -91,24 +93,26 @@ def verdicts(pairs: Sequence[Pair], replies: Sequence[Reply]) -> list[Verdict]:
     return complete
 
 
-def summary(given: Sequence[Verdict]) -> dict[str, Any]:
+def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Return win rates, strengths and biases, of JSON types."""
-    models = sorted({verdict.pair.first for verdict in given})
-    matches = [_match(first, second, given) for first, second in itertools.combinations(models, 2)]
+    models = sorted({verdict.pair.first for verdict in verdicts})
+    matches = [
+        _match(first, second, verdicts) for first, second in itertools.combinations(models, 2)
+    ]
     corrected = significance.holm({f"{m['first']}\n{m['second']}": m["p"] for m in matches})
     for match in matches:
         match["corrected_p"] = corrected[f"{match['first']}\n{match['second']}"]
-    fitted = bradley_terry.fit([_comparison(verdict) for verdict in given])
+    fitted = bradley_terry.fit([_comparison(verdict) for verdict in verdicts])
     for match in matches:
         match["win_probability_at_equal_length"] = fitted.win_probability(
             match["first"], match["second"]
         )
     return {
         "models": models,
-        "conversations": len({verdict.pair.id for verdict in given}),
+        "conversations": len({verdict.pair.id for verdict in verdicts}),
         "matches": matches,
         "strengths": {name: _plain(value) for name, value in fitted.strengths.items()},
-        "order_bias": _order_bias(given) | {"log_odds": _plain(fitted.order)},
+        "order_bias": _order_bias(verdicts) | {"log_odds": _plain(fitted.order)},
         "length_bias": {"log_odds_per_factor_e": _plain(fitted.length)},
     }
 
@@ -126,28 +130,28 @@ def _comparison(verdict: Verdict) -> Comparison:
 
 
 def mean_outcomes(
-    first: str, second: str, given: Sequence[Verdict], criterion: str = OVERALL
+    first: str, second: str, verdicts: Sequence[Verdict], criterion: str = OVERALL
 ) -> dict[str, float]:
     """Return by conversation the mean outcome of the first model over both orders."""
     outcomes: dict[str, list[float]] = defaultdict(list)
-    for verdict in given:
+    for verdict in verdicts:
         if {verdict.pair.first, verdict.pair.second} == {first, second}:
             outcomes[verdict.pair.id].append(verdict.outcome(first, criterion))
     return {id_: float(np.mean(values)) for id_, values in outcomes.items()}
 
 
-def _match(first: str, second: str, given: Sequence[Verdict]) -> dict[str, Any]:
+def _match(first: str, second: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Return how the first model does against the second.
 
     It wins a conversation with a mean above one half: better in both orders, or in one and tied in
     the other. A verdict that follows the order is a tie.
     """
-    means = list(mean_outcomes(first, second, given).values())
+    means = list(mean_outcomes(first, second, verdicts).values())
     if not means:
         raise DataError(f"{first} and {second} share no judged conversation")
     by_criterion = {}
     for criterion in CRITERIA:
-        values = list(mean_outcomes(first, second, given, criterion).values())
+        values = list(mean_outcomes(first, second, verdicts, criterion).values())
         by_criterion[criterion] = _plain(_rate(values))
     return {
         "first": first,
@@ -168,11 +172,11 @@ def _rate(values: Sequence[float]) -> Estimate:
     return intervals.accuracy(values) if same else intervals.fraction(values)
 
 
-def _order_bias(given: Sequence[Verdict]) -> dict[str, float]:
+def _order_bias(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Return how often the first of two answers wins, and how often the order decides."""
-    decided = [verdict for verdict in given if verdict.choices[OVERALL] != TIE]
+    decided = [verdict for verdict in verdicts if verdict.choices[OVERALL] != TIE]
     first_wins = [verdict.choices[OVERALL] == FIRST for verdict in decided]
-    by_key = {(item.pair.id, item.pair.first, item.pair.second): item for item in given}
+    by_key = {(item.pair.id, item.pair.first, item.pair.second): item for item in verdicts}
     flipped = []
     for (id_, first, second), verdict in by_key.items():
         if first < second:

@@ -22,10 +22,10 @@ _RESAMPLES = 1000
 _SCORES = {FIRST: 1.0, SECOND: 0.0, TIE: 0.5}
 
 
-def _rows(given: Sequence[Verdict]) -> dict[str, tuple[Verdict, str, str]]:
+def _rows(verdicts: Sequence[Verdict]) -> dict[str, tuple[Verdict, str, str]]:
     """Return by row id: a verdict, and the models of answer 1 and answer 2."""
     rows = {}
-    for verdict in given:
+    for verdict in verdicts:
         pair = verdict.pair
         if pair.first > pair.second:
             continue
@@ -35,13 +35,13 @@ def _rows(given: Sequence[Verdict]) -> dict[str, tuple[Verdict, str, str]]:
     return rows
 
 
-def write(path: Path, given: Sequence[Verdict], raters: int) -> None:
+def write(path: Path, verdicts: Sequence[Verdict], raters: int) -> None:
     """Write a sheet on which raters mark the better answer of each pair: 1, 2 or tie.
 
     Ratings in an existing sheet are kept.
     """
     rows = []
-    for id_, (verdict, first, second) in _rows(given).items():
+    for id_, (verdict, first, second) in _rows(verdicts).items():
         turns = [f"{turn['role']}: {turn['content']}" for turn in verdict.pair.messages]
         answers = [verdict.pair.answers[name] for name in (first, second)]
         rows.append([id_, "\n\n".join(turns), *answers])
@@ -49,7 +49,7 @@ def write(path: Path, given: Sequence[Verdict], raters: int) -> None:
     sheet.write(path, ["id", "conversation", "answer 1", "answer 2"], rows, names)
 
 
-def agreement(path: Path, given: Sequence[Verdict]) -> dict[str, Any]:
+def agreement(path: Path, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Return the agreement of the judge and of the raters, of JSON types.
 
     The judge's verdict on a pair is that of both orders. Cohen's kappa compares the three
@@ -59,13 +59,11 @@ def agreement(path: Path, given: Sequence[Verdict]) -> dict[str, Any]:
         DataError: the sheet has no ratings, or one is unknown.
     """
     ratings = read(path)
-    rows = _rows(given)
-    judged = {
-        id_: mean_outcomes(
-            first, second, [item for item in given if item.pair.id == verdict.pair.id]
-        )[verdict.pair.id]
-        for id_, (verdict, first, second) in rows.items()
-    }
+    rows = _rows(verdicts)
+    judged = {}
+    for id_, (verdict, first, second) in rows.items():
+        of_conversation = [item for item in verdicts if item.pair.id == verdict.pair.id]
+        judged[id_] = mean_outcomes(first, second, of_conversation)[verdict.pair.id]
     entry: dict[str, Any] = {"raters": {}}
     for name, of_rater in ratings.items():
         common = [id_ for id_ in of_rater if id_ in judged]
@@ -73,11 +71,11 @@ def agreement(path: Path, given: Sequence[Verdict]) -> dict[str, Any]:
             raise DataError(f"{path}: {name} has rated {len(common)} of the judged pairs")
         pairs = [(_category(judged[id_]), of_rater[id_]) for id_ in common]
         entry["raters"][name] = {"pairs": len(common), "kappa": _kappa(pairs)}
-    means = {
-        id_: float(np.mean([_SCORES[of[id_]] for of in ratings.values() if id_ in of]))
-        for id_ in judged
-        if any(id_ in of for of in ratings.values())
-    }
+    means = {}
+    for id_ in judged:
+        scores = [_SCORES[of_rater[id_]] for of_rater in ratings.values() if id_ in of_rater]
+        if scores:
+            means[id_] = float(np.mean(scores))
     entry["tau"] = _tau([(judged[id_], means[id_]) for id_ in means])
     entry["between_raters"] = _between(ratings)
     return entry
@@ -102,7 +100,7 @@ def read(path: Path) -> dict[str, dict[str, str]]:
                     f"{path}, line {line}: column {name!r} must be 1, 2 or tie, not {cell[:40]!r}"
                 )
             ratings[name][row["id"]] = cell
-    ratings = {name: given for name, given in ratings.items() if given}
+    ratings = {name: of_rater for name, of_rater in ratings.items() if of_rater}
     if not ratings:
         raise DataError(f"{path} has no rating: a column 'rater…' with 1, 2 or tie is expected")
     return ratings

@@ -73,6 +73,7 @@ def test_the_mean_is_that_computed_by_hand(tmp_path, run, options, weights):
     assert record["config"]["weights"] == weights
 
 
+@pytest.mark.slow  # starts two processes
 def test_runs_from_the_same_base_and_fp32(tmp_path, run):
     _, tensors, base = run
     folders = ["--megatron", base / "m0", base / "m2"]
