@@ -20,11 +20,11 @@ class Moe:
     Each sequence (seq_aux_loss), each micro-batch (aux_loss), or the global batch as far as it has
     been read (global_aux_loss). Only the first does not depend on the layout.
     """
-    moe_aux_loss_coeff: float = Field(default=1e-3, ge=0)
+    moe_aux_loss_coeff: float = Field(default=1e-3, ge=0, allow_inf_nan=False)
     """Coefficient of the auxiliary loss of each layer; 0 disables it."""
-    moe_z_loss_coeff: float | None = Field(default=None, gt=0)
+    moe_z_loss_coeff: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Coefficient of the router's z-loss, which keeps its logits small, for example 1e-3."""
-    moe_expert_capacity_factor: float | None = Field(default=None, gt=0)
+    moe_expert_capacity_factor: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Drop the tokens of an expert beyond this multiple of its fair share; null drops none.
 
     Counted over the tokens of one process, so that the result depends on the layout.

@@ -89,6 +89,8 @@ def test_a_dense_model_has_no_options_for_experts(recipe, override, message):
         ("moe.moe_aux_loss_coeff=-1", "moe_aux_loss_coeff"),
         ("moe.moe_pad_expert_input_to_capacity=true", "needs moe.moe_expert_capacity_factor"),
         ("moe.moe_token_drop_policy=position", "needs moe.moe_expert_capacity_factor"),
+        ("moe.moe_aux_loss_coeff=.inf", "moe.moe_aux_loss_coeff: Input should be a finite"),
+        ("moe.moe_z_loss_coeff=.inf", "moe.moe_z_loss_coeff: Input should be a finite"),
     ],
 )
 def test_wrong_values_of_the_section(recipe, override, message):
