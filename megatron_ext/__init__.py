@@ -19,6 +19,7 @@ _IGNORED_WARNINGS = (
     ".*CUDA_DEVICE_MAX_CONNECTIONS",  # which `process_environment` sets
     "Profiler won't be using warmup",  # a start resumed at a profiled step
     ".* is experimental and still under active development",
+    "`sequence_parallel` is set to `True`, but tensor model parallel",  # of undivided experts
     "barrier\\(\\): using the device under current context",  # which `platforms` has set
 )
 _GPU_PACKAGES = ("transformer_engine", "apex")

@@ -230,9 +230,10 @@ def arguments(architecture: Architecture) -> tuple[str, dict[str, Any]]:
         DataError: the family is not supported, or NeMo cannot express one of its properties.
     """
     if architecture.family not in MODELS:
+        remedy = "; export it with --as-family llama" if architecture.family == "internlm2" else ""
         raise DataError(
             f"{architecture.family} models are not supported as checkpoints of NeMo (only"
-            f" {', '.join(MODELS)}); export an InternLM2 with --as-family llama"
+            f" {', '.join(MODELS)}){remedy}"
         )
     TARGET.check(architecture)
     made = {

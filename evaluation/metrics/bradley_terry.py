@@ -56,8 +56,8 @@ class Fit:
 def fit(comparisons: Sequence[Comparison]) -> Fit:
     """Return strengths, order and length bias with 95 % intervals.
 
-    They are those of a bootstrap over conversations, and at least as wide as those of the
-    likelihood: where one model always wins, each resample says the same.
+    They are those of a bootstrap over conversations; those of the strengths are at least as wide as
+    those of the likelihood: where one model always wins, each resample says the same.
     """
     models = sorted({name for item in comparisons for name in (item.first, item.second)})
     design, outcomes = _design(comparisons, models)
@@ -72,6 +72,7 @@ def fit(comparisons: Sequence[Comparison]) -> Fit:
         drawn.append(_solve(design, outcomes, counts[index].astype(float), start=value))
     low, high = np.quantile(np.array(drawn), [0.025, 0.975], axis=0)
     half = _NORMAL_QUANTILE * _standard_errors(design, value)
+    half[-2:] = 0  # where the order always decides, Wald's interval of it is far too wide
     low = np.minimum(low, value - half)
     high = np.maximum(high, value + half)
     estimates = [

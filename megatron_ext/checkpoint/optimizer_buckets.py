@@ -9,6 +9,7 @@ as `fully_reshardable`.
 
 import copy
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -246,17 +247,22 @@ def groups_of_layout(common: dict[Any, Any], optimizers: Sequence[int]) -> dict[
     saved = [common[index] for index in indices] or [common]
     if indices == list(optimizers) or not all("optimizer" in one for one in saved):
         return common
-    groups: list[dict[str, Any]] = []
-    for state in saved:
-        for group in state["optimizer"]["param_groups"]:
-            for is_expert in (False, True):
-                adapted = group | {"is_expert_parallel": is_expert}
-                if adapted not in groups:
-                    groups.append(adapted)
-    adapted_state = saved[0] | {"optimizer": saved[0]["optimizer"] | {"param_groups": groups}}
+    groups = _groups_of_all_weights(saved)
+    adapted = saved[0] | {"optimizer": saved[0]["optimizer"] | {"param_groups": groups}}
     if not optimizers:
-        return adapted_state
-    return {index: copy.deepcopy(adapted_state) for index in optimizers}
+        return adapted
+    return {index: copy.deepcopy(adapted) for index in optimizers}
+
+
+def _groups_of_all_weights(states: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each parameter group of some optimizers, once for experts and once for the others."""
+    saved = [group for state in states for group in state["optimizer"]["param_groups"]]
+    groups: list[dict[str, Any]] = []
+    for group, is_expert in itertools.product(saved, (False, True)):
+        adapted = group | {"is_expert_parallel": is_expert}
+        if adapted not in groups:
+            groups.append(adapted)
+    return groups
 
 
 def _states(source: TorchDist) -> dict[str, list[str]]:

@@ -315,7 +315,7 @@ def _check_stages(parallel: Parallel, layers: int) -> None:
         raise UsageError(
             f"the model's {layers} layers cannot be divided by"
             f" parallel.pipeline_model_parallel_size = {stages}; possible: {_divisors(layers)}, or"
-            " set num_layers_in_first_pipeline_stage and num_layers_in_last_pipeline_stage"
+            " set parallel.num_layers_in_first_pipeline_stage or num_layers_in_last_pipeline_stage"
         )
     remaining = layers - sum(set_by_recipe)
     other_stages = stages - len(set_by_recipe)

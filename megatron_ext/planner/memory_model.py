@@ -121,20 +121,7 @@ def layer_activations(
         "attention statistics": 4 * tokens * architecture.num_attention_heads / tensor,
         **_mlp_activations(architecture, recipe, fused),
     }
-    if architecture.qk_layernorm or architecture.full_width_qk_norm:
-        # in PyTorch in float32, and once more normalized; not in the norm over several ranks' heads
-        sharded = architecture.full_width_qk_norm and tensor > 1
-        norm_size = size if fused or sharded else 8
-        activations["query and key norms"] = norm_size * tokens * (queries + keys) / tensor
-    fused_rope = architecture.num_fusible_rope_layers / architecture.num_layers if fused else 0
-    if fused_rope < 1:
-        rotary_tokens = tokens / training.micro_batch_size
-        rotary_factors = 4 * size * rotary_tokens * architecture.kv_channels
-        activations["rotary factors"] = (1 - fused_rope) * rotary_factors
-    if training.attention_backend == "unfused":
-        # scores and probabilities
-        heads = architecture.num_attention_heads / tensor
-        activations["attention scores"] = 2 * size * tokens * heads * recipe.data.seq_length
+    activations |= _unfused_attention_activations(architecture, recipe, fused)
     if not fused:
         # in float32, and once more normalized
         activations["norm inputs"] = 2 * norms * 4 * sequence_tokens * architecture.hidden_size
@@ -145,6 +132,33 @@ def layer_activations(
     if fused and architecture.norms_before and "mlp" in (training.recompute_modules or []):
         # the norm before the MLP is a part of its first product, and recomputed with it
         activations["norm outputs"] /= 2
+    return activations
+
+
+def _unfused_attention_activations(
+    architecture: Architecture, recipe: Recipe, fused: bool
+) -> dict[str, float]:
+    """Return the bytes of attention outside its main kernels; see `layer_activations`."""
+    training = recipe.training
+    tensor = recipe.parallel.tensor_model_parallel_size
+    size = BYTES[training.precision]
+    tokens = micro_batch_tokens(recipe)
+    activations: dict[str, float] = {}
+    if architecture.qk_layernorm or architecture.full_width_qk_norm:
+        # in PyTorch in float32, and once more normalized; not in the norm over several ranks' heads
+        sharded = architecture.full_width_qk_norm and tensor > 1
+        norm_size = size if fused or sharded else 8
+        channels = architecture.query_size + architecture.key_value_size
+        activations["query and key norms"] = norm_size * tokens * channels / tensor
+    fused_rope = architecture.num_fusible_rope_layers / architecture.num_layers if fused else 0
+    if fused_rope < 1:
+        rotary_tokens = tokens / training.micro_batch_size
+        rotary_factors = 4 * size * rotary_tokens * architecture.kv_channels
+        activations["rotary factors"] = (1 - fused_rope) * rotary_factors
+    if training.attention_backend == "unfused":
+        # scores and probabilities
+        heads = architecture.num_attention_heads / tensor
+        activations["attention scores"] = 2 * size * tokens * heads * recipe.data.seq_length
     return activations
 
 
