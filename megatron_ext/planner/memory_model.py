@@ -155,6 +155,11 @@ def _unfused_attention_activations(
         rotary_tokens = tokens / training.micro_batch_size
         rotary_factors = 4 * size * rotary_tokens * architecture.kv_channels
         activations["rotary factors"] = (1 - fused_rope) * rotary_factors
+    if architecture.softmax_type == "learnable" and not fused:
+        # further channels of queries, keys, values and output, see model/attention.py
+        channels = 8 - architecture.kv_channels % 8
+        heads = 2 * architecture.num_attention_heads + 2 * architecture.num_query_groups
+        activations["attention sinks"] = size * tokens * channels * heads / tensor
     if training.attention_backend == "unfused":
         # scores and probabilities
         heads = architecture.num_attention_heads / tensor
@@ -192,7 +197,7 @@ def _product_copies(architecture: Architecture, fused: bool) -> int:
 
 
 _RECOMPUTED = {
-    "core_attn": ("attention statistics", "attention scores"),
+    "core_attn": ("attention statistics", "attention scores", "attention sinks"),
     "mlp": ("MLP gate and up", "MLP product"),
     "moe": (
         "router",

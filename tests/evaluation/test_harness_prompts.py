@@ -39,6 +39,7 @@ WITHOUT = (
     "biomistral_*",
     "mmedbench_*",
     "frenchmedmcqa",
+    "healthbench*",
     "igakuqa",
     "medbullets_op*",
     "medcalc_bench",

@@ -423,7 +423,9 @@ def test_chat_template_files_compare_by_content(tmp_path: Path, models: list[Pat
     write_report(tmp_path, *models)
     results |= {"settings": {"chat_template": "a.jinja"}, "chat": {"template_sha256": "2f" * 32}}
     (models[1] / "results.json").write_text(json.dumps(results))
-    with pytest.raises(DataError, match="chat_template FILE with SHA-256 1f1f1f1f1f1f, tuned with"):
+    with pytest.raises(
+        DataError, match='chat_template "FILE with SHA-256 1f1f1f1f1f1f", tuned with'
+    ):
         write_report(tmp_path, *models)
 
 

@@ -149,5 +149,5 @@ def assert_quantized(model: Path, folder: Path, expected):
     methods.write_quantized("bnb8", model, folder / "bnb8", [])
     quantized, _ = model_loading.load_model(folder / "bnb8", dtype=torch.float32)
     difference = (logits(quantized).float() - expected).abs()
-    # rounding moves a few tokens to other experts
-    assert 0 < difference.mean() < 0.05 * expected.std()
+    # the median: rounding moves a few tokens to other experts
+    assert 0 < difference.mean(-1).median() < 0.04 * expected.std()
