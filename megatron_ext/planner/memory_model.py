@@ -158,8 +158,8 @@ def _unfused_attention_activations(
     if architecture.softmax_type == "learnable" and not fused:
         # further channels of queries, keys, values and output, see model/attention.py
         channels = 8 - architecture.kv_channels % 8
-        heads = 2 * architecture.num_attention_heads + 2 * architecture.num_query_groups
-        activations["attention sinks"] = size * tokens * channels * heads / tensor
+        vectors = 2 * architecture.num_attention_heads + 2 * architecture.num_query_groups
+        activations["attention sinks"] = size * tokens * channels * vectors / tensor
     if training.attention_backend == "unfused":
         # scores and probabilities
         heads = architecture.num_attention_heads / tensor
