@@ -21,7 +21,6 @@ RUN; MODEL.TASK.samples.jsonl the verdicts.
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from evaluation.judging import agreement_file, answers, options, score_files
@@ -121,21 +120,8 @@ def _write(
 
 def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(__doc__)
-    parser.add_argument(
-        "run", type=Path, nargs="+", metavar="RUN", help="output folder of `galen evaluate`"
-    )
-    parser.add_argument(
-        "--task",
-        required=True,
-        metavar="NAME",
-        help="healthbench, healthbench_hard, …_consensus, …_professional, or a task file",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder that contains the task's files",
+    options.add_answer_options(
+        parser, "healthbench, healthbench_hard, …_consensus, …_professional, or a task file"
     )
     options.add_options(parser)
     return parser

@@ -105,21 +105,8 @@ def _write(folder: Path, name: str, summary: dict[str, Any], verdicts: list[Verd
 
 def _parser() -> cli.ArgumentParser:
     parser = cli.ArgumentParser(__doc__)
-    parser.add_argument(
-        "run", type=Path, nargs="+", metavar="RUN", help="output folders of `galen evaluate`"
-    )
-    parser.add_argument(
-        "--task",
-        required=True,
-        metavar="NAME",
-        help="healthbench, for example, or a task file with `kind: rubric`",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder that contains the task's files",
+    options.add_answer_options(
+        parser, "healthbench, for example, or a task file with `kind: rubric`"
     )
     parser.add_argument(
         "--sheet",

@@ -112,6 +112,21 @@ class JudgeSettings:
         )
 
 
+def add_answer_options(parser: argparse.ArgumentParser, task_help: str) -> None:
+    """Add the options that select the answers; `task_help` is the help of --task."""
+    parser.add_argument(
+        "run", type=Path, nargs="+", metavar="RUN", help="output folders of `galen evaluate`"
+    )
+    parser.add_argument("--task", required=True, metavar="NAME", help=task_help)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder that contains the task's files",
+    )
+
+
 def add_options(parser: argparse.ArgumentParser, needs_output: bool = True) -> None:
     """Add the options that select the judge."""
     parser.add_argument(

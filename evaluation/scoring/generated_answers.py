@@ -121,6 +121,19 @@ def generation_sample(
     return sample
 
 
+def greedy(protocol: Protocol) -> Protocol:
+    """Return a protocol that does not generate as one that generates by greedy decoding."""
+    return dataclasses.replace(
+        protocol,
+        scoring="generation",
+        temperature=0.0,
+        top_p=1.0,
+        top_k=0,
+        repetition_penalty=1.0,
+        num_samples=1,
+    )
+
+
 def without_thinking(
     outputs: list[Generated],
     protocol: Protocol,

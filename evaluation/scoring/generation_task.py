@@ -180,14 +180,7 @@ def generation_settings(task: GenerationTask, protocol: Protocol, is_chat: bool)
         stop = [] if is_chat else [task.prompt.fewshot_delimiter]
     if protocol.scoring != "generation":
         protocol = dataclasses.replace(
-            protocol,
-            scoring="generation",
-            temperature=0.0,
-            top_p=1.0,
-            top_k=0,
-            repetition_penalty=1.0,
-            num_samples=1,
-            max_new_tokens=task.max_new_tokens,
+            generated_answers.greedy(protocol), max_new_tokens=task.max_new_tokens
         )
     return dataclasses.replace(protocol, stop=tuple(filter(None, stop)), guided_decoding=False)
 

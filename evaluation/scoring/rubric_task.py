@@ -139,15 +139,7 @@ def prompt(conversation: Conversation, messages: Sequence[Message]) -> Prompt:
 def _settings(task: RubricTask, protocol: Protocol, is_chat: bool) -> Protocol:
     """Return the protocol under which the answers are generated."""
     if protocol.scoring != "generation":
-        protocol = dataclasses.replace(
-            protocol,
-            scoring="generation",
-            temperature=0.0,
-            top_p=1.0,
-            top_k=0,
-            repetition_penalty=1.0,
-            num_samples=1,
-        )
+        protocol = generated_answers.greedy(protocol)
     return dataclasses.replace(
         protocol,
         max_new_tokens=max(protocol.max_new_tokens, task.max_new_tokens),

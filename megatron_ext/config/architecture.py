@@ -163,10 +163,11 @@ class Architecture(ArchitectureSizes):
         Galen still reads the file.
         """
         defaults = properties()
+        later = defaults.keys() - _FIRST_PROPERTIES
         return {
             name: value
             for name, value in dataclasses.asdict(self).items()
-            if name not in _LATER_PROPERTIES or value != defaults[name]
+            if name not in later or value != defaults[name]
         }
 
     def write(self, folder: str | Path) -> None:
@@ -180,34 +181,10 @@ def properties() -> dict[str, Any]:
     return {one.name: one.default for one in parameters if one.default is not one.empty}
 
 
-_LATER_PROPERTIES = frozenset(
-    {
-        "activation",
-        "activation_func_clamp_value",
-        "add_bias_linear",
-        "full_width_qk_norm",
-        "gated_mlp",
-        "glu_linear_offset",
-        "local_rotary_base",
-        "layernorm_zero_centered_gamma",
-        "llama_4_scaling_beta",
-        "longrope",
-        "moe_ffn_hidden_size",
-        "moe_router_pre_softmax",
-        "moe_router_topk",
-        "moe_shared_expert_gate",
-        "moe_shared_expert_intermediate_size",
-        "norm_placement",
-        "num_moe_experts",
-        "rotary_percent",
-        "scale_embeddings",
-        "seq_len_interpolation_factor",
-        "softmax_scale",
-        "softmax_type",
-        "window_attn_skip_freq",
-        "yarn",
-    }
+_FIRST_PROPERTIES = frozenset(
+    {"rope_scaling_factor", "add_qkv_bias", "qk_layernorm", "window_size"}
 )
+"""Those of the first format, which are written always."""
 
 
 def read_architecture(path: str | Path) -> Architecture:
